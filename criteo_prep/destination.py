@@ -1,0 +1,93 @@
+"""A dataset folder that appears whole or not at all.
+
+Everything is written into a staging folder beside the destination, which is renamed when the work is done. A lock on the
+staging folder (flock, so a killed process leaves none) keeps two writers of one destination apart.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class DestinationError(ValueError):
+    """The destination cannot be written: it is not empty, is not a folder, or is being written by another process."""
+
+
+@contextlib.contextmanager
+def new_dataset(destination: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yields an empty staging folder; a clean exit turns it into `destination`, an exception removes it.
+
+    Args:
+      destination: folder to create. It may exist if it is empty, or if `overwrite` is set.
+      overwrite: replace what is there, at commit; until then the old dataset stays as it is.
+
+    Raises:
+      DestinationError: the destination holds files, is no folder, or another process is writing it.
+    """
+    destination = Path(os.path.abspath(destination))
+    check_free(destination, overwrite)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    staging = destination.parent / f".{destination.name}.partial"
+    with _locked(staging, destination):
+        try:
+            _clear(staging)  # what a killed writer left
+            yield staging
+            check_free(destination, overwrite)
+            _replace(staging, destination)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+
+
+def check_free(destination: Path, overwrite: bool = False) -> None:
+    """Raises DestinationError unless `destination` is absent, an empty folder, or a folder that may be overwritten."""
+    if destination.exists() and not destination.is_dir():
+        raise DestinationError(f"{destination}: is not a folder. Name a folder that does not exist yet.")
+    if destination.is_dir() and any(destination.iterdir()) and not overwrite:
+        raise DestinationError(
+            f"{destination}: is not empty. Name another destination, or add --overwrite to replace what is there."
+        )
+
+
+@contextlib.contextmanager
+def _locked(staging: Path, destination: Path) -> Iterator[None]:
+    """Holds the lock of the staging folder, created if it is not there."""
+    staging.mkdir(exist_ok=True)
+    descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Between our open and our lock another writer may have renamed the folder into place.
+        if not staging.exists() or os.stat(staging).st_ino != os.fstat(descriptor).st_ino:
+            raise BlockingIOError
+        yield
+    except BlockingIOError:
+        raise DestinationError(f"{destination}: another process is writing this destination. Wait for it.") from None
+    finally:
+        os.close(descriptor)
+
+
+def _clear(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _replace(staging: Path, destination: Path) -> None:
+    """Renames staging to destination; a dataset that stood there goes only after the new one is in place."""
+    if not destination.exists() or not any(destination.iterdir()):
+        os.replace(staging, destination)
+        return
+    old = destination.parent / f".{destination.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    os.rename(destination, old)
+    try:
+        os.rename(staging, destination)
+    except OSError:
+        os.rename(old, destination)
+        raise
+    shutil.rmtree(old)

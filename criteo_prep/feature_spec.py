@@ -1,0 +1,410 @@
+"""`feature_spec.yaml`: what a dataset holds and where. The one module that reads and writes it.
+
+The file has four sections: `feature_spec` (name -> dtype, cardinality, hotness, alpha), `channel_spec` (categorical,
+numerical, label -> ordered names), `source_spec` (train, test -> chunks of features and files) and free-form `metadata`.
+
+Source: the layout is that of NVIDIA's DLRM for TensorFlow 2, whose readers accept the mappings `train` and `test` only;
+the validation split's chunks therefore stand under `metadata: {source_spec: {validation: [...]}}`, and this module is the
+only one that knows it.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import yaml
+
+from criteo_prep.schema import LABEL, NUM_NUMERICAL, SPLITS
+
+CHANNELS = ("categorical", "numerical", "label")
+_SECTIONS = ("feature_spec", "channel_spec", "source_spec", "metadata")
+_ID_DTYPES = ("int8", "int16", "int32")
+
+
+class FeatureSpecError(ValueError):
+    """A feature spec, or a dataset against its feature spec, is not what it must be."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column.
+
+    Attributes:
+      name: unique in the dataset; ours carry no file suffix, published datasets may.
+      dtype: name of the numpy dtype on disk.
+      cardinality: number of ids of a categorical feature, id 0 included; None for the others.
+      hotness: ids per sample.
+      alpha: exponent of the power law of a synthetic feature; None when it is not synthetic.
+    """
+
+    name: str
+    dtype: str
+    cardinality: int | None = None
+    hotness: int = 1
+    alpha: float | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Features stored together in one file; `files` holds one path, relative to the dataset folder."""
+
+    features: tuple[str, ...]
+    files: tuple[str, ...]
+    type: str = "split_binary"
+
+
+@dataclass
+class FeatureSpec:
+    """A dataset's description.
+
+    Attributes:
+      features: name -> Feature.
+      channels: "categorical", "numerical", "label" -> names; the order of `categorical` is the order of the tables.
+      sources: split -> chunks; a split without files is absent.
+      metadata: free-form, kept as it is.
+      root: the dataset folder, which the paths are relative to; None for a spec that was not loaded from a file.
+      path: the file that the spec was loaded from, for messages.
+    """
+
+    features: dict[str, Feature]
+    channels: dict[str, tuple[str, ...]]
+    sources: dict[str, tuple[Chunk, ...]] = field(default_factory=dict)
+    metadata: dict = field(default_factory=dict)
+    root: Path | None = None
+    path: Path | None = None
+
+    @property
+    def label(self) -> Feature:
+        return self.features[self.channels["label"][0]]
+
+    @property
+    def numerical(self) -> list[Feature]:
+        return [self.features[name] for name in self.channels["numerical"]]
+
+    @property
+    def categorical(self) -> list[Feature]:
+        return [self.features[name] for name in self.channels["categorical"]]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(split for split in SPLITS if split in self.sources)
+
+    def chunk_of(self, split: str, feature: str) -> Chunk:
+        """The chunk of `split` that holds `feature`. Raises FeatureSpecError where there is none."""
+        for chunk in self.sources.get(split, ()):
+            if feature in chunk.features:
+                return chunk
+        raise self._error(f"split {split!r} has no chunk with feature {feature!r}; the splits are {list(self.splits)}.")
+
+    def path_of(self, split: str, feature: str) -> Path:
+        """The file that holds `feature` in `split`."""
+        assert self.root is not None, "a spec without a root has no files"
+        return self.root / self.chunk_of(split, feature).files[0]
+
+    @classmethod
+    def load(cls, path: str | Path) -> "FeatureSpec":
+        """Reads a file and validates its structure. Raises FeatureSpecError, or OSError when it cannot be read."""
+        path = Path(path)
+        try:
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise FeatureSpecError(f"{path}: there is no such file. Name a folder that holds a feature spec.") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise FeatureSpecError(f"{path}: is not plain YAML: {error}") from None
+        spec = _Parser(path).spec(document)
+        spec.validate()
+        return spec
+
+    def save(self, path: str | Path) -> None:
+        """Writes the file; it appears whole or not at all."""
+        self.validate()
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.partial")
+        with open(temporary, "w", encoding="utf-8") as file:
+            yaml.safe_dump(self._document(), file, sort_keys=False, default_flow_style=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+    def validate(self) -> None:
+        """Checks the structure, files apart: the published rules, dtype against cardinality, paths within the folder.
+
+        Raises:
+          FeatureSpecError: naming the feature or chunk, what was found, and what is expected.
+        """
+        self._validate_features()
+        self._validate_channels()
+        for split, chunks in self.sources.items():
+            if split not in SPLITS:
+                raise self._error(f"source_spec: {split!r} is not one of {list(SPLITS)}.")
+            self._validate_chunks(split, chunks)
+
+    def validate_files(self, split: str) -> int:
+        """Checks that the files of `split` exist and hold the same whole number of samples. Returns that number."""
+        assert self.root is not None, "a spec without a root has no files"
+        if split not in self.sources:
+            raise self._error(f"there is no split {split!r}; the splits are {list(self.splits)}.")
+        counts: dict[str, int] = {}
+        for chunk in self.sources[split]:
+            counts[chunk.files[0]] = self._samples_in(chunk)
+        first_file, num_samples = next(iter(counts.items()))
+        for file, count in counts.items():
+            if count != num_samples:
+                raise FeatureSpecError(
+                    f"{self.root / file}: holds {count} samples, but {first_file} holds {num_samples}. "
+                    "The files of a split must agree; one of them is truncated or its dtype is wrong."
+                )
+        return num_samples
+
+    def sample_bytes(self, chunk: Chunk) -> int:
+        """Bytes of one sample in the chunk's file."""
+        return sum(np.dtype(self.features[name].dtype).itemsize * self.features[name].hotness for name in chunk.features)
+
+    def _samples_in(self, chunk: Chunk) -> int:
+        path = self.root / chunk.files[0]
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise FeatureSpecError(f"{path}: leads out of the dataset folder {self.root}. Files must stay inside it.")
+        if not path.is_file():
+            raise FeatureSpecError(f"{path}: there is no such file, but the feature spec names it for {chunk.features[0]!r}.")
+        size, each = path.stat().st_size, self.sample_bytes(chunk)
+        if size % each:
+            dtypes = ", ".join(dict.fromkeys(self.features[name].dtype for name in chunk.features))
+            raise FeatureSpecError(
+                f"{path}: {size} bytes is not a multiple of {each} ({len(chunk.features)} x {dtypes}). "
+                "The file is truncated or its dtype is wrong."
+            )
+        return size // each
+
+    def _validate_features(self) -> None:
+        for feature in self.features.values():
+            where = f"feature_spec: {feature.name}"
+            try:
+                dtype = np.dtype(feature.dtype)
+            except TypeError:
+                raise self._error(f"{where}: dtype {feature.dtype!r} is not a numpy dtype.") from None
+            if feature.cardinality is not None:
+                if feature.cardinality < 1:
+                    raise self._error(f"{where}: cardinality {feature.cardinality} is not positive.")
+                if dtype.kind != "i":
+                    raise self._error(f"{where}: dtype {feature.dtype} cannot hold ids; use one of {list(_ID_DTYPES)}.")
+                largest = np.iinfo(dtype).max
+                if feature.cardinality - 1 > largest:
+                    raise self._error(
+                        f"{where}: ids up to {feature.cardinality - 1} do not fit {feature.dtype} (at most {largest}). "
+                        f"Use {minimal_dtype(feature.cardinality)}, or the cardinality is wrong."
+                    )
+            if feature.hotness < 1:
+                raise self._error(f"{where}: hotness {feature.hotness} is not positive.")
+
+    def _validate_channels(self) -> None:
+        if sorted(self.channels) != sorted(CHANNELS):
+            raise self._error(f"channel_spec: has {sorted(self.channels)}, must have exactly {sorted(CHANNELS)}.")
+        named = [name for names in self.channels.values() for name in names]
+        for name in named:
+            if name not in self.features:
+                raise self._error(f"channel_spec: {name!r} is not in feature_spec.")
+            if named.count(name) > 1:
+                raise self._error(f"channel_spec: {name!r} stands there {named.count(name)} times; once is right.")
+        if missing := [name for name in self.features if name not in named]:
+            raise self._error(f"channel_spec: does not name {missing[0]!r} of feature_spec. Each feature needs a channel.")
+        if len(self.channels["label"]) != 1:
+            raise self._error(f"channel_spec: label has {len(self.channels['label'])} features; exactly one is right.")
+        for name in self.channels["categorical"]:
+            if self.features[name].cardinality is None:
+                raise self._error(f"feature_spec: {name}: a categorical feature needs a cardinality.")
+
+    def _validate_chunks(self, split: str, chunks: tuple[Chunk, ...]) -> None:
+        seen: set[str] = set()
+        for number, chunk in enumerate(chunks):
+            where = f"source_spec: {split}: chunk {number}"
+            if len(chunk.files) != 1:
+                raise self._error(f"{where}: has {len(chunk.files)} files; exactly one is right.")
+            if not chunk.features:
+                raise self._error(f"{where}: names no features.")
+            inside = PurePosixPath(chunk.files[0])
+            if inside.is_absolute() or ".." in inside.parts:
+                raise self._error(f"{where}: file {chunk.files[0]!r} leads out of the dataset folder. Use a path inside it.")
+            for name in chunk.features:
+                if name not in self.features:
+                    raise self._error(f"{where}: feature {name!r} is not in feature_spec.")
+                if name in seen:
+                    raise self._error(f"{where}: feature {name!r} stands in two chunks of {split!r}; once is right.")
+                seen.add(name)
+            if chunk.type == "split_binary":
+                self._validate_split_binary(where, chunk)
+        if missing := [name for name in self.features if name not in seen]:
+            raise self._error(f"source_spec: {split}: no chunk holds feature {missing[0]!r}.")
+
+    def _validate_split_binary(self, where: str, chunk: Chunk) -> None:
+        """The published rules for files that a trainer reads."""
+        first = chunk.features[0]
+        dtypes = {self.features[name].dtype for name in chunk.features}
+        if first in self.channels["categorical"]:
+            if len(chunk.features) > 1:
+                raise self._error(f"{where}: a categorical feature ({first!r}) needs a file of its own.")
+            if not dtypes <= set(_ID_DTYPES):
+                raise self._error(f"{where}: {first!r} has dtype {dtypes.pop()}; use one of {list(_ID_DTYPES)}.")
+        elif first in self.channels["numerical"]:
+            if chunk.features != self.channels["numerical"]:
+                raise self._error(f"{where}: the numerical file must hold all numericals in the order of channel_spec.")
+            if dtypes != {"float16"}:
+                raise self._error(f"{where}: numericals have dtypes {sorted(dtypes)}; float16 is right.")
+        elif len(chunk.features) > 1 or dtypes != {"bool"}:
+            raise self._error(f"{where}: the label needs a file of its own and dtype bool, not {sorted(dtypes)}.")
+
+    def _document(self) -> dict:
+        def features_of(feature: Feature) -> dict:
+            entry: dict = {"dtype": str(feature.dtype)}
+            if feature.cardinality is not None:
+                entry["cardinality"] = int(feature.cardinality)
+            if feature.hotness != 1 or feature.alpha is not None:
+                entry["hotness"] = int(feature.hotness)
+            if feature.alpha is not None:
+                entry["alpha"] = float(feature.alpha)
+            return entry
+
+        def chunks_of(split: str) -> list[dict]:
+            return [
+                {"type": chunk.type, "features": list(chunk.features), "files": list(chunk.files)}
+                for chunk in self.sources[split]
+            ]
+
+        metadata = dict(self.metadata)
+        if "validation" in self.sources:
+            metadata["source_spec"] = {"validation": chunks_of("validation")}
+        sources = {split: chunks_of(split) for split in ("train", "test") if split in self.sources}
+        return {
+            "feature_spec": {name: features_of(feature) for name, feature in self.features.items()},
+            "channel_spec": {channel: list(names) for channel, names in self.channels.items()},
+            "source_spec": sources or None,
+            "metadata": metadata,
+        }
+
+    def _error(self, message: str) -> FeatureSpecError:
+        return FeatureSpecError(f"{self.path}: {message}" if self.path else message)
+
+
+def minimal_dtype(cardinality: int) -> str:
+    """The published dtype rule: the smallest signed type whose maximum is strictly greater than the cardinality.
+
+    Source: NVIDIA's get_categorical_feature_type. (127 gives int16 although ids up to 126 would fit int8.)
+    """
+    for dtype in _ID_DTYPES:
+        if cardinality < np.iinfo(dtype).max:
+            return dtype
+    raise FeatureSpecError(f"cardinality {cardinality} is too large: ids are at most int32 (2147483646 of them).")
+
+
+def tf_raw_spec(
+    categorical: Iterable[Feature],
+    num_numerical: int = NUM_NUMERICAL,
+    splits: Iterable[str] = ("train", "test"),
+    metadata: dict | None = None,
+) -> FeatureSpec:
+    """The spec of a dataset in the standard tf_raw layout.
+
+    Args:
+      categorical: features in table order; their names, cardinality, hotness and alpha are kept, their dtype becomes
+        the smallest that the published rule allows.
+      num_numerical: number of float16 columns, named num_0...
+      splits: the splits that have files: <split>/{numerical,label,<categorical name>}.bin.
+    """
+    tables = [dataclasses.replace(feature, dtype=minimal_dtype(feature.cardinality)) for feature in categorical]
+    numerical = [Feature(f"num_{i}", "float16") for i in range(num_numerical)]
+    features = {feature.name: feature for feature in [*tables, *numerical, Feature(LABEL, "bool")]}
+    names = tuple(feature.name for feature in numerical)
+
+    def chunks_of(split: str) -> tuple[Chunk, ...]:
+        chunks = [Chunk(names, (f"{split}/numerical.bin",))] if names else []
+        chunks.append(Chunk((LABEL,), (f"{split}/label.bin",)))
+        return (*chunks, *(Chunk((table.name,), (f"{split}/{table.name}.bin",)) for table in tables))
+
+    return FeatureSpec(
+        features=features,
+        channels={"categorical": tuple(table.name for table in tables), "numerical": names, "label": (LABEL,)},
+        sources={split: chunks_of(split) for split in splits},
+        metadata=dict(metadata or {}),
+    )
+
+
+class _Parser:
+    """Turns a YAML document into a FeatureSpec, naming what does not belong there."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def spec(self, document: object) -> FeatureSpec:
+        self.mapping(document, "the file", _SECTIONS)
+        for section in ("feature_spec", "channel_spec"):
+            if section not in document:
+                raise self.error(f"has no {section}.")
+        features, channels = document["feature_spec"], document["channel_spec"]
+        self.mapping(features, "feature_spec")
+        self.mapping(channels, "channel_spec", CHANNELS)
+        metadata = document.get("metadata")
+        metadata = {} if metadata is None else metadata
+        self.mapping(metadata, "metadata")
+        sources = self.sources(document.get("source_spec"), ("train", "test"), "source_spec")
+        metadata = dict(metadata)
+        extra = metadata.pop("source_spec", None)
+        sources |= self.sources(extra, ("validation",), "metadata: source_spec")
+        return FeatureSpec(
+            features={name: self.feature(name, entry) for name, entry in features.items()},
+            channels={name: self.names(names, f"channel_spec: {name}") for name, names in channels.items()},
+            sources=sources,
+            metadata=metadata,
+            root=self.path.parent,
+            path=self.path,
+        )
+
+    def feature(self, name: object, entry: object) -> Feature:
+        where = f"feature_spec: {name}"
+        if not isinstance(name, str):
+            raise self.error(f"{where}: a feature name must be a string.")
+        self.mapping(entry, where, ("dtype", "cardinality", "hotness", "alpha"))
+        if "dtype" not in entry:
+            raise self.error(f"{where}: has no dtype.")
+        for key, kinds in (("dtype", str), ("cardinality", int), ("hotness", int), ("alpha", (int, float))):
+            value = entry.get(key)
+            if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+                raise self.error(f"{where}: {key} is {value!r}, which is no {'text' if kinds is str else 'number'}.")
+        hotness = entry.get("hotness")
+        return Feature(name, entry["dtype"], entry.get("cardinality"), 1 if hotness is None else hotness, entry.get("alpha"))
+
+    def sources(self, document: object, splits: tuple[str, ...], where: str) -> dict[str, tuple[Chunk, ...]]:
+        if document is None:
+            return {}
+        self.mapping(document, where, splits)
+        sources = {}
+        for split, chunks in document.items():
+            if not isinstance(chunks, list) or not chunks:
+                raise self.error(f"{where}: {split}: must be a list of chunks.")
+            sources[split] = tuple(self.chunk(chunk, f"{where}: {split}: chunk {i}") for i, chunk in enumerate(chunks))
+        return sources
+
+    def chunk(self, entry: object, where: str) -> Chunk:
+        self.mapping(entry, where, ("type", "features", "files"))
+        for key in ("type", "features", "files"):
+            if key not in entry:
+                raise self.error(f"{where}: has no {key}.")
+        if not isinstance(entry["type"], str):
+            raise self.error(f"{where}: type is {entry['type']!r}, which is no text.")
+        return Chunk(self.names(entry["features"], where), self.names(entry["files"], where), entry["type"])
+
+    def names(self, value: object, where: str) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise self.error(f"{where}: {value!r} is not a list of names.")
+        return tuple(value)
+
+    def mapping(self, value: object, where: str, keys: tuple[str, ...] | None = None) -> None:
+        if not isinstance(value, dict):
+            raise self.error(f"{where} must be a mapping, not {type(value).__name__}.")
+        for key in value:
+            if keys is not None and key not in keys:
+                raise self.error(f"{where}: unknown key {key!r}; the keys are {list(keys)}.")
+
+    def error(self, message: str) -> FeatureSpecError:
+        return FeatureSpecError(f"{self.path}: {message}")

@@ -1,0 +1,59 @@
+"""Progress of a long stage: a live line with rate and ETA on a terminal, one summary line at the end."""
+
+import sys
+import time
+
+_REFRESH_S = 0.5
+
+
+class Progress:
+    """Counts what a stage has done and says so on stderr.
+
+    Args:
+      stage: what is being done, such as "parse".
+      total: how much there is to do, in `unit`; None when it is not known, and then no ETA is shown.
+      unit: what is counted, such as "rows" or "bytes".
+      quiet: say nothing.
+    """
+
+    def __init__(self, stage: str, total: int | None, unit: str, quiet: bool = False):
+        self.stage, self.total, self.unit, self.quiet = stage, total, unit, quiet
+        self.done = 0
+        self._live = sys.stderr.isatty() and not quiet
+        self._start = self._shown = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def advance(self, amount: int) -> None:
+        self.done += amount
+        now = time.monotonic()
+        if self._live and now - self._shown >= _REFRESH_S:
+            self._shown = now
+            print(f"\r{self._line(now)}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def __exit__(self, exception_type, exception, traceback) -> None:
+        if self.quiet:
+            return
+        seconds = time.monotonic() - self._start
+        end = "" if exception_type is None else ", stopped"
+        clear = "\r\x1b[K" if self._live else ""
+        rate = _count(self.done / seconds) if seconds > 0 else "-"
+        print(f"{clear}{self.stage}: {_count(self.done)} {self.unit} in {seconds:.1f} s ({rate} {self.unit}/s){end}",
+              file=sys.stderr, flush=True)
+
+    def _line(self, now: float) -> str:
+        seconds = now - self._start
+        rate = self.done / seconds if seconds > 0 else 0.0
+        line = f"{self.stage}: {_count(self.done)} {self.unit}, {_count(rate)} {self.unit}/s"
+        if self.total and rate > 0:
+            left_s = max(0, self.total - self.done) / rate
+            line += f", {100 * self.done / self.total:.0f} %, {left_s:.0f} s left"
+        return line
+
+
+def _count(number: float) -> str:
+    for size, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= size:
+            return f"{number / size:.2f}{suffix}"
+    return f"{number:.0f}"
