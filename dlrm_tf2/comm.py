@@ -1,0 +1,108 @@
+"""The ranks of a job and what they say to each other. The only file that imports Horovod.
+
+A `Comm` is passed to whoever communicates; `connect` makes the one that fits how the process was started. Every
+collective has an explicit name, the same on all ranks: Horovod pairs tensors by name, and the graphs of two ranks that
+hold different tables differ.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+
+class CommError(ValueError):
+    """The ranks that were asked for cannot be had."""
+
+
+class SingleProcess:
+    """The group of one rank: nothing to exchange."""
+
+    rank = local_rank = 0
+    size = local_size = 1
+
+    def alltoall(self, rows: tf.Tensor, splits: tf.Tensor, name: str) -> tf.Tensor:
+        """Sends `splits[r]` rows to rank r, in order; returns the rows received, those of rank 0 first.
+
+        Args:
+          rows: [sum(splits), ...], float32, float16 or an integer type.
+          splits: int32 [size].
+        """
+        return rows
+
+    def allreduce_sum(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
+        """The sum over the ranks of each tensor (float32 or float64)."""
+        return list(tensors)
+
+    def allgather(self, rows: np.ndarray, name: str) -> np.ndarray:
+        """The rows of all ranks, rank 0 first; the number of rows may differ."""
+        return rows
+
+    def broadcast(self, variables: Sequence[tf.Variable]) -> None:
+        """Gives every rank the values of rank 0."""
+
+    def broadcast_object(self, value: object, name: str) -> object:
+        """Gives every rank the picklable `value` of rank 0."""
+        return value
+
+    def allgather_object(self, value: object, name: str) -> list:
+        """The picklable values of all ranks, in rank order. Also serves as a barrier."""
+        return [value]
+
+
+class HorovodComm:
+    """The ranks of a Horovod job; the methods are those of SingleProcess."""
+
+    def __init__(self, hvd):
+        self._hvd = hvd
+        self.rank, self.size = hvd.rank(), hvd.size()
+        self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
+
+    def alltoall(self, rows: tf.Tensor, splits: tf.Tensor, name: str) -> tf.Tensor:
+        received, _ = self._hvd.alltoall(rows, splits=splits, name=name)
+        return received
+
+    def allreduce_sum(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
+        return self._hvd.grouped_allreduce(list(tensors), op=self._hvd.Sum, name=name)
+
+    def allgather(self, rows: np.ndarray, name: str) -> np.ndarray:
+        return self._hvd.allgather(tf.constant(rows), name=name).numpy()
+
+    def broadcast(self, variables: Sequence[tf.Variable]) -> None:
+        self._hvd.broadcast_variables(list(variables), root_rank=0)
+
+    def broadcast_object(self, value: object, name: str) -> object:
+        return self._hvd.broadcast_object(value, root_rank=0, name=name)
+
+    def allgather_object(self, value: object, name: str) -> list:
+        return self._hvd.allgather_object(value, name=name)
+
+
+Comm = SingleProcess | HorovodComm
+
+
+def connect(world_size: int) -> Comm:
+    """Joins the group of ranks that the launcher started.
+
+    Args:
+      world_size: number of processes that the launcher says it started; 1 without a launcher.
+
+    Raises:
+      CommError: there are several, and Horovod is not installed, was built without TensorFlow, or counts otherwise.
+    """
+    if world_size == 1:
+        return SingleProcess()
+    try:
+        import horovod.tensorflow as hvd
+    except ImportError as error:
+        raise CommError(
+            f"{world_size} processes were started, but Horovod cannot be imported ({error}). Install it with "
+            "`make setup`, or start one process without a launcher."
+        ) from None
+    hvd.init()
+    if hvd.size() != world_size:
+        raise CommError(
+            f"the launcher started {world_size} processes, but Horovod sees {hvd.size()}. Start them with horovodrun, or "
+            "use an mpirun of the MPI that Horovod was built with (`horovodrun --check-build` lists it)."
+        )
+    return HorovodComm(hvd)
