@@ -1,0 +1,71 @@
+# shellcheck shell=bash disable=SC2034,SC2154
+# Which Python the virtual environment is made with, and whether the one that is there can be kept. Sourced by set_up.sh.
+
+# python_version COMMAND: prints "3.11.7" and so on, nothing where COMMAND does not run.
+python_version() { "$1" -c 'import platform; print(platform.python_version())' 2>/dev/null || true; }
+
+supported() { [[ $1 == 3.11.* || $1 == 3.12.* ]]; }
+
+# Sets `python` (a command) and `python_is` (its full version). What the user asked for comes first, then the Python
+# that .venv already has, then the newest one that Horovod has been built for most.
+choose_python() {
+    local candidate
+    if [ -n "${PYTHON:-}" ]; then
+        python=$PYTHON
+        python_is=$(python_version "$python")
+        [ -n "$python_is" ] || die "PYTHON=$PYTHON does not run. Give a Python 3.11 or 3.12: make setup PYTHON=/path/to/python3.11"
+        supported "$python_is" || die "PYTHON=$PYTHON is Python $python_is; this project needs 3.11 or 3.12."
+        return
+    fi
+    for candidate in .venv/bin/python python3.11 python3.12 python3; do
+        command -v "$candidate" >/dev/null || continue
+        python=$candidate
+        python_is=$(python_version "$candidate")
+        if supported "$python_is"; then return; fi
+    done
+    die "no Python 3.11 or 3.12 found (looked for python3.11, python3.12 and python3; python3 is: $(python3 -V 2>&1 || true)).
+  Debian 12, Ubuntu 24.04:  apt-get install python3 python3-venv
+  then run the same make command again, or name another one: make setup PYTHON=/path/to/python3.11"
+}
+
+# Keeps a .venv that works and was made here, for this Python and this TensorFlow; makes it anew otherwise.
+make_environment() {
+    local wanted="$root python-$python_is $tensorflow_package-$TENSORFLOW" why=
+    if [ ! -e .venv ]; then
+        why='there is none yet'
+    elif [ ! -f .venv/pyvenv.cfg ]; then
+        die ".venv is there but is no virtual environment. Move it out of the way and run the same command again."
+    elif ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+        why='the one that is there is broken or half made'
+    elif [ "$(python_version .venv/bin/python)" != "$python_is" ]; then
+        why="the one that is there has Python $(python_version .venv/bin/python)"
+    elif [ -f .venv/made_for ] && [ "$(cat .venv/made_for)" != "$wanted" ]; then
+        why='it was made for other settings or in another folder'
+    fi
+    if [ -n "$why" ]; then
+        check_python_can_make_environments
+        check_disk_space
+        say "making .venv with Python $python_is ($why), 5 s"
+        if [ -e .venv ]; then
+            # The Python may be the one inside: find what it was made from before it goes.
+            python=$("$python" -c 'import sys; print(sys._base_executable)')
+            rm -rf .venv
+        fi
+        "$python" -m venv .venv || die "$python -m venv .venv failed (above)."
+    fi
+    printf '%s\n' "$wanted" >.venv/made_for
+}
+
+check_python_can_make_environments() {
+    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        die "$python ($python_is) cannot make virtual environments: its venv module is not installed.
+  Debian, Ubuntu:  apt-get install python3-venv     (or python${python_is%.*}-venv)"
+}
+
+check_disk_space() {
+    local needed_mb=3000 free_mb
+    [ "$GPU" = 1 ] && needed_mb=12000
+    free_mb=$(df -Pm . | awk 'NR == 2 {print $4}')
+    [ "$free_mb" -ge "$needed_mb" ] ||
+        die "$root: $free_mb MB of disk space are free, about $needed_mb MB are needed for .venv. Free some, then run it again."
+}

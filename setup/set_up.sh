@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# shellcheck disable=SC2034,SC2154
+# Makes .venv: this project's packages, TensorFlow, and Horovod over Open MPI or gloo. Called by every make target; about
+# a second when nothing is left to do. Interrupted at any point, it is repaired by running it again: each step may be
+# repeated, and .venv/set_up_done is written last.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
+for part in progress python mpi cuda horovod; do
+    # shellcheck source=/dev/null
+    . "setup/$part.sh"
+done
+
+done_file=.venv/set_up_done
+launcher_file=.venv/launcher # what starts several processes here: mpi, gloo or none; read by demo/run.py
+
+main() {
+    read_settings
+    choose_python
+    if is_set_up; then
+        say "complete (Python $python_is, $tensorflow_package $TENSORFLOW, several processes: $(cat "$launcher_file"))"
+        return
+    fi
+    take_turns
+    if is_set_up; then return; fi
+    rm -f "$done_file"
+    if [ "$GPU" = 1 ]; then find_cuda; fi
+    make_environment
+    remember_settings
+    install_packages
+    if [ "$HOROVOD" = 0 ]; then
+        say 'Horovod left out (HOROVOD=0): training runs in one process'
+        echo none >"$launcher_file"
+    else
+        choose_mpi
+        if [ "$GPU" = 1 ]; then find_nccl; fi
+        install_horovod
+        choose_launcher
+    fi
+    fingerprint >"$done_file.new"
+    mv "$done_file.new" "$done_file"
+    say "complete in $SECONDS s"
+}
+
+# What is not given on the command line is as it was the last time, so that `make setup GPU=1` is said once.
+read_settings() {
+    local name remembered
+    for name in GPU TENSORFLOW MPI HOROVOD; do
+        remembered=$(sed -n "s/^$name=//p" .venv/settings 2>/dev/null || true)
+        [ -n "${!name:-}" ] || printf -v "$name" '%s' "$remembered"
+    done
+    pinned_tensorflow=$(sed -nE 's/^ *tensorflow-cpu==([0-9.]+)$/\1/p' setup.cfg)
+    pinned_horovod=$(sed -nE 's/^ *horovod==([0-9.]+)$/\1/p' setup.cfg)
+    : "${GPU:=0}" "${TENSORFLOW:=$pinned_tensorflow}" "${MPI:=1}" "${HOROVOD:=1}"
+    for name in GPU MPI HOROVOD; do
+        [[ ${!name} == [01] ]] || die "$name=${!name}: expected 0 or 1."
+    done
+    [[ $TENSORFLOW =~ ^2\.[0-9]+\.[0-9]+$ ]] || die "TENSORFLOW=$TENSORFLOW: expected a full version such as $pinned_tensorflow."
+    if [ "$GPU" = 1 ]; then tensorflow_package=tensorflow; else tensorflow_package="tensorflow-cpu"; fi
+}
+
+remember_settings() { printf '%s\n' "GPU=$GPU" "TENSORFLOW=$TENSORFLOW" "MPI=$MPI" "HOROVOD=$HOROVOD" >.venv/settings; }
+
+# Everything that makes a finished set-up out of date, as text.
+fingerprint() {
+    printf '%s\n' "$root" "python $python_is" "GPU=$GPU TENSORFLOW=$TENSORFLOW MPI=$MPI HOROVOD=$HOROVOD" "$(openmpi_version)"
+    sha256sum setup.cfg setup/*.sh
+}
+
+is_set_up() { [ -f "$done_file" ] && [ -x .venv/bin/python ] && [ "$(cat "$done_file")" = "$(fingerprint)" ]; }
+
+# One set-up at a time in this folder. The lock goes with the process that holds it, so a killed run leaves none.
+take_turns() {
+    command -v flock >/dev/null || die 'the command flock is missing. Debian, Ubuntu: apt-get install util-linux'
+    exec 9>.venv.lock
+    flock -n 9 || { say 'another set-up is running in this folder: waiting for it'; flock 9; }
+}
+
+install_packages() {
+    local tensorflow=$tensorflow_package setuptools=65.5.0
+    [ "$GPU" = 1 ] && tensorflow='tensorflow[and-cuda]'
+    # Horovod's build script needs an old setuptools; 65.5 does not run on Python 3.12.
+    [[ $python_is == 3.12.* ]] && setuptools=69.5.1
+    logged "installing $tensorflow $TENSORFLOW and the other packages: one or two minutes, $([ "$GPU" = 1 ] && echo 6 || echo 1.5) GB" \
+        .venv/log/packages.txt .venv/bin/python -m pip install "setuptools==$setuptools" wheel cloudpickle psutil packaging \
+        "$tensorflow==$TENSORFLOW" || die 'pip could not install the packages (above). With the network back, run the same command again.'
+    # In this environment, not in one of its own: that would download setuptools again.
+    logged 'installing this project and its development tools, half a minute' .venv/log/project.txt \
+        .venv/bin/python -m pip install --no-build-isolation "$tensorflow==$TENSORFLOW" -e '.[dev]' ||
+        die 'pip could not install this project (above).'
+}
+
+# Starts two processes in earnest, so that a machine on which MPI is installed but cannot launch falls back to gloo here
+# and not in the middle of a training.
+choose_launcher() {
+    local launcher
+    for launcher in ${mpi:+mpi} gloo; do
+        if logged "starting two processes with $launcher, about 10 s" .venv/log/two_ranks.txt env PATH="$root/.venv/bin:$PATH" \
+            OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 timeout 180 \
+            .venv/bin/horovodrun -np 2 -H localhost:2 "--$launcher" .venv/bin/python setup/two_ranks.py; then
+            echo "$launcher" >"$launcher_file"
+            return
+        fi
+        say "two processes do not start with $launcher (above)"
+    done
+    die 'Horovod is installed, but two processes cannot start here. Work with one: make setup HOROVOD=0'
+}
+
+main
