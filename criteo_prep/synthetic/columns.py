@@ -1,0 +1,101 @@
+"""What a synthetic row is before it takes a form: one id per categorical column, one level per numerical column.
+
+A level is a whole number in [0, 2048): the form turns it into a value by a table (a float16 in tf_raw, an integer in the
+TSV), and the teacher turns it into an effect by another table, so that both speak of the same thing. Either may be missing.
+"""
+
+from collections.abc import Iterable
+
+import numba
+import numpy as np
+
+from criteo_prep.feature_spec import Feature, FeatureSpecError
+from criteo_prep.synthetic.power_law import PowerLaw, draw, stream_key
+
+NUM_LEVELS = 2048  # 11 bits: every k / 2048 is exactly a float16 below 1
+MISSING_LEVEL = NUM_LEVELS
+_PER_DRAW = 4
+
+
+class Columns:
+    """The random columns of a dataset: what a seed makes of a list of features.
+
+    Args:
+      categorical: features with cardinality and alpha.
+      num_numerical: number of numerical columns.
+      seed: of the whole dataset.
+      missing_ids: per categorical column, the probability of a missing value in thirty-seconds; none by default.
+      missing_levels: the same per numerical column.
+
+    Raises:
+      FeatureSpecError: a feature cannot be drawn, because its alpha is absent or negative or its hotness is not 1.
+    """
+
+    def __init__(
+        self,
+        categorical: Iterable[Feature],
+        num_numerical: int,
+        seed: int,
+        missing_ids: tuple[int, ...] | None = None,
+        missing_levels: tuple[int, ...] | None = None,
+    ):
+        self.categorical = tuple(categorical)
+        self.num_numerical, self.seed = num_numerical, seed
+        self.missing_ids = missing_ids or (0,) * len(self.categorical)
+        self._missing_levels = np.array(missing_levels or (0,) * num_numerical, np.uint64)
+        assert len(self.missing_ids) == len(self.categorical) and len(self._missing_levels) == num_numerical
+        for feature in self.categorical:
+            _check_drawable(feature)
+        laws = {
+            (feature.cardinality, feature.alpha): PowerLaw(feature.cardinality, feature.alpha)
+            for feature in self.categorical
+        }
+        self._laws = [laws[feature.cardinality, feature.alpha] for feature in self.categorical]
+
+    def ids(self, split: str, column: int, start: int, stop: int, dtype: str = "int32") -> np.ndarray:
+        """Ids of rows [start, stop) of a split; -1 where the value is missing.
+
+        Args:
+          column: position in `categorical`.
+          dtype: int8, int16 or int32, wide enough for the cardinality.
+        """
+        out = np.empty(stop - start, dtype)
+        key = stream_key(self.seed, split, "id", self.categorical[column].name)
+        self._laws[column].fill(key, start, out, self.missing_ids[column])
+        return out
+
+    def levels(self, split: str, start: int, stop: int) -> np.ndarray:
+        """Levels of rows [start, stop) of a split, uint16 [n, num_numerical]; MISSING_LEVEL where missing."""
+        out = np.empty((stop - start, self.num_numerical), np.uint16)
+        _fill_levels(stream_key(self.seed, split, "level"), start, self._missing_levels, out)
+        return out
+
+
+def _check_drawable(feature: Feature) -> None:
+    if feature.hotness != 1:
+        raise FeatureSpecError(
+            f"{feature.name}: hotness {feature.hotness}: only one id a sample can be generated so far. Use hotness 1."
+        )
+    if feature.alpha is None:
+        raise FeatureSpecError(
+            f"{feature.name}: has no alpha, the exponent of the power law that its synthetic ids are drawn from. "
+            "Add one to the feature spec: 1.45 is the published one, 0 draws all ids alike."
+        )
+    if not 0 <= feature.alpha < 100:
+        raise FeatureSpecError(f"{feature.name}: alpha {feature.alpha}: must be at least 0 (and below 100).")
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_levels(key, first, missing, out):
+    # A draw serves four columns, 16 bits each: the upper 11 are the level, the lower 5 decide over missing.
+    rows, columns = out.shape
+    draws = (columns + _PER_DRAW - 1) // _PER_DRAW
+    for row in range(rows):
+        for group in range(draws):
+            bits = draw(key, (first + row) * draws + group)
+            for column in range(group * _PER_DRAW, min((group + 1) * _PER_DRAW, columns)):
+                if (bits & np.uint64(31)) < missing[column]:
+                    out[row, column] = MISSING_LEVEL
+                else:
+                    out[row, column] = (bits >> np.uint64(5)) & np.uint64(NUM_LEVELS - 1)
+                bits >>= np.uint64(16)

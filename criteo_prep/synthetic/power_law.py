@@ -1,0 +1,111 @@
+"""Random numbers that depend on nothing but their place, and power-law ids drawn from them.
+
+A draw is a function of (stream key, counter). There is no state to hand on, so the bytes of a dataset are the same for any
+number of threads, any batch size, and any row that reading starts at.
+
+    draw(key, counter) = mix64(key + (counter + 1) * 0x9E3779B97F4A7C15)        64 bits
+
+Source: the generator is SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014) addressed
+by position; the law is the one of NVIDIA's synthetic dataset: a power law on [1, rows + 1], rounded down, minus 1.
+"""
+
+import hashlib
+import math
+
+import numba
+import numpy as np
+
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_GUIDE_BITS = 14
+_UNIT = 2.0**-53
+MISSING = -1
+
+
+def stream_key(seed: int, *names: str) -> np.uint64:
+    """The key of the stream that belongs to a seed and a path of names, such as (7, "train", "cat_3")."""
+    path = "\0".join([str(int(seed)), *names]).encode()
+    return np.uint64(int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "little"))
+
+
+@numba.njit(cache=True, nogil=True)
+def mix64(bits):
+    """A bijection of 64 bits in which every input bit reaches every output bit."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
+@numba.njit(cache=True, nogil=True)
+def draw(key, counter):
+    """64 random bits for one place of a stream."""
+    return mix64(key + (np.uint64(counter) + np.uint64(1)) * _STEP)
+
+
+class PowerLaw:
+    """Ids 0 ... cardinality - 1 with P(id <= k) = F(k + 2), F the power law x^-alpha on [1, cardinality + 1].
+
+    Id 0 is the most frequent. alpha 0 is the uniform law.
+
+    Args:
+      cardinality: number of ids, at least 1.
+      alpha: the exponent, at least 0.
+    """
+
+    def __init__(self, cardinality: int, alpha: float):
+        assert cardinality >= 1 and alpha >= 0
+        self.cardinality, self.alpha = cardinality, alpha
+        self._power = 1.0 - alpha
+        # Inverse CDF: x(u) = (1 + u * ((rows + 1)^power - 1))^(1/power); for power 0, x(u) = (rows + 1)^u.
+        log_end = math.log(cardinality + 1)
+        self._growth = math.expm1(self._power * log_end) if self._power else log_end
+        self._guide = np.empty(1 << _GUIDE_BITS, np.int32)
+        _fill_guide(cardinality, self._power, self._growth, self._guide)
+
+    def fill(self, key: np.uint64, first: int, out: np.ndarray, missing: int = 0) -> None:
+        """Draws the ids of counters first, first + 1, ... of a stream.
+
+        Args:
+          key: of the stream.
+          first: counter of out[0]; a feature of hotness h has counters h * row ... h * row + h - 1.
+          out: int8, int16 or int32, wide enough for the cardinality.
+          missing: probability of MISSING instead of an id, in thirty-seconds.
+        """
+        _fill(key, first, missing, self._guide, self.cardinality, self._power, self._growth, out)
+
+    def cdf(self, ids: np.ndarray) -> np.ndarray:
+        """P(id <= k) for each k >= 0 of `ids`."""
+        log_x = np.log(np.minimum(np.asarray(ids, np.float64), self.cardinality - 1) + 2.0)
+        return (np.expm1(self._power * log_x) if self._power else log_x) / self._growth
+
+
+@numba.njit(cache=True, nogil=True)
+def _id_at(u, rows, power, growth):
+    """The id at u in [0, 1). Rounding may carry x to rows + 1, whose id would be out of range."""
+    x = math.exp(u * growth) if power == 0.0 else math.exp(math.log1p(u * growth) / power)
+    return min(np.int64(x) - 1, rows - 1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_guide(rows, power, growth, guide):
+    """guide[b] = the one id of all u in [b, b + 1) / len(guide), or -1 where there are several.
+
+    Nine draws of ten end in a bucket with one id and need no logarithm.
+    """
+    for b in range(guide.size):
+        low = _id_at(b / guide.size, rows, power, growth)
+        high = _id_at((b + 1) / guide.size - _UNIT, rows, power, growth)
+        guide[b] = low if low == high else -1
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill(key, first, missing, guide, rows, power, growth, out):
+    # Of the 64 bits: the upper 53 are u, whose upper bits are the guide's bucket; the lower 5 decide over missing.
+    for i in range(out.size):
+        bits = draw(key, first + i)
+        if (bits & np.uint64(31)) < np.uint64(missing):
+            out[i] = MISSING
+            continue
+        found = np.int64(guide[bits >> np.uint64(64 - _GUIDE_BITS)])
+        if found < 0:
+            found = _id_at((bits >> np.uint64(11)) * _UNIT, rows, power, growth)
+        out[i] = found

@@ -1,0 +1,206 @@
+"""A planted click model: labels that can be learned, and how well they can be learned at best.
+
+    logit = bias + signal * (w_n * numerical + w_c * categorical + w_p * pairs)       (each group: mean 0, variance 1)
+
+    numerical   sum over columns of a_j * t + b_j * (t^2 - 1) / 2, t the column's value standardised; c_j where missing
+    categorical sum over columns of e_f(id)
+    pairs       sum over pairs of columns (f, g) of h_f(id_f) * h_g(id_g)
+
+a, b, c, e and h are seeded hashes of the column (and id), close to normal. e and h shrink in the tail, as
+1 / sqrt(1 + id / 50): an id that training sees once teaches nobody anything. A dot interaction can express the pairs, a
+logistic regression cannot. docs/synthetic.md has it in full.
+"""
+
+import math
+
+import numba
+import numpy as np
+
+from criteo_prep.synthetic.columns import MISSING_LEVEL, NUM_LEVELS, Columns
+from criteo_prep.synthetic.power_law import draw, stream_key
+from criteo_prep.synthetic.truth import FIXED_POINT, LOGIT_BOUND, NUM_BINS, Truth
+
+BASE_RATE = 0.25  # about the click rate of the Criteo Kaggle challenge set; the 1TB set has about 0.03
+SIGNAL = 1.4  # standard deviation of the logit; best AUC about 0.8 at the base rate
+WEIGHTS = {"numerical": 0.25, "categorical": 0.55, "pairs": 0.20}  # shares of the logit's variance
+_MAX_PAIRS = 6
+_TAIL = 50.0
+_HEAD = 4096  # ids whose effects are kept in a table; others are computed where they occur
+_PILOT_ROWS = 1 << 16
+_UNIT = 2.0**-53
+
+
+class Teacher:
+    """The click probabilities of a dataset.
+
+    Args:
+      columns: what the rows are drawn from; a pilot run of its own stream fixes the scales and the bias.
+      values: float64 [columns.num_numerical, NUM_LEVELS], what training sees for each level of each numerical column.
+      base_rate: mean click probability, in (0, 1).
+      signal: standard deviation of the logit, at least 0.
+
+    Raises:
+      ValueError: base_rate or signal out of range.
+    """
+
+    def __init__(self, columns: Columns, values: np.ndarray, base_rate: float = BASE_RATE, signal: float = SIGNAL):
+        if not 0 < base_rate < 1:
+            raise ValueError(f"base_rate {base_rate}: must be between 0 and 1, such as {BASE_RATE}.")
+        if not (math.isfinite(signal) and signal >= 0):
+            raise ValueError(f"signal {signal}: must be at least 0, such as {SIGNAL}.")
+        self._columns, self._seed = columns, columns.seed
+        self._numerical = _level_effects(values, self._seed)
+        self._effects = [_IdHash(stream_key(self._seed, "effect", f.name), f.cardinality) for f in columns.categorical]
+        self._factors = [_IdHash(stream_key(self._seed, "factor", f.name), f.cardinality) for f in columns.categorical]
+        by_hash = sorted(range(len(self._effects)), key=lambda i: stream_key(self._seed, "pair", columns.categorical[i].name))
+        self.pairs = list(zip(by_hash[0::2], by_hash[1::2], strict=False))[:_MAX_PAIRS]
+        self._calibrate(base_rate, signal)
+
+    def logits(self, ids: list[np.ndarray], levels: np.ndarray) -> np.ndarray:
+        """The true logits, float32 [n], of n rows.
+
+        Args:
+          ids: per categorical column, integers [n], -1 where missing.
+          levels: uint16 [n, num_numerical], MISSING_LEVEL where missing.
+        """
+        total = np.full(len(levels), self._bias, np.float32)
+        for scale, group in zip(self._scales, self._groups(ids, levels), strict=True):
+            total += scale * group
+        return total
+
+    def _groups(self, ids: list[np.ndarray], levels: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The three sums of the formula, unscaled, float32 [n] each."""
+        rows = len(levels)
+        numerical, categorical, pairs = (np.zeros(rows, np.float32) for _ in WEIGHTS)
+        left, right = np.empty(rows, np.float32), np.empty(rows, np.float32)
+        _add_level_effects(levels, self._numerical, numerical)
+        for effect, column in zip(self._effects, ids, strict=True):
+            categorical += effect.of(column, left)
+        for f, g in self.pairs:
+            pairs += self._factors[f].of(ids[f], left) * self._factors[g].of(ids[g], right)
+        return numerical, categorical, pairs
+
+    def _calibrate(self, base_rate: float, signal: float) -> None:
+        """Sets the scale of each group and the bias, so that the pilot rows have the signal and the base rate."""
+        columns = self._columns
+        ids = [columns.ids("pilot", i, 0, _PILOT_ROWS) for i in range(len(columns.categorical))]
+        groups = self._groups(ids, columns.levels("pilot", 0, _PILOT_ROWS))
+        spreads = [float(np.std(group, dtype=np.float64)) for group in groups]
+        present = [share if spread > 1e-9 else 0.0 for share, spread in zip(WEIGHTS.values(), spreads, strict=True)]
+        self._scales = [
+            np.float32(signal * math.sqrt(share / sum(present)) / spread) if share else np.float32(0)
+            for share, spread in zip(present, spreads, strict=True)
+        ]
+        self._bias = 0.0
+        self._bias = _bias_for(self.logits(ids, columns.levels("pilot", 0, _PILOT_ROWS)), base_rate)
+
+
+def draw_labels(logits: np.ndarray | None, rows: int, key: np.uint64, start: int, truth: Truth) -> np.ndarray:
+    """Draws the labels of `rows` rows from row `start` on, and counts them in `truth`.
+
+    Args:
+      logits: float32 [rows]; None for fair coins.
+      key: of the label stream of the split.
+
+    Returns:
+      bool [rows].
+    """
+    labels = np.empty(rows, np.bool_)
+    counts = np.zeros((2, NUM_BINS), np.int64)
+    loss = _draw_labels(np.zeros(rows, np.float32) if logits is None else logits, key, start, labels, counts)
+    truth.add(counts, int(loss))
+    return labels
+
+
+class _IdHash:
+    """The seeded number of each id of a column: near normal, smaller in the tail."""
+
+    def __init__(self, key: np.uint64, cardinality: int):
+        self._key = key
+        self._head = np.empty(min(cardinality, _HEAD), np.float32)
+        self._missing = np.float32(_near_normal(key, -1))
+        _fill_head(key, self._head)
+
+    def of(self, ids: np.ndarray, out: np.ndarray) -> np.ndarray:
+        _gather(ids, self._head, self._key, self._missing, out)
+        return out
+
+
+def _level_effects(values: np.ndarray, seed: int) -> np.ndarray:
+    """Effect of each level of each numerical column, the missing one last: float32 [columns, NUM_LEVELS + 1]."""
+    effects = np.empty((len(values), NUM_LEVELS + 1), np.float32)
+    for column, of_level in enumerate(values):
+        key = stream_key(seed, "effect", f"numerical {column}")
+        slope, curve, missing = (_near_normal(key, i) for i in range(3))
+        spread = of_level.std()
+        t = (of_level - of_level.mean()) / spread if spread else np.zeros(NUM_LEVELS)
+        effects[column, :NUM_LEVELS] = slope * t + curve * (t * t - 1) / 2
+        effects[column, MISSING_LEVEL] = missing
+    return effects
+
+
+def _bias_for(logits: np.ndarray, base_rate: float) -> float:
+    """The number that, added to the logits, makes their mean probability the base rate."""
+    low, high = -60.0, 60.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if np.mean(1 / (1 + np.exp(-(logits.astype(np.float64) + middle)))) < base_rate:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+@numba.njit(cache=True, nogil=True)
+def _near_normal(key, counter):
+    """A draw as the sum of its four 16-bit parts, shifted and scaled to mean 0 and variance 1."""
+    bits, total = draw(key, counter), 0
+    for shift in (0, 16, 32, 48):
+        total += np.int64((bits >> np.uint64(shift)) & np.uint64(0xFFFF))
+    return (total - 2 * 65535) / 65536 * math.sqrt(3.0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _of_id(key, row):
+    return np.float32(_near_normal(key, row) / math.sqrt(1.0 + row / _TAIL))
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_head(key, head):
+    for row in range(head.size):
+        head[row] = _of_id(key, row)
+
+
+@numba.njit(cache=True, nogil=True)
+def _gather(ids, head, key, missing, out):
+    for i in range(ids.size):
+        row = np.int64(ids[i])
+        if row < 0:
+            out[i] = missing
+        elif row < head.size:
+            out[i] = head[row]
+        else:
+            out[i] = _of_id(key, row)
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_level_effects(levels, effects, out):
+    for row in range(levels.shape[0]):
+        total = np.float32(0)
+        for column in range(levels.shape[1]):
+            total += effects[column, levels[row, column]]
+        out[row] += total
+
+
+@numba.njit(cache=True, nogil=True)
+def _draw_labels(logits, key, first, labels, counts):
+    """Fills labels; counts[label, bin of the logit] += 1. Returns the summed log loss in fixed point."""
+    loss = 0
+    for i in range(logits.size):
+        logit = np.float64(logits[i])
+        labels[i] = (draw(key, first + i) >> np.uint64(11)) * _UNIT < 1.0 / (1.0 + math.exp(-logit))
+        against = -logit if labels[i] else logit
+        loss += np.int64((max(against, 0.0) + math.log1p(math.exp(-abs(logit)))) * FIXED_POINT + 0.5)
+        bin_of = np.int64((logit + LOGIT_BOUND) * (NUM_BINS / (2 * LOGIT_BOUND)))
+        counts[np.int64(labels[i]), min(max(bin_of, 0), NUM_BINS - 1)] += 1
+    return loss
