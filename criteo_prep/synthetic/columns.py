@@ -6,9 +6,9 @@ TSV), and the teacher turns it into an effect by another table, so that both spe
 
 from collections.abc import Iterable
 
-import numba
 import numpy as np
 
+from criteo_prep.compiled import compiled
 from criteo_prep.feature_spec import Feature, FeatureSpecError
 from criteo_prep.synthetic.power_law import PowerLaw, draw, stream_key
 
@@ -85,7 +85,7 @@ def _check_drawable(feature: Feature) -> None:
         raise FeatureSpecError(f"{feature.name}: alpha {feature.alpha}: must be at least 0 (and below 100).")
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _fill_levels(key, first, missing, out):
     # A draw serves four columns, 16 bits each: the upper 11 are the level, the lower 5 decide over missing.
     rows, columns = out.shape

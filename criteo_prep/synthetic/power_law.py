@@ -12,8 +12,9 @@ by position; the law is the one of NVIDIA's synthetic dataset: a power law on [1
 import hashlib
 import math
 
-import numba
 import numpy as np
+
+from criteo_prep.compiled import compiled
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _GUIDE_BITS = 14
@@ -27,7 +28,7 @@ def stream_key(seed: int, *names: str) -> np.uint64:
     return np.uint64(int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "little"))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def mix64(bits):
     """A bijection of 64 bits in which every input bit reaches every output bit."""
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -35,7 +36,7 @@ def mix64(bits):
     return bits ^ (bits >> np.uint64(31))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def draw(key, counter):
     """64 random bits for one place of a stream."""
     return mix64(key + (np.uint64(counter) + np.uint64(1)) * _STEP)
@@ -78,14 +79,14 @@ class PowerLaw:
         return (np.expm1(self._power * log_x) if self._power else log_x) / self._growth
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _id_at(u, rows, power, growth):
     """The id at u in [0, 1). Rounding may carry x to rows + 1, whose id would be out of range."""
     x = math.exp(u * growth) if power == 0.0 else math.exp(math.log1p(u * growth) / power)
     return min(np.int64(x) - 1, rows - 1)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _fill_guide(rows, power, growth, guide):
     """guide[b] = the one id of all u in [b, b + 1) / len(guide), or -1 where there are several.
 
@@ -97,7 +98,7 @@ def _fill_guide(rows, power, growth, guide):
         guide[b] = low if low == high else -1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _fill(key, first, missing, guide, rows, power, growth, out):
     # Of the 64 bits: the upper 53 are u, whose upper bits are the guide's bucket; the lower 5 decide over missing.
     for i in range(out.size):

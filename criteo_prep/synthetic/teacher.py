@@ -13,9 +13,9 @@ logistic regression cannot. docs/synthetic.md has it in full.
 
 import math
 
-import numba
 import numpy as np
 
+from criteo_prep.compiled import compiled
 from criteo_prep.synthetic.columns import MISSING_LEVEL, NUM_LEVELS, Columns
 from criteo_prep.synthetic.power_law import draw, stream_key
 from criteo_prep.synthetic.truth import FIXED_POINT, LOGIT_BOUND, NUM_BINS, Truth
@@ -151,7 +151,7 @@ def _bias_for(logits: np.ndarray, base_rate: float) -> float:
     return (low + high) / 2
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _near_normal(key, counter):
     """A draw as the sum of its four 16-bit parts, shifted and scaled to mean 0 and variance 1."""
     bits, total = draw(key, counter), 0
@@ -160,18 +160,18 @@ def _near_normal(key, counter):
     return (total - 2 * 65535) / 65536 * math.sqrt(3.0)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _of_id(key, row):
     return np.float32(_near_normal(key, row) / math.sqrt(1.0 + row / _TAIL))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _fill_head(key, head):
     for row in range(head.size):
         head[row] = _of_id(key, row)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _gather(ids, head, key, missing, out):
     for i in range(ids.size):
         row = np.int64(ids[i])
@@ -183,7 +183,7 @@ def _gather(ids, head, key, missing, out):
             out[i] = _of_id(key, row)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _add_level_effects(levels, effects, out):
     for row in range(levels.shape[0]):
         total = np.float32(0)
@@ -192,7 +192,7 @@ def _add_level_effects(levels, effects, out):
         out[row] += total
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _draw_labels(logits, key, first, labels, counts):
     """Fills labels; counts[label, bin of the logit] += 1. Returns the summed log loss in fixed point."""
     loss = 0

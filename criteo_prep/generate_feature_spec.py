@@ -1,0 +1,61 @@
+"""The feature spec of a synthetic dataset, to transcribe from or to train on without files.
+
+    python -m criteo_prep.generate_feature_spec --variant criteo_t15_synthetic --dst feature_spec.yaml
+
+Source: flags, defaults and content are those of NVIDIA's dataloading.generate_feature_spec.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+DST = "feature_spec.yaml"
+
+
+def generate_feature_spec(variant: str, dst: str | Path) -> str:
+    """Writes the feature spec of a preset; a file that stands there is replaced. Returns a summary line.
+
+    Raises:
+      PresetError: there is no such preset.
+      OSError: the file cannot be written.
+    """
+    from criteo_prep.synthetic.presets import preset, published_spec
+
+    chosen = preset(variant)
+    dst = Path(dst)
+    dst.parent.mkdir(parents=True, exist_ok=True)
+    published_spec(chosen).save(dst)
+    rows = sum(feature.cardinality for feature in chosen.categorical)
+    return f"{dst}: {variant}, {len(chosen.categorical)} categorical features, {rows:,} ids in all"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--variant", required=True, help="criteo_t15_synthetic, criteo_t3_synthetic or criteo_t0_synthetic; "
+        "criteo_t3 and criteo_t0 are the same in natural column order",
+    )
+    parser.add_argument("--dst", default=DST, help="the file to write (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    print(generate_feature_spec(arguments.variant, arguments.dst))
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m criteo_prep.generate_feature_spec", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        return run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

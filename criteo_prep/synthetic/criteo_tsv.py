@@ -1,0 +1,227 @@
+"""Synthetic rows in the form of Criteo's logs: day_0 ... day_{D-1}, tab-separated text, to exercise all that reads it.
+
+    label \t 13 integers \t 26 values of eight lower-case hexadecimal digits \n        an empty field is missing
+
+Level k of numerical column j is the integer floor(exp(k / 2048 * SPAN[j])) - SHIFT[j], so that log(x + 3), which training
+sees, is spread over its range; id i of column f is the value mix32(i + offset(f)), which looks like a hash and can be taken
+back. The last day holds the rows of the splits test and validation, the others those of train.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from criteo_prep.compiled import compiled
+from criteo_prep.feature_spec import Feature
+from criteo_prep.manifest import ChecksummedFile
+from criteo_prep.schema import NUM_NUMERICAL, log_numerical, split_rows_of_last_day
+from criteo_prep.synthetic.ahead import in_order
+from criteo_prep.synthetic.columns import MISSING_LEVEL, NUM_LEVELS, Columns
+from criteo_prep.synthetic.power_law import stream_key
+from criteo_prep.synthetic.teacher import BASE_RATE, SIGNAL, Teacher, draw_labels
+from criteo_prep.synthetic.truth import Truth
+
+BLOCK_ROWS = 1 << 15
+
+# Natural logarithms of the ranges; only the second column has negative numbers (-1), as in the logs.
+SPAN = (6.0, 8.0, 7.0, 4.0, 13.0, 9.0, 7.0, 5.0, 8.0, 2.5, 5.0, 3.0, 8.0)
+SHIFT = (1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1)
+
+# Missing fields in thirty-seconds of the rows. Source: counted in the first rows of the Criteo Kaggle training file.
+MISSING_NUMBERS = (14, 0, 7, 7, 1, 8, 1, 0, 1, 14, 1, 25, 7)
+MISSING_VALUES = (0, 0, 1, 1, 0, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 15, 15, 1, 26, 0, 1, 15, 15)
+
+_LABEL_BYTES, _NUMBER_BYTES, _VALUE_BYTES = 1, 8, 9  # with the tab before each number and value
+_MAX_ROW_BYTES = _LABEL_BYTES + len(SPAN) * _NUMBER_BYTES + len(MISSING_VALUES) * _VALUE_BYTES + 1
+_HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
+_TAB, _LF, _MINUS, _ZERO = 9, 10, 45, 48
+
+
+def numbers_of_levels() -> np.ndarray:
+    """The integer of each level of each numerical column: int64 [13, NUM_LEVELS]."""
+    u = np.arange(NUM_LEVELS) / NUM_LEVELS
+    return np.floor(np.exp(u * np.array(SPAN)[:, None])).astype(np.int64) - np.array(SHIFT)[:, None]
+
+
+def value_offset(feature: str) -> int:
+    """The 32-bit offset of a categorical column; it does not depend on the seed."""
+    return int.from_bytes(hashlib.blake2b(feature.encode(), digest_size=4).digest(), "little")
+
+
+def value_of_id(feature: str, row: int) -> int:
+    """The 32-bit value that stands in the TSV for an id of a column."""
+    return int(_mix32((row + value_offset(feature)) % 2**32))
+
+
+def id_of_value(feature: str, value: int) -> int:
+    """Inverse of value_of_id."""
+    # Each step of _mix32 taken back in turn: the inverse multipliers are pow(m, -1, 2**32).
+    value ^= value >> 16
+    value = value * pow(0x7FEB352D, -1, 2**32) % 2**32
+    value ^= value >> 15 ^ value >> 30
+    value = value * pow(0x5BD1E995, -1, 2**32) % 2**32
+    value ^= value >> 16
+    return (value - value_offset(feature)) % 2**32
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Consecutive rows of a split that stand in one day file."""
+
+    day: str
+    split: str
+    start: int
+    stop: int
+
+
+class DayWriter:
+    """Writes the day files of a synthetic dataset.
+
+    Args:
+      categorical: the 26 columns, with cardinality and alpha.
+      seed: of the dataset.
+      labels: "random" or "teacher".
+      base_rate, signal: the teacher's.
+    """
+
+    def __init__(
+        self,
+        categorical: tuple[Feature, ...],
+        seed: int,
+        labels: str = "teacher",
+        base_rate: float = BASE_RATE,
+        signal: float = SIGNAL,
+    ):
+        self._columns = Columns(categorical, NUM_NUMERICAL, seed, MISSING_VALUES, MISSING_NUMBERS)
+        self._numbers = numbers_of_levels()
+        seen = log_numerical(self._numbers, np.zeros(self._numbers.shape, bool)).astype(np.float64)
+        self._teacher = Teacher(self._columns, seen, base_rate, signal) if labels == "teacher" else None
+        self._offsets = np.array([value_offset(feature.name) for feature in categorical], np.uint32)
+
+    def write(
+        self,
+        folder: Path,
+        num_train: int,
+        num_test: int,
+        num_days: int,
+        workers: int | None = None,
+        advance: Callable[[int], None] = lambda rows: None,
+    ) -> dict:
+        """Writes day_0 ... day_{num_days - 1} into `folder`; the last one has the `num_test` rows.
+
+        Returns:
+          What the manifest says: "splits" and "days" (rows, clicks, best AUC and log loss of each), "files".
+
+        Raises:
+          ValueError: there are more days than rows, or less than two days.
+        """
+        splits: dict[str, Truth] = {}
+        days: dict[str, Truth] = {}
+        files: dict[str, dict] = {}
+        parts = _parts(num_train, num_test, num_days)
+        for day in dict.fromkeys(part.day for part in parts):
+            days[day] = Truth()
+            with ChecksummedFile(Path(folder) / day) as file:
+                blocks = [block for part in parts if part.day == day for block in _blocks(part)]
+                for block, (text, truth) in zip(blocks, in_order(self._text, blocks, workers), strict=True):
+                    file.write(text)
+                    days[day].merge(truth)
+                    splits.setdefault(block.split, Truth()).merge(truth)
+                    advance(block.stop - block.start)
+            files[day] = file.entry
+        return {
+            "splits": {split: truth.document() for split, truth in splits.items()},
+            "days": {day: truth.document() for day, truth in days.items()},
+            "files": files,
+        }
+
+    def _text(self, block: _Part) -> tuple[np.ndarray, Truth]:
+        rows, split, truth = block.stop - block.start, block.split, Truth()
+        columns = self._columns
+        ids = np.empty((len(columns.categorical), rows), np.int32)
+        for column, out in enumerate(ids):
+            out[:] = columns.ids(split, column, block.start, block.stop)
+        levels = columns.levels(split, block.start, block.stop)
+        logits = self._teacher.logits(list(ids), levels) if self._teacher else None
+        labels = draw_labels(logits, rows, stream_key(columns.seed, split, "label"), block.start, truth)
+        text = np.empty(rows * _MAX_ROW_BYTES, np.uint8)
+        return text[: _format(labels, levels, self._numbers, ids, self._offsets, text)], truth
+
+
+def _parts(num_train: int, num_test: int, num_days: int) -> list[_Part]:
+    """The runs of rows in file order. Train rows are spread evenly, the first days have one more."""
+    if num_days < 2:
+        raise ValueError(f"num_days {num_days}: must be at least 2, because the last day is the evaluation day.")
+    train_days = num_days - 1
+    if num_train < train_days or num_test < 1:
+        raise ValueError(
+            f"{num_train} training rows and {num_test} test rows do not fill {num_days} days: {train_days} for training "
+            "and the last one for evaluation. Ask for more rows or fewer days."
+        )
+    ends = [num_train * (day + 1) // train_days for day in range(train_days)]
+    starts = [0, *ends[:-1]]
+    parts = [_Part(f"day_{day}", "train", starts[day], ends[day]) for day in range(train_days)]
+    halves = zip(("test", "validation"), split_rows_of_last_day(num_test), strict=True)
+    return parts + [_Part(f"day_{train_days}", split, 0, rows) for split, rows in halves if rows]
+
+
+def _blocks(part: _Part) -> list[_Part]:
+    starts = range(part.start, part.stop, BLOCK_ROWS)
+    return [_Part(part.day, part.split, start, min(start + BLOCK_ROWS, part.stop)) for start in starts]
+
+
+@compiled
+def _mix32(value):
+    """A bijection of 32 bits; value is an integer below 2^32."""
+    bits = np.uint32(value)
+    bits = np.uint32(bits ^ (bits >> np.uint32(16)))
+    bits = np.uint32(bits * np.uint32(0x5BD1E995))
+    bits = np.uint32(bits ^ (bits >> np.uint32(15)))
+    bits = np.uint32(bits * np.uint32(0x7FEB352D))
+    return np.uint32(bits ^ (bits >> np.uint32(16)))
+
+
+@compiled
+def _format(labels, levels, numbers, ids, offsets, out):
+    """Writes the rows as text into out; returns the number of bytes.
+
+    labels bool [n], levels uint16 [n, 13], numbers int64 [13, levels], ids int32 [26, n], offsets uint32 [26].
+    """
+    at = 0
+    for row in range(labels.size):
+        out[at] = _ZERO + labels[row]
+        at += 1
+        for column in range(levels.shape[1]):
+            out[at] = _TAB
+            at += 1
+            if levels[row, column] != MISSING_LEVEL:
+                at = _write_number(numbers[column, levels[row, column]], out, at)
+        for column in range(ids.shape[0]):
+            out[at] = _TAB
+            at += 1
+            if ids[column, row] >= 0:
+                value = _mix32(np.uint32(ids[column, row]) + offsets[column])
+                for digit in range(8):
+                    out[at + digit] = _HEX[(value >> np.uint32(28 - 4 * digit)) & np.uint32(15)]
+                at += 8
+        out[at] = _LF
+        at += 1
+    return at
+
+
+@compiled
+def _write_number(number, out, at):
+    if number < 0:
+        out[at] = _MINUS
+        at, number = at + 1, -number
+    end = at + 1
+    rest = number // 10
+    while rest:
+        end, rest = end + 1, rest // 10
+    for place in range(end - 1, at - 1, -1):
+        out[place] = _ZERO + number % 10
+        number //= 10
+    return end
