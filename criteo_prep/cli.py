@@ -1,0 +1,125 @@
+"""`criteo-prep <verb>`: flags in, one library call, a summary out.
+
+Every verb is a function that takes its arguments, and imports what it needs only when it is called.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import criteo_prep
+
+
+def preprocess(argv: Sequence[str]) -> int:
+    """Criteo's logs (TSV) -> a dataset to train on"""
+    parser = _parser("preprocess", preprocess.__doc__)
+    parser.add_argument(
+        "--input", nargs="+", required=True, metavar="PATH",
+        help="a folder with files day_0, day_1, ..., or with a single file; or files. Plain or gzip",
+    )  # fmt: skip
+    parser.add_argument("--output", required=True, metavar="DIR", help="the dataset folder to make")
+    parser.add_argument(
+        "--threshold", required=True, type=int, metavar="T",
+        help="a value that occurs fewer than T times shares id 0 with missing ones; 0 keeps all",
+    )  # fmt: skip
+    parser.add_argument(
+        "--test_fraction", type=float, metavar="F",
+        help="the last part of all rows to test on (default for a single file: 0.1). "
+        "Day files need none: the last day is half test, half validation",
+    )  # fmt: skip
+    parser.add_argument("--test_file", metavar="FILE", help="its rows are the test rows; all others train")
+    parser.add_argument(
+        "--on_bad_row", choices=("error", "skip"), default="error",
+        help="stop at a bad row (default), or leave bad rows out and count them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--vocabulary_days", choices=("all", "train"), default="all",
+        help="count the values of all rows (default; the published cardinalities do), or of the train rows only",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at the output, at the end")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    args = parser.parse_args(argv)
+
+    from criteo_prep.preprocess import preprocess as run
+
+    outcome = run(
+        args.input, args.output, args.threshold, test_fraction=args.test_fraction, test_file=args.test_file,
+        on_bad_row=args.on_bad_row, vocabulary_days=args.vocabulary_days, overwrite=args.overwrite, quiet=args.quiet,
+    )  # fmt: skip
+    for warning in outcome.warnings:
+        print(f"criteo-prep: {warning}", file=sys.stderr)
+    print(outcome.summary())
+    print(f"{args.output}: {'already complete' if outcome.already_complete else 'complete'}")
+    return 0
+
+
+def synthesize(argv: Sequence[str]) -> int:
+    """a synthetic dataset with a known best AUC"""
+    raise ValueError("synthesize: is not there yet.")
+
+
+def transcribe(argv: Sequence[str]) -> int:
+    """a dataset from one layout to another, same samples in the same order"""
+    from criteo_prep.transcribe.__main__ import main as run
+
+    return run(argv) or 0
+
+
+def generate_feature_spec(argv: Sequence[str]) -> int:
+    """the feature spec of a published synthetic dataset"""
+    from criteo_prep.generate_feature_spec import main as run
+
+    return run(argv) or 0
+
+
+VERBS = {
+    "preprocess": preprocess,
+    "synthesize": synthesize,
+    "transcribe": transcribe,
+    "generate-feature-spec": generate_feature_spec,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb. Returns the exit code: 0 done, 1 an error that is explained, 130 interrupted; argparse exits 2."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    verb = _verb(argv[:1])
+    try:
+        return VERBS[verb](_with_underscores(argv[1:]))
+    except (ValueError, OSError) as error:
+        print(f"criteo-prep: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("criteo-prep: interrupted; nothing half-written is left", file=sys.stderr)
+        return 130
+
+
+def _verb(argv: Sequence[str]) -> str:
+    """The verb named by the first argument; help, version and a wrong one end the program here, as argparse does."""
+    width = max(map(len, VERBS)) + 2
+    verbs = "\n".join(f"  {verb:{width}}{function.__doc__.splitlines()[0]}" for verb, function in VERBS.items())
+    parser = argparse.ArgumentParser(
+        "criteo-prep",
+        usage="criteo-prep VERB [flags]",
+        description="Makes datasets for DLRM of Criteo's click logs.",
+        epilog=f"verbs:\n{verbs}\n\ncriteo-prep VERB --help shows the flags of a verb.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("verb", metavar="VERB", choices=[*VERBS], help="what to do, see below")
+    parser.add_argument("--version", action="version", version=f"criteo-prep {criteo_prep.__version__}")
+    return parser.parse_args(argv).verb
+
+
+def _parser(verb: str, description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(f"criteo-prep {verb}", description=description, allow_abbrev=False)
+
+
+def _with_underscores(argv: Sequence[str]) -> list[str]:
+    """--test-file is --test_file; what stands after a = is left alone."""
+    words = []
+    for word in argv:
+        flag, equals, value = word.partition("=")
+        if flag.startswith("--"):
+            flag = "--" + flag[2:].replace("-", "_")
+        words.append(flag + equals + value)
+    return words

@@ -1,0 +1,145 @@
+"""`manifest.json`: what made a dataset, and what its files must be. It is written last.
+
+    {"format": 1, "made_by": "criteo-prep preprocess", "versions": {"criteo_prep": "0.1.0", ...},
+     "inputs": [{"name": "day_0", "bytes": 1234, ...}], "rules": {"threshold": 15, ...},
+     "splits": {"train": {"num_samples": 1000}, ...},
+     "files": {"train/cat_0.bin": {"bytes": 1000, "crc32": "0123abcd"}, ...}}
+"""
+
+import importlib.metadata
+import itertools
+import json
+import os
+import platform
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import criteo_prep
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_KEYS = ("format", "made_by", "versions", "inputs", "rules", "splits", "files")
+
+
+class ManifestError(ValueError):
+    """A manifest is missing or is not one, or a dataset is not what its manifest says."""
+
+
+class ChecksummedFile:
+    """A new file that knows its size and crc32, so that it need not be read again. A context manager that closes it."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.bytes = self._crc32 = 0
+        self._file = open(path, "wb")
+
+    def write(self, data) -> None:
+        """Appends `data`: bytes, or an array that is contiguous."""
+        data = memoryview(data).cast("B") if len(data) else b""
+        self._file.write(data)
+        self.bytes += len(data)
+        self._crc32 = zlib.crc32(data, self._crc32)
+
+    @property
+    def entry(self) -> dict:
+        """What the manifest says of the file."""
+        return {"bytes": self.bytes, "crc32": f"{self._crc32:08x}"}
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> "ChecksummedFile":
+        return self
+
+    def __exit__(self, exception_type, exception, traceback) -> None:
+        self.close()
+
+
+def file_entry(path: str | Path) -> dict:
+    """What the manifest says of a file that is there already; reads it."""
+    size = crc32 = 0
+    with open(path, "rb") as file:
+        while data := file.read(1 << 20):
+            size += len(data)
+            crc32 = zlib.crc32(data, crc32)
+    return {"bytes": size, "crc32": f"{crc32:08x}"}
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """The versions that can change a dataset: ours, Python's, and those of the `packages` that were used."""
+    return {
+        "criteo_prep": criteo_prep.__version__,
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in packages},
+    }
+
+
+def save_manifest(root: str | Path, document: dict) -> None:
+    """Writes <root>/manifest.json; it appears whole or not at all.
+
+    Args:
+      root: the dataset folder.
+      document: "made_by", "versions", "inputs", "rules", "splits", "files" and what else there is; "format"
+        is added here.
+    """
+    document = {"format": FORMAT, **document}
+    assert all(key in document for key in _KEYS), f"a manifest needs {_KEYS}"
+    path = Path(root) / MANIFEST
+    temporary = path.with_name(f".{MANIFEST}.partial")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(document, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_manifest(root: str | Path) -> dict:
+    """Reads <root>/manifest.json. Raises ManifestError where there is none or it is not one."""
+    path = Path(root) / MANIFEST
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: there is no manifest; {root} is no dataset that this program finished.") from None
+    except ValueError as error:
+        raise ManifestError(f"{path}: is not JSON: {error}") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ManifestError(f"{path}: is not a manifest of format {FORMAT}. A newer version may have written it.")
+    if missing := [key for key in _KEYS if key not in document]:
+        raise ManifestError(f"{path}: has no {missing[0]!r}; it is damaged. Make the dataset again.")
+    return document
+
+
+def check_files(root: str | Path, document: dict) -> None:
+    """Checks that a dataset's files are there with their sizes; reads none. Raises ManifestError at the first not."""
+    for name, entry in document["files"].items():
+        path = Path(root) / name
+        if not path.is_file():
+            raise ManifestError(f"{path}: there is no such file, but the manifest has it. Make the dataset again.")
+        if path.stat().st_size != entry["bytes"]:
+            raise ManifestError(
+                f"{path}: has {path.stat().st_size} bytes; the manifest says {entry['bytes']}. Make the dataset again."
+            )
+
+
+def differences(old: dict, new: dict) -> list[str]:
+    """What differs between a manifest and the one of a dataset that is asked for: one line each, none if they agree.
+
+    Of an input only the keys that `new` has are compared, since rows are not known before it is read.
+    """
+    lines = []
+    if old["made_by"] != new["made_by"]:
+        lines.append(f"made by {old['made_by']}, not {new['made_by']}")
+    for key in {**old["rules"], **new["rules"]}:
+        there, asked = old["rules"].get(key), new["rules"].get(key)
+        if there != asked:
+            lines.append(f"{key}: there {there!r}, asked for {asked!r}")
+    for number, (before, after) in enumerate(itertools.zip_longest(old["inputs"], new["inputs"]), 1):
+        if before is None or after is None:
+            lines.append(f"input {number}: there {before and before['name']}, asked for {after and after['name']}")
+        else:
+            where = f"input {number} ({after['name']})"
+            changed = [key for key in after if after[key] != before.get(key)]
+            lines += [f"{where}: {key} was {before.get(key)}, is {after[key]}" for key in changed]
+    return lines

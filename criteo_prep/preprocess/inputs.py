@@ -1,0 +1,147 @@
+"""Which files are read, in which order, and how their rows become train, test and validation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from criteo_prep.preprocess.blocks import InputError
+from criteo_prep.schema import day_number, natural_key, split_rows_of_last_day, split_rows_of_one_file
+
+TEST_FRACTION = 0.1  # of one file, where nothing else is said
+
+LAST_DAY, FRACTION, TEST_FILE = "last_day", "fraction", "test_file"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files of a dataset; their rows, one file after the other, are the dataset's rows.
+
+    Each split is a run of consecutive rows, in the order train, test, validation. Where a run ends in the middle of a
+    file is known only when the file has been read: see `splits`.
+
+    Attributes:
+      train: files in order.
+      evaluation: the file after them: the last day or the test file; None when a part of the train files is the test.
+      rule: LAST_DAY, FRACTION or TEST_FILE.
+      test_fraction: of all rows, under FRACTION; else None.
+    """
+
+    train: tuple[Path, ...]
+    evaluation: Path | None
+    rule: str
+    test_fraction: float | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return self.train if self.evaluation is None else (*self.train, self.evaluation)
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        return ("train", "test", "validation") if self.rule == LAST_DAY else ("train", "test")
+
+    @property
+    def split_rule(self) -> str:
+        """The rule in words, for the manifest."""
+        return {
+            LAST_DAY: "the last day is for evaluation: its first half is test (an odd row too), its second validation",
+            FRACTION: f"the last floor(n * {self.test_fraction}) of the n rows are test, the others train",
+            TEST_FILE: "the test file is test, the others train",
+        }[self.rule]
+
+    def splits(self, num_train: int, num_evaluation: int) -> dict[str, range]:
+        """The rows of each split, counted over all files.
+
+        Args:
+          num_train: rows of the train files together.
+          num_evaluation: rows of the evaluation file, 0 where there is none.
+        """
+        total = num_train + num_evaluation
+        if self.rule == FRACTION:
+            num_train, _ = split_rows_of_one_file(total, self.test_fraction)
+        train = {"train": range(0, num_train)}
+        if self.rule != LAST_DAY:
+            return {**train, "test": range(num_train, total)}
+        num_test, _ = split_rows_of_last_day(num_evaluation)
+        middle = num_train + num_test
+        return {**train, "test": range(num_train, middle), "validation": range(middle, total)}
+
+
+def find_inputs(
+    paths: Sequence[str | Path], test_file: str | Path | None = None, test_fraction: float | None = None
+) -> Inputs:
+    """Decides what the given files are.
+
+    Args:
+      paths: one folder (its files named day_N, or the only file in it) or files.
+      test_file: holds the test rows; the others train.
+      test_fraction: this last part of all rows is test. At most one of the two may be given; for one file 0.1 is meant
+        where neither is.
+
+    Raises:
+      InputError: no file, a file twice, or nothing that says which rows are for evaluation.
+    """
+    if test_file is not None and test_fraction is not None:
+        raise InputError("--test_file and --test_fraction: both say which rows are test. Give one of them.")
+    if test_fraction is not None and not 0 < test_fraction < 1:
+        raise InputError(f"--test_fraction {test_fraction}: must be above 0 and below 1.")
+    files = _files_of(paths)
+    if all(day_number(file) is not None for file in files):
+        files = _days_in_order(files)
+    is_days = len(files) > 1 and all(day_number(file) is not None for file in files)
+    if test_file is not None:
+        test_file = Path(test_file)
+        _check_file(test_file)
+        if any(test_file.resolve() == file.resolve() for file in files):
+            raise InputError(f"{test_file}: is both an input and the test file. Name it once.")
+        return Inputs(tuple(files), test_file, TEST_FILE)
+    if len(files) == 1 or test_fraction is not None:
+        return Inputs(tuple(files), None, FRACTION, TEST_FRACTION if test_fraction is None else test_fraction)
+    if is_days:
+        return Inputs(tuple(files[:-1]), files[-1], LAST_DAY)
+    other = next(file for file in files if day_number(file) is None)
+    raise InputError(
+        f"{other}: is not named day_N, and there are {len(files)} files, so nothing says which rows are test. "
+        "Add --test_file FILE, or --test_fraction F for the last part of all rows."
+    )
+
+
+def _files_of(paths: Sequence[str | Path]) -> list[Path]:
+    paths = [Path(path) for path in paths]
+    if len(paths) == 1 and paths[0].is_dir():
+        return _files_in(paths[0])
+    for path in paths:
+        _check_file(path)
+    for number, path in enumerate(paths):
+        if path.resolve() in [earlier.resolve() for earlier in paths[:number]]:
+            raise InputError(f"{path}: is given twice. Name each input once.")
+    if not paths:
+        raise InputError("--input: names no file.")
+    return paths
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The day files of a folder, or its only file."""
+    files = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=natural_key)
+    days = [file for file in files if day_number(file) is not None]
+    if days:
+        return days
+    if len(files) == 1:
+        return files
+    found = f"{len(files)} files, none of them named day_N" if files else "no file"
+    raise InputError(f"{folder}: holds {found}. Name the files to read.")
+
+
+def _days_in_order(files: list[Path]) -> list[Path]:
+    by_day: dict[int, Path] = {}
+    for file in files:
+        twin = by_day.setdefault(day_number(file), file)
+        if twin is not file:
+            raise InputError(f"{file}: is day {day_number(file)}, as is {twin}. Name each day once.")
+    return [by_day[day] for day in sorted(by_day)]
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder. Name one folder alone, or files.")
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file.")
