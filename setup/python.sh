@@ -53,7 +53,16 @@ make_environment() {
         fi
         "$python" -m venv .venv || die "$python -m venv .venv failed (above)."
     fi
+    forget_half_installed_packages
     printf '%s\n' "$wanted" >.venv/made_for
+}
+
+# pip writes a package's RECORD last. Without one it takes the package for installed, yet can neither use nor replace it.
+forget_half_installed_packages() {
+    local package
+    for package in .venv/lib/python3.*/site-packages/*.dist-info; do
+        if [ -d "$package" ] && [ ! -f "$package/RECORD" ]; then rm -rf "$package"; fi
+    done
 }
 
 check_python_can_make_environments() {
