@@ -1,0 +1,84 @@
+"""From one layout to another.
+
+    python -m criteo_prep.transcribe --src_dataset_type synthetic --src_dataset_path . \\
+        --dst_dataset_path DIR --dst_dataset_type tf_raw --max_batches_train 1000 --max_batches_test 100
+
+Source: flags and defaults are those of NVIDIA's dataloading.transcribe; --seed and --overwrite are new.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from criteo_prep.transcribe import NOT_YET, READERS, SYNTHETIC_BATCHES, WRITERS, Request, transcribe_dataset
+
+_DEFAULT = Request()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    later = f"; not yet: {', '.join(NOT_YET)}"
+    add = parser.add_argument
+    add("--src_dataset_path", default=_DEFAULT.src_dataset_path, help="folder to read (default: %(default)s)")
+    add("--src_dataset_type", default=_DEFAULT.src_dataset_type, metavar="LAYOUT",
+        help=f"{' or '.join(READERS)}{later} (default: %(default)s)")  # fmt: skip
+    add("--src_feature_spec", default=_DEFAULT.src_feature_spec, help="its feature spec (default: %(default)s)")
+    add("--src_batch_size", type=int, default=_DEFAULT.src_batch_size, help="samples in a batch (default: %(default)s)")
+    add("--src_synthetic_dataset_use_feature_spec", action="store_true",
+        help="accepted; the synthetic source always follows the feature spec")  # fmt: skip
+    add("--dst_dataset_path", default=_DEFAULT.dst_dataset_path, help="folder to make (default: %(default)s)")
+    add("--dst_prebatch_size", type=int, help="accepted; only split_tfrecords has pre-batches")
+    add("--dst_feature_spec", default=_DEFAULT.dst_feature_spec, help="its feature spec (default: %(default)s)")
+    add("--dst_dataset_type", default=_DEFAULT.dst_dataset_type, metavar="LAYOUT",
+        help=f"{' or '.join(WRITERS)}{later} (default: %(default)s)")  # fmt: skip
+    add("--max_batches_train", type=int, default=-1, help="batches of train to take; -1 is all "
+        f"(of the synthetic source, which has no end: {SYNTHETIC_BATCHES['train']})")  # fmt: skip
+    add("--max_batches_test", type=int, default=-1, help="batches of test (and validation) to take; -1 is all "
+        f"(of the synthetic source: {SYNTHETIC_BATCHES['test']})")  # fmt: skip
+    add("--train_only", action="store_true", help="leave test and validation out")
+    add("--seed", type=int, default=_DEFAULT.seed, help="of the synthetic source (default: %(default)s)")
+    add("--overwrite", action="store_true", help="replace a destination that holds files")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    request = Request(**{field: getattr(arguments, field) for field in Request.__dataclass_fields__})
+    for note in _notes(arguments, request):
+        print(note, file=sys.stderr)
+    num_samples = transcribe_dataset(request)
+    counts = ", ".join(f"{split} {rows:,}" for split, rows in num_samples.items())
+    print(f"{request.dst_dataset_path}: {request.dst_dataset_type}, samples: {counts}")
+    return 0
+
+
+def _notes(arguments: argparse.Namespace, request: Request) -> list[str]:
+    """What is said of flags that do nothing here, or that mean something one would not guess."""
+    notes = []
+    if arguments.src_synthetic_dataset_use_feature_spec:
+        notes.append("--src_synthetic_dataset_use_feature_spec: no effect, the synthetic source always follows the spec.")
+    if arguments.dst_prebatch_size is not None:
+        notes.append(f"--dst_prebatch_size: no effect, {request.dst_dataset_type} has no pre-batches.")
+    if request.src_dataset_type == "synthetic":
+        for split, batches in SYNTHETIC_BATCHES.items():
+            if getattr(arguments, f"max_batches_{split}") == -1 and not (split == "test" and request.train_only):
+                notes.append(f"--max_batches_{split} -1: the synthetic source has no end; {batches} batches are taken.")
+    return notes
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m criteo_prep.transcribe", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        return run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted; the destination is as it was", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
