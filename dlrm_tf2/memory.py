@@ -1,0 +1,67 @@
+"""How many bytes this process can still allocate, asked before tables are created."""
+
+from pathlib import Path
+
+
+def available_bytes(
+    meminfo: Path = Path("/proc/meminfo"),
+    own_cgroups: Path = Path("/proc/self/cgroup"),
+    cgroup_root: Path = Path("/sys/fs/cgroup"),
+) -> int:
+    """The smaller of what the machine has available and what each cgroup of this process leaves (version 1 and 2).
+
+    File cache that the kernel drops on demand does not count as used, in the machine as in a cgroup.
+
+    Args:
+      meminfo: the kernel's memory figures; `MemAvailable` is read, in KiB.
+      own_cgroups: the cgroups of this process, one `id:controllers:path` a line.
+      cgroup_root: where the cgroup file systems are mounted.
+
+    Returns:
+      Bytes, 0 or more.
+    """
+    return max(0, min([_machine_bytes(meminfo), *_cgroup_bytes(own_cgroups, cgroup_root)]))
+
+
+def _machine_bytes(meminfo: Path) -> int:
+    for line in meminfo.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"{meminfo}: has no MemAvailable. Linux 3.14 or later has it.")
+
+
+def _cgroup_bytes(own_cgroups: Path, root: Path) -> list[int]:
+    """What each limited cgroup above this process leaves, the innermost first."""
+    left = []
+    for line in _text(own_cgroups).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2: one tree for all controllers
+            top, limit, usage, reclaimable = root, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            top, limit, usage = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            reclaimable = "total_inactive_file"
+        else:
+            continue
+        # In a container the path may be the host's, of which only the mounted root is visible.
+        folder = top / path.lstrip("/")
+        for cgroup in [folder, *folder.parents]:
+            if cgroup.is_relative_to(top) and _text(cgroup / limit).strip().isdigit() and _text(cgroup / usage):
+                used = int(_text(cgroup / usage)) - _statistic(cgroup / "memory.stat", reclaimable)
+                left.append(int(_text(cgroup / limit)) - used)
+    return left
+
+
+def _statistic(path: Path, key: str) -> int:
+    for line in _text(path).splitlines():
+        name, _, value = line.partition(" ")
+        if name == key:
+            return int(value)
+    return 0
+
+
+def _text(path: Path) -> str:
+    """The file's text, or nothing where there is no such file or it may not be read."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
