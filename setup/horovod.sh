@@ -71,8 +71,13 @@ build_wheel() {
   Run the same command again once that is mended, or work with one process: make setup HOROVOD=0"
 }
 
+# Asked before anything is downloaded. No compiler is needed where the wheel is there.
 check_build_tools() {
     local tool missing=
+    if [ "$GPU" = 0 ]; then
+        choose_wheel_folder
+        if [ -n "$(wheel_in_cache)" ]; then return; fi
+    fi
     for tool in gcc g++ cmake make; do command -v "$tool" >/dev/null || missing+=" $tool"; done
     [ -z "$missing" ] || die "building Horovod needs:$missing
   Debian, Ubuntu:  apt-get install gcc g++ cmake make

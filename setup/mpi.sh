@@ -30,7 +30,8 @@ choose_mpi() {
         fi
         as_root='sudo -n'
     fi
-    if logged 'installing Open MPI with apt-get (libopenmpi-dev openmpi-bin), about 20 s' .venv/log/openmpi.txt \
+    # numactl is not needed, but stands in the published commands.
+    if logged 'installing Open MPI with apt-get (libopenmpi-dev openmpi-bin numactl), about 20 s' .venv/log/openmpi.txt \
         apt_get_openmpi "$as_root"; then
         mpi=$(openmpi_version)
     fi
@@ -40,5 +41,6 @@ choose_mpi() {
 apt_get_openmpi() {
     # $1 is empty or a command with its option, so it must split.
     # shellcheck disable=SC2086
-    $1 apt-get update && $1 env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends libopenmpi-dev openmpi-bin
+    $1 apt-get update && $1 env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends libopenmpi-dev openmpi-bin numactl
 }

@@ -27,12 +27,14 @@ main() {
     if [ "$GPU" = 1 ]; then find_cuda; fi
     make_environment
     remember_settings
-    install_packages
     if [ "$HOROVOD" = 0 ]; then
         say 'Horovod left out (HOROVOD=0): training runs in one process'
+        install_packages
         echo none >"$launcher_file"
     else
         choose_mpi
+        check_build_tools
+        install_packages
         if [ "$GPU" = 1 ]; then find_nccl; fi
         install_horovod
         choose_launcher
