@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import criteo_prep
+from criteo_prep.flags import with_underscores
 
 
 def preprocess(argv: Sequence[str]) -> int:
@@ -55,7 +56,41 @@ def preprocess(argv: Sequence[str]) -> int:
 
 def synthesize(argv: Sequence[str]) -> int:
     """a synthetic dataset with a known best AUC"""
-    raise ValueError("synthesize: is not there yet.")
+    parser = _parser("synthesize", synthesize.__doc__)
+    parser.add_argument("--preset", required=True, metavar="NAME", help="criteo_t15_synthetic, criteo_t3, ...")
+    parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="factor of the cardinalities (default 1)")
+    parser.add_argument("--num_samples", type=int, required=True, metavar="N", help="training rows")
+    parser.add_argument("--num_test_samples", type=int, metavar="M", help="test rows (default: a tenth of N)")
+    parser.add_argument("--dst", required=True, metavar="DIR", help="the dataset folder to make")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same bytes (default: 0)")
+    parser.add_argument(
+        "--labels", default="random", metavar="KIND",
+        help="random, fair coins (default), or teacher, a click model that can be learned; the manifest has its best AUC",
+    )  # fmt: skip
+    parser.add_argument("--base_rate", type=float, metavar="P", help="mean click probability of the teacher (0.25)")
+    parser.add_argument("--signal", type=float, metavar="X", help="standard deviation of the teacher's logit (1.4)")
+    parser.add_argument(
+        "--layout", default="tf_raw", metavar="KIND", help="tf_raw, to train on (default), or criteo_tsv, to preprocess"
+    )
+    parser.add_argument("--num_days", type=int, metavar="D", help="day files of criteo_tsv, the last to evaluate (2)")
+    parser.add_argument("--workers", type=int, metavar="W", help="threads (all cores); the bytes do not depend on it")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at the destination, at the end")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    args = parser.parse_args(argv)
+
+    from criteo_prep.synthesize import Synthesis
+    from criteo_prep.synthesize import synthesize as run
+
+    request = Synthesis(
+        args.preset, args.num_samples, args.num_test_samples, args.scale, args.seed, args.labels, args.base_rate,
+        args.signal, args.layout, args.num_days, args.workers,
+    )  # fmt: skip
+    for split, facts in run(request, args.dst, args.overwrite, args.quiet).items():
+        auc = "not defined" if facts["best_auc"] is None else f"{facts['best_auc']:.4f}"
+        best = f"best AUC {auc}, best log loss {facts['best_log_loss']:.4f}"
+        print(f"{split}: {facts['num_samples']:,} samples, {facts['num_clicks']:,} clicks, {best}")
+    print(f"{args.dst}: complete")
+    return 0
 
 
 def transcribe(argv: Sequence[str]) -> int:
@@ -85,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     verb = _verb(argv[:1])
     try:
-        return VERBS[verb](_with_underscores(argv[1:]))
+        return VERBS[verb](with_underscores(argv[1:]))
     except (ValueError, OSError) as error:
         print(f"criteo-prep: {error}", file=sys.stderr)
         return 1
@@ -112,14 +147,3 @@ def _verb(argv: Sequence[str]) -> str:
 
 def _parser(verb: str, description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(f"criteo-prep {verb}", description=description, allow_abbrev=False)
-
-
-def _with_underscores(argv: Sequence[str]) -> list[str]:
-    """--test-file is --test_file; what stands after a = is left alone."""
-    words = []
-    for word in argv:
-        flag, equals, value = word.partition("=")
-        if flag.startswith("--"):
-            flag = "--" + flag[2:].replace("-", "_")
-        words.append(flag + equals + value)
-    return words

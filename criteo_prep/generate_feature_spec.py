@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from criteo_prep.flags import with_underscores
+
 DST = "feature_spec.yaml"
 
 
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(with_underscores(sys.argv[1:] if argv is None else argv))
     try:
         return run(arguments)
     except (ValueError, OSError) as error:

@@ -1,7 +1,7 @@
 """Datasets made of nothing but a seed: power-law ids, and labels that are fair coins or a planted click model.
 
-The writer is an argument, so this room knows no layout on disk; only the Criteo TSV form, which no other room writes, is
-made here (criteo_tsv).
+The writer is an argument, so this room knows no layout on disk; only the Criteo TSV form, which no other room writes,
+is made here (criteo_tsv).
 """
 
 from collections.abc import Callable, Iterator

@@ -15,7 +15,7 @@ def in_order(make: Callable[[Item], Result], items: Iterable[Item], workers: int
 
     Args:
       make: called in a thread; it should spend its time outside the interpreter's lock.
-      items: at most `workers` + 1 of them are in work or waiting to be taken, so memory does not grow with their number.
+      items: at most `workers` + 1 of them are in work or wait to be taken, so memory does not grow with them.
       workers: threads, at least 1; by default as many as this process may use cores.
 
     Raises:

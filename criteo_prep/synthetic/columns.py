@@ -1,7 +1,8 @@
 """What a synthetic row is before it takes a form: one id per categorical column, one level per numerical column.
 
-A level is a whole number in [0, 2048): the form turns it into a value by a table (a float16 in tf_raw, an integer in the
-TSV), and the teacher turns it into an effect by another table, so that both speak of the same thing. Either may be missing.
+A level is a whole number in [0, 2048): the form turns it into a value by a table (a float16 in tf_raw, an integer in
+the TSV), and the teacher turns it into an effect by another table, so that both speak of the same thing. Id and level
+may be missing.
 """
 
 from collections.abc import Iterable

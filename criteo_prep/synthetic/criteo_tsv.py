@@ -1,10 +1,10 @@
 """Synthetic rows in the form of Criteo's logs: day_0 ... day_{D-1}, tab-separated text, to exercise all that reads it.
 
-    label \t 13 integers \t 26 values of eight lower-case hexadecimal digits \n        an empty field is missing
+    label, 13 integers, 26 values of eight lower-case hexadecimal digits; an empty field is missing
 
-Level k of numerical column j is the integer floor(exp(k / 2048 * SPAN[j])) - SHIFT[j], so that log(x + 3), which training
-sees, is spread over its range; id i of column f is the value mix32(i + offset(f)), which looks like a hash and can be taken
-back. The last day holds the rows of the splits test and validation, the others those of train.
+Level k of numerical column j is the integer floor(exp(k / 2048 * SPAN[j])) - SHIFT[j], so that log(x + 3), which
+training sees, is spread over its range. Id i of column f is the value mix32(i + offset(f)), which looks like a hash and
+can be taken back. The last day holds the rows of the splits test and validation, the others those of train.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ from criteo_prep.synthetic.teacher import BASE_RATE, SIGNAL, Teacher, draw_label
 from criteo_prep.synthetic.truth import Truth
 
 BLOCK_ROWS = 1 << 15
+MEAN_ROW_BYTES = 250  # about, to tell beforehand whether a dataset fits the disk
 
 # Natural logarithms of the ranges; only the second column has negative numbers (-1), as in the logs.
 SPAN = (6.0, 8.0, 7.0, 4.0, 13.0, 9.0, 7.0, 5.0, 8.0, 2.5, 5.0, 3.0, 8.0)
@@ -158,8 +159,8 @@ def _parts(num_train: int, num_test: int, num_days: int) -> list[_Part]:
     train_days = num_days - 1
     if num_train < train_days or num_test < 1:
         raise ValueError(
-            f"{num_train} training rows and {num_test} test rows do not fill {num_days} days: {train_days} for training "
-            "and the last one for evaluation. Ask for more rows or fewer days."
+            f"{num_train} training rows and {num_test} test rows do not fill {num_days} days: {train_days} to train on and "
+            "the last one to evaluate. Ask for more rows or fewer days."
         )
     ends = [num_train * (day + 1) // train_days for day in range(train_days)]
     starts = [0, *ends[:-1]]

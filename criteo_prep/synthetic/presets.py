@@ -1,9 +1,9 @@
 """The published shapes of Criteo data: cardinality, hotness and power-law exponent of each categorical column.
 
 T15, T3 and T0 are Criteo 1TB with values seen fewer than 15, 3 and 0 times folded into id 0. They are stored in natural
-column order (cat_0 is the first categorical column of the TSV). The published T3 and T0 variants list the same numbers in
-another order, and keep it here under their published names: they were once read back from a file whose keys were sorted as
-text (cat_0, cat_1, cat_10, ..., cat_19, cat_2, ...), T15 was not.
+column order (cat_0 is the first categorical column of the TSV). The published T3 and T0 variants list the same numbers
+in another order, and keep it here under their published names: they were once read back from a file whose keys were
+sorted as text (cat_0, cat_1, cat_10, ..., cat_19, cat_2, ...), T15 was not.
 
 Source: NVIDIA's generate_feature_spec for DLRM (TensorFlow 2).
 """

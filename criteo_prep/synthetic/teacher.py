@@ -52,7 +52,8 @@ class Teacher:
         self._numerical = _level_effects(values, self._seed)
         self._effects = [_IdHash(stream_key(self._seed, "effect", f.name), f.cardinality) for f in columns.categorical]
         self._factors = [_IdHash(stream_key(self._seed, "factor", f.name), f.cardinality) for f in columns.categorical]
-        by_hash = sorted(range(len(self._effects)), key=lambda i: stream_key(self._seed, "pair", columns.categorical[i].name))
+        order = [stream_key(self._seed, "pair", f.name) for f in columns.categorical]
+        by_hash = sorted(range(len(order)), key=order.__getitem__)
         self.pairs = list(zip(by_hash[0::2], by_hash[1::2], strict=False))[:_MAX_PAIRS]
         self._calibrate(base_rate, signal)
 

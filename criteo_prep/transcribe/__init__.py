@@ -15,7 +15,7 @@ from pathlib import Path
 from criteo_prep import synthetic
 from criteo_prep.batch import Batch
 from criteo_prep.destination import new_dataset
-from criteo_prep.feature_spec import Feature, FeatureSpec, tf_raw_spec
+from criteo_prep.feature_spec import FeatureSpec, tf_raw_spec
 from criteo_prep.manifest import file_entry
 from criteo_prep.progress import Progress
 from criteo_prep.synthetic.ahead import in_order
@@ -103,8 +103,10 @@ def transcribe_dataset(request: Request, quiet: bool = False) -> dict[str, int]:
     splits = ("train", "test") if request.src_dataset_type == "synthetic" else source_spec.splits
     splits = tuple(split for split in splits if split == "train" or not request.train_only)
     if not splits:
-        raise TranscribeError(f"{source_spec.path}: has no files to read: source_spec names no split that was asked for. "
-                              "If it is the spec of a synthetic dataset, add --src_dataset_type synthetic.")  # fmt: skip
+        raise TranscribeError(
+            f"{source_spec.path}: source_spec names no files of {'train' if request.train_only else 'any split'}. If it is "
+            "the spec of a synthetic dataset, add --src_dataset_type synthetic."
+        )
     spec = destination_spec(source_spec, splits)
     read = READERS[request.src_dataset_type]
     with new_dataset(request.dst_dataset_path, request.overwrite) as folder:
@@ -134,8 +136,8 @@ def destination_spec(source: FeatureSpec, splits: tuple[str, ...]) -> FeatureSpe
     if len(spec.features) != len(source.features):
         names = sorted(feature.name for feature in tables)
         raise TranscribeError(
-            f"{source.path}: the categorical names {names} clash with each other or with 'label' and 'num_<i>', which the "
-            "destination gives to label and numericals. Rename them in the feature spec."
+            f"{source.path}: the categorical names {names} clash with each other, or with 'label' and 'num_<i>', the "
+            "destination's names for label and numericals. Rename them in the feature spec."
         )
     return spec
 
@@ -146,7 +148,7 @@ def sample_bytes(spec: FeatureSpec) -> int:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raises TranscribeError when the disk of `folder` has less than `needed` bytes left, before anything is written."""
+    """Raises TranscribeError when the disk of `folder` has less than `needed` bytes left; called before any is written."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise TranscribeError(
@@ -160,7 +162,8 @@ def _num_samples(request: Request, spec: FeatureSpec, splits: tuple[str, ...]) -
     for split in splits:
         with READERS[request.src_dataset_type](request, spec, split) as source:
             limit = request.max_batches(split)
-            counts[split] = min(source.num_samples, source.num_samples if limit is None else limit * request.src_batch_size)
+            there = source.num_samples
+            counts[split] = there if limit is None else min(there, limit * request.src_batch_size)
     return counts
 
 

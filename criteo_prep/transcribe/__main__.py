@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from criteo_prep.flags import with_underscores
 from criteo_prep.transcribe import NOT_YET, READERS, SYNTHETIC_BATCHES, WRITERS, Request, transcribe_dataset
 
 _DEFAULT = Request()
@@ -53,7 +54,7 @@ def _notes(arguments: argparse.Namespace, request: Request) -> list[str]:
     """What is said of flags that do nothing here, or that mean something one would not guess."""
     notes = []
     if arguments.src_synthetic_dataset_use_feature_spec:
-        notes.append("--src_synthetic_dataset_use_feature_spec: no effect, the synthetic source always follows the spec.")
+        notes.append("--src_synthetic_dataset_use_feature_spec: no effect, the source always follows the spec.")
     if arguments.dst_prebatch_size is not None:
         notes.append(f"--dst_prebatch_size: no effect, {request.dst_dataset_type} has no pre-batches.")
     if request.src_dataset_type == "synthetic":
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add_arguments(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(with_underscores(sys.argv[1:] if argv is None else argv))
     try:
         return run(arguments)
     except (ValueError, OSError) as error:

@@ -1,0 +1,135 @@
+"""`criteo-prep synthesize`: a preset becomes a dataset on disk, as tf_raw to train on or as day files to preprocess."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from criteo_prep.destination import new_dataset
+from criteo_prep.feature_spec import tf_raw_spec
+from criteo_prep.manifest import file_entry, save_manifest, versions_of
+from criteo_prep.progress import Progress
+from criteo_prep.synthetic import LABELS, generate
+from criteo_prep.synthetic.criteo_tsv import MEAN_ROW_BYTES, DayWriter
+from criteo_prep.synthetic.presets import Preset, preset, scaled
+from criteo_prep.synthetic.teacher import BASE_RATE, SIGNAL
+from criteo_prep.transcribe import check_space, sample_bytes, tf_raw
+
+SPEC = "feature_spec.yaml"
+
+
+class SynthesizeError(ValueError):
+    """What was asked for cannot be synthesized."""
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """What to synthesize.
+
+    Attributes:
+      preset: one of criteo_prep.synthetic.presets.PRESETS.
+      num_samples: training rows.
+      num_test_samples: test rows; None is a tenth of num_samples, and at least one.
+      scale: factor of the cardinalities.
+      seed: the same seed makes the same bytes, whatever `workers` is.
+      labels: "random", fair coins, or "teacher", a planted click model.
+      base_rate, signal: the teacher's mean click probability, and the standard deviation of its logit.
+      layout: one of LAYOUTS.
+      num_days: day files of criteo_tsv, the last of which has the test rows; 2 by default, of no use to tf_raw.
+      workers: threads; None is one per core.
+    """
+
+    preset: str
+    num_samples: int
+    num_test_samples: int | None = None
+    scale: float = 1.0
+    seed: int = 0
+    labels: str = "random"
+    base_rate: float | None = None
+    signal: float | None = None
+    layout: str = "tf_raw"
+    num_days: int | None = None
+    workers: int | None = None
+
+    @property
+    def test_rows(self) -> int:
+        return max(1, self.num_samples // 10) if self.num_test_samples is None else self.num_test_samples
+
+    @property
+    def teacher(self) -> dict:
+        """The teacher's arguments with their defaults; none for random labels."""
+        if self.labels != "teacher":
+            return {}
+        return {
+            "base_rate": BASE_RATE if self.base_rate is None else self.base_rate,
+            "signal": SIGNAL if self.signal is None else self.signal,
+        }
+
+    def rules(self) -> dict:
+        """What decides the bytes, for the manifest."""
+        rules = {"preset": self.preset, "scale": self.scale, "seed": self.seed, "labels": self.labels, **self.teacher}
+        return {**rules, "layout": self.layout, **({"num_days": self.num_days} if self.num_days else {})}
+
+
+def synthesize(request: Synthesis, dst: str | Path, overwrite: bool = False, quiet: bool = False) -> dict:
+    """Makes the dataset folder `dst`, whole or not at all, with a manifest. Returns the manifest's "splits".
+
+    Raises:
+      ValueError: the request or the destination is not what it must be.
+    """
+    _check(request)
+    shape = scaled(preset(request.preset), request.scale)
+    with new_dataset(dst, overwrite) as folder:
+        made = LAYOUTS[request.layout](request, shape, folder, quiet)
+        document = {
+            "made_by": "criteo-prep synthesize",
+            "versions": versions_of(("numba", "numpy")),
+            "inputs": [],
+            "rules": request.rules(),
+            **made,
+        }
+        save_manifest(folder, document)
+    return document["splits"]
+
+
+def _tf_raw(request: Synthesis, shape: Preset, folder: Path, quiet: bool) -> dict:
+    rows = {"train": request.num_samples, "test": request.test_rows}
+    spec = tf_raw_spec(shape.categorical, splits=rows)
+    check_space(folder, sum(rows.values()) * sample_bytes(spec))
+    splits = {}
+    for split, num_samples in rows.items():
+        with (
+            Progress(f"synthesize {split}", num_samples, "samples", quiet) as progress,
+            tf_raw.Writer(folder, spec, split) as writer,
+        ):
+            truth = generate(spec, num_samples, request.seed, writer, request.labels, split,
+                             workers=request.workers, advance=progress.advance, **request.teacher)  # fmt: skip
+        splits[split] = truth.document()
+    spec.save(folder / SPEC)
+    files = [chunk.files[0] for chunks in spec.sources.values() for chunk in chunks]
+    return {"splits": splits, "files": {file: file_entry(folder / file) for file in [SPEC, *files]}}
+
+
+def _criteo_tsv(request: Synthesis, shape: Preset, folder: Path, quiet: bool) -> dict:
+    rows = request.num_samples + request.test_rows
+    check_space(folder, rows * MEAN_ROW_BYTES)
+    days = DayWriter(shape.categorical, request.seed, request.labels, **request.teacher)
+    with Progress("synthesize days", rows, "rows", quiet) as progress:
+        num_days = request.num_days or 2
+        return days.write(folder, request.num_samples, request.test_rows, num_days, request.workers, progress.advance)
+
+
+LAYOUTS = {"tf_raw": _tf_raw, "criteo_tsv": _criteo_tsv}
+
+
+def _check(request: Synthesis) -> None:
+    if request.layout not in LAYOUTS:
+        raise SynthesizeError(f"--layout {request.layout}: must be {' or '.join(LAYOUTS)}.")
+    if request.labels not in LABELS:
+        raise SynthesizeError(f"--labels {request.labels}: must be {' or '.join(LABELS)}.")
+    for flag, rows in (("num_samples", request.num_samples), ("num_test_samples", request.test_rows)):
+        if rows < 1:
+            raise SynthesizeError(f"--{flag} {rows}: must be at least 1.")
+    if request.num_days is not None and request.layout != "criteo_tsv":
+        raise SynthesizeError("--num_days: only criteo_tsv has day files. Add --layout criteo_tsv, or leave it out.")
+    for flag in ("base_rate", "signal"):
+        if request.labels != "teacher" and getattr(request, flag) is not None:
+            raise SynthesizeError(f"--{flag}: belongs to the teacher. Add --labels teacher, or leave it out.")
