@@ -1,0 +1,98 @@
+"""The record of what made a dataset."""
+
+import json
+import zlib
+
+import numpy as np
+import pytest
+
+from criteo_prep.manifest import (
+    ChecksummedFile,
+    ManifestError,
+    check_files,
+    differences,
+    file_entry,
+    load_manifest,
+    save_manifest,
+    versions_of,
+)
+
+
+def document(**changes):
+    made = {
+        "made_by": "criteo-prep preprocess", "versions": {}, "inputs": [{"name": "day_0", "bytes": 10, "rows": 1}],
+        "rules": {"threshold": 3}, "splits": {"train": {"num_samples": 1}}, "files": {},
+    }  # fmt: skip
+    return made | changes
+
+
+def test_save_and_load(tmp_path):
+    save_manifest(tmp_path, document(best_auc=0.8))
+    assert load_manifest(tmp_path) == {"format": 1, **document(best_auc=0.8)}
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", "manifest.json: is not JSON"),
+        ("[]", "is not a manifest of format 1"),
+        ('{"format": 2}', "is not a manifest of format 1. A newer version may have written it"),
+        ('{"format": 1}', "has no 'made_by'; it is damaged"),
+    ],
+)
+def test_load_refuses(tmp_path, text, message):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ManifestError, match=message):
+        load_manifest(tmp_path)
+
+
+def test_no_manifest(tmp_path):
+    with pytest.raises(ManifestError, match="manifest.json: there is no manifest"):
+        load_manifest(tmp_path)
+
+
+def test_checksums_while_writing_and_by_reading(tmp_path):
+    parts = [b"abc", b"", np.arange(6, dtype=np.float16).reshape(2, 3), np.zeros((0, 3)), np.array([True, False])]
+    with ChecksummedFile(tmp_path / "f.bin") as file:
+        for part in parts:
+            file.write(part)
+    whole = b"".join(bytes(memoryview(part)) for part in parts)
+    assert (tmp_path / "f.bin").read_bytes() == whole
+    assert file.entry == file_entry(tmp_path / "f.bin") == {"bytes": 17, "crc32": f"{zlib.crc32(whole):08x}"}
+
+
+def test_check_files(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "label.bin").write_bytes(b"01")
+    made = document(files={"train/label.bin": {"bytes": 2, "crc32": "0"}})
+    check_files(tmp_path, made)
+    made["files"]["train/label.bin"]["bytes"] = 3
+    with pytest.raises(ManifestError, match=r"train/label\.bin: has 2 bytes; the manifest says 3"):
+        check_files(tmp_path, made)
+    (tmp_path / "train" / "label.bin").unlink()
+    with pytest.raises(ManifestError, match=r"train/label\.bin: there is no such file"):
+        check_files(tmp_path, made)
+
+
+def test_differences():
+    there = document()
+    assert differences(there, document(inputs=[{"name": "day_0", "bytes": 10}])) == []  # rows are not known yet
+    assert differences(there, document(rules={"threshold": 15})) == ["threshold: there 3, asked for 15"]
+    assert differences(there, document(made_by="criteo-prep synthesize")) == [
+        "made by criteo-prep preprocess, not criteo-prep synthesize"
+    ]
+    assert differences(there, document(inputs=[{"name": "day_0", "bytes": 11}])) == [
+        "input 1 (day_0): bytes was 10, is 11"
+    ]
+    assert differences(there, document(inputs=[{"name": "day_0", "bytes": 10}, {"name": "day_1", "bytes": 1}])) == [
+        "input 2: there None, asked for day_1"
+    ]
+    assert differences(there, document(inputs=[])) == ["input 1: there day_0, asked for None"]
+
+
+def test_versions():
+    versions = versions_of(["numpy"])
+    assert versions["numpy"] == np.__version__
+    assert set(versions) == {"criteo_prep", "python", "numpy"}
+    json.dumps(versions)
