@@ -25,7 +25,7 @@ class SingleProcess:
         """Sends `splits[r]` rows to rank r, in order; returns the rows received, those of rank 0 first.
 
         Args:
-          rows: [sum(splits), ...], float32, float16 or an integer type.
+          rows: [sum(splits), ...], float32, float16 or integers.
           splits: int32 [size].
         """
         return rows
@@ -102,7 +102,7 @@ def connect(world_size: int) -> Comm:
     hvd.init()
     if hvd.size() != world_size:
         raise CommError(
-            f"the launcher started {world_size} processes, but Horovod sees {hvd.size()}. Start them with horovodrun, or "
-            "use an mpirun of the MPI that Horovod was built with (`horovodrun --check-build` lists it)."
+            f"the launcher started {world_size} processes, but Horovod sees {hvd.size()}. Start them with horovodrun, "
+            "or use an mpirun of the MPI that Horovod was built with (`horovodrun --check-build` lists it)."
         )
     return HorovodComm(hvd)

@@ -1,1 +1,1 @@
-"""Model-parallel embeddings: plain-data tables and plans, local lookup, exchange between ranks, and the layer on top."""
+"""Model-parallel embeddings: tables and plans as plain data, local lookup, exchange between ranks, the layer."""

@@ -81,7 +81,9 @@ def make_plan(tables: Sequence[TableConfig], world_size: int) -> ShardingPlan:
         fetched[best] += _fetched(table)
     return ShardingPlan(
         world_size,
-        tuple(Shard(table.name, rank_of[table.name], (0, table.num_rows), (0, table.embedding_dim)) for table in tables),
+        tuple(
+            Shard(table.name, rank_of[table.name], (0, table.num_rows), (0, table.embedding_dim)) for table in tables
+        ),
     )
 
 

@@ -1,0 +1,161 @@
+"""The configuration of a run as frozen dataclasses: plain data, validated, to and from JSON. No TensorFlow.
+
+TrainConfig's fields are the trainer's flags (dlrm_tf2/flags.py reads names, types, defaults and help from here).
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+
+from criteo_prep.feature_spec import FeatureSpec
+from dlrm_tf2.embedding.tables import TableConfig
+
+
+class ConfigError(ValueError):
+    """A flag has a value that it cannot have, or two flags contradict each other."""
+
+
+def _flag(default: object, help: str, choices: tuple[str, ...] | None = None):
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run of the trainer. The names and defaults are NVIDIA's, where its DLRM has the flag.
+
+    Raises:
+      ConfigError: a value is out of range, or two contradict each other.
+    """
+
+    mode: str = _flag("train", "what to do", ("train", "eval", "inference"))
+    dataset_path: str | None = _flag(None, "folder of the dataset")
+    feature_spec: str = _flag("feature_spec.yaml", "name of the feature spec inside dataset_path")
+    batch_size: int = _flag(65536, "global batch size of training; the ranks share it")
+    valid_batch_size: int = _flag(65536, "global batch size of evaluation and inference")
+    epochs: int | None = _flag(None, "passes over the training data; 1, or as many as max_steps needs")
+    max_steps: int = _flag(-1, "stop after this many steps (in eval and inference: batches); -1 is no limit")
+    optimizer: str = _flag("sgd", "optimizer of MLPs and tables", ("sgd",))
+    learning_rate: float = _flag(24.0, "learning rate after the warm-up")
+    warmup_steps: int = _flag(8000, "steps over which the learning rate rises linearly from 0")
+    decay_start_step: int = _flag(48000, "step after which the learning rate falls")
+    decay_steps: int = _flag(24000, "steps over which it falls to 0, with power 2")
+    embedding_dim: int = _flag(128, "width of every embedding table")
+    bottom_mlp_dims: tuple[int, ...] = _flag((512, 256, 128), "layer widths; the last is embedding_dim")
+    top_mlp_dims: tuple[int, ...] = _flag((1024, 1024, 512, 256, 1), "layer widths; the last is 1")
+    amp: bool = _flag(False, "MLPs and interaction in bfloat16 (CPU) or float16 (GPU)")
+    loss_scale: float = _flag(65536.0, "static loss scale under amp")
+    xla: bool = _flag(False, "compile MLPs and interaction with XLA")
+    cpu: bool = _flag(False, "use no GPU")
+    seed: int | None = _flag(None, "seed of the initial weights; drawn and logged when not given")
+    auc_thresholds: int | None = _flag(None, "bins of the AUC, as NVIDIA computes it (8000 there); exact when not given")
+    evals_per_epoch: int = _flag(1, "evaluations per epoch, equally spaced, the last at the last step; 0 for none")
+    print_freq: int = _flag(100, "steps between two lines of the log")
+    save_checkpoint_path: str | None = _flag(None, "folder to save the trained model in (mode train only)")
+    restore_checkpoint_path: str | None = _flag(None, "folder of a checkpoint to start from")
+    log_path: str | None = _flag("dlrm_tf_log.json", "file for the log, one flat JSON object a line")
+
+    def __post_init__(self):
+        _require(self.dataset_path is not None, "--dataset_path is missing. Name the folder that holds the dataset.")
+        for name in ("batch_size", "valid_batch_size", "embedding_dim", "print_freq", "decay_steps"):
+            _require(getattr(self, name) >= 1, f"--{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("warmup_steps", "decay_start_step", "evals_per_epoch"):
+            _require(getattr(self, name) >= 0, f"--{name} is {getattr(self, name)}; it must be at least 0.")
+        _require(self.max_steps == -1 or self.max_steps >= 1, f"--max_steps is {self.max_steps}; use -1 or at least 1.")
+        _require(self.epochs is None or self.epochs >= 1, f"--epochs is {self.epochs}; it must be at least 1.")
+        _require(self.seed is None or 0 <= self.seed < 2**63, f"--seed is {self.seed}; it must be from 0 to 2**63 - 1.")
+        _require(self.learning_rate > 0, f"--learning_rate is {self.learning_rate}; it must be positive.")
+        _require(self.loss_scale > 0, f"--loss_scale is {self.loss_scale}; it must be positive.")
+        _require(
+            self.warmup_steps <= self.decay_start_step,
+            f"--warmup_steps {self.warmup_steps} is past --decay_start_step {self.decay_start_step}. "
+            "Raise decay_start_step or lower warmup_steps.",
+        )
+        _require(self.auc_thresholds is None or self.auc_thresholds >= 2,
+                 f"--auc_thresholds is {self.auc_thresholds}; it must be at least 2, or not given for the exact AUC.")
+        for name in ("bottom_mlp_dims", "top_mlp_dims"):
+            dims = getattr(self, name)
+            _require(bool(dims) and min(dims) >= 1, f"--{name} is {dims}; it needs positive layer widths.")
+        _require(self.bottom_mlp_dims[-1] == self.embedding_dim,
+                 f"--bottom_mlp_dims ends with {self.bottom_mlp_dims[-1]}, but --embedding_dim is {self.embedding_dim}. "
+                 "The dot interaction needs them equal.")
+        _require(self.top_mlp_dims[-1] == 1, f"--top_mlp_dims ends with {self.top_mlp_dims[-1]}; it must be 1.")
+        _require(self.mode == "train" or self.restore_checkpoint_path is not None,
+                 f"--mode {self.mode} needs --restore_checkpoint_path: the checkpoint to use.")
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrainConfig":
+        values = json.loads(text)
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a DLRM: what two runs must agree on to share a checkpoint.
+
+    Attributes:
+      features: categorical feature names, in channel order.
+      cardinalities: ids of each feature, in the same order.
+      num_numerical: numerical columns.
+      embedding_dim, bottom_mlp_dims, top_mlp_dims: as the flags.
+    """
+
+    features: tuple[str, ...]
+    cardinalities: tuple[int, ...]
+    num_numerical: int
+    embedding_dim: int
+    bottom_mlp_dims: tuple[int, ...]
+    top_mlp_dims: tuple[int, ...]
+
+    @classmethod
+    def of(cls, config: TrainConfig, spec: FeatureSpec) -> "ModelConfig":
+        """The model that `config` asks for on the dataset of `spec`."""
+        if not spec.numerical:
+            raise ConfigError(f"{spec.path}: the dataset has no numerical features; the bottom MLP needs at least one.")
+        return cls(
+            features=spec.channels["categorical"],
+            cardinalities=tuple(feature.cardinality for feature in spec.categorical),
+            num_numerical=len(spec.numerical),
+            embedding_dim=config.embedding_dim,
+            bottom_mlp_dims=config.bottom_mlp_dims,
+            top_mlp_dims=config.top_mlp_dims,
+        )
+
+    @property
+    def tables(self) -> tuple[TableConfig, ...]:
+        """One table per categorical feature, in channel order."""
+        return tuple(
+            TableConfig(name, rows, self.embedding_dim, (name,))
+            for name, rows in zip(self.features, self.cardinalities, strict=True)
+        )
+
+    @property
+    def interaction_width(self) -> int:
+        """Width of the dot interaction's output, which the top MLP takes in: padded to a multiple of 8."""
+        vectors = len(self.features) + 1
+        return -(-(self.embedding_dim + vectors * (vectors - 1) // 2) // 8) * 8
+
+    def document(self) -> dict:
+        """As JSON-able data, the form a checkpoint keeps."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def check_same(self, other: dict, path: str) -> None:
+        """Raises ConfigError naming the first thing in which the checkpoint at `path` is another model."""
+        for name, ours in self.document().items():
+            theirs = other.get(name)
+            if ours == theirs:
+                continue
+            if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+                index = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b)
+                name, ours, theirs = f"{name}[{index}]", ours[index], theirs[index]
+            raise ConfigError(
+                f"{path}: the checkpoint's {name} is {theirs!r}, this run's is {ours!r}. "
+                "Use the flags and the dataset that it was trained with."
+            )
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)

@@ -1,0 +1,128 @@
+"""The program: trains, evaluates or benchmarks DLRM.
+
+    python -m dlrm_tf2.dlrm --dataset_path DIR [--mode train|eval|inference] ...
+    horovodrun -np 4 python -m dlrm_tf2.dlrm --dataset_path DIR ...
+"""
+
+import dataclasses
+import random
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __name__ == "__main__" and not __package__:  # run as a file: the packages are beside this one, not in it
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from criteo_prep.feature_spec import FeatureSpec
+from dlrm_tf2 import flags, memory, preflight, runtime
+from dlrm_tf2.config import ModelConfig, TrainConfig
+from dlrm_tf2.embedding.plan import ShardingPlan, make_plan
+
+if TYPE_CHECKING:
+    from dlrm_tf2.comm import Comm
+    from dlrm_tf2.run_log import RunLog
+    from dlrm_tf2.trainer import Trainer
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the program; returns its exit status."""
+    launch = runtime.Launch.detect()
+    try:
+        config = flags.parse(sys.argv[1:] if arguments is None else arguments, "dlrm")
+        spec = FeatureSpec.load(Path(config.dataset_path) / config.feature_spec)
+        model = ModelConfig.of(config, spec)
+    except (ValueError, OSError) as error:  # the same on every rank, so one of them speaks
+        if launch.rank == 0:
+            print(f"dlrm: {error}", file=sys.stderr)
+        else:
+            time.sleep(1)  # a launcher kills the job at the first exit, and rank 0 must get its word out
+        return 1
+    try:
+        _run(config, spec, model, launch)
+    except (ValueError, OSError, RuntimeError) as error:
+        rank = f" rank {launch.rank}:" if launch.world_size > 1 else ""
+        print(f"dlrm:{rank} {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("dlrm: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, launch: runtime.Launch) -> None:
+    device = runtime.setup(launch, config.cpu, config.amp)
+    # TensorFlow must not be imported before that.
+    import tensorflow as tf
+
+    from dlrm_tf2 import checkpoint, comm
+    from dlrm_tf2.model import Dlrm
+    from dlrm_tf2.run_log import RunLog
+    from dlrm_tf2.trainer import Trainer
+
+    ranks = comm.connect(launch.world_size)
+    seed = config.seed if config.seed is not None else random.SystemRandom().getrandbits(31)
+    config = dataclasses.replace(config, seed=ranks.broadcast_object(seed, name="seed"))
+    plan = make_plan(model_config.tables, ranks.size)
+    log = RunLog(config.log_path, enabled=ranks.rank == 0)
+    log.record({"world_size": ranks.size, "device": device.device, **dataclasses.asdict(config)})
+    for note in device.notes:
+        log.say(note)
+    if config.restore_checkpoint_path:
+        model_config.check_same(
+            checkpoint.read_document(config.restore_checkpoint_path)["model"], config.restore_checkpoint_path
+        )
+    if device.device == "cpu":
+        log.say(_check_memory(config, model_config, plan, launch, ranks))
+    try:
+        restoring = config.restore_checkpoint_path is not None
+        model = Dlrm(
+            model_config, plan, ranks, config.seed, device.compute_dtype, config.xla, initialize_tables=not restoring
+        )
+        step = 0
+        if config.restore_checkpoint_path:
+            step = checkpoint.load_checkpoint(
+                config.restore_checkpoint_path, ranks, model.dense_by_name, model.embedding
+            )["step"]
+            log.say(f"restored {config.restore_checkpoint_path}: step {step}")
+        trainer = Trainer(config, spec, model, ranks, log, step)
+        _report(config.mode, trainer, log)
+        if config.mode == "train" and config.save_checkpoint_path:
+            document = {"model": model_config.document(), "step": trainer.step, "config": dataclasses.asdict(config)}
+            checkpoint.save_checkpoint(
+                config.save_checkpoint_path, ranks, model.dense_by_name, model.embedding, document
+            )
+            log.say(f"saved {config.save_checkpoint_path}: step {trainer.step}")
+    except tf.errors.OpError as error:
+        raise RuntimeError(f"TensorFlow stopped: {error.message.splitlines()[0]}") from error
+
+
+def _check_memory(
+    config: TrainConfig, model: ModelConfig, plan: ShardingPlan, launch: runtime.Launch, ranks: "Comm"
+) -> str:
+    """The memory line of this machine; refuses on all ranks what does not fit on one of their machines."""
+    line = refusal = ""
+    try:
+        line = preflight.check(config, model, plan, launch.local_ranks, memory.available_bytes())
+    except preflight.DoesNotFit as error:
+        refusal = str(error)
+    refusals = [refused for refused in ranks.allgather_object(refusal, name="memory") if refused]
+    if refusals:
+        raise preflight.DoesNotFit(refusals[0])
+    return line
+
+
+def _report(mode: str, trainer: "Trainer", log: "RunLog") -> None:
+    """Runs the mode and says its result."""
+    if mode == "train":
+        summary = trainer.train()
+        log.say(f"{summary['throughput']:,.0f} samples/s, {summary['mean_step_time_ms']:.1f} ms a step")
+    elif mode == "eval":
+        log.say(trainer.evaluate_only().line())
+    else:
+        summary = trainer.infer()
+        log.say(", ".join(f"{name} {value:.6g}" for name, value in summary.items() if value is not None))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

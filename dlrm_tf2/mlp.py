@@ -1,0 +1,50 @@
+"""Fully connected layers with float32 weights and any compute type."""
+
+from collections.abc import Sequence
+from zlib import crc32
+
+import tensorflow as tf
+
+# Standard deviation of a normal distribution cut off at two deviations, which Keras' Glorot normal divides by.
+_TRUNCATION = 0.87962566103423978
+
+
+class Mlp(tf.Module):
+    """Dense layers with ReLU between them.
+
+    Args:
+      name: names the variables, and seeds them together with `seed`.
+      input_width: columns of the input.
+      dims: widths of the layers.
+      relu_at_end: whether the last layer has a ReLU too.
+      seed: seed of the initial weights. Kernels are Glorot normal, biases normal with deviation sqrt(1 / units).
+
+    Source: initialisation and activations of NVIDIA's DLRM.
+    """
+
+    def __init__(self, name: str, input_width: int, dims: Sequence[int], relu_at_end: bool, seed: int):
+        super().__init__(name=name)
+        self._relu_at_end = relu_at_end
+        self.kernels, self.biases = [], []
+        fan_in = input_width
+        for layer, units in enumerate(dims):
+            kernel_name, bias_name = f"{name}_{layer}_kernel", f"{name}_{layer}_bias"
+            kernel = tf.random.stateless_truncated_normal(
+                [fan_in, units], [seed, crc32(kernel_name.encode())], alg="philox",
+                stddev=(2.0 / (fan_in + units)) ** 0.5 / _TRUNCATION,
+            )
+            bias = tf.random.stateless_normal(
+                [units], [seed, crc32(bias_name.encode())], alg="philox", stddev=units**-0.5
+            )
+            self.kernels.append(tf.Variable(kernel, name=kernel_name))
+            self.biases.append(tf.Variable(bias, name=bias_name))
+            fan_in = units
+
+    def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
+        """[batch, input width] -> [batch, dims[-1]], in the type of `inputs`."""
+        hidden = inputs
+        for layer, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
+            hidden = tf.nn.bias_add(tf.matmul(hidden, tf.cast(kernel, hidden.dtype)), tf.cast(bias, hidden.dtype))
+            if self._relu_at_end or layer < len(self.kernels) - 1:
+                hidden = tf.nn.relu(hidden)
+        return hidden

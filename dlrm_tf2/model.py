@@ -1,0 +1,75 @@
+"""DLRM, as in Figure 1 of its paper: bottom MLP, embeddings, interaction, top MLP.
+
+Source: Naumov et al., "Deep Learning Recommendation Model for Personalization and Recommendation Systems" (2019).
+"""
+
+import tensorflow as tf
+
+from dlrm_tf2.comm import Comm
+from dlrm_tf2.config import ModelConfig
+from dlrm_tf2.embedding.distributed import DistributedEmbedding
+from dlrm_tf2.embedding.plan import ShardingPlan
+from dlrm_tf2.interaction import dot_interaction
+from dlrm_tf2.mlp import Mlp
+
+
+class Dlrm:
+    """The model on one rank: all of the MLPs, and this rank's share of the tables.
+
+    Args:
+      config: the model's shape.
+      plan: where the tables are.
+      comm: the ranks.
+      seed: seed of the initial weights, the same on every rank.
+      compute_dtype: type in which MLPs and interaction compute.
+      xla: compile MLPs and interaction.
+      initialize_tables: False leaves the tables' memory as it is, for weights that a checkpoint is about to bring.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        plan: ShardingPlan,
+        comm: Comm,
+        seed: int,
+        compute_dtype: str = "float32",
+        xla: bool = False,
+        initialize_tables: bool = True,
+    ):
+        self.config = config
+        self.compute_dtype = tf.as_dtype(compute_dtype)
+        # The published model pads 13 numericals to 16 columns, and its checkpoints have a kernel of 16 rows.
+        self._input_width = -(-config.num_numerical // 8) * 8
+        self.bottom_mlp = Mlp("bottom_mlp", self._input_width, config.bottom_mlp_dims, relu_at_end=True, seed=seed)
+        self.top_mlp = Mlp("top_mlp", config.interaction_width, config.top_mlp_dims, relu_at_end=False, seed=seed)
+        self.embedding = DistributedEmbedding(config.tables, plan, comm, seed if initialize_tables else None)
+        self._dense = tf.function(self._dense_block, jit_compile=True) if xla else self._dense_block
+
+    @property
+    def dense_variables(self) -> list[tf.Variable]:
+        """The replicated variables, in a fixed order."""
+        return [*self.bottom_mlp.trainable_variables, *self.top_mlp.trainable_variables]
+
+    @property
+    def dense_by_name(self) -> dict[str, tf.Variable]:
+        return {variable.name.removesuffix(":0"): variable for variable in self.dense_variables}
+
+    def lookup(self, ids: tf.Tensor) -> tf.Tensor:
+        """This rank's vectors of the global batch, [global batch, local features, width], in the compute type."""
+        return tf.cast(self.embedding.lookup(ids), self.compute_dtype)
+
+    def logits(self, numerical: tf.Tensor, local: tf.Tensor) -> tf.Tensor:
+        """Logits of this rank's samples, float32 [local batch].
+
+        Args:
+          numerical: float32 [local batch, numericals].
+          local: what `lookup` returned for the global batch.
+        """
+        return self._dense(numerical, self.embedding.exchange(local))
+
+    def _dense_block(self, numerical: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+        padding = self._input_width - self.config.num_numerical
+        inputs = tf.pad(tf.cast(numerical, self.compute_dtype), [[0, 0], [0, padding]])
+        bottom = self.bottom_mlp(inputs)
+        interacted = dot_interaction(tf.concat([bottom[:, tf.newaxis, :], vectors], axis=1))
+        return tf.cast(self.top_mlp(interacted)[:, 0], tf.float32)

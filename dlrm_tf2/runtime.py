@@ -1,0 +1,97 @@
+"""Sets up the process, in the one order that works: launcher, environment, TensorFlow, devices, threads, precision.
+
+The only file that touches os.environ. TensorFlow is imported inside `setup`, after the environment is ready for it.
+"""
+
+import os
+from dataclasses import dataclass
+
+# What launchers call the number of processes, this one's rank, and its rank and number of ranks on its machine.
+_LAUNCHERS = (
+    ("HOROVOD_SIZE", "HOROVOD_RANK", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE"),
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How the process was started: ranks in the job and on this machine, and which of them this process is."""
+
+    world_size: int = 1
+    rank: int = 0
+    local_rank: int = 0
+    local_size: int = 1
+
+    @classmethod
+    def detect(cls) -> "Launch":
+        """Reads what horovodrun, mpirun or mpiexec put into the environment; a process without a launcher is alone."""
+        for names in _LAUNCHERS:
+            world_size, rank, local_rank, local_size = (os.environ.get(name) for name in names)
+            if world_size is not None:
+                return cls(int(world_size), int(rank or 0), int(local_rank or 0), int(local_size or 1))
+        return cls()
+
+    @property
+    def local_ranks(self) -> range:
+        """The ranks on this machine; launchers number them machine by machine."""
+        return range(self.rank - self.local_rank, self.rank - self.local_rank + self.local_size)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What `setup` chose.
+
+    Attributes:
+      device: "cpu" or "gpu".
+      compute_dtype: name of the type of MLPs and interaction; variables are float32 whatever it is.
+      threads: threads of an operation.
+      notes: lines a user should read once, such as a flag whose device is not there.
+    """
+
+    device: str
+    compute_dtype: str
+    threads: int
+    notes: tuple[str, ...]
+
+
+def setup(launch: Launch, cpu: bool, amp: bool) -> Runtime:
+    """Prepares the process and starts TensorFlow.
+
+    Args:
+      launch: see Launch.detect.
+      cpu: use no GPU even where there is one.
+      amp: compute in bfloat16 on a CPU, float16 on a GPU.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Horovod looks for new tensors this often (ms); its default of 1 ms is noticeable in a step of a few.
+    os.environ.setdefault("HOROVOD_CYCLE_TIME", "0.2")
+    threads = _threads(launch)
+    if threads == 1 and launch.local_size > 1:
+        # Ranks that wait must leave the core to those that work; by default Open MPI spins.
+        os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
+    import tensorflow as tf
+
+    notes = []
+    gpus = tf.config.list_physical_devices("GPU")
+    if cpu or not gpus:
+        tf.config.set_visible_devices([], "GPU")
+        device = "cpu"
+        if amp:
+            notes.append("amp: bfloat16 on the CPU")
+    else:
+        mine = gpus[launch.local_rank % len(gpus)]
+        tf.config.set_visible_devices(mine, "GPU")
+        tf.config.experimental.set_memory_growth(mine, True)
+        device = "gpu"
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(2)
+    compute_dtype = "float32" if not amp else "float16" if device == "gpu" else "bfloat16"
+    return Runtime(device, compute_dtype, threads, tuple(notes))
+
+
+def _threads(launch: Launch) -> int:
+    """The cores this process may use: its own where the launcher bound it, else its share of the machine."""
+    usable = len(os.sched_getaffinity(0))
+    bound = usable < (os.cpu_count() or 1)
+    return usable if bound else max(1, usable // launch.local_size)
