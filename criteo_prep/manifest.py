@@ -35,9 +35,13 @@ class ChecksummedFile:
         self._file = open(path, "wb")
 
     def write(self, data) -> None:
-        """Appends `data`: bytes, or an array that is contiguous."""
+        """Appends `data`: bytes, or an array that is contiguous. OSError names the path: a full disk, say."""
         data = memoryview(data).cast("B") if len(data) else b""
-        self._file.write(data)
+        try:
+            self._file.write(data)
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
         self.bytes += len(data)
         self._crc32 = zlib.crc32(data, self._crc32)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 # No valid row has 500 bytes; more than this need not be kept to know that a line is bad.
 MAX_LINE_BYTES = 64 << 10
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -51,6 +51,9 @@ def text_blocks(
             raise InputError(f"{path}: the gzip stream ends early; the file is truncated. Fetch it again.") from None
         except (gzip.BadGzipFile, zlib.error) as error:
             raise InputError(f"{path}: the gzip stream is corrupt ({error}). Fetch the file again.") from None
+        except OSError as error:
+            error.filename = error.filename or str(path)
+            raise
         if rest:
             yield rest + b"\n"
 

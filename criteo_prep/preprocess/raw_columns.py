@@ -39,10 +39,17 @@ class RawColumns:
         Args:
           values: uint32 [26, n].
           packed_missing: uint8 [26, ceil(n / 8)], numpy.packbits of bool [26, n] along its rows.
+
+        Raises:
+          OSError: with the path, as when the disk is full.
         """
         for file, column, marks in zip(self._files, values, packed_missing, strict=True):
-            file.write(np.ascontiguousarray(column).data)
-            file.write(np.ascontiguousarray(marks).data)
+            try:
+                file.write(np.ascontiguousarray(column).data)
+                file.write(np.ascontiguousarray(marks).data)
+            except OSError as error:
+                error.filename = str(file.name)
+                raise
         self._frames.append(values.shape[1])
 
     def close(self) -> None:

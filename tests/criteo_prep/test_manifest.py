@@ -62,6 +62,11 @@ def test_checksums_while_writing_and_by_reading(tmp_path):
     assert file.entry == file_entry(tmp_path / "f.bin") == {"bytes": 17, "crc32": f"{zlib.crc32(whole):08x}"}
 
 
+def test_a_full_disk_is_named():
+    with ChecksummedFile("/dev/full") as file, pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        file.write(bytes(1 << 20))
+
+
 def test_check_files(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "label.bin").write_bytes(b"01")

@@ -12,11 +12,10 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from criteo_prep import preprocess as room
 from criteo_prep.destination import DestinationError
 from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.manifest import ManifestError, file_entry, load_manifest
-from criteo_prep.preprocess import DifferentDatasetError, local_engine, preprocess
+from criteo_prep.preprocess import DifferentDatasetError, local_engine, preprocess, raw_columns
 from criteo_prep.preprocess.blocks import InputError
 from criteo_prep.preprocess.inputs import find_inputs
 from criteo_prep.preprocess.threshold import VocabularyError
@@ -342,4 +341,13 @@ def test_inputs_that_make_no_sense(tmp_path, monkeypatch, paths, more, message):
     if any(name.startswith("day") for name in paths):
         Path("day_0").touch(), Path("day_0.gz").touch()
     with pytest.raises(InputError, match=message):
-        room.find_inputs(paths, **more)
+        find_inputs(paths, **more)
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
+    """The raw columns go to a device that is always full."""
+    write_rows(tmp_path / "day_0", random_rows(9, 50))
+    monkeypatch.setattr(raw_columns, "open", lambda path, mode: open("/dev/full", mode, buffering=0), raising=False)
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        make(tmp_path / "day_0", tmp_path / "set")
+    assert os.listdir(tmp_path) == ["day_0"]
