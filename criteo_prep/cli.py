@@ -65,7 +65,7 @@ def synthesize(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same bytes (default: 0)")
     parser.add_argument(
         "--labels", default="random", metavar="KIND",
-        help="random, fair coins (default), or teacher, a click model that can be learned; the manifest has its best AUC",
+        help="random, fair coins (default), or teacher, a click model to be learned, with its best AUC in the manifest",
     )  # fmt: skip
     parser.add_argument("--base_rate", type=float, metavar="P", help="mean click probability of the teacher (0.25)")
     parser.add_argument("--signal", type=float, metavar="X", help="standard deviation of the teacher's logit (1.4)")

@@ -159,8 +159,8 @@ def _parts(num_train: int, num_test: int, num_days: int) -> list[_Part]:
     train_days = num_days - 1
     if num_train < train_days or num_test < 1:
         raise ValueError(
-            f"{num_train} training rows and {num_test} test rows do not fill {num_days} days: {train_days} to train on and "
-            "the last one to evaluate. Ask for more rows or fewer days."
+            f"{num_train} training rows and {num_test} test rows do not fill {num_days} days: {train_days} to train, "
+            "one to evaluate. Ask for more rows or fewer days."
         )
     ends = [num_train * (day + 1) // train_days for day in range(train_days)]
     starts = [0, *ends[:-1]]

@@ -6,7 +6,7 @@ any number of threads, any batch size, and any row that reading starts at.
     draw(key, counter) = mix64(key + (counter + 1) * 0x9E3779B97F4A7C15)        64 bits
 
 Source: the generator is SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014)
-addressed by position; the law is that of NVIDIA's synthetic dataset: a power law on [1, rows + 1], rounded down, minus 1.
+addressed by position; the law, on [1, rows + 1], rounded down, minus 1, is that of NVIDIA's synthetic dataset.
 """
 
 import hashlib

@@ -2,13 +2,14 @@
 
     logit = bias + signal * (w_n * numerical + w_c * categorical + w_p * pairs)       (each group: mean 0, variance 1)
 
-    numerical   sum over columns of a_j * t + b_j * (t^2 - 1) / 2, t the column's value standardised; c_j where missing
-    categorical sum over columns of e_f(id)
-    pairs       sum over pairs of columns (f, g) of h_f(id_f) * h_g(id_g)
+    numerical   sum over columns of m_j * (a_j * t + b_j * (t^2 - 1) / 2), t the column's value standardised;
+                m_j * c_j where missing
+    categorical sum over columns of m_f * e_f(id)
+    pairs       sum over three pairs of columns (f, g) of h_f(id_f) * h_g(id_g)
 
-a, b, c, e and h are seeded hashes of the column (and id), close to normal. e and h shrink in the tail, as
-1 / sqrt(1 + id / 50): an id that training sees once teaches nobody anything. A dot interaction can express the pairs, a
-logistic regression cannot. docs/synthetic.md has it in full.
+a, b, c, e and h are seeded hashes of the column (and id), close to normal; m is the column's importance, 0.8^rank in a
+seeded order. e and h shrink in the tail, as 1 / sqrt(1 + id / 50): an id that training sees once teaches nobody
+anything. A dot interaction can express the pairs, a logistic regression cannot. docs/synthetic.md has it in full.
 """
 
 import math
@@ -23,7 +24,8 @@ from criteo_prep.synthetic.truth import FIXED_POINT, LOGIT_BOUND, NUM_BINS, Trut
 BASE_RATE = 0.25  # about the click rate of the Criteo Kaggle challenge set; the 1TB set has about 0.03
 SIGNAL = 1.4  # standard deviation of the logit; best AUC about 0.8 at the base rate
 WEIGHTS = {"numerical": 0.25, "categorical": 0.55, "pairs": 0.20}  # shares of the logit's variance
-_MAX_PAIRS = 6
+_MAX_PAIRS = 3
+_DECAY = 0.8
 _TAIL = 50.0
 _HEAD = 4096  # ids whose effects are kept in a table; others are computed where they occur
 _PILOT_ROWS = 1 << 16
@@ -50,11 +52,17 @@ class Teacher:
             raise ValueError(f"signal {signal}: must be at least 0, such as {SIGNAL}.")
         self._columns, self._seed = columns, columns.seed
         self._numerical = _level_effects(values, self._seed)
-        self._effects = [_IdHash(stream_key(self._seed, "effect", f.name), f.cardinality) for f in columns.categorical]
-        self._factors = [_IdHash(stream_key(self._seed, "factor", f.name), f.cardinality) for f in columns.categorical]
-        order = [stream_key(self._seed, "pair", f.name) for f in columns.categorical]
-        by_hash = sorted(range(len(order)), key=order.__getitem__)
-        self.pairs = list(zip(by_hash[0::2], by_hash[1::2], strict=False))[:_MAX_PAIRS]
+        features = columns.categorical
+        weights = _importance(self._seed, [feature.name for feature in features])
+        self._effects = [
+            _IdHash(stream_key(self._seed, "effect", feature.name), feature.cardinality, weight)
+            for feature, weight in zip(features, weights, strict=True)
+        ]
+        self._factors = [
+            _IdHash(stream_key(self._seed, "factor", feature.name), feature.cardinality, 1.0) for feature in features
+        ]
+        by_weight = sorted(range(len(features)), key=lambda i: -weights[i])
+        self.pairs = list(zip(by_weight[0::2], by_weight[1::2], strict=False))[:_MAX_PAIRS]
         self._calibrate(base_rate, signal)
 
     def logits(self, ids: list[np.ndarray], levels: np.ndarray) -> np.ndarray:
@@ -116,27 +124,37 @@ def draw_labels(logits: np.ndarray | None, rows: int, key: np.uint64, start: int
 class _IdHash:
     """The seeded number of each id of a column: near normal, smaller in the tail."""
 
-    def __init__(self, key: np.uint64, cardinality: int):
-        self._key = key
+    def __init__(self, key: np.uint64, cardinality: int, weight: float):
+        self._key, self._weight = key, np.float32(weight)
         self._head = np.empty(min(cardinality, _HEAD), np.float32)
-        self._missing = np.float32(_near_normal(key, -1))
-        _fill_head(key, self._head)
+        self._missing = self._weight * np.float32(_near_normal(key, -1))
+        _fill_head(key, self._weight, self._head)
 
     def of(self, ids: np.ndarray, out: np.ndarray) -> np.ndarray:
-        _gather(ids, self._head, self._key, self._missing, out)
+        _gather(ids, self._head, self._key, self._weight, self._missing, out)
         return out
+
+
+def _importance(seed: int, names: list[str]) -> list[float]:
+    """The weight of each column in its group: 1, then each 0.8 of the one before it, in a seeded order."""
+    order = sorted(range(len(names)), key=lambda i: stream_key(seed, "importance", names[i]))
+    weights = [0.0] * len(names)
+    for rank, column in enumerate(order):
+        weights[column] = _DECAY**rank
+    return weights
 
 
 def _level_effects(values: np.ndarray, seed: int) -> np.ndarray:
     """Effect of each level of each numerical column, the missing one last: float32 [columns, NUM_LEVELS + 1]."""
     effects = np.empty((len(values), NUM_LEVELS + 1), np.float32)
+    weights = _importance(seed, [f"numerical {column}" for column in range(len(values))])
     for column, of_level in enumerate(values):
         key = stream_key(seed, "effect", f"numerical {column}")
         slope, curve, missing = (_near_normal(key, i) for i in range(3))
         spread = of_level.std()
         t = (of_level - of_level.mean()) / spread if spread else np.zeros(NUM_LEVELS)
-        effects[column, :NUM_LEVELS] = slope * t + curve * (t * t - 1) / 2
-        effects[column, MISSING_LEVEL] = missing
+        effects[column, :NUM_LEVELS] = weights[column] * (slope * t + curve * (t * t - 1) / 2)
+        effects[column, MISSING_LEVEL] = weights[column] * missing
     return effects
 
 
@@ -167,13 +185,13 @@ def _of_id(key, row):
 
 
 @compiled
-def _fill_head(key, head):
+def _fill_head(key, weight, head):
     for row in range(head.size):
-        head[row] = _of_id(key, row)
+        head[row] = weight * _of_id(key, row)
 
 
 @compiled
-def _gather(ids, head, key, missing, out):
+def _gather(ids, head, key, weight, missing, out):
     for i in range(ids.size):
         row = np.int64(ids[i])
         if row < 0:
@@ -181,7 +199,7 @@ def _gather(ids, head, key, missing, out):
         elif row < head.size:
             out[i] = head[row]
         else:
-            out[i] = _of_id(key, row)
+            out[i] = weight * _of_id(key, row)
 
 
 @compiled

@@ -103,9 +103,10 @@ def transcribe_dataset(request: Request, quiet: bool = False) -> dict[str, int]:
     splits = ("train", "test") if request.src_dataset_type == "synthetic" else source_spec.splits
     splits = tuple(split for split in splits if split == "train" or not request.train_only)
     if not splits:
+        wanted = "train" if request.train_only else "any split"
         raise TranscribeError(
-            f"{source_spec.path}: source_spec names no files of {'train' if request.train_only else 'any split'}. If it is "
-            "the spec of a synthetic dataset, add --src_dataset_type synthetic."
+            f"{source_spec.path}: source_spec names no files of {wanted}. If it is the spec of a synthetic dataset, "
+            "add --src_dataset_type synthetic."
         )
     spec = destination_spec(source_spec, splits)
     read = READERS[request.src_dataset_type]
@@ -148,7 +149,7 @@ def sample_bytes(spec: FeatureSpec) -> int:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raises TranscribeError when the disk of `folder` has less than `needed` bytes left; called before any is written."""
+    """Raises TranscribeError when the disk of `folder` has less than `needed` bytes left. Call it first."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise TranscribeError(
