@@ -47,7 +47,7 @@ class TrainConfig:
     xla: bool = _flag(False, "compile MLPs and interaction with XLA")
     cpu: bool = _flag(False, "use no GPU")
     seed: int | None = _flag(None, "seed of the initial weights; drawn and logged when not given")
-    auc_thresholds: int | None = _flag(None, "bins of the AUC, as NVIDIA computes it (8000 there); exact when not given")
+    auc_thresholds: int | None = _flag(None, "bins of NVIDIA's AUC (8000 there); exact AUC when not given")
     evals_per_epoch: int = _flag(1, "evaluations per epoch, equally spaced, the last at the last step; 0 for none")
     print_freq: int = _flag(100, "steps between two lines of the log")
     save_checkpoint_path: str | None = _flag(None, "folder to save the trained model in (mode train only)")
@@ -76,7 +76,7 @@ class TrainConfig:
             dims = getattr(self, name)
             _require(bool(dims) and min(dims) >= 1, f"--{name} is {dims}; it needs positive layer widths.")
         _require(self.bottom_mlp_dims[-1] == self.embedding_dim,
-                 f"--bottom_mlp_dims ends with {self.bottom_mlp_dims[-1]}, but --embedding_dim is {self.embedding_dim}. "
+                 f"--bottom_mlp_dims ends with {self.bottom_mlp_dims[-1]}, --embedding_dim is {self.embedding_dim}. "
                  "The dot interaction needs them equal.")
         _require(self.top_mlp_dims[-1] == 1, f"--top_mlp_dims ends with {self.top_mlp_dims[-1]}; it must be 1.")
         _require(self.mode == "train" or self.restore_checkpoint_path is not None,

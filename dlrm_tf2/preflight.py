@@ -67,15 +67,15 @@ def check(
         if fixed + each > available_bytes:
             raise DoesNotFit(
                 f"The model does not fit on {where}: it needs {fixed} bytes ({_gib(fixed)}, {_gib(tables)} of them "
-                f"tables), and {available_bytes} bytes ({_gib(available_bytes)}) are there. Use more machines, a smaller "
-                "--embedding_dim, or a dataset made with a higher frequency threshold."
+                f"tables), and {available_bytes} bytes ({_gib(available_bytes)}) are there. Use more machines, a "
+                "smaller --embedding_dim, or a dataset made with a higher frequency threshold."
             )
         if fixed + size * each > available_bytes:
             fits = int((available_bytes - fixed) / each)
             raise DoesNotFit(
                 f"--{name} {size} does not fit on {where}: it needs {int(size * each)} bytes ({_gib(size * each)}) "
-                f"beside the {_gib(fixed)} of the model, and {available_bytes} bytes ({_gib(available_bytes)}) are there. "
-                f"The largest that fits is --{name} {fits}."
+                f"beside the {_gib(fixed)} of the model, and {available_bytes} bytes ({_gib(available_bytes)}) are "
+                f"there. The largest that fits is --{name} {fits}."
             )
         needed = max(needed, fixed + size * each)
     return f"memory: about {_gib(needed)} of {_gib(available_bytes)} on {where}, tables {_gib(tables)}"

@@ -1,0 +1,28 @@
+"""Writes small tf_raw datasets for the trainer's tests: random ids, labels that depend on them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from criteo_prep.batch import Batch, Ids
+from criteo_prep.feature_spec import Feature, FeatureSpec, tf_raw_spec
+from criteo_prep.transcribe.tf_raw import Writer
+
+CARDINALITIES = (50, 7, 400, 3, 90)
+
+
+def write_dataset(root: Path, train: int = 1000, test: int = 300, cardinalities=CARDINALITIES, seed: int = 0) -> FeatureSpec:
+    """Makes the dataset in `root` and returns its spec, loaded."""
+    features = [Feature(f"cat_{i}", "int32", rows) for i, rows in enumerate(cardinalities)]
+    spec = tf_raw_spec(features, num_numerical=13)
+    rng = np.random.default_rng(seed)
+    effects = [rng.normal(size=rows) for rows in cardinalities]
+    for split, rows in (("train", train), ("test", test)):
+        ids = [rng.integers(0, high, rows) for high in cardinalities]
+        numerical = rng.normal(size=(rows, 13)).astype(np.float16)
+        logits = sum(effect[column] for effect, column in zip(effects, ids, strict=True)) + numerical[:, 0]
+        label = rng.random(rows) < 1 / (1 + np.exp(-logits))
+        with Writer(root, spec, split) as writer:
+            writer.write(Batch(label, numerical, {f"cat_{i}": Ids(column) for i, column in enumerate(ids)}))
+    spec.save(root / "feature_spec.yaml")
+    return FeatureSpec.load(root / "feature_spec.yaml")
