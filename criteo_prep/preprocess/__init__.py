@@ -143,7 +143,7 @@ def _make(root: Path, inputs: Inputs, wanted: dict, how: _How) -> tuple[str, ...
     tf_raw_spec(features, splits=inputs.split_names).save(root / FEATURE_SPEC)
     files |= column_files | {FEATURE_SPEC: manifest.file_entry(root / FEATURE_SPEC)}
     manifest.save_manifest(root, _manifest(wanted, parsed, splits, files))
-    return _warnings(parsed, splits)
+    return _warnings(inputs, parsed, splits)
 
 
 def _parse(
@@ -223,8 +223,9 @@ def _manifest(wanted: dict, parsed: list[ParsedFile], splits: dict[str, range], 
     }
 
 
-def _warnings(parsed: list[ParsedFile], splits: dict[str, range]) -> tuple[str, ...]:
-    lines = [f"skipped: {where}" for file in parsed for where in file.first_skipped.values()]
+def _warnings(inputs: Inputs, parsed: list[ParsedFile], splits: dict[str, range]) -> tuple[str, ...]:
+    lines = [f"{path}: is not named day_N and was not read" for path in inputs.ignored if path not in inputs.files]
+    lines += [f"skipped: {where}" for file in parsed for where in file.first_skipped.values()]
     lines += [f"{file.path}: holds no row" for file in parsed if file.num_rows == 0]
     lines += [f"split {split} has no samples" for split, rows in splits.items() if not len(rows)]
     return tuple(lines)

@@ -24,12 +24,14 @@ class Inputs:
       evaluation: the file after them: the last day or the test file; None when a part of the train files is the test.
       rule: LAST_DAY, FRACTION or TEST_FILE.
       test_fraction: of all rows, under FRACTION; else None.
+      ignored: files of the given folder that are no day files and are not read.
     """
 
     train: tuple[Path, ...]
     evaluation: Path | None
     rule: str
     test_fraction: float | None = None
+    ignored: tuple[Path, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -84,7 +86,7 @@ def find_inputs(
         raise InputError("--test_file and --test_fraction: both say which rows are test. Give one of them.")
     if test_fraction is not None and not 0 < test_fraction < 1:
         raise InputError(f"--test_fraction {test_fraction}: must be above 0 and below 1.")
-    files = _files_of(paths)
+    files, ignored = _files_of(paths)
     if all(day_number(file) is not None for file in files):
         files = _days_in_order(files)
     is_days = len(files) > 1 and all(day_number(file) is not None for file in files)
@@ -93,11 +95,11 @@ def find_inputs(
         _check_file(test_file)
         if any(test_file.resolve() == file.resolve() for file in files):
             raise InputError(f"{test_file}: is both an input and the test file. Name it once.")
-        return Inputs(tuple(files), test_file, TEST_FILE)
+        return Inputs(tuple(files), test_file, TEST_FILE, None, ignored)
     if len(files) == 1 or test_fraction is not None:
-        return Inputs(tuple(files), None, FRACTION, TEST_FRACTION if test_fraction is None else test_fraction)
+        return Inputs(tuple(files), None, FRACTION, TEST_FRACTION if test_fraction is None else test_fraction, ignored)
     if is_days:
-        return Inputs(tuple(files[:-1]), files[-1], LAST_DAY)
+        return Inputs(tuple(files[:-1]), files[-1], LAST_DAY, None, ignored)
     other = next(file for file in files if day_number(file) is None)
     raise InputError(
         f"{other}: is not named day_N, and there are {len(files)} files, so nothing says which rows are test. "
@@ -105,7 +107,8 @@ def find_inputs(
     )
 
 
-def _files_of(paths: Sequence[str | Path]) -> list[Path]:
+def _files_of(paths: Sequence[str | Path]) -> tuple[list[Path], tuple[Path, ...]]:
+    """The files to read, and those of a folder that are left aside."""
     paths = [Path(path) for path in paths]
     if len(paths) == 1 and paths[0].is_dir():
         return _files_in(paths[0])
@@ -116,17 +119,17 @@ def _files_of(paths: Sequence[str | Path]) -> list[Path]:
             raise InputError(f"{path}: is given twice. Name each input once.")
     if not paths:
         raise InputError("--input: names no file.")
-    return paths
+    return paths, ()
 
 
-def _files_in(folder: Path) -> list[Path]:
-    """The day files of a folder, or its only file."""
+def _files_in(folder: Path) -> tuple[list[Path], tuple[Path, ...]]:
+    """The day files of a folder, or its only file; and the other files. Hidden files do not count."""
     files = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=natural_key)
     days = [file for file in files if day_number(file) is not None]
     if days:
-        return days
+        return days, tuple(file for file in files if file not in days)
     if len(files) == 1:
-        return files
+        return files, ()
     found = f"{len(files)} files, none of them named day_N" if files else "no file"
     raise InputError(f"{folder}: holds {found}. Name the files to read.")
 

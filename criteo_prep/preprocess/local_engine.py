@@ -3,8 +3,8 @@
     parse    input files -> label and numericals in final form, and 26 raw columns in a work folder
     columns  raw column -> counts -> vocabulary -> ids in final form; then the raw column is deleted
 
-Memory: a few blocks of text while parsing; then the distinct values of one large column, and up to _LARGE_SLOTS table
-slots for each other worker. Neither grows with the rows. The bytes written depend on neither workers nor block size.
+Memory: a few blocks of text while parsing; then the distinct values of one large column, and up to 2 * _LARGE_SLOTS
+table slots for each other worker. Neither grows with the rows. The bytes written do not depend on workers or block size.
 """
 
 import threading

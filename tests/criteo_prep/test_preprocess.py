@@ -108,7 +108,9 @@ def test_days_against_a_plain_count(tmp_path, threshold):
     for name, rows in days.items():
         write_rows(tmp_path / "logs" / name, rows)
     root = tmp_path / "set"
-    make(tmp_path / "logs", root, threshold)
+    (tmp_path / "logs" / "notes.txt").write_text("not a day")
+    outcome = make(tmp_path / "logs", root, threshold)
+    assert outcome.warnings == (f"{tmp_path / 'logs' / 'notes.txt'}: is not named day_N and was not read",)
     ids_of = plain_count([*itertools.chain(*days.values())], threshold)
     check_split(root, "train", days["day_2"] + days["day_9.gz"], ids_of)
     check_split(root, "test", days["day_10"][:51], ids_of)
@@ -305,6 +307,7 @@ def test_which_files_are_what(tmp_path):
     for name in ("day_0", "day_10", "day_2.gz", "readme.txt", ".hidden"):
         (tmp_path / name).touch()
     assert names_of(find_inputs([tmp_path])) == (["day_0", "day_2.gz"], "day_10")
+    assert [path.name for path in find_inputs([tmp_path]).ignored] == ["readme.txt"]
     given = [tmp_path / "day_10", tmp_path / "day_2.gz"]
     assert names_of(find_inputs(given)) == (["day_2.gz"], "day_10")
     assert names_of(find_inputs(given, test_file=tmp_path / "day_0")) == (["day_2.gz", "day_10"], "day_0")
