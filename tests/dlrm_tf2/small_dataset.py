@@ -11,7 +11,9 @@ from criteo_prep.transcribe.tf_raw import Writer
 CARDINALITIES = (50, 7, 400, 3, 90)
 
 
-def write_dataset(root: Path, train: int = 1000, test: int = 300, cardinalities=CARDINALITIES, seed: int = 0) -> FeatureSpec:
+def write_dataset(
+    root: Path, train: int = 1000, test: int = 300, cardinalities=CARDINALITIES, seed: int = 0
+) -> FeatureSpec:
     """Makes the dataset in `root` and returns its spec, loaded."""
     features = [Feature(f"cat_{i}", "int32", rows) for i, rows in enumerate(cardinalities)]
     spec = tf_raw_spec(features, num_numerical=13)

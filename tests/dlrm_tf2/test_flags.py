@@ -1,0 +1,130 @@
+"""The command line: published names and defaults, no silent acceptance."""
+
+import dataclasses
+
+import pytest
+
+from dlrm_tf2.config import ConfigError, TrainConfig
+from dlrm_tf2.flags import NOT_THERE, parse
+
+DATASET = ["--dataset_path", "data"]
+
+# Source: NVIDIA's dlrm.py and main.py, except auc_thresholds (8000 there), where the exact AUC is the default here.
+PUBLISHED_DEFAULTS = {
+    "mode": "train",
+    "batch_size": 65536,
+    "valid_batch_size": 65536,
+    "top_mlp_dims": (1024, 1024, 512, 256, 1),
+    "bottom_mlp_dims": (512, 256, 128),
+    "embedding_dim": 128,
+    "optimizer": "sgd",
+    "learning_rate": 24.0,
+    "warmup_steps": 8000,
+    "decay_start_step": 48000,
+    "decay_steps": 24000,
+    "amp": False,
+    "xla": False,
+    "cpu": False,
+    "loss_scale": 65536.0,
+    "seed": None,
+    "max_steps": -1,
+    "evals_per_epoch": 1,
+    "print_freq": 100,
+    "save_checkpoint_path": None,
+    "restore_checkpoint_path": None,
+    "log_path": "dlrm_tf_log.json",
+    "feature_spec": "feature_spec.yaml",
+}
+
+
+def parsed(*arguments):
+    return parse([*DATASET, *arguments], "dlrm")
+
+
+def test_published_defaults():
+    config = dataclasses.asdict(parsed())
+    assert {name: config[name] for name in PUBLISHED_DEFAULTS} == PUBLISHED_DEFAULTS
+
+
+def test_every_field_is_a_flag_and_every_flag_reaches_its_field():
+    values = {
+        "mode": "inference", "dataset_path": "d", "feature_spec": "f.yaml", "batch_size": 3, "valid_batch_size": 4,
+        "epochs": 5, "max_steps": 6, "optimizer": "sgd", "learning_rate": 0.5, "warmup_steps": 7,
+        "decay_start_step": 8, "decay_steps": 9, "embedding_dim": 16, "bottom_mlp_dims": (4, 16),
+        "top_mlp_dims": (5, 1), "amp": True, "loss_scale": 2.0, "xla": True, "cpu": True, "seed": 11,
+        "auc_thresholds": 12, "evals_per_epoch": 13, "print_freq": 14, "save_checkpoint_path": "s",
+        "restore_checkpoint_path": "r", "log_path": "l",
+    }  # fmt: skip
+    assert set(values) == {field.name for field in dataclasses.fields(TrainConfig)}
+    arguments = []
+    for name, value in values.items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        arguments += [f"--{name}"] if value is True else [f"--{name}", text]
+    assert parse(arguments, "dlrm") == TrainConfig(**values)
+
+
+@pytest.mark.parametrize(
+    "arguments, amp",
+    [(["--amp"], True), (["--amp=true"], True), (["--amp=False"], False), (["--amp", "--noamp"], False), ([], False)],
+)
+def test_booleans_as_absl_writes_them(arguments, amp):
+    assert parsed(*arguments).amp is amp
+
+
+def test_hyphens_do_as_well():
+    hyphens = parsed("--valid-batch-size=7", "--learning-rate", "0.1")
+    assert hyphens == parsed("--valid_batch_size", "7", "--learning_rate=0.1")
+
+
+def test_print_freq_may_be_written_as_a_float():
+    assert parsed("--print_freq", "100.0").print_freq == 100
+
+
+@pytest.mark.parametrize("name", sorted(NOT_THERE))
+def test_published_flags_that_are_not_there_are_refused_by_name(name):
+    with pytest.raises(ConfigError, match=f"--{name} is a flag of the published trainers"):
+        parsed(f"--{name}", "1")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--auc_threshold", "0.8"], "--auc_threshold is not a flag"),  # must not reach auc_thresholds
+        (["--batch", "3"], "--batch is not a flag"),
+        (["--batch_size", "many"], "'many' is not a whole number"),
+        (["--batch_size", "1.5"], "'1.5' is not a whole number"),
+        (["--batch_size", "0"], "--batch_size is 0; it must be at least 1"),
+        (["--max_steps", "0"], "--max_steps is 0"),
+        (["--bottom_mlp_dims", "64,x"], "'64,x' is not a list of whole numbers"),
+        (["--bottom_mlp_dims", "64,32"], "ends with 32, --embedding_dim is 128"),
+        (["--top_mlp_dims", "64,2"], "it must be 1"),
+        (["--mode", "deploy"], "invalid choice: 'deploy'"),
+        (["--mode", "eval"], "--mode eval needs --restore_checkpoint_path"),
+        (["--optimizer", "lamb"], "invalid choice: 'lamb'"),
+        (["--warmup_steps", "60000"], "--warmup_steps 60000 is past --decay_start_step 48000"),
+        (["--learning_rate", "-1"], "it must be positive"),
+        (["--learning_rate", "nan"], "it must be positive"),
+        (["--amp=maybe"], "'maybe' is neither true nor false"),
+        (["--seed", "-3"], "--seed is -3"),
+        (["stray"], "'stray' does not belong to any flag"),
+    ],
+)
+def test_misuse_says_what_is_wrong(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        parsed(*arguments)
+
+
+def test_dataset_path_is_needed():
+    with pytest.raises(ConfigError, match="--dataset_path is missing"):
+        parse([], "dlrm")
+
+
+def test_the_published_evaluation_command_is_the_training_command_and_two_flags():
+    training = ["--amp", "--xla", "--save_checkpoint_path", "/c", "--learning_rate", "1"]
+    config = parsed(*training, "--restore_checkpoint_path", "/c", "--mode", "eval")
+    assert config.mode == "eval" and config.save_checkpoint_path == "/c"
+
+
+def test_config_survives_json():
+    config = parsed("--bottom_mlp_dims", "8,4", "--embedding_dim", "4", "--seed", "5")
+    assert TrainConfig.from_json(config.to_json()) == config

@@ -1,0 +1,34 @@
+"""The learning-rate schedule against its formula."""
+
+import pytest
+
+from dlrm_tf2.optim import Schedule
+
+PUBLISHED = Schedule(learning_rate=24.0, warmup_steps=8000, decay_start_step=48000, decay_steps=24000)
+
+
+@pytest.mark.parametrize(
+    "step, rate",
+    [
+        (1, 24 / 8000),
+        (4000, 12.0),
+        (8000, 24.0),
+        (48000, 24.0),
+        (60000, 6.0),
+        (64013, 24 * ((72000 - 64013) / 24000) ** 2),  # the published epoch ends near 2.66
+        (72000, 0.0),
+        (96000, 0.0),  # the published formula is back at 24 here
+        (128026, 0.0),
+    ],
+)
+def test_published_schedule(step, rate):
+    assert PUBLISHED.at(step) == pytest.approx(rate)
+
+
+def test_it_never_rises_after_the_warm_up():
+    rates = [PUBLISHED.at(step) for step in range(8000, 140000, 500)]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_without_warm_up_the_first_step_has_the_whole_rate():
+    assert Schedule(0.5, 0, 10, 10).at(1) == 0.5
