@@ -1,0 +1,193 @@
+"""The manifest of a checkpoint: what is in the folder, checked before anything is read from it. No TensorFlow.
+
+    <checkpoint>/manifest.json            written last: tables, shards, files with sizes and checksums, the document
+    <checkpoint>/dense/<name>.npy         one file per dense variable
+    <checkpoint>/tables/<table>.<slot>.r<start>-<stop>.c<start>-<stop>.npy     one float32 file per shard and slot
+
+A table is a set of rectangles, the shards of the plan that it was saved under, which tile it exactly once.
+"""
+
+import itertools
+import json
+import os
+import urllib.parse
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from zlib import crc32
+
+from dlrm_tf2.checkpoint.files import CheckpointError, StoredFile, check_size, unreadable
+
+MANIFEST = "manifest.json"
+_KIND = "dlrm checkpoint"  # tells it from the manifest of a dataset
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StoredShard:
+    """The rectangle `rows` x `columns` (each start, stop) of one slot of a table: its weights, or optimizer state."""
+
+    table: str
+    slot: str
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    file: StoredFile
+
+
+@dataclass(frozen=True)
+class StoredTable:
+    """A whole table, and the features that look up in it."""
+
+    name: str
+    num_rows: int
+    embedding_dim: int
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything about a checkpoint but the weights.
+
+    Attributes:
+      document: what the program wanted to keep: the model, the step.
+      tables: in the model's order.
+      shards: rectangles of all tables and slots.
+      dense: name -> file.
+    """
+
+    document: dict
+    tables: tuple[StoredTable, ...]
+    shards: tuple[StoredShard, ...]
+    dense: dict[str, StoredFile]
+
+    @property
+    def files(self) -> list[StoredFile]:
+        return [*self.dense.values(), *(shard.file for shard in self.shards)]
+
+
+def shard_path(table: str, slot: str, rows: tuple[int, int], columns: tuple[int, int]) -> str:
+    """Where the rectangle of a table is stored, relative to the checkpoint."""
+    return f"tables/{_file_name(table)}.{_file_name(slot)}.r{rows[0]}-{rows[1]}.c{columns[0]}-{columns[1]}.npy"
+
+
+def dense_path(name: str) -> str:
+    """Where a dense variable is stored, relative to the checkpoint."""
+    return f"dense/{_file_name(name)}.npy"
+
+
+def _file_name(name: str) -> str:
+    """A name as part of a file name: what is not a letter, a digit or one of `_.-~` becomes %XX; no two names meet."""
+    quoted = urllib.parse.quote(name, safe="")
+    return quoted if len(quoted) <= 120 else f"{quoted[:100]}~{crc32(name.encode()):08x}"
+
+
+def write_manifest(folder: Path, manifest: Manifest, made_by: str) -> None:
+    """Writes manifest.json. Raises CheckpointError if the shards do not tile the tables."""
+    _check_tiling(folder / MANIFEST, manifest)
+    content = {"kind": _KIND, "format": _FORMAT, "made_by": made_by, **asdict(manifest)}
+    content["crc32"] = _content_checksum(content)
+    with open(folder / MANIFEST, "x", encoding="utf-8") as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads and checks manifest.json, and that every file it names is there in full size (checksums are not compared).
+
+    Raises:
+      CheckpointError: it is missing, damaged, of another kind, or a file is missing or truncated.
+    """
+    path = folder / MANIFEST
+    content = _parse(path)
+    if content.get("kind") != _KIND:
+        raise CheckpointError(f"{path}: is not the manifest of a checkpoint. Name a folder that this program saved.")
+    if content.get("format") != _FORMAT:
+        raise CheckpointError(
+            f"{path}: is of format {content.get('format')}; this program reads format {_FORMAT}. Use the version that "
+            "saved it."
+        )
+    if content.pop("crc32", None) != _content_checksum(content):
+        raise CheckpointError(f"{path}: its checksum does not fit what it says: it was changed or damaged.")
+    manifest = Manifest(
+        content["document"],
+        tuple(StoredTable(**(table | {"features": tuple(table["features"])})) for table in content["tables"]),
+        tuple(
+            StoredShard(
+                shard["table"], shard["slot"], tuple(shard["rows"]), tuple(shard["columns"]), _file(path, shard["file"])
+            )
+            for shard in content["shards"]
+        ),
+        {name: _file(path, entry) for name, entry in content["dense"].items()},
+    )
+    _check_tiling(path, manifest)
+    for file in manifest.files:
+        try:
+            size = (folder / file.path).stat().st_size
+        except OSError as error:
+            raise unreadable(folder / file.path, error) from None
+        check_size(folder / file.path, size, file)
+    return manifest
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether the folder holds a checkpoint of any format, and nothing else that would be lost with it."""
+    try:
+        kind = _parse(folder / MANIFEST).get("kind")
+    except CheckpointError:
+        return False
+    return kind == _KIND and {entry.name for entry in folder.iterdir()} <= {MANIFEST, "dense", "tables"}
+
+
+def _parse(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file, so {path.parent} is no checkpoint.") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except ValueError as error:  # neither JSON nor UTF-8
+        raise CheckpointError(f"{path}: is not whole: {error}. Restore another checkpoint.") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _file(manifest: Path, entry: dict) -> StoredFile:
+    file = StoredFile(**(entry | {"shape": tuple(entry["shape"])}))
+    if PurePosixPath(file.path).is_absolute() or ".." in PurePosixPath(file.path).parts:
+        raise CheckpointError(f"{manifest}: names the file {file.path!r}, which leads out of the checkpoint.")
+    return file
+
+
+def _content_checksum(content: dict) -> str:
+    return f"{crc32(json.dumps(content, sort_keys=True).encode()):08x}"
+
+
+def _check_tiling(path: Path, manifest: Manifest) -> None:
+    """Every slot of every table must be covered exactly once."""
+    tables = {table.name: table for table in manifest.tables}
+    groups: dict[tuple[str, str], list[StoredShard]] = {(name, "weights"): [] for name in tables}
+    for shard in manifest.shards:
+        groups.setdefault((shard.table, shard.slot), []).append(shard)
+    for (name, slot), shards in groups.items():
+        where = f"{path}: table {name!r}, {slot}"
+        table = tables.get(name)
+        if table is None:
+            raise CheckpointError(f"{where}: a shard of a table that is not listed.")
+        area = 0
+        for shard in shards:
+            (top, bottom), (left, right) = shard.rows, shard.columns
+            if not (0 <= top < bottom <= table.num_rows and 0 <= left < right <= table.embedding_dim):
+                raise CheckpointError(f"{where}: the shard {shard.rows} x {shard.columns} does not lie in the table.")
+            if shard.file.shape != (bottom - top, right - left) or shard.file.dtype != "<f4":
+                raise CheckpointError(f"{where}: {shard.file.path} is not the float32 rectangle that it stands for.")
+            area += (bottom - top) * (right - left)
+        pairs = itertools.combinations(shards, 2)
+        overlap = any(overlaps(a.rows, b.rows) and overlaps(a.columns, b.columns) for a, b in pairs)
+        if overlap or area != table.num_rows * table.embedding_dim:
+            raise CheckpointError(
+                f"{where}: the shards do not cover the {table.num_rows} x {table.embedding_dim} table exactly once."
+            )
+
+
+def overlaps(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two ranges (start, stop) share a number."""
+    return max(one[0], other[0]) < min(one[1], other[1])
