@@ -4,7 +4,8 @@
     columns  raw column -> counts -> vocabulary -> ids in final form; then the raw column is deleted
 
 Memory: a few blocks of text while parsing; then the distinct values of one large column, and up to 2 * _LARGE_SLOTS
-table slots for each other worker. Neither grows with the rows. The bytes written do not depend on workers or block size.
+table slots for each other worker. It does not grow with the rows. The bytes written are the same for any number
+of workers and any block size.
 """
 
 import threading

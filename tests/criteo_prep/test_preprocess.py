@@ -172,6 +172,8 @@ def test_manifest_and_files(tmp_path):
     there = content(tmp_path / "set")
     assert sorted(document["files"]) == sorted(there.keys() - {"manifest.json"})
     assert len(there) == 3 * 28 + 26 + 2  # no work file among them
+    folders = sorted(path.name for path in (tmp_path / "set").iterdir() if path.is_dir())
+    assert folders == ["test", "train", "validation", "vocabularies"]
     for name, entry in document["files"].items():
         assert entry == file_entry(tmp_path / "set" / name), name
 
