@@ -1,11 +1,12 @@
 """`make demo`: the whole way from click logs to an evaluated model, small, with the commands that a user would type.
 
-Makes day files in Criteo's form with planted clicks, preprocesses them, trains DLRM on two processes, evaluates the saved
-checkpoint, measures inference, and sums up. Everything lands in demo_data/; data made before is used again.
+Makes day files in Criteo's form with planted clicks, preprocesses them, trains DLRM on two processes, evaluates the
+saved checkpoint, measures inference, and sums up. Everything lands in demo_data/; data made before is used again.
 """
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,21 +14,22 @@ import sys
 import time
 from pathlib import Path
 
+from criteo_prep.feature_spec import FeatureSpec
+
 ROOT = Path(__file__).resolve().parent.parent
-BIN = ROOT / ".venv" / "bin"
 DATA = Path("demo_data")  # relative, so that the commands shown are those to type
 NUM_PROCESSES = 2
 
-SYNTHESIZE = """criteo-prep synthesize --layout criteo_tsv --preset criteo_t15_synthetic --scale 0.01 --num_samples 400000
-    --num_days 3 --labels teacher --seed 1 --dst demo_data/days"""
+SYNTHESIZE = """criteo-prep synthesize --layout criteo_tsv --preset criteo_t15_synthetic --scale 0.01
+    --num_samples 1000000 --num_test_samples 200000 --num_days 3 --labels teacher --seed 1 --dst demo_data/days"""
 PREPROCESS = "criteo-prep preprocess --input demo_data/days --output demo_data/dataset --threshold 3"
-MODEL = """python -m dlrm_tf2.dlrm --cpu --dataset_path demo_data/dataset --embedding_dim 16 --bottom_mlp_dims 64,16
-    --top_mlp_dims 64,32,1 --batch_size 2048 --valid_batch_size 8192 --seed 1"""
-TRAIN = """--mode train --epochs 2 --learning_rate 1 --warmup_steps 20 --decay_start_step 200 --decay_steps 100 --print_freq 20
+# The published widths and schedule are for hours of training; these are for one minute of it.
+DLRM = """python -m dlrm_tf2.dlrm --cpu --dataset_path demo_data/dataset --embedding_dim 16 --bottom_mlp_dims 64,16
+    --top_mlp_dims 64,32,1 --batch_size 1024 --valid_batch_size 8192 --seed 1"""
+TRAIN = """--epochs 2 --learning_rate 2 --warmup_steps 100 --decay_start_step 1100 --decay_steps 854 --print_freq 200
     --save_checkpoint_path demo_data/checkpoint --log_path demo_data/train.jsonl"""
 EVALUATE = "--mode eval --restore_checkpoint_path demo_data/checkpoint --log_path demo_data/eval.jsonl"
-INFERENCE = """--mode inference --max_steps 200 --restore_checkpoint_path demo_data/checkpoint
-    --log_path demo_data/inference.jsonl"""
+INFERENCE = "--mode inference --restore_checkpoint_path demo_data/checkpoint --log_path demo_data/inference.jsonl"
 
 
 def main() -> None:
@@ -36,23 +38,24 @@ def main() -> None:
     os.chdir(ROOT)
     DATA.mkdir(exist_ok=True)
     several = launcher()
-    remade = make("a synthetic log in Criteo's form, three days of it", SYNTHESIZE, DATA / "days")
+    remade = make("a synthetic click log in Criteo's form, three days of it", SYNTHESIZE, DATA / "days")
     make("preprocessing it", PREPROCESS, DATA / "dataset", again=remade)
     remove(DATA / "checkpoint")
-    run(f"training, {describe(several)}", f"{several} {MODEL} {TRAIN}")
-    run("evaluating the saved checkpoint", f"{several} {MODEL} {EVALUATE}")
-    run("measuring inference", f"{MODEL} {INFERENCE}")
+    run(f"training on {describe(several)}", f"{several} {DLRM} {TRAIN}")
+    run("evaluating the saved checkpoint", f"{several} {DLRM} {EVALUATE}")
+    run("measuring inference", f"{DLRM} {INFERENCE}")
     print(summary(several, time.monotonic() - start))
 
 
 def launcher() -> str:
-    """How several processes are started here, as set-up found out; empty where one has to do."""
+    """The start of a command that starts several processes, as set-up found it to work; empty where one has to do."""
     kind = (ROOT / ".venv" / "launcher").read_text().strip()
     return "" if kind == "none" else f"horovodrun -np {NUM_PROCESSES} -H localhost:{NUM_PROCESSES} --{kind}"
 
 
 def describe(several: str) -> str:
-    return f"{NUM_PROCESSES} processes" if several else "one process (Horovod was left out)"
+    """What the launcher starts, for people."""
+    return f"{NUM_PROCESSES} processes ({several.split('--')[-1]})" if several else "one process (Horovod was left out)"
 
 
 def make(what: str, command: str, folder: Path, again: bool = False) -> bool:
@@ -69,43 +72,60 @@ def make(what: str, command: str, folder: Path, again: bool = False) -> bool:
 
 
 def remove(folder: Path) -> None:
-    assert folder.parent == DATA
+    """Removes something that an earlier demo made."""
+    assert folder.parent == DATA, folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def run(what: str, command: str) -> None:
+    """Shows a command, runs it with the programs of .venv, and says how long it took; ends the demo if it fails."""
     words = shlex.split(command)
     print(f"\n== {what}\n$ {shlex.join(words)}", flush=True)
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
-    if os.geteuid() == 0:  # without these Open MPI starts nothing for root
-        environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}"}
     start = time.monotonic()
-    code = subprocess.run(words, env=environment).returncode
+    if words[0] == "horovodrun":
+        code = run_without_tags(words, environment)
+    else:
+        code = subprocess.run(words, env=environment).returncode
     if code:
         sys.exit(f"demo: this command failed (exit code {code}): {shlex.join(words)}")
     print(f"   {time.monotonic() - start:.0f} s", flush=True)
 
 
-def last_record(log: str, key: str) -> dict:
-    """The last line of a log of the trainer that has `key`."""
-    records = [json.loads(line) for line in (DATA / log).read_text().splitlines()]
-    return [record for record in records if key in record][-1]
+def run_without_tags(words: list[str], environment: dict[str, str]) -> int:
+    """Runs a launcher without the `[1,0]<stdout>:` that it puts between lines; returns the exit code."""
+    pipe, both = subprocess.PIPE, subprocess.STDOUT
+    with subprocess.Popen(words, env=environment, stdout=pipe, stderr=both, text=True) as launched:
+        for line in launched.stdout:
+            print(re.sub(r"\[[\d,]+\]<std(out|err)>: ?", "", line), end="", flush=True)
+    return launched.returncode
+
+
+def record(log: str, key: str) -> dict:
+    """The last line of one of the trainer's logs that has `key`."""
+    lines = [json.loads(line) for line in (DATA / log).read_text().splitlines()]
+    return [line for line in lines if key in line][-1]
 
 
 def summary(several: str, seconds: float) -> str:
     """The table at the end, from the files that the steps have left."""
-    made, dataset = (json.loads((DATA / folder / "manifest.json").read_text()) for folder in ("days", "dataset"))
+    days, dataset = (json.loads((DATA / folder / "manifest.json").read_text()) for folder in ("days", "dataset"))
     rows = {split: entry["num_samples"] for split, entry in dataset["splits"].items()}
-    trained, inference = last_record("train.jsonl", "throughput"), last_record("inference.jsonl", "mean_inference_throughput")
+    spec = FeatureSpec.load(DATA / "dataset" / "feature_spec.yaml")
+    cardinalities = [feature.cardinality for feature in spec.categorical]
+    trained, inferred = record("train.jsonl", "throughput"), record("inference.jsonl", "mean_inference_throughput")
+    best_auc = days["splits"]["test"]["best_auc"]
     lines = {
         "rows in": f"{sum(rows.values()):,} ({', '.join(f'{split} {count:,}' for split, count in rows.items())})",
-        "trained on": describe(several),
-        "training": f"{trained['throughput']:,.0f} samples/s, {trained['mean_step_time_ms']:.1f} ms a step",
-        "inference": f"{inference['mean_inference_throughput']:,.0f} samples/s, one process",
-        "AUC": f"{last_record('eval.jsonl', 'auc')['auc']:.4f} (best that can be reached: {made['best_auc']:.4f}; guessing: 0.5)",
-        "files": "demo_data/: days, dataset, checkpoint, train.jsonl, eval.jsonl, inference.jsonl",
+        "cardinalities": f"{' '.join(str(rows) for rows in cardinalities)} (in all {sum(cardinalities):,})",
+        "training": f"{trained['throughput']:,.0f} samples/s on {describe(several)}, "
+                    f"{trained['mean_step_time_ms']:.1f} ms a step",
+        "inference": f"{inferred['mean_inference_throughput']:,.0f} samples/s on one process, "
+                     f"{1e3 * inferred['mean_inference_latency']:.1f} ms a batch",
+        "AUC": f"{record('eval.jsonl', 'auc')['auc']:.4f} (best possible {best_auc:.4f}, guessing 0.5)",
+        "files": ", ".join(str(path) for path in sorted(DATA.iterdir()) if path.suffix != ".made_by"),
         "time": f"{seconds:.0f} s",
-    }
+    }  # fmt: skip
     return "\n== the demo in short\n" + "\n".join(f"   {name:<14} {value}" for name, value in lines.items())
 
 
