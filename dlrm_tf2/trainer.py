@@ -157,7 +157,9 @@ class Trainer:
         loss, *dense_gradients = self._comm.allreduce_sum([loss, *dense_gradients], name="loss_and_dense_gradients")
         apply_sgd(dense, dense_gradients, learning_rate)
         model.embedding.apply_gradient(ids, local_gradient, learning_rate)
-        return loss
+        # A rank without tables has no use for the gradient, but the others wait for it in the exchange.
+        with tf.control_dependencies([local_gradient]):
+            return tf.identity(loss)
 
     def _forward(self, numerical: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
         """Logits of this rank's samples, [local batch]."""

@@ -54,12 +54,19 @@ class Slab:
     def read_rows(self, shard: Shard, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of the shard's table, which lie in the shard: float32 [stop - start, width]."""
         first = self._slab_row(shard, start)
-        return self.variable[first : first + stop - start].numpy()
+        return tf.gather(self.variable, tf.range(first, first + stop - start, dtype=tf.int64)).numpy()
 
     def write_rows(self, shard: Shard, start: int, values: tf.Tensor | np.ndarray) -> None:
         """Overwrites rows from `start` on (counted in the shard's table) with values [n, width]."""
         first = self._slab_row(shard, start)
-        self.variable[first : first + len(values)].assign(values)
+        # variable[a:b].assign(...) would do the same after reading, and so copying, the whole variable.
+        tf.raw_ops.ResourceStridedSliceAssign(
+            ref=self.variable.handle,
+            begin=tf.constant([first, 0], tf.int64),
+            end=tf.constant([first + len(values), self.width], tf.int64),
+            strides=tf.constant([1, 1], tf.int64),
+            value=values,
+        )
 
     def _slab_row(self, shard: Shard, row: int) -> int:
         assert shard.rows[0] <= row <= shard.rows[1]
