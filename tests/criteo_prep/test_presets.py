@@ -35,7 +35,7 @@ def test_natural_order_under_own_names(name, shape):
 
 def test_every_column_is_one_hot_with_the_published_exponent():
     for shape in PRESETS.values():
-        assert {(feature.dtype, feature.hotness, feature.alpha) for feature in shape.categorical} == {("int32", 1, 1.45)}
+        assert {(table.dtype, table.hotness, table.alpha) for table in shape.categorical} == {("int32", 1, 1.45)}
         assert [feature.name for feature in shape.categorical] == [f"cat_{i}" for i in range(26)]
 
 

@@ -262,7 +262,7 @@ def test_names_that_clash_with_the_standard_ones_are_refused():
 def test_flags_without_effect_say_so(shape, tmp_path, capsys):
     argv = ["transcribe", "--src_dataset_type=synthetic", f"--src_dataset_path={shape}", "--dst_dataset_type=tf_raw",
             f"--dst_dataset_path={tmp_path / 'out'}", "--max_batches_train=1", "--max_batches_test=1",
-            "--src_batch_size=10", "--src_synthetic_dataset_use_feature_spec", "--dst_prebatch_size", "128"]  # fmt: skip
+            "--src_batch_size=10", "--src_synthetic_dataset_use_feature_spec", "--dst_prebatch_size=128"]  # fmt: skip
     assert criteo_prep_main(argv) == 0
     heard = capsys.readouterr().err
     assert "--src_synthetic_dataset_use_feature_spec: no effect" in heard
