@@ -77,7 +77,7 @@ class VectorExchange:
     def _alltoall(self, rows: tf.Tensor, splits: tf.Tensor, name: str) -> tf.Tensor:
         # Nothing is added up on the way, so bfloat16, which Horovod does not know, travels as 16-bit integers.
         wire = tf.bitcast(rows, tf.int16) if rows.dtype == tf.bfloat16 else rows
-        received = tf.ensure_shape(self._comm.alltoall(wire, splits, name), wire.shape)
+        received = tf.ensure_shape(self._comm.alltoall(wire, splits, name), [None, *wire.shape[1:]])
         return tf.bitcast(received, rows.dtype) if rows.dtype == tf.bfloat16 else received
 
 
