@@ -18,11 +18,14 @@ main() {
     read_settings
     choose_python
     if is_set_up; then
-        say "complete (Python $python_is, $tensorflow_package $TENSORFLOW, several processes: $(cat "$launcher_file"))"
+        say_complete
         return
     fi
     take_turns
-    if is_set_up; then return; fi
+    if is_set_up; then # by the one that had its turn before
+        say_complete
+        return
+    fi
     rm -f "$done_file"
     if [ "$GPU" = 1 ]; then find_cuda; fi
     make_environment
@@ -41,7 +44,11 @@ main() {
     fi
     fingerprint >"$done_file.new"
     mv "$done_file.new" "$done_file"
-    say "complete in $SECONDS s"
+    say_complete
+}
+
+say_complete() {
+    say "complete in $SECONDS s (Python $python_is, $tensorflow_package $TENSORFLOW, several processes: $(cat "$launcher_file"))"
 }
 
 # What is not given on the command line is as it was the last time, so that `make setup GPU=1` is said once.
