@@ -131,16 +131,12 @@ def destination_spec(source: FeatureSpec, splits: tuple[str, ...]) -> FeatureSpe
 
     Categorical features keep their name (less the suffix `.bin` that published datasets have in it), cardinality,
     hotness and alpha; numericals and label get the standard names, in the same order.
+
+    Raises:
+      FeatureSpecError: a categorical name is one of the standard names, or two are alike.
     """
     tables = [dataclasses.replace(feature, name=feature.name.removesuffix(".bin")) for feature in source.categorical]
-    spec = tf_raw_spec(tables, len(source.numerical), splits)
-    if len(spec.features) != len(source.features):
-        names = sorted(feature.name for feature in tables)
-        raise TranscribeError(
-            f"{source.path}: the categorical names {names} clash with each other, or with 'label' and 'num_<i>', the "
-            "destination's names for label and numericals. Rename them in the feature spec."
-        )
-    return spec
+    return tf_raw_spec(tables, len(source.numerical), splits)
 
 
 def sample_bytes(spec: FeatureSpec) -> int:

@@ -142,9 +142,8 @@ def test_tf_raw_to_tf_raw_keeps_every_sample_of_every_split(tables, tmp_path):
         "train": 10, "test": 5, "validation": 4}  # fmt: skip
     before, after = files_of(tables), files_of(tmp_path / "out")
     for split in ("train", "test", "validation"):
-        for old, new in (("store.bin.bin", "store.bin"), ("item.bin.bin", "item.bin"), ("label.bin", "label.bin")):
-            assert after[f"{split}/{new}"] == before[f"{split}/{old}"]
-        assert after[f"{split}/numerical.bin"] == before[f"{split}/numerical.bin"]
+        for file in ("store.bin", "item.bin", "label.bin", "numerical.bin"):
+            assert after[f"{split}/{file}"] == before[f"{split}/{file}"]
     spec = FeatureSpec.load(tmp_path / "out" / "feature_spec.yaml")
     assert [(feature.name, feature.cardinality, feature.alpha) for feature in spec.categorical] == [
         ("store", 90, None), ("item", 70_000, 1.1)]  # fmt: skip
@@ -238,7 +237,7 @@ def test_a_destination_that_holds_files_needs_overwrite(shape, tmp_path):
 
 
 def test_bad_sources_are_named_and_leave_nothing(tables, shape, tmp_path):
-    path = tables / "train" / "item.bin.bin"
+    path = tables / "train" / "item.bin"
     good = path.read_bytes()
     path.write_bytes(good[:-4] + (70_000).to_bytes(4, "little"))
     with pytest.raises(FeatureSpecError, match="row 9: id 70000 of 'item.bin' is not below its cardinality 70000"):
@@ -253,10 +252,12 @@ def test_bad_sources_are_named_and_leave_nothing(tables, shape, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shape", "tables"]
 
 
-def test_names_that_clash_with_the_standard_ones_are_refused():
-    spec = tf_raw_spec([Feature("price", "int8", 5), Feature("price.bin", "int8", 5)], 1)
-    with pytest.raises(TranscribeError, match="names .'price', 'price'. clash"):
-        destination_spec(spec, ("train",))
+@pytest.mark.parametrize("names, twice", [(("price", "price.bin"), "price"), (("label.bin",), "label")])
+def test_names_that_clash_with_the_standard_ones_are_refused(names, twice):
+    tables = [Feature(name, "int8", 5) for name in names]
+    source = FeatureSpec({table.name: table for table in tables}, {"categorical": names, "numerical": (), "label": ()})
+    with pytest.raises(FeatureSpecError, match=f"two features are named '{twice}' in the standard layout"):
+        destination_spec(source, ("train",))
 
 
 def test_flags_without_effect_say_so(shape, tmp_path, capsys):
