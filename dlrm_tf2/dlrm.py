@@ -72,6 +72,8 @@ def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, laun
         model_config.check_same(
             checkpoint.read_document(config.restore_checkpoint_path)["model"], config.restore_checkpoint_path
         )
+    if config.mode == "train" and config.save_checkpoint_path:
+        checkpoint.check_destination(config.save_checkpoint_path)  # now, not after the training
     if device.device == "cpu":
         log.say(_check_memory(config, model_config, plan, launch, ranks))
     try:

@@ -193,8 +193,8 @@ class Trainer:
                 f"each step trains on all {data.num_samples}.")
         say(f"train: {data.num_samples} samples, {steps_per_epoch} steps an epoch; steps {self.step + 1} to {last}")
         end = self._schedule.last_step
-        say(f"learning rate: reaches 0 at step {end} of {last}"
-            + (f". Warning: the {last - end} steps after it learn nothing." if last > end else ""))
+        say(f"learning rate: 0 from step {end} on; the last step is {last}"
+            + (f". Warning: {last - max(end - 1, self.step)} steps learn nothing." if last >= end else ""))
 
     def _evaluation_steps(self, steps_per_epoch: int, epochs: int, steps: int) -> set[int]:
         """Which of the steps of this run, counted from 1, an evaluation follows."""

@@ -1,0 +1,213 @@
+"""The program as users start it: one process, and several under horovodrun."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_dataset import write_dataset
+
+from criteo_prep.feature_spec import tf_raw_spec
+from criteo_prep.synthetic import presets
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SMALL = "--embedding_dim 8 --bottom_mlp_dims 12,8 --top_mlp_dims 10,1 --batch_size 128 --valid_batch_size 90".split()
+SCHEDULE = "--learning_rate 0.5 --warmup_steps 0 --print_freq 1 --seed 7".split()
+
+needs_horovod = pytest.mark.skipif(
+    importlib.util.find_spec("horovod") is None, reason="Horovod is not installed, so there is only one rank"
+)
+
+
+def start(arguments, launcher=(), program=("-m", "dlrm_tf2.dlrm"), cwd=REPOSITORY, **environment):
+    variables = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", **environment}
+    return subprocess.run(
+        [*launcher, sys.executable, *program, *map(str, arguments)],
+        cwd=cwd, env=variables, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+def horovodrun(ranks):
+    beside_python = Path(sys.executable).parent / "horovodrun"
+    return [str(beside_python), "-np", str(ranks), "--mpi-args=--oversubscribe"]
+
+
+def entries(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def losses(path):
+    return [entry["loss"] for entry in entries(path) if "loss" in entry]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A dataset, and a run of one process over it that saved a checkpoint."""
+    root = tmp_path_factory.mktemp("trained")
+    write_dataset(root / "data")
+    arguments = ["--dataset_path", root / "data", *SMALL, *SCHEDULE, "--epochs", 3]
+    run = start([*arguments, "--save_checkpoint_path", f"{root}/checkpoint/", "--log_path", root / "log.json"])
+    assert run.returncode == 0, run.stderr
+    return root, arguments, run
+
+
+def test_the_log_is_flat_json_with_the_published_summary(trained):
+    root, _, _ = trained
+    log = entries(root / "log.json")
+    assert log[0]["batch_size"] == 128 and log[0]["seed"] == 7
+    steps = [entry for entry in log if "loss" in entry]
+    assert [entry["step"] for entry in steps] == list(range(1, 25))  # 3 epochs of 8 batches, the last of 104 samples
+    assert all(set(entry) == {"step", "loss", "learning_rate", "samples_per_s", "step_ms"} for entry in steps)
+    evaluations = [entry for entry in log if set(entry) == {"step", "auc", "test_loss"}]
+    assert [entry["step"] for entry in evaluations] == [8, 16, 24]
+    assert set(log[-1]) == {"throughput", "mean_step_time_ms", "auc", "validation_loss"}
+    assert log[-1]["auc"] == evaluations[-1]["auc"] > 0.6
+
+
+def test_evaluation_of_the_checkpoint_repeats_the_last_one_of_training(trained):
+    """The published evaluation command: the training command and two flags more. It must not write the checkpoint."""
+    root, arguments, _ = trained
+    before = (root / "checkpoint/manifest.json").stat().st_mtime_ns
+    more = ["--save_checkpoint_path", root / "checkpoint", "--restore_checkpoint_path", root / "checkpoint"]
+    run = start([*arguments, *more, "--mode", "eval", "--log_path", root / "eval.json"])
+    assert run.returncode == 0, run.stderr
+    last = entries(root / "log.json")[-1]
+    assert re.search(rf"^AUC {last['auc']:.6f}\b", run.stdout, re.M)
+    assert entries(root / "eval.json")[-1] == {"auc": last["auc"], "test_loss": last["validation_loss"]}
+    assert (root / "checkpoint/manifest.json").stat().st_mtime_ns == before
+
+
+def test_inference_reports_latency_and_throughput(trained):
+    root, arguments, _ = trained
+    log = root / "inference.json"
+    run = start([*arguments, "--restore_checkpoint_path", root / "checkpoint", "--mode", "inference",
+                 "--valid_batch_size", 10, "--log_path", log])  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    summary = entries(log)[-1]
+    assert set(summary) == {
+        "mean_inference_throughput", "mean_inference_latency", "p90_inference_latency", "p95_inference_latency",
+        "p99_inference_latency", "auc",
+    }  # fmt: skip
+    assert summary["p99_inference_latency"] >= summary["p90_inference_latency"] > 0
+    assert summary["auc"] == pytest.approx(entries(root / "log.json")[-1]["auc"], abs=1e-9)
+
+
+def test_restored_training_goes_on_at_its_step(trained, tmp_path):
+    root, arguments, _ = trained
+    run = start([*arguments, "--restore_checkpoint_path", root / "checkpoint", "--max_steps", 2, "--cpu",
+                 "--log_path", tmp_path / "log.json"])  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert [entry["step"] for entry in entries(tmp_path / "log.json") if "loss" in entry] == [25, 26]
+
+
+@needs_horovod
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_train_and_evaluate_as_one_process_does(trained, tmp_path, ranks):
+    root, arguments, _ = trained
+    run = start([*arguments, "--log_path", tmp_path / "log.json", "--save_checkpoint_path", tmp_path / "checkpoint"],
+                launcher=horovodrun(ranks))  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    np.testing.assert_allclose(losses(tmp_path / "log.json"), losses(root / "log.json"), rtol=1e-5)
+    ours, theirs = entries(tmp_path / "log.json")[-1], entries(root / "log.json")[-1]
+    assert ours["auc"] == pytest.approx(theirs["auc"], abs=1e-5)
+    assert ours["validation_loss"] == pytest.approx(theirs["validation_loss"], rel=1e-5)
+    alone = start([*arguments, "--mode", "eval", "--restore_checkpoint_path", tmp_path / "checkpoint",
+                   "--log_path", tmp_path / "eval.json"])  # fmt: skip
+    assert alone.returncode == 0, alone.stderr
+    assert entries(tmp_path / "eval.json")[-1]["auc"] == pytest.approx(ours["auc"], abs=1e-6)
+
+
+def test_run_as_a_file_from_anywhere(trained, tmp_path):
+    _, arguments, _ = trained
+    one_step = [*arguments, "--max_steps", 1, "--evals_per_epoch", 0]
+    run = start(one_step, program=[REPOSITORY / "dlrm_tf2/dlrm.py"], cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert losses(tmp_path / "dlrm_tf_log.json")
+
+
+@pytest.mark.parametrize("steps", [5, 20])
+def test_n_steps_are_n_steps(trained, tmp_path, steps):
+    """8 steps are an epoch; 20 go on into the third one."""
+    _, arguments, _ = trained
+    without_epochs = arguments[: arguments.index("--epochs")]
+    run = start([*without_epochs, "--max_steps", steps, "--evals_per_epoch", 0, "--log_path", tmp_path / "log.json"])
+    assert run.returncode == 0, run.stderr
+    assert len(losses(tmp_path / "log.json")) == steps
+
+
+def test_a_dataset_smaller_than_a_batch_trains_on_what_there_is(trained, tmp_path):
+    _, arguments, _ = trained
+    run = start([*arguments, "--batch_size", 5000, "--log_path", tmp_path / "log.json"])
+    assert run.returncode == 0, run.stderr
+    assert "holds 1000 samples, fewer than batch_size 5000" in run.stdout
+    assert len(losses(tmp_path / "log.json")) == 3
+
+
+def test_published_auc_bins(trained, tmp_path):
+    root, arguments, _ = trained
+    run = start([*arguments, "--restore_checkpoint_path", root / "checkpoint", "--mode", "eval",
+                 "--auc_thresholds", 8000, "--log_path", tmp_path / "eval.json"])  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert entries(tmp_path / "eval.json")[-1]["auc"] == pytest.approx(entries(root / "log.json")[-1]["auc"], abs=2e-3)
+
+
+def misuse(run, *parts):
+    assert run.returncode != 0
+    assert "Traceback" not in run.stderr
+    assert run.stderr.startswith("dlrm: ") and run.stderr.count("\n") == 1, run.stderr
+    for part in parts:
+        assert part in run.stderr
+
+
+def test_a_checkpoint_of_another_model_is_refused(trained):
+    root, arguments, _ = trained
+    other = ["--bottom_mlp_dims", "20,8", "--restore_checkpoint_path", root / "checkpoint", "--mode", "eval"]
+    misuse(start([*arguments, *other]), "bottom_mlp_dims[0] is 12, this run's is 20")
+
+
+def test_a_diverging_run_stops_and_saves_nothing(trained, tmp_path):
+    _, arguments, _ = trained
+    run = start([*arguments, "--learning_rate", "1e38", "--save_checkpoint_path", tmp_path / "checkpoint"])
+    misuse(run, "the loss is", "No checkpoint was saved")
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_a_missing_dataset_is_one_line(tmp_path):
+    misuse(start(["--dataset_path", tmp_path / "nowhere"]), "nowhere/feature_spec.yaml: there is no such file")
+
+
+def test_a_destination_with_other_files_is_refused_before_training(trained, tmp_path):
+    _, arguments, _ = trained
+    (tmp_path / "precious.txt").write_text("not a checkpoint")
+    run = start([*arguments, "--save_checkpoint_path", tmp_path, "--log_path", tmp_path.parent / "log.json"])
+    misuse(run, str(tmp_path))
+    assert (tmp_path / "precious.txt").exists() and "step 1 " not in run.stdout
+
+
+def test_ranks_without_horovod_are_refused(trained, tmp_path):
+    _, arguments, _ = trained
+    (tmp_path / "horovod").mkdir()
+    (tmp_path / "horovod/__init__.py").write_text("raise ImportError('not here')")
+    run = start(arguments, PYTHONPATH=str(tmp_path), OMPI_COMM_WORLD_SIZE="2", OMPI_COMM_WORLD_RANK="0")
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert "2 processes were started, but Horovod cannot be imported" in run.stderr
+
+
+def test_one_process_needs_no_horovod(trained, tmp_path):
+    _, arguments, _ = trained
+    (tmp_path / "horovod").mkdir()
+    (tmp_path / "horovod/__init__.py").write_text("raise ImportError('not here')")
+    run = start([*arguments, "--max_steps", 1, "--log_path", tmp_path / "log.json"], PYTHONPATH=str(tmp_path))
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("preset, tables_gib", [("criteo_t0", "420.94"), ("criteo_t3", "84.85")])
+def test_tables_that_do_not_fit_are_refused_before_they_are_allocated(tmp_path, preset, tables_gib):
+    tf_raw_spec(presets.PRESETS[preset].categorical).save(tmp_path / "feature_spec.yaml")
+    run = start(["--dataset_path", tmp_path, "--batch_size", 8192, "--valid_batch_size", 8192])
+    misuse(run, f"{tables_gib} GiB of them tables", "bytes", "are there")
