@@ -1,7 +1,7 @@
 """A dataset folder that appears whole or not at all.
 
-Everything is written into a staging folder beside the destination, which is renamed when the work is done. A lock on the
-staging folder (flock, so a killed process leaves none) keeps two writers of one destination apart.
+Everything is written into a staging folder beside the destination, which is renamed when the work is done. A lock on
+the staging folder (flock, so a killed process leaves none) keeps two writers of one destination apart.
 """
 
 import contextlib
@@ -25,13 +25,15 @@ def new_dataset(destination: str | Path, overwrite: bool = False) -> Iterator[Pa
       overwrite: replace what is there, at commit; until then the old dataset stays as it is.
 
     Raises:
-      DestinationError: the destination holds files, is no folder, or another process is writing it.
+      DestinationError: the destination holds files, is no folder, cannot be replaced, or another process is writing it.
     """
-    destination = Path(os.path.abspath(destination))
+    destination = Path(os.path.realpath(destination))  # a link's target, which may be on another disk
     check_free(destination, overwrite)
     destination.parent.mkdir(parents=True, exist_ok=True)
     staging = destination.parent / f".{destination.name}.partial"
     with _locked(staging, destination):
+        _recover(destination)
+        check_free(destination, overwrite)
         try:
             _clear(staging)  # what a killed writer left
             yield staging
@@ -46,10 +48,14 @@ def check_free(destination: Path, overwrite: bool = False) -> None:
     """Raises DestinationError unless `destination` is absent, an empty folder, or a folder that may be overwritten."""
     if destination.exists() and not destination.is_dir():
         raise DestinationError(f"{destination}: is not a folder. Name a folder that does not exist yet.")
+    if os.path.ismount(destination):
+        raise DestinationError(f"{destination}: is a mount point, which cannot be replaced. Name a folder inside it.")
     if destination.is_dir() and any(destination.iterdir()) and not overwrite:
         raise DestinationError(
             f"{destination}: is not empty. Name another destination, or add --overwrite to replace what is there."
         )
+    if overwrite and Path.cwd().is_relative_to(destination.resolve()):
+        raise DestinationError(f"{destination}: holds the current folder, which would be lost. Name one inside it.")
 
 
 @contextlib.contextmanager
@@ -58,15 +64,20 @@ def _locked(staging: Path, destination: Path) -> Iterator[None]:
     staging.mkdir(exist_ok=True)
     descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Between our open and our lock another writer may have renamed the folder into place.
-        if not staging.exists() or os.stat(staging).st_ino != os.fstat(descriptor).st_ino:
-            raise BlockingIOError
+        if not _lock(descriptor, staging):
+            raise DestinationError(f"{destination}: another process is writing this destination. Wait for it.")
         yield
-    except BlockingIOError:
-        raise DestinationError(f"{destination}: another process is writing this destination. Wait for it.") from None
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, staging: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Between our open and our lock another writer may have renamed the folder into place.
+        return os.stat(staging).st_ino == os.fstat(descriptor).st_ino
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def _clear(folder: Path) -> None:
@@ -82,8 +93,7 @@ def _replace(staging: Path, destination: Path) -> None:
     if not destination.exists() or not any(destination.iterdir()):
         os.replace(staging, destination)
         return
-    old = destination.parent / f".{destination.name}.old"
-    shutil.rmtree(old, ignore_errors=True)
+    old = _old(destination)
     os.rename(destination, old)
     try:
         os.rename(staging, destination)
@@ -91,3 +101,19 @@ def _replace(staging: Path, destination: Path) -> None:
         os.rename(old, destination)
         raise
     shutil.rmtree(old)
+
+
+def _recover(destination: Path) -> None:
+    """Repairs what a writer left that was killed as it replaced the destination: it comes back, or its remains go."""
+    old = _old(destination)
+    if not old.exists():
+        return
+    if destination.exists() and any(destination.iterdir()):
+        shutil.rmtree(old)
+    else:
+        os.rename(old, destination)
+
+
+def _old(destination: Path) -> Path:
+    """Where the dataset that is replaced stands for a moment."""
+    return destination.parent / f".{destination.name}.old"

@@ -1,11 +1,11 @@
 """`feature_spec.yaml`: what a dataset holds and where. The one module that reads and writes it.
 
 The file has four sections: `feature_spec` (name -> dtype, cardinality, hotness, alpha), `channel_spec` (categorical,
-numerical, label -> ordered names), `source_spec` (train, test -> chunks of features and files) and free-form `metadata`.
+numerical, label -> ordered names), `source_spec` (train, test -> chunks of features and files), free-form `metadata`.
 
 Source: the layout is that of NVIDIA's DLRM for TensorFlow 2, whose readers accept the mappings `train` and `test` only;
-the validation split's chunks therefore stand under `metadata: {source_spec: {validation: [...]}}`, and this module is the
-only one that knows it.
+the validation split's chunks therefore stand under `metadata: {source_spec: {validation: [...]}}`, which this module
+alone knows.
 """
 
 import dataclasses
@@ -109,11 +109,15 @@ class FeatureSpec:
         """Reads a file and validates its structure. Raises FeatureSpecError, or OSError when it cannot be read."""
         path = Path(path)
         try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+            document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
         except FileNotFoundError:
             raise FeatureSpecError(f"{path}: there is no such file. Name a folder that holds a feature spec.") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise FeatureSpecError(f"{path}: is not plain YAML: {error}") from None
+        except UnicodeDecodeError as error:
+            raise FeatureSpecError(f"{path}: is not text in UTF-8: {error}.") from None
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f"line {mark.line + 1}: " if mark else ""
+            raise FeatureSpecError(f"{path}: {line}is not plain YAML: {getattr(error, 'problem', error)}.") from None
         spec = _Parser(path).spec(document)
         spec.validate()
         return spec
@@ -123,11 +127,15 @@ class FeatureSpec:
         self.validate()
         path = Path(path)
         temporary = path.with_name(f".{path.name}.partial")
-        with open(temporary, "w", encoding="utf-8") as file:
-            yaml.safe_dump(self._document(), file, sort_keys=False, default_flow_style=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            with open(temporary, "w", encoding="utf-8") as file:
+                yaml.safe_dump(self._document(), file, sort_keys=False, default_flow_style=False)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
     def validate(self) -> None:
         """Checks the structure, files apart: the published rules, dtype against cardinality, paths within the folder.
@@ -137,6 +145,7 @@ class FeatureSpec:
         """
         self._validate_features()
         self._validate_channels()
+        self._validate_ids()
         for split, chunks in self.sources.items():
             if split not in SPLITS:
                 raise self._error(f"source_spec: {split!r} is not one of {list(SPLITS)}.")
@@ -161,14 +170,22 @@ class FeatureSpec:
 
     def sample_bytes(self, chunk: Chunk) -> int:
         """Bytes of one sample in the chunk's file."""
-        return sum(np.dtype(self.features[name].dtype).itemsize * self.features[name].hotness for name in chunk.features)
+        features = [self.features[name] for name in chunk.features]
+        return sum(np.dtype(feature.dtype).itemsize * feature.hotness for feature in features)
 
     def _samples_in(self, chunk: Chunk) -> int:
         path = self.root / chunk.files[0]
+        if chunk.type != "split_binary":
+            raise self._error(
+                f"source_spec: {path.name} is of type {chunk.type!r}, which is not read here; split_binary is. "
+                "Transcribe the dataset to tf_raw."
+            )
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise FeatureSpecError(f"{path}: leads out of the dataset folder {self.root}. Files must stay inside it.")
         if not path.is_file():
-            raise FeatureSpecError(f"{path}: there is no such file, but the feature spec names it for {chunk.features[0]!r}.")
+            raise FeatureSpecError(
+                f"{path}: there is no such file, but the feature spec names it for {chunk.features[0]!r}."
+            )
         size, each = path.stat().st_size, self.sample_bytes(chunk)
         if size % each:
             dtypes = ", ".join(dict.fromkeys(self.features[name].dtype for name in chunk.features))
@@ -182,20 +199,11 @@ class FeatureSpec:
         for feature in self.features.values():
             where = f"feature_spec: {feature.name}"
             try:
-                dtype = np.dtype(feature.dtype)
-            except TypeError:
-                raise self._error(f"{where}: dtype {feature.dtype!r} is not a numpy dtype.") from None
-            if feature.cardinality is not None:
-                if feature.cardinality < 1:
-                    raise self._error(f"{where}: cardinality {feature.cardinality} is not positive.")
-                if dtype.kind != "i":
-                    raise self._error(f"{where}: dtype {feature.dtype} cannot hold ids; use one of {list(_ID_DTYPES)}.")
-                largest = np.iinfo(dtype).max
-                if feature.cardinality - 1 > largest:
-                    raise self._error(
-                        f"{where}: ids up to {feature.cardinality - 1} do not fit {feature.dtype} (at most {largest}). "
-                        f"Use {minimal_dtype(feature.cardinality)}, or the cardinality is wrong."
-                    )
+                np.dtype(feature.dtype)
+            except (TypeError, ValueError, SyntaxError):
+                raise self._error(
+                    f"{where}: dtype {feature.dtype!r} is not a numpy dtype. Write one such as int32 or float16."
+                ) from None
             if feature.hotness < 1:
                 raise self._error(f"{where}: hotness {feature.hotness} is not positive.")
 
@@ -209,12 +217,26 @@ class FeatureSpec:
             if named.count(name) > 1:
                 raise self._error(f"channel_spec: {name!r} stands there {named.count(name)} times; once is right.")
         if missing := [name for name in self.features if name not in named]:
-            raise self._error(f"channel_spec: does not name {missing[0]!r} of feature_spec. Each feature needs a channel.")
+            raise self._error(f"channel_spec: lacks {missing[0]!r} of feature_spec. Each feature needs a channel.")
         if len(self.channels["label"]) != 1:
             raise self._error(f"channel_spec: label has {len(self.channels['label'])} features; exactly one is right.")
-        for name in self.channels["categorical"]:
-            if self.features[name].cardinality is None:
-                raise self._error(f"feature_spec: {name}: a categorical feature needs a cardinality.")
+
+    def _validate_ids(self) -> None:
+        for feature in self.categorical:
+            where = f"feature_spec: {feature.name}"
+            if feature.cardinality is None:
+                raise self._error(f"{where}: a categorical feature needs a cardinality, the number of its ids.")
+            if feature.cardinality < 1:
+                raise self._error(f"{where}: cardinality {feature.cardinality} is not positive.")
+            dtype, largest_id = np.dtype(feature.dtype), feature.cardinality - 1
+            if dtype.kind != "i":
+                raise self._error(f"{where}: dtype {feature.dtype} cannot hold ids; use one of {list(_ID_DTYPES)}.")
+            if largest_id > np.iinfo(dtype).max:
+                wider = [name for name in _ID_DTYPES if largest_id <= np.iinfo(name).max]
+                raise self._error(
+                    f"{where}: ids up to {largest_id} do not fit {feature.dtype} (at most {np.iinfo(dtype).max}). "
+                    + (f"Use {wider[0]}, or the cardinality is wrong." if wider else "The cardinality is too large.")
+                )
 
     def _validate_chunks(self, split: str, chunks: tuple[Chunk, ...]) -> None:
         seen: set[str] = set()
@@ -226,12 +248,14 @@ class FeatureSpec:
                 raise self._error(f"{where}: names no features.")
             inside = PurePosixPath(chunk.files[0])
             if inside.is_absolute() or ".." in inside.parts:
-                raise self._error(f"{where}: file {chunk.files[0]!r} leads out of the dataset folder. Use a path inside it.")
+                raise self._error(
+                    f"{where}: file {chunk.files[0]!r} leads out of the dataset folder. Use a path inside it."
+                )
             for name in chunk.features:
                 if name not in self.features:
                     raise self._error(f"{where}: feature {name!r} is not in feature_spec.")
                 if name in seen:
-                    raise self._error(f"{where}: feature {name!r} stands in two chunks of {split!r}; once is right.")
+                    raise self._error(f"{where}: feature {name!r} stands twice in {split!r}; once is right.")
                 seen.add(name)
             if chunk.type == "split_binary":
                 self._validate_split_binary(where, chunk)
@@ -311,16 +335,25 @@ def tf_raw_spec(
         the smallest that the published rule allows.
       num_numerical: number of float16 columns, named num_0...
       splits: the splits that have files: <split>/{numerical,label,<categorical name>}.bin.
+
+    Raises:
+      FeatureSpecError: two features have the same name, or a cardinality is too large.
     """
-    tables = [dataclasses.replace(feature, dtype=minimal_dtype(feature.cardinality)) for feature in categorical]
+    tables = [dataclasses.replace(feature, dtype=_standard_dtype(feature)) for feature in categorical]
     numerical = [Feature(f"num_{i}", "float16") for i in range(num_numerical)]
-    features = {feature.name: feature for feature in [*tables, *numerical, Feature(LABEL, "bool")]}
+    features: dict[str, Feature] = {}
+    for feature in [*tables, *numerical, Feature(LABEL, "bool")]:
+        if feature.name in features:
+            raise FeatureSpecError(f"two features are named {feature.name!r} in the standard layout. Rename one.")
+        features[feature.name] = feature
     names = tuple(feature.name for feature in numerical)
 
     def chunks_of(split: str) -> tuple[Chunk, ...]:
         chunks = [Chunk(names, (f"{split}/numerical.bin",))] if names else []
         chunks.append(Chunk((LABEL,), (f"{split}/label.bin",)))
-        return (*chunks, *(Chunk((table.name,), (f"{split}/{table.name}.bin",)) for table in tables))
+        # A published name that ends in .bin is its file's name.
+        files = [f"{split}/{table.name.removesuffix('.bin')}.bin" for table in tables]
+        return (*chunks, *(Chunk((table.name,), (file,)) for table, file in zip(tables, files, strict=True)))
 
     return FeatureSpec(
         features=features,
@@ -328,6 +361,25 @@ def tf_raw_spec(
         sources={split: chunks_of(split) for split in splits},
         metadata=dict(metadata or {}),
     )
+
+
+def _standard_dtype(feature: Feature) -> str:
+    try:
+        return minimal_dtype(feature.cardinality)
+    except FeatureSpecError as error:
+        raise FeatureSpecError(f"{feature.name}: {error}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML in which a key that stands twice in a mapping is an error, where YAML keeps the last one."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands there twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 class _Parser:
@@ -365,14 +417,19 @@ class _Parser:
         if not isinstance(name, str):
             raise self.error(f"{where}: a feature name must be a string.")
         self.mapping(entry, where, ("dtype", "cardinality", "hotness", "alpha"))
-        if "dtype" not in entry:
-            raise self.error(f"{where}: has no dtype.")
-        for key, kinds in (("dtype", str), ("cardinality", int), ("hotness", int), ("alpha", (int, float))):
+        if entry.get("dtype") is None:
+            raise self.error(f"{where}: has no dtype. Write one such as int32 or float16.")
+        for key, kinds, expected in (
+            ("dtype", str, "text"),
+            ("cardinality", int, "a whole number"),
+            ("hotness", int, "a whole number"),
+            ("alpha", (int, float), "a number"),
+        ):
             value = entry.get(key)
             if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
-                raise self.error(f"{where}: {key} is {value!r}, which is no {'text' if kinds is str else 'number'}.")
-        hotness = entry.get("hotness")
-        return Feature(name, entry["dtype"], entry.get("cardinality"), 1 if hotness is None else hotness, entry.get("alpha"))
+                raise self.error(f"{where}: {key} is {value!r}; it must be {expected}.")
+        hotness = 1 if entry.get("hotness") is None else entry["hotness"]
+        return Feature(name, entry["dtype"], entry.get("cardinality"), hotness, entry.get("alpha"))
 
     def sources(self, document: object, splits: tuple[str, ...], where: str) -> dict[str, tuple[Chunk, ...]]:
         if document is None:

@@ -1,9 +1,13 @@
-"""Progress of a long stage: a live line with rate and ETA on a terminal, one summary line at the end."""
+"""Progress of a long stage: a live line with rate and ETA, and one summary line at the end.
+
+Where stderr is not a terminal, such as the log of a job, the live line is a line every half minute.
+"""
 
 import sys
 import time
 
 _REFRESH_S = 0.5
+_REFRESH_IN_A_FILE_S = 30.0
 
 
 class Progress:
@@ -28,9 +32,11 @@ class Progress:
     def advance(self, amount: int) -> None:
         self.done += amount
         now = time.monotonic()
-        if self._live and now - self._shown >= _REFRESH_S:
-            self._shown = now
-            print(f"\r{self._line(now)}\x1b[K", end="", file=sys.stderr, flush=True)
+        if self.quiet or now - self._shown < (_REFRESH_S if self._live else _REFRESH_IN_A_FILE_S):
+            return
+        self._shown = now
+        start, end = ("\r", "\x1b[K") if self._live else ("", "\n")
+        print(f"{start}{self._line(now)}", end=end, file=sys.stderr, flush=True)
 
     def __exit__(self, exception_type, exception, traceback) -> None:
         if self.quiet:

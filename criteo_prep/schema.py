@@ -1,7 +1,7 @@
 """What a row of Criteo's logs is: names, days, splits, and the rule for numericals.
 
-A row has one label (0 or 1), 13 integers and 26 categorical values, each a 32-bit hash printed in hexadecimal; any of the
-integers and values may be missing.
+A row has one label (0 or 1), 13 integers and 26 categorical values, each a 32-bit hash printed in hexadecimal; any of
+the integers and values may be missing.
 
 Source: the Criteo Display Advertising Challenge and the Criteo 1TB click logs share this form; the split and numerical
 rules are those of NVIDIA's DLRM preprocessing, where not said otherwise.
@@ -33,10 +33,10 @@ def log_numerical(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
     Returns:
       float16 of the same shape.
 
-    Source: NVIDIA's spark_data_utils.py (its documentation says x + 2; the code, and the published accuracy, use x + 3).
+    Source: NVIDIA's spark_data_utils.py (its documentation says x + 2; the code and the published accuracy use x + 3).
     """
     defined = ~missing & (values > -3)
-    shifted = np.where(defined, values, -2).astype(np.float64) + 3.0
+    shifted = np.where(defined, values.astype(np.float64), -2.0) + 3.0
     return np.log(shifted).astype(np.float16)
 
 
@@ -48,7 +48,7 @@ def day_number(path: str | Path) -> int | None:
 
 def natural_key(path: str | Path) -> list:
     """Sort key for natural order: day_2 before day_10."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", str(path)) if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", str(path)) if part]
 
 
 def split_rows_of_last_day(num_rows: int) -> tuple[int, int]:

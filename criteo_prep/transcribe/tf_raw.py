@@ -5,15 +5,17 @@
     <root>/<split>/numerical.bin   float16   row-major [samples, numericals]
     <root>/<split>/cat_<i>.bin     int8, int16 or int32, one id a sample
 
-File and feature names are the spec's. Files are read with pread into fresh arrays: a file that shrinks under a reader is
-an error message here, where a mapped one would kill the process.
+File and feature names are the spec's. Files are read with pread into fresh arrays: a file that shrinks under a reader
+is an error message here, where a mapped one would kill the process.
 
 Source: `split_binary` of NVIDIA's DLRM for TensorFlow 2.
 """
 
+import contextlib
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -32,21 +34,28 @@ class Reader:
         file, so they are read all or none.
 
     Raises:
-      FeatureSpecError: a file is missing, truncated, or holds another number of samples than the others.
+      FeatureSpecError: a file is missing, truncated, or holds another number of samples than the others; `features`
+        names one that is not there.
     """
 
     def __init__(self, root: str | Path, spec: FeatureSpec, split: str, features: Iterable[str] | None = None):
-        self.root, self.spec, self.split = Path(root), spec, split
-        _check_one_hot(spec)
-        self.num_samples = spec.validate_files(split)
-        wanted = set(spec.features if features is None else features)
+        self.root, self.spec, self.split = Path(root), dataclasses.replace(spec, root=Path(root)), split
         self._descriptors: dict[str, int] = {}
+        _check_one_hot(spec)
+        self.num_samples = self.spec.validate_files(split)
+        wanted = set(spec.features if features is None else features)
+        if unknown := sorted(wanted - set(spec.features)):
+            raise FeatureSpecError(f"{self.root}: there is no feature {unknown[0]!r}; there are {list(spec.features)}.")
         self._label = spec.label if spec.label.name in wanted else None
         self._numerical = [feature for feature in spec.numerical if feature.name in wanted]
         assert self._numerical in ([], spec.numerical), "numericals are read all or none"
         self._categorical = [feature for feature in spec.categorical if feature.name in wanted]
-        for feature in [*filter(None, [self._label]), *self._numerical[:1], *self._categorical]:
-            self._descriptors[feature.name] = os.open(self._path(feature), os.O_RDONLY)
+        try:
+            for feature in [*filter(None, [self._label]), *self._numerical[:1], *self._categorical]:
+                self._descriptors[feature.name] = os.open(self._path(feature), os.O_RDONLY)
+        except OSError:
+            self.close()
+            raise
 
     def read(self, start: int, stop: int) -> Batch:
         """Samples [start, stop) of the split, 0 <= start <= stop <= num_samples.
@@ -113,7 +122,10 @@ class Writer:
       spec: names the files, dtypes and cardinalities.
       split: the split to write; its chunks must be in the spec.
 
-    A clean exit of the context closes the files; an exit by exception removes them.
+    A clean exit of the context closes the files; an exit by exception, or a failure to close them, removes them.
+
+    Raises:
+      FeatureSpecError: the spec is not one of this layout, has no such split, or names a file twice.
     """
 
     def __init__(self, root: str | Path, spec: FeatureSpec, split: str):
@@ -121,26 +133,39 @@ class Writer:
         self.num_samples = 0
         _check_one_hot(spec)
         spec.validate()
+        _check_files(spec, split)
         self._files = {}
-        for chunk in spec.sources[split]:
-            path = self.root / chunk.files[0]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._files[chunk.features[0]] = open(path, "wb")
+        try:
+            for chunk in spec.sources[split]:
+                path = self.root / chunk.files[0]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._files[chunk.features[0]] = open(path, "wb")
+        except BaseException:
+            self._remove()
+            raise
 
     def write(self, batch: Batch) -> None:
         """Appends the samples of `batch`, which must hold every feature of the spec.
 
         Raises:
-          FeatureSpecError: a part is missing or has another number of samples, or an id is out of range.
+          FeatureSpecError: a part is missing or has another number of samples, an id is out of range, a label is not 0
+            or 1, a numerical is too large for float16, or a sample has not exactly one id.
         """
         rows = batch.num_samples
         label = self._checked("label", batch.label, (rows,))
-        self._files[self.spec.label.name].write(label.astype(np.bool_, copy=False).data)
+        if label.dtype != np.bool_:
+            self._check_all((label == 0) | (label == 1), label, "a label is 0 or 1")
+        self._write(self.spec.label, label)
         if self.spec.numerical:
             numerical = self._checked("numerical", batch.numerical, (rows, len(self.spec.numerical)))
+            if numerical.dtype != np.float16:
+                limit = np.finfo(np.float16).max
+                self._check_all(~(np.abs(numerical) > limit), numerical, f"float16 numericals go to {limit}")
             self._write(self.spec.numerical[0], numerical)
         for feature in self.spec.categorical:
             ids = batch.categorical.get(feature.name)
+            if ids is not None and ids.row_lengths is not None:
+                self._check_all(ids.row_lengths == 1, ids.row_lengths, f"{feature.name!r}: tf_raw has one id a sample")
             values = self._checked(feature.name, None if ids is None else ids.values, (rows,))
             _check_ids(values, feature, self._path(feature), self.num_samples)
             self._write(feature, values)
@@ -150,22 +175,41 @@ class Writer:
         return self
 
     def __exit__(self, exception_type, exception, traceback) -> None:
+        try:
+            if exception_type is None:
+                for file in self._files.values():
+                    file.close()  # writes what is buffered, and may find the disk full
+        except BaseException:
+            self._remove()
+            raise
+        if exception_type is not None:
+            self._remove()
+
+    def _remove(self) -> None:
         for name, file in self._files.items():
-            file.close()
-            if exception_type is not None:
-                self._path(self.spec.features[name]).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                file.close()
+            self._path(self.spec.features[name]).unlink(missing_ok=True)
 
     def _path(self, feature: Feature) -> Path:
         return self.root / self.spec.chunk_of(self.split, feature.name).files[0]
 
     def _checked(self, name: str, values: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
         if values is None:
-            raise FeatureSpecError(f"{self.split}: row {self.num_samples}: the source has no {name!r}, which the spec asks for.")
+            raise FeatureSpecError(
+                f"{self.split}: row {self.num_samples}: the source has no {name!r}, which the spec asks for."
+            )
         if values.shape != shape:
             raise FeatureSpecError(
                 f"{self.split}: row {self.num_samples}: {name!r} has shape {values.shape}, expected {shape}."
             )
         return values
+
+    def _check_all(self, good: np.ndarray, values: np.ndarray, rule: str) -> None:
+        if not good.all():
+            place = tuple(np.argwhere(~good)[0])
+            row = self.num_samples + int(place[0])
+            raise FeatureSpecError(f"{self.split}: row {row}: {values[place]}, but {rule}.")
 
     def _write(self, feature: Feature, values: np.ndarray) -> None:
         self._files[feature.name].write(np.ascontiguousarray(values, feature.dtype).data)
@@ -177,6 +221,20 @@ def _check_one_hot(spec: FeatureSpec) -> None:
             raise FeatureSpecError(
                 f"{feature.name}: hotness {feature.hotness}; tf_raw holds one id a sample. Use a one-hot spec."
             )
+
+
+def _check_files(spec: FeatureSpec, split: str) -> None:
+    """Raises FeatureSpecError unless `split` has files in this layout, and no file of the spec is written twice."""
+    if split not in spec.sources:
+        raise FeatureSpecError(f"the spec names no files of the split {split!r}; it has {list(spec.splits)}.")
+    seen = set()
+    for chunk in (chunk for chunks in spec.sources.values() for chunk in chunks):
+        file = PurePosixPath(chunk.files[0])
+        if chunk.type != "split_binary":
+            raise FeatureSpecError(f"{file}: is of type {chunk.type!r}, but tf_raw is made of split_binary files.")
+        if file in seen:
+            raise FeatureSpecError(f"{file}: two chunks name this file, and one would overwrite the other. Rename one.")
+        seen.add(file)
 
 
 def _check_ids(ids: np.ndarray, feature: Feature, path: Path, first_row: int) -> None:

@@ -1,0 +1,370 @@
+import copy
+import errno
+import os
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from criteo_prep import feature_spec
+from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec, FeatureSpecError, minimal_dtype, tf_raw_spec
+
+# A published-style dataset: own names and files, features in another order than the channels.
+SHOP = """
+feature_spec:
+  store:  {dtype: int8,  cardinality: 90}
+  item:   {dtype: int32, cardinality: 5000000}
+  price:  {dtype: float16}
+  age:    {dtype: float16}
+  bought: {dtype: bool}
+channel_spec:
+  categorical: [store, item]
+  numerical: [price, age]
+  label: [bought]
+source_spec:
+  train:
+    - {type: split_binary, features: [price, age], files: [train/dense.bin]}
+    - {type: split_binary, features: [bought],     files: [train/y.bin]}
+    - {type: split_binary, features: [store],      files: [train/store.bin]}
+    - {type: split_binary, features: [item],       files: [train/item.bin]}
+  test:
+    - {type: split_binary, features: [price, age], files: [test/dense.bin]}
+    - {type: split_binary, features: [bought],     files: [test/y.bin]}
+    - {type: split_binary, features: [store],      files: [test/store.bin]}
+    - {type: split_binary, features: [item],       files: [test/item.bin]}
+metadata: {}
+"""
+
+
+def assert_published_rules(document):
+    """The rules that published readers assert, written from their description alone."""
+    assert set(document) <= {"feature_spec", "channel_spec", "source_spec", "metadata"}
+    features, channels = document["feature_spec"], document["channel_spec"]
+    for entry in features.values():
+        np.dtype(entry["dtype"])
+    assert set(channels) == {"categorical", "numerical", "label"}
+    named = sum(channels.values(), [])
+    assert len(named) == len(set(named)) and set(named) == set(features)
+    assert len(channels["label"]) == 1
+    assert all(type(features[name]["cardinality"]) is int for name in channels["categorical"])
+    for split, chunks in (document["source_spec"] or {}).items():
+        assert split in ("train", "test")
+        assert sorted(name for chunk in chunks for name in chunk["features"]) == sorted(features)
+        for chunk in chunks:
+            assert set(chunk) == {"type", "features", "files"}
+            assert chunk["type"] == "split_binary" and len(chunk["files"]) == 1 and chunk["features"]
+            names = chunk["features"]
+            dtypes = {features[name]["dtype"] for name in names}
+            if names[0] in channels["categorical"]:
+                assert len(names) == 1 and dtypes <= {"int8", "int16", "int32"}
+            elif names[0] in channels["numerical"]:
+                assert names == channels["numerical"] and dtypes == {"float16"}
+            else:
+                assert names == channels["label"] and dtypes == {"bool"}
+
+
+def load(tmp_path, text, name="feature_spec.yaml"):
+    (tmp_path / name).write_text(text if isinstance(text, str) else yaml.safe_dump(text, sort_keys=False))
+    return FeatureSpec.load(tmp_path / name)
+
+
+def saved(tmp_path, spec):
+    spec.save(tmp_path / "saved.yaml")
+    return yaml.safe_load((tmp_path / "saved.yaml").read_text())
+
+
+def test_the_published_example(tmp_path):
+    spec = load(tmp_path, SHOP)
+    assert spec.categorical == [Feature("store", "int8", 90), Feature("item", "int32", 5_000_000)]
+    assert [feature.name for feature in spec.numerical] == ["price", "age"]
+    assert spec.label == Feature("bought", "bool")
+    assert spec.splits == ("train", "test")
+    assert spec.path_of("test", "age") == tmp_path / "test" / "dense.bin"
+    assert spec.chunk_of("train", "item") == Chunk(("item",), ("train/item.bin",))
+    assert saved(tmp_path, spec) == yaml.safe_load(SHOP)
+    assert_published_rules(yaml.safe_load(SHOP))
+
+
+def test_published_names_with_a_suffix_and_keys_in_alphabetical_order(tmp_path):
+    categorical = [Feature(f"cat_{i}.bin", "", 10 + i) for i in range(12)]
+    document = saved(tmp_path, tf_raw_spec(categorical))
+    assert document["source_spec"]["train"][2 + 11]["files"] == ["train/cat_11.bin"]
+    spec = load(tmp_path, yaml.safe_dump(document, sort_keys=True))
+    assert list(spec.features)[:3] == ["cat_0.bin", "cat_1.bin", "cat_10.bin"]
+    assert [feature.cardinality for feature in spec.categorical] == [10 + i for i in range(12)]
+    assert_published_rules(document)
+
+
+def test_a_generated_synthetic_spec_without_sources(tmp_path):
+    document = yaml.safe_load(SHOP)
+    document["source_spec"] = None
+    document["feature_spec"]["bought"] = {"dtype": "int8"}
+    document["feature_spec"]["item"] |= {"hotness": 3, "alpha": 1.45}
+    del document["metadata"]
+    spec = load(tmp_path, document)
+    assert spec.sources == {} and spec.splits == ()
+    assert spec.categorical[1] == Feature("item", "int32", 5_000_000, 3, 1.45)
+    assert saved(tmp_path, spec) == document | {"metadata": {}}
+
+
+def test_a_cardinality_of_a_label_is_nobody_s_business(tmp_path):
+    document = yaml.safe_load(SHOP)
+    document["feature_spec"]["bought"]["cardinality"] = 2
+    assert load(tmp_path, document).label.cardinality == 2
+
+
+def test_the_standard_layout_by_hand(tmp_path):
+    features = [Feature("cat_0", "int64", 126), Feature("cat_1", "", 40_000, 2, 1.1)]
+    spec = tf_raw_spec(features, num_numerical=2, metadata={"seed": 5})
+    document = saved(tmp_path, spec)
+    assert document == {
+        "feature_spec": {
+            "cat_0": {"dtype": "int8", "cardinality": 126},
+            "cat_1": {"dtype": "int32", "cardinality": 40_000, "hotness": 2, "alpha": 1.1},
+            "num_0": {"dtype": "float16"}, "num_1": {"dtype": "float16"}, "label": {"dtype": "bool"}},
+        "channel_spec": {"categorical": ["cat_0", "cat_1"], "numerical": ["num_0", "num_1"], "label": ["label"]},
+        "source_spec": {split: [
+            {"type": "split_binary", "features": ["num_0", "num_1"], "files": [f"{split}/numerical.bin"]},
+            {"type": "split_binary", "features": ["label"], "files": [f"{split}/label.bin"]},
+            {"type": "split_binary", "features": ["cat_0"], "files": [f"{split}/cat_0.bin"]},
+            {"type": "split_binary", "features": ["cat_1"], "files": [f"{split}/cat_1.bin"]},
+        ] for split in ("train", "test")},
+        "metadata": {"seed": 5}}
+    assert_published_rules(document)
+    assert FeatureSpec.load(tmp_path / "saved.yaml").features == spec.features
+
+
+def test_the_validation_split_stands_in_the_metadata(tmp_path):
+    spec = tf_raw_spec([Feature("a", "", 5)], splits=("train", "test", "validation"), metadata={"by": "me"})
+    document = saved(tmp_path, spec)
+    assert_published_rules(document)
+    assert sorted(document["source_spec"]) == ["test", "train"]
+    assert document["metadata"]["by"] == "me"
+    [*_, last] = document["metadata"]["source_spec"]["validation"]
+    assert last == {"type": "split_binary", "features": ["a"], "files": ["validation/a.bin"]}
+    again = FeatureSpec.load(tmp_path / "saved.yaml")
+    assert again.splits == ("train", "test", "validation")
+    assert again.sources == spec.sources and again.metadata == {"by": "me"}
+    assert saved(tmp_path, again) == document
+
+
+characters = st.characters(codec="utf-8", exclude_categories=["Cs"], exclude_characters="/\0")
+names = st.text(characters, min_size=1, max_size=8)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.tuples(names, st.integers(1, 2**31 - 2), st.integers(1, 9), st.none() | st.floats(0.1, 4)),
+        max_size=5,
+        unique_by=lambda feature: feature[0].removesuffix(".bin"),
+    ),
+    st.integers(0, 4),
+    st.sampled_from([("train",), ("train", "test"), ("test", "validation"), ("train", "test", "validation"), ()]),
+)
+def test_any_spec_survives_the_file(tmp_path_factory, tables, num_numerical, splits):
+    taken = {"label", "..", *(f"num_{i}" for i in range(4))}
+    features = [Feature(name, "", *rest) for name, *rest in tables if name not in taken]
+    spec = tf_raw_spec(features, num_numerical, splits)
+    path = tmp_path_factory.mktemp("spec") / "spec.yaml"
+    spec.save(path)
+    again = FeatureSpec.load(path)
+    assert (again.features, again.channels, again.sources, again.metadata) == (
+        spec.features, spec.channels, spec.sources, spec.metadata)
+    assert_published_rules(yaml.safe_load(path.read_text()))
+
+
+@pytest.mark.parametrize("cardinality, dtype", [
+    (1, "int8"), (126, "int8"), (127, "int16"), (128, "int16"), (32766, "int16"), (32767, "int32"),
+    (2147483646, "int32"),
+])
+def test_the_published_dtype_rule(cardinality, dtype):
+    assert minimal_dtype(cardinality) == dtype
+
+
+def test_cardinalities_beyond_int32():
+    with pytest.raises(FeatureSpecError, match="cardinality 2147483647 is too large"):
+        minimal_dtype(2147483647)
+    with pytest.raises(FeatureSpecError, match="cat_3: cardinality 2147483647 is too large"):
+        tf_raw_spec([Feature("cat_3", "int64", 2147483647)])
+    with pytest.raises(FeatureSpecError, match="two features are named 'label' in the standard layout"):
+        tf_raw_spec([Feature("label", "", 5)])
+
+
+# Every misuse names where, what was found, what is expected.
+
+
+def change(path, value):
+    """A change to the example: puts `value` at the dotted path, or removes what is there for `...`."""
+
+    def apply(document):
+        *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+        for part in parents:
+            document = document[part]
+        if value is ...:
+            del document[last]
+        else:
+            document[last] = value
+
+    return apply
+
+
+@pytest.mark.parametrize("path, value, reason", [
+    ("more", {}, r"the file: unknown key 'more'; the keys are \['feature_spec', 'channel_spec', 'source_spec', 'metad"),
+    ("feature_spec", ..., "has no feature_spec"),
+    ("channel_spec", None, "channel_spec must be a mapping, not NoneType"),
+    ("metadata", [], "metadata must be a mapping, not list"),
+    ("feature_spec.store", "int8", "feature_spec: store must be a mapping, not str"),
+    ("feature_spec.store.size", 3, r"feature_spec: store: unknown key 'size'; the keys are \['dtype', 'cardinality'"),
+    ("feature_spec.store.dtype", ..., "feature_spec: store: has no dtype. Write one such as int32"),
+    ("feature_spec.price.dtype", None, "feature_spec: price: has no dtype"),
+    ("feature_spec.store.dtype", "int7", "feature_spec: store: dtype 'int7' is not a numpy dtype. Write one such"),
+    ("feature_spec.store.dtype", ",", "feature_spec: store: dtype ',' is not a numpy dtype"),
+    ("feature_spec.store.dtype", 8, "feature_spec: store: dtype is 8; it must be text"),
+    ("feature_spec.store.cardinality", "auto", "store: cardinality is 'auto'; it must be a whole number"),
+    ("feature_spec.store.cardinality", 5.0, "store: cardinality is 5.0; it must be a whole number"),
+    ("feature_spec.store.cardinality", True, "store: cardinality is True; it must be a whole number"),
+    ("feature_spec.store.cardinality", ..., "feature_spec: store: a categorical feature needs a cardinality"),
+    ("feature_spec.store.cardinality", 0, "store: cardinality 0 is not positive"),
+    ("feature_spec.store.cardinality", 129, r"store: ids up to 128 do not fit int8 \(at most 127\). Use int16, or the"),
+    ("feature_spec.item.cardinality", 2**31 + 1, "item: ids up to 2147483648 do not fit int32 .* is too large"),
+    ("feature_spec.store.dtype", "uint8", r"store: dtype uint8 cannot hold ids; use one of \['int8', 'int16', 'int32"),
+    ("feature_spec.store.dtype", "int64", "train: chunk 2: 'store' has dtype int64; use one of"),
+    ("feature_spec.store.hotness", 0, "store: hotness 0 is not positive"),
+    ("feature_spec.store.alpha", "steep", "store: alpha is 'steep'; it must be a number"),
+    ("feature_spec.age.dtype", "float32", r"train: chunk 0: numericals have dtypes \['float16', 'float32'\]; float"),
+    ("feature_spec.bought.dtype", "int8", r"train: chunk 1: the label needs a file of its own and dtype bool"),
+    ("feature_spec.new", {"dtype": "bool"}, "channel_spec: lacks 'new' of feature_spec"),
+    ("channel_spec.more", [], r"channel_spec: unknown key 'more'; the keys are \['categorical', 'numerical"),
+    ("channel_spec.label", ..., r"channel_spec: has \['categorical', 'numerical'\], must have exactly"),
+    ("channel_spec.label", [], "channel_spec: lacks 'bought'"),
+    ("channel_spec.label", ["bought", "age"], "channel_spec: 'age' stands there 2 times; once is right"),
+    ("channel_spec.categorical", ["store", "item", "shop"], "channel_spec: 'shop' is not in feature_spec"),
+    ("channel_spec.categorical", "store", "channel_spec: categorical: 'store' is not a list of names"),
+    ("source_spec.validation", [], r"source_spec: unknown key 'validation'; the keys are \['train', 'test'\]"),
+    ("metadata.source_spec", {"train": []}, r"metadata: source_spec: unknown key 'train'; the keys are \['val"),
+    ("source_spec.train", None, "source_spec: train: must be a list of chunks"),
+    ("source_spec.train.0", [], "source_spec: train: chunk 0 must be a mapping, not list"),
+    ("source_spec.train.0.files", ..., "source_spec: train: chunk 0: has no files"),
+    ("source_spec.train.0.type", 3, "chunk 0: type is 3, which is no text"),
+    ("source_spec.train.0.file", "x", "chunk 0: unknown key 'file'"),
+    ("source_spec.train.2.features", [], "train: chunk 2: names no features"),
+    ("source_spec.train.2.features", ["shop"], "train: chunk 2: feature 'shop' is not in feature_spec"),
+    ("source_spec.train.2.features", ["item"], "train: chunk 3: feature 'item' stands twice in 'train'; once"),
+    ("source_spec.train.2.features", ["store", "item"], "chunk 2: a categorical feature .'store'. needs a fi"),
+    ("source_spec.train.0.features", ["age", "price"], "chunk 0: the numerical file must hold all numericals"),
+    ("source_spec.train.0.features", ["price"], "chunk 0: the numerical file must hold all numericals"),
+    ("source_spec.train.1.features", ["bought", "age"], "chunk 1: feature 'age' stands twice"),
+    ("source_spec.test.3", ..., "source_spec: test: no chunk holds feature 'item'"),
+    ("source_spec.test.3.files", ["a", "b"], "test: chunk 3: has 2 files; exactly one is right"),
+    ("source_spec.test.3.files", ["../../secret"], "test: chunk 3: file '../../secret' leads out of the da"),
+    ("source_spec.test.3.files", ["/etc/passwd"], "test: chunk 3: file '/etc/passwd' leads out of the dat"),
+])
+def test_misuse(tmp_path, path, value, reason):
+    document = copy.deepcopy(yaml.safe_load(SHOP))
+    change(path, value)(document)
+    with pytest.raises(FeatureSpecError, match=reason) as raised:
+        load(tmp_path, document)
+    assert str(raised.value).startswith(f"{tmp_path / 'feature_spec.yaml'}: ")
+
+
+@pytest.mark.parametrize("text, reason", [
+    ("", "the file must be a mapping, not NoneType"),
+    ("a: [1, 2", "line 1: is not plain YAML: expected ',' or ']'"),
+    ("a: !!python/object:os.system {}", "line 1: is not plain YAML: could not determine a constructor"),
+    ("feature_spec:\n  a: {dtype: int8}\n  a: {dtype: bool}", "line 3: is not plain YAML: 'a' stands there twice"),
+])
+def test_text_that_is_no_spec(tmp_path, text, reason):
+    with pytest.raises(FeatureSpecError, match=reason):
+        load(tmp_path, text)
+
+
+def test_files_that_are_no_spec(tmp_path):
+    with pytest.raises(FeatureSpecError, match=r"none.yaml: there is no such file\. Name a folder that"):
+        FeatureSpec.load(tmp_path / "none.yaml")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(FeatureSpecError, match="binary: is not text in UTF-8"):
+        FeatureSpec.load(tmp_path / "binary")
+
+
+def test_a_split_or_feature_that_is_not_there(tmp_path):
+    spec = load(tmp_path, SHOP)
+    with pytest.raises(FeatureSpecError, match=r"split 'validation' has no chunk with .* splits are"):
+        spec.path_of("validation", "age")
+    with pytest.raises(FeatureSpecError, match=r"there is no split 'validation'; the splits are"):
+        spec.validate_files("validation")
+    spec.sources["evening"] = spec.sources["train"]
+    with pytest.raises(FeatureSpecError, match=r"'evening' is not one of \['train', 'test', 'validation'\]"):
+        spec.validate()
+
+
+# The files of a split.
+
+
+@pytest.fixture
+def shop(tmp_path):
+    (tmp_path / "train").mkdir()
+    for file, sample_bytes in (("dense", 4), ("y", 1), ("store", 1), ("item", 4)):
+        (tmp_path / "train" / f"{file}.bin").write_bytes(bytes(7 * sample_bytes))
+    return load(tmp_path, SHOP)
+
+
+def test_whole_files(shop):
+    assert shop.validate_files("train") == 7
+
+
+def test_files_that_are_not_whole(shop, tmp_path):
+    train = tmp_path / "train"
+    os.truncate(train / "item.bin", 27)
+    with pytest.raises(FeatureSpecError, match=r"train/item.bin: 27 bytes is not a multiple of 4 \(1 x int32\)"):
+        shop.validate_files("train")
+    os.truncate(train / "item.bin", 24)
+    with pytest.raises(FeatureSpecError, match="train/item.bin: holds 6 samples, but train/dense.bin holds 7"):
+        shop.validate_files("train")
+    (train / "item.bin").unlink()
+    with pytest.raises(FeatureSpecError, match="train/item.bin: there is no such file, but the feature spec"):
+        shop.validate_files("train")
+    (train / "item.bin").mkdir()
+    with pytest.raises(FeatureSpecError, match="there is no such file"):
+        shop.validate_files("train")
+
+
+def test_a_link_that_leads_out_of_the_folder(shop, tmp_path):
+    (tmp_path / "train" / "y.bin").unlink()
+    (tmp_path / "train" / "y.bin").symlink_to("/etc/hostname")
+    with pytest.raises(FeatureSpecError, match="train/y.bin: leads out of the dataset folder"):
+        shop.validate_files("train")
+
+
+def test_a_chunk_of_another_type_is_not_read(shop, tmp_path):
+    document = yaml.safe_load(SHOP)
+    document["source_spec"]["train"][0]["type"] = "csv"
+    with pytest.raises(FeatureSpecError, match="dense.bin is of type 'csv', which is not read here; split_binary is"):
+        load(tmp_path, document).validate_files("train")
+
+
+# Saving.
+
+
+def test_a_save_that_fails_keeps_the_old_file(tmp_path, monkeypatch):
+    spec = load(tmp_path, SHOP)
+    (tmp_path / "saved.yaml").write_text("old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(feature_spec.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        spec.save(tmp_path / "saved.yaml")
+    assert (tmp_path / "saved.yaml").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["feature_spec.yaml", "saved.yaml"]
+
+
+def test_a_wrong_spec_is_not_saved(tmp_path):
+    spec = load(tmp_path, SHOP)
+    spec.features["store"] = Feature("store", "int8", 1000)
+    with pytest.raises(FeatureSpecError, match="ids up to 999 do not fit int8"):
+        spec.save(tmp_path / "saved.yaml")
+    assert os.listdir(tmp_path) == ["feature_spec.yaml"]

@@ -1,0 +1,79 @@
+import io
+import sys
+
+import pytest
+
+from criteo_prep import progress
+from criteo_prep.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands until it is told the seconds that pass."""
+
+    class Clock:
+        now = 100.0
+
+        def monotonic(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def test_one_line_at_the_end(clock, capsys):
+    with Progress("parse", 4000, "rows") as stage:
+        for _ in range(4):
+            clock.now += 0.5
+            stage.advance(1000)
+    assert capsys.readouterr().err == "parse: 4.00 k rows in 2.0 s (2.00 k rows/s)\n"
+
+
+def test_a_terminal_sees_rate_and_time_left(clock, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Progress("encode", 3000, "rows") as stage:
+        clock.now += 0.4
+        stage.advance(500)
+        assert terminal.getvalue() == ""  # too early to say anything
+        clock.now += 1.6
+        stage.advance(500)
+    assert terminal.getvalue() == (
+        "\rencode: 1.00 k rows, 500 rows/s, 33 %, 4 s left\x1b[K"
+        "\r\x1b[Kencode: 1.00 k rows in 2.0 s (500 rows/s)\n"
+    )
+
+
+def test_a_log_file_gets_a_line_now_and_then(clock, capsys):
+    with Progress("read", None, "bytes") as stage:
+        for _ in range(7):
+            clock.now += 10
+            stage.advance(5_000_000)
+        lines = capsys.readouterr().err.splitlines()
+    assert lines == ["read: 15.00 M bytes, 500.00 k bytes/s", "read: 30.00 M bytes, 500.00 k bytes/s"]
+
+
+def test_an_exception_is_told(clock, capsys):
+    with pytest.raises(KeyboardInterrupt), Progress("parse", 10, "rows"):
+        clock.now += 1
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "parse: 0 rows in 1.0 s (0 rows/s), stopped\n"
+
+
+def test_quiet_says_nothing(clock, capsys, monkeypatch):
+    with Progress("parse", 10, "rows", quiet=True) as stage:
+        clock.now += 100
+        stage.advance(10)
+    assert capsys.readouterr().err == "" and stage.done == 10
+
+
+def test_no_time_at_all_is_no_division_by_zero(clock, capsys):
+    with Progress("parse", 0, "rows") as stage:
+        stage.advance(0)
+    assert capsys.readouterr().err == "parse: 0 rows in 0.0 s (- rows/s)\n"

@@ -1,0 +1,273 @@
+import builtins
+import dataclasses
+import errno
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from criteo_prep.batch import Batch, Ids
+from criteo_prep.feature_spec import Chunk, Feature, FeatureSpecError, minimal_dtype, tf_raw_spec
+from criteo_prep.transcribe import tf_raw
+from criteo_prep.transcribe.tf_raw import Reader, Writer
+
+CARDINALITIES = {"cat_0": 126, "cat_1": 127, "cat_2": 128, "cat_3": 32766, "cat_4": 32767, "cat_5": 40_000}
+SPEC = tf_raw_spec([Feature(name, "", cardinality) for name, cardinality in CARDINALITIES.items()], num_numerical=3)
+
+
+def batch_of(num_samples, seed=0, first_ids=()):
+    """Random samples; the first ones have the ids `first_ids`, the last one the largest id of each feature."""
+    rng = np.random.default_rng(seed)
+    categorical = {}
+    for name, cardinality in CARDINALITIES.items():
+        ids = rng.integers(0, cardinality, num_samples)
+        ids[: len(first_ids)] = first_ids
+        ids[-1:] = cardinality - 1
+        categorical[name] = Ids(ids)
+    return Batch(rng.random(num_samples) < 0.5, rng.normal(size=(num_samples, 3)).astype(np.float16), categorical)
+
+
+def part_of(batch, start, stop):
+    categorical = {name: Ids(ids.values[start:stop]) for name, ids in batch.categorical.items()}
+    return Batch(batch.label[start:stop], batch.numerical[start:stop], categorical)
+
+
+def write(root, *batches, split="train", spec=SPEC):
+    with Writer(root, spec, split) as writer:
+        for batch in batches:
+            writer.write(batch)
+    return writer
+
+
+def assert_equal(found, expected):
+    np.testing.assert_array_equal(found.label, expected.label)
+    np.testing.assert_array_equal(found.numerical, expected.numerical)
+    assert list(found.categorical) == list(expected.categorical)
+    for name, ids in expected.categorical.items():
+        np.testing.assert_array_equal(found.categorical[name].values, ids.values)
+    assert (found.label.dtype, found.numerical.dtype) == (np.bool_, np.float16)
+    assert all(ids.values.dtype == np.int32 and ids.row_lengths is None for ids in found.categorical.values())
+
+
+def test_the_bytes_by_hand(tmp_path):
+    spec = tf_raw_spec([Feature("a", "", 100), Feature("b", "", 1000), Feature("c", "", 100_000)], num_numerical=2)
+    batch = Batch(
+        np.array([True, False]),
+        np.array([[1.0, -2.0], [0.5, 0.0]], np.float16),
+        {"a": Ids(np.array([7, 99])), "b": Ids(np.array([258, 3])), "c": Ids(np.array([65536 + 2, 1]))},
+    )
+    assert write(tmp_path, batch, spec=spec).num_samples == 2
+    assert {path.name: path.read_bytes().hex(" ") for path in (tmp_path / "train").iterdir()} == {
+        "label.bin": "01 00",
+        "numerical.bin": "00 3c 00 c0 00 38 00 00",
+        "a.bin": "07 63",
+        "b.bin": "02 01 03 00",
+        "c.bin": "02 00 01 00 01 00 00 00",
+    }
+
+
+def test_id_widths_follow_the_published_rule(tmp_path):
+    write(tmp_path, batch_of(5))
+    sizes = {name: (tmp_path / "train" / f"{name}.bin").stat().st_size // 5 for name in CARDINALITIES}
+    assert sizes == {"cat_0": 1, "cat_1": 2, "cat_2": 2, "cat_3": 2, "cat_4": 4, "cat_5": 4}
+    assert [minimal_dtype(cardinality) for cardinality in CARDINALITIES.values()] == [
+        "int8", "int16", "int16", "int16", "int32", "int32"]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 40), st.integers(1, 50), st.data())
+def test_round_trip_in_any_pieces(tmp_path_factory, num_samples, batch_size, data):
+    root, whole = tmp_path_factory.mktemp("set"), batch_of(num_samples)
+    cuts = sorted(data.draw(st.sets(st.integers(0, num_samples))) | {0, num_samples})
+    pieces = [part_of(whole, start, stop) for start, stop in zip(cuts, cuts[1:], strict=False)]
+    write(root, part_of(whole, 0, 0), *pieces)
+    with Reader(root, SPEC, "train") as reader:
+        assert reader.num_samples == num_samples
+        assert_equal(reader.read(0, num_samples), whole)
+        batches = list(reader.batches(batch_size))
+        assert [batch.num_samples for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+        for i, batch in enumerate(batches):
+            assert_equal(batch, part_of(whole, i * batch_size, (i + 1) * batch_size))
+        start = data.draw(st.integers(0, num_samples))
+        stop = data.draw(st.integers(start, num_samples))
+        assert_equal(reader.read(start, stop), part_of(whole, start, stop))
+
+
+def test_an_empty_split(tmp_path):
+    write(tmp_path)
+    with Reader(tmp_path, SPEC, "train") as reader:
+        assert reader.num_samples == 0 and list(reader.batches(3)) == []
+
+
+def test_renamed_and_reordered_files(tmp_path):
+    spec = tf_raw_spec([Feature("cat_1.bin", "", 50), Feature("cat_0.bin", "", 60)], num_numerical=1)
+    chunks = spec.sources["train"]
+    renamed = [dataclasses.replace(chunk, files=(f"data/part_{i}",)) for i, chunk in enumerate(chunks)]
+    spec.sources["train"] = tuple(reversed(renamed))
+    batch = Batch(
+        np.array([True]), np.ones((1, 1), np.float16),
+        {"cat_1.bin": Ids(np.array([49])), "cat_0.bin": Ids(np.array([59]))})
+    write(tmp_path, batch, spec=spec)
+    assert (tmp_path / "data" / "part_2").read_bytes() == b"\x31"
+    with Reader(tmp_path, spec, "train") as reader:
+        assert_equal(reader.read(0, 1), batch)
+
+
+@pytest.mark.parametrize("features, opened", [
+    (["cat_3"], ["cat_3.bin"]),
+    (["cat_1", "label"], ["cat_1.bin", "label.bin"]),
+    (["num_0", "num_1", "num_2"], ["numerical.bin"]),
+    ([], []),
+    (None, sorted(["label.bin", "numerical.bin", *(f"{name}.bin" for name in CARDINALITIES)])),
+])
+def test_only_the_files_that_are_asked_for_are_opened(tmp_path, monkeypatch, features, opened):
+    whole = batch_of(9)
+    write(tmp_path, whole)
+    seen, os_open = [], os.open
+    monkeypatch.setattr(tf_raw.os, "open", lambda path, flags: (seen.append(path.name), os_open(path, flags))[1])
+    monkeypatch.setattr(builtins, "open", None)
+    with Reader(tmp_path, SPEC, "train", features) as reader:
+        batch = reader.read(2, 5)
+    assert sorted(seen) == opened
+    assert (batch.label is not None) == ("label.bin" in opened)
+    assert (batch.numerical is not None) == ("numerical.bin" in opened)
+    assert {f"{name}.bin" for name in batch.categorical} == set(opened) - {"label.bin", "numerical.bin"}
+    for name, ids in batch.categorical.items():
+        np.testing.assert_array_equal(ids.values, whole.categorical[name].values[2:5])
+
+
+def test_features_that_are_not_there(tmp_path):
+    write(tmp_path, batch_of(3))
+    with pytest.raises(FeatureSpecError, match=r"there is no feature 'cat_9'; there are \['cat_0', "):
+        Reader(tmp_path, SPEC, "train", ["cat_0", "cat_9"])
+    with pytest.raises(FeatureSpecError, match=r"there is no split 'validation'"):
+        Reader(tmp_path, SPEC, "validation")
+
+
+def test_every_byte_of_a_label_but_zero_is_true(tmp_path):
+    write(tmp_path, batch_of(4))
+    (tmp_path / "train" / "label.bin").write_bytes(b"\x00\x01\x02\xff")
+    with Reader(tmp_path, SPEC, "train", ["label"]) as reader:
+        assert reader.read(0, 4).label.tolist() == [False, True, True, True]
+
+
+def test_a_truncated_file(tmp_path):
+    write(tmp_path, batch_of(5))
+    os.truncate(tmp_path / "train" / "cat_4.bin", 19)
+    with pytest.raises(FeatureSpecError, match=r"cat_4.bin: 19 bytes is not a multiple of 4 .* truncated or its dtype"):
+        Reader(tmp_path, SPEC, "train")
+    os.truncate(tmp_path / "train" / "cat_4.bin", 16)
+    with pytest.raises(FeatureSpecError, match="cat_4.bin: holds 4 samples, but train/numerical.bin holds 5"):
+        Reader(tmp_path, SPEC, "train", ["cat_0"])
+
+
+def test_a_file_that_shrinks_under_the_reader(tmp_path):
+    write(tmp_path, batch_of(5))
+    with Reader(tmp_path, SPEC, "train") as reader:
+        os.truncate(tmp_path / "train" / "cat_4.bin", 14)
+        reader.read(0, 3)
+        with pytest.raises(FeatureSpecError, match=r"cat_4.bin: ends at byte 14, before sample 5. It shrank"):
+            reader.read(2, 5)
+
+
+@pytest.mark.parametrize("bad", [-1, 126, 127])
+def test_an_id_out_of_range_is_named_with_its_row(tmp_path, bad):
+    write(tmp_path, batch_of(10))
+    content = bytearray((tmp_path / "train" / "cat_0.bin").read_bytes())
+    content[7] = bad % 256
+    (tmp_path / "train" / "cat_0.bin").write_bytes(content)
+    with Reader(tmp_path, SPEC, "train") as reader:
+        reader.read(0, 7)
+        with pytest.raises(
+            FeatureSpecError, match=rf"cat_0.bin: row 7: id {bad} of 'cat_0' is not below its cardinality 126"
+        ):
+            reader.read(5, 10)
+
+
+def test_a_multi_hot_spec_is_refused(tmp_path):
+    spec = tf_raw_spec([Feature("a", "", 9, hotness=3)])
+    for use in (Reader, Writer):
+        with pytest.raises(FeatureSpecError, match="a: hotness 3; tf_raw holds one id a sample"):
+            use(tmp_path, spec, "train")
+
+
+# What a writer refuses; nothing of the split stays.
+
+
+def changed(**parts):
+    return dataclasses.replace(batch_of(3), **parts)
+
+
+@pytest.mark.parametrize("bad, reason", [
+    (changed(label=None), "train: row 4: the source has no 'label', which the spec asks for"),
+    (changed(numerical=None), "train: row 4: the source has no 'numerical'"),
+    (changed(categorical={}), "train: row 4: the source has no 'cat_0'"),
+    (changed(numerical=np.zeros((3, 4), np.float16)), r"row 4: 'numerical' has shape \(3, 4\), expected \(3, 3\)"),
+    (changed(numerical=np.zeros((2, 3), np.float16)), r"row 4: 'numerical' has shape \(2, 3\), expected \(3, 3\)"),
+    (changed(numerical=np.array([[0, 0, 0], [0, 7e4, 0], [0, 0, 0]])), "row 5: 70000.0, but float16 numericals go to"),
+    (changed(label=np.array([1, 0, 2], np.int8)), "train: row 6: 2, but a label is 0 or 1"),
+    (batch_of(3, first_ids=(0, 126)), "cat_0.bin: row 5: id 126 of 'cat_0' is not below its cardinality 126"),
+    (batch_of(3, first_ids=(-1,)), "cat_0.bin: row 4: id -1 of 'cat_0'"),
+    (changed(categorical={name: Ids(np.zeros(3, int), np.array([2, 0, 1])) for name in CARDINALITIES}),
+     "row 4: 2, but 'cat_0': tf_raw has one id a sample"),
+])
+def test_a_batch_that_does_not_fit(tmp_path, bad, reason):
+    with pytest.raises(FeatureSpecError, match=reason):
+        write(tmp_path, batch_of(4), bad)
+    assert list((tmp_path / "train").iterdir()) == []
+
+
+def test_other_number_types_and_strides_are_taken(tmp_path):
+    whole = batch_of(6)
+    loose = Batch(
+        np.repeat(whole.label, 2)[::2].astype(np.int8),
+        np.asfortranarray(whole.numerical.astype(np.float64)),
+        {name: Ids(np.repeat(ids.values, 2)[::2].astype(np.uint32), np.ones(6, int))
+         for name, ids in whole.categorical.items()},
+    )
+    strided = Batch(np.repeat(whole.label, 2)[::2], whole.numerical, whole.categorical)
+    write(tmp_path, loose, strided)
+    with Reader(tmp_path, SPEC, "train") as reader:
+        assert_equal(reader.read(0, 6), whole)
+        assert_equal(reader.read(6, 12), whole)
+
+
+def test_any_exception_in_the_block_removes_the_files(tmp_path):
+    with pytest.raises(KeyboardInterrupt), Writer(tmp_path, SPEC, "train") as writer:
+        writer.write(batch_of(4))
+        raise KeyboardInterrupt
+    assert list((tmp_path / "train").iterdir()) == []
+
+
+def test_a_disk_that_is_full_when_the_files_are_closed(tmp_path, monkeypatch):
+    writer = Writer(tmp_path, SPEC, "train")
+
+    class Full:
+        def __init__(self, file):
+            self.write, self._close = file.write, file.close
+
+        def close(self):
+            self._close()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    writer._files["cat_2"] = Full(writer._files["cat_2"])
+    with pytest.raises(OSError, match="No space left"), writer:
+        writer.write(batch_of(4))
+    assert list((tmp_path / "train").iterdir()) == []
+
+
+def test_specs_that_cannot_be_written(tmp_path):
+    with pytest.raises(FeatureSpecError, match=r"names no files of the split 'validation'; it has \['train', 'test'\]"):
+        Writer(tmp_path, SPEC, "validation")
+    clash = tf_raw_spec([Feature("numerical", "", 5)])
+    with pytest.raises(FeatureSpecError, match="train/numerical.bin: two chunks name this file"):
+        Writer(tmp_path, clash, "train")
+    csv = tf_raw_spec([Feature("a", "", 5)])
+    csv.sources["test"] = (Chunk(tuple(csv.features), ("test.csv",), "csv"),)
+    with pytest.raises(FeatureSpecError, match="test.csv: is of type 'csv', but tf_raw is made of split_binary files"):
+        Writer(tmp_path, csv, "train")
+    with pytest.raises(FeatureSpecError, match="leads out of the dataset folder"):
+        Writer(tmp_path, tf_raw_spec([Feature("../../x", "", 5)]), "train")
+    assert list(tmp_path.iterdir()) == []
