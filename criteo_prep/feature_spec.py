@@ -1,4 +1,4 @@
-"""`feature_spec.yaml`: what a dataset holds and where. The one module that reads and writes it.
+"""`feature_spec.yaml`: what a dataset holds and where. The one module that reads and writes it for others.
 
 The file has four sections: `feature_spec` (name -> dtype, cardinality, hotness, alpha), `channel_spec` (categorical,
 numerical, label -> ordered names), `source_spec` (train, test -> chunks of features and files), free-form `metadata`.
@@ -17,43 +17,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import yaml
 
+from criteo_prep.feature_spec_document import CHANNELS, Chunk, Feature, FeatureSpecError, document_of, parse
 from criteo_prep.schema import LABEL, NUM_NUMERICAL, SPLITS
 
-CHANNELS = ("categorical", "numerical", "label")
-_SECTIONS = ("feature_spec", "channel_spec", "source_spec", "metadata")
 _ID_DTYPES = ("int8", "int16", "int32")
-
-
-class FeatureSpecError(ValueError):
-    """A feature spec, or a dataset against its feature spec, is not what it must be."""
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One column.
-
-    Attributes:
-      name: unique in the dataset; ours carry no file suffix, published datasets may.
-      dtype: name of the numpy dtype on disk.
-      cardinality: number of ids of a categorical feature, id 0 included; None for the others.
-      hotness: ids per sample.
-      alpha: exponent of the power law of a synthetic feature; None when it is not synthetic.
-    """
-
-    name: str
-    dtype: str
-    cardinality: int | None = None
-    hotness: int = 1
-    alpha: float | None = None
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Features stored together in one file; `files` holds one path, relative to the dataset folder."""
-
-    features: tuple[str, ...]
-    files: tuple[str, ...]
-    type: str = "split_binary"
 
 
 @dataclass
@@ -108,17 +75,7 @@ class FeatureSpec:
     def load(cls, path: str | Path) -> "FeatureSpec":
         """Reads a file and validates its structure. Raises FeatureSpecError, or OSError when it cannot be read."""
         path = Path(path)
-        try:
-            document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-        except FileNotFoundError:
-            raise FeatureSpecError(f"{path}: there is no such file. Name a folder that holds a feature spec.") from None
-        except UnicodeDecodeError as error:
-            raise FeatureSpecError(f"{path}: is not text in UTF-8: {error}.") from None
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f"line {mark.line + 1}: " if mark else ""
-            raise FeatureSpecError(f"{path}: {line}is not plain YAML: {getattr(error, 'problem', error)}.") from None
-        spec = _Parser(path).spec(document)
+        spec = cls(**parse(path), root=path.parent, path=path)
         spec.validate()
         return spec
 
@@ -127,9 +84,10 @@ class FeatureSpec:
         self.validate()
         path = Path(path)
         temporary = path.with_name(f".{path.name}.partial")
+        document = document_of(self.features, self.channels, self.sources, self.metadata)
         try:
             with open(temporary, "w", encoding="utf-8") as file:
-                yaml.safe_dump(self._document(), file, sort_keys=False, default_flow_style=False)
+                yaml.safe_dump(document, file, sort_keys=False, default_flow_style=False)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -279,34 +237,6 @@ class FeatureSpec:
         elif len(chunk.features) > 1 or dtypes != {"bool"}:
             raise self._error(f"{where}: the label needs a file of its own and dtype bool, not {sorted(dtypes)}.")
 
-    def _document(self) -> dict:
-        def features_of(feature: Feature) -> dict:
-            entry: dict = {"dtype": str(feature.dtype)}
-            if feature.cardinality is not None:
-                entry["cardinality"] = int(feature.cardinality)
-            if feature.hotness != 1 or feature.alpha is not None:
-                entry["hotness"] = int(feature.hotness)
-            if feature.alpha is not None:
-                entry["alpha"] = float(feature.alpha)
-            return entry
-
-        def chunks_of(split: str) -> list[dict]:
-            return [
-                {"type": chunk.type, "features": list(chunk.features), "files": list(chunk.files)}
-                for chunk in self.sources[split]
-            ]
-
-        metadata = dict(self.metadata)
-        if "validation" in self.sources:
-            metadata["source_spec"] = {"validation": chunks_of("validation")}
-        sources = {split: chunks_of(split) for split in ("train", "test") if split in self.sources}
-        return {
-            "feature_spec": {name: features_of(feature) for name, feature in self.features.items()},
-            "channel_spec": {channel: list(names) for channel, names in self.channels.items()},
-            "source_spec": sources or None,
-            "metadata": metadata,
-        }
-
     def _error(self, message: str) -> FeatureSpecError:
         return FeatureSpecError(f"{self.path}: {message}" if self.path else message)
 
@@ -368,100 +298,3 @@ def _standard_dtype(feature: Feature) -> str:
         return minimal_dtype(feature.cardinality)
     except FeatureSpecError as error:
         raise FeatureSpecError(f"{feature.name}: {error}") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain YAML in which a key that stands twice in a mapping is an error, where YAML keeps the last one."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands there twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-class _Parser:
-    """Turns a YAML document into a FeatureSpec, naming what does not belong there."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def spec(self, document: object) -> FeatureSpec:
-        self.mapping(document, "the file", _SECTIONS)
-        for section in ("feature_spec", "channel_spec"):
-            if section not in document:
-                raise self.error(f"has no {section}.")
-        features, channels = document["feature_spec"], document["channel_spec"]
-        self.mapping(features, "feature_spec")
-        self.mapping(channels, "channel_spec", CHANNELS)
-        metadata = document.get("metadata")
-        metadata = {} if metadata is None else metadata
-        self.mapping(metadata, "metadata")
-        sources = self.sources(document.get("source_spec"), ("train", "test"), "source_spec")
-        metadata = dict(metadata)
-        extra = metadata.pop("source_spec", None)
-        sources |= self.sources(extra, ("validation",), "metadata: source_spec")
-        return FeatureSpec(
-            features={name: self.feature(name, entry) for name, entry in features.items()},
-            channels={name: self.names(names, f"channel_spec: {name}") for name, names in channels.items()},
-            sources=sources,
-            metadata=metadata,
-            root=self.path.parent,
-            path=self.path,
-        )
-
-    def feature(self, name: object, entry: object) -> Feature:
-        where = f"feature_spec: {name}"
-        if not isinstance(name, str):
-            raise self.error(f"{where}: a feature name must be a string.")
-        self.mapping(entry, where, ("dtype", "cardinality", "hotness", "alpha"))
-        if entry.get("dtype") is None:
-            raise self.error(f"{where}: has no dtype. Write one such as int32 or float16.")
-        for key, kinds, expected in (
-            ("dtype", str, "text"),
-            ("cardinality", int, "a whole number"),
-            ("hotness", int, "a whole number"),
-            ("alpha", (int, float), "a number"),
-        ):
-            value = entry.get(key)
-            if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
-                raise self.error(f"{where}: {key} is {value!r}; it must be {expected}.")
-        hotness = 1 if entry.get("hotness") is None else entry["hotness"]
-        return Feature(name, entry["dtype"], entry.get("cardinality"), hotness, entry.get("alpha"))
-
-    def sources(self, document: object, splits: tuple[str, ...], where: str) -> dict[str, tuple[Chunk, ...]]:
-        if document is None:
-            return {}
-        self.mapping(document, where, splits)
-        sources = {}
-        for split, chunks in document.items():
-            if not isinstance(chunks, list) or not chunks:
-                raise self.error(f"{where}: {split}: must be a list of chunks.")
-            sources[split] = tuple(self.chunk(chunk, f"{where}: {split}: chunk {i}") for i, chunk in enumerate(chunks))
-        return sources
-
-    def chunk(self, entry: object, where: str) -> Chunk:
-        self.mapping(entry, where, ("type", "features", "files"))
-        for key in ("type", "features", "files"):
-            if key not in entry:
-                raise self.error(f"{where}: has no {key}.")
-        if not isinstance(entry["type"], str):
-            raise self.error(f"{where}: type is {entry['type']!r}, which is no text.")
-        return Chunk(self.names(entry["features"], where), self.names(entry["files"], where), entry["type"])
-
-    def names(self, value: object, where: str) -> tuple[str, ...]:
-        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise self.error(f"{where}: {value!r} is not a list of names.")
-        return tuple(value)
-
-    def mapping(self, value: object, where: str, keys: tuple[str, ...] | None = None) -> None:
-        if not isinstance(value, dict):
-            raise self.error(f"{where} must be a mapping, not {type(value).__name__}.")
-        for key in value:
-            if keys is not None and key not in keys:
-                raise self.error(f"{where}: unknown key {key!r}; the keys are {list(keys)}.")
-
-    def error(self, message: str) -> FeatureSpecError:
-        return FeatureSpecError(f"{self.path}: {message}")
