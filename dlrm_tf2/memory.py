@@ -1,6 +1,10 @@
-"""How many bytes this process can still allocate, asked before tables are created."""
+"""Memory of the machine: how much can still be allocated, and large pages for what is."""
 
+import ctypes
+import mmap
 from pathlib import Path
+
+import numpy as np
 
 
 def available_bytes(
@@ -65,3 +69,16 @@ def _text(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def use_huge_pages(buffer: memoryview) -> None:
+    """Asks the kernel to back a buffer that was not written yet with 2 MiB pages instead of 4 KiB ones.
+
+    A large table is then filled several times as fast, and random rows of it are found with fewer look-ups of pages. It
+    is advice: where the kernel has no such pages, nothing changes.
+    """
+    address = np.frombuffer(buffer, np.uint8).ctypes.data
+    start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (address + buffer.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE
+    if length > 0:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)

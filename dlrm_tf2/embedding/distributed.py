@@ -40,8 +40,7 @@ class DistributedEmbedding:
         self.width = tables[0].embedding_dim
         shards = plan.of_rank(comm.rank)
         self.local_features = tuple(shard.table for shard in shards)
-        table_rows = {table.name: table.num_rows for table in tables}
-        self._slab = Slab(shards, table_rows, seed) if shards else None
+        self._slab = Slab(shards, {table.name: table for table in tables}, seed) if shards else None
         self._exchange = VectorExchange(comm, [plan.of_table(table.name)[0].rank for table in tables])
 
     def lookup(self, ids: tf.Tensor) -> tf.Tensor:
