@@ -77,6 +77,7 @@ def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, laun
     if device.device == "cpu":
         log.say(_check_memory(config, model_config, plan, launch, ranks))
     try:
+        start = time.perf_counter()
         restoring = config.restore_checkpoint_path is not None
         model = Dlrm(
             model_config, plan, ranks, config.seed, device.compute_dtype, config.xla, initialize_tables=not restoring
@@ -87,6 +88,7 @@ def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, laun
                 config.restore_checkpoint_path, ranks, model.dense_by_name, model.embedding
             )["step"]
             log.say(f"restored {config.restore_checkpoint_path}: step {step}")
+        log.say(f"tables are ready after {time.perf_counter() - start:.1f} s")
         trainer = Trainer(config, spec, model, ranks, log, step)
         _report(config.mode, trainer, log)
         if config.mode == "train" and config.save_checkpoint_path:

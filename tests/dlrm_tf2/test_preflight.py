@@ -1,0 +1,64 @@
+"""What a run needs in memory, counted by hand and held against what is there."""
+
+import re
+
+import pytest
+
+from criteo_prep.synthetic import presets
+from dlrm_tf2 import preflight
+from dlrm_tf2.config import ModelConfig, TrainConfig
+from dlrm_tf2.embedding.plan import make_plan
+
+GIB = 1 << 30
+
+
+def model_of(cardinalities, dim=128, bottom=(512, 256, 128), top=(1024, 1024, 512, 256, 1)):
+    names = tuple(f"cat_{i}" for i in range(len(cardinalities)))
+    return ModelConfig(names, tuple(cardinalities), 13, dim, bottom, top)
+
+
+T15 = model_of(presets.T15)
+
+
+def config(**flags):
+    return TrainConfig(dataset_path="data", **flags)
+
+
+def test_weights_by_hand():
+    model = model_of((10, 6), dim=4, bottom=(8, 4), top=(5, 1))
+    tables = (10 + 6) * 4 * 4
+    # 13 numericals are padded to 16; 2 tables and the bottom output make 3 pairs, 4 + 3 is padded to 8.
+    dense = (16 * 8 + 8) + (8 * 4 + 4) + (8 * 5 + 5) + (5 * 1 + 1)
+    assert preflight.weight_bytes(model, make_plan(model.tables, 1), 0) == tables + 3 * 4 * dense
+
+
+def test_published_t15_tables():
+    assert make_plan(T15.tables, 1).bytes_of(0) == 16_747_078_656
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("xla", [False, True])
+def test_the_largest_batch_named_fits_and_one_more_does_not(ranks, xla):
+    plan, available = make_plan(T15.tables, ranks), (18 + ranks) * GIB
+    with pytest.raises(preflight.DoesNotFit, match="bytes .* are there") as refusal:
+        preflight.check(config(batch_size=10**7, xla=xla), T15, plan, range(ranks), available)
+    largest = int(re.search(r"The largest that fits is --batch_size (\d+)", str(refusal.value))[1])
+    assert largest > 1000
+    small = {"evals_per_epoch": 0, "xla": xla}
+    assert "memory: about" in preflight.check(config(batch_size=largest, **small), T15, plan, range(ranks), available)
+    with pytest.raises(preflight.DoesNotFit):
+        preflight.check(config(batch_size=largest + 1, **small), T15, plan, range(ranks), available)
+
+
+def test_the_evaluation_batch_counts_only_where_there_is_an_evaluation():
+    plan = make_plan(T15.tables, 1)
+    with pytest.raises(preflight.DoesNotFit, match="--valid_batch_size 10000000 does not fit"):
+        preflight.check(config(batch_size=512, valid_batch_size=10**7), T15, plan, [0], 22 * GIB)
+    preflight.check(config(batch_size=512, valid_batch_size=10**7, evals_per_epoch=0), T15, plan, [0], 22 * GIB)
+
+
+def test_tables_that_do_not_fit_name_no_batch():
+    t0 = model_of(presets.T0)
+    with pytest.raises(preflight.DoesNotFit, match="420.94 GiB of them tables") as refusal:
+        preflight.check(config(), t0, make_plan(t0.tables, 1), [0], 22 * GIB)
+    assert "largest" not in str(refusal.value) and str(22 * GIB) in str(refusal.value)
