@@ -127,7 +127,7 @@ class ModelConfig:
     def tables(self) -> tuple[TableConfig, ...]:
         """One table per categorical feature, in channel order."""
         return tuple(
-            TableConfig(name, rows, self.embedding_dim, (name,))
+            TableConfig(name, rows, self.embedding_dim)
             for name, rows in zip(self.features, self.cardinalities, strict=True)
         )
 

@@ -25,9 +25,9 @@ from dlrm_tf2.embedding.plan import Shard, ShardingPlan, make_plan
 from dlrm_tf2.embedding.tables import TableConfig
 
 TABLES = (
-    TableConfig("cat_0", 11, 6, ("cat_0",)),
-    TableConfig("shop/été.bin", 7, 6, ("shop",)),
-    TableConfig("tiny", 1, 6, ("tiny",)),
+    TableConfig("cat_0", 11, 6),
+    TableConfig("shop/été.bin", 7, 6, features=("shop",)),
+    TableConfig("tiny", 1, 6),
 )
 DOCUMENT = {"model": {"embedding_dim": 6}, "step": 41, "auc": 0.5, "note": "käse", "ids": {"7": [1, 2]}}
 
@@ -185,7 +185,7 @@ def test_the_document_alone(save, tmp_path):
 
 def test_shards_are_written_and_read_in_blocks(run_ranks, array_embedding, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_BLOCK_BYTES", 400)
-    table = TableConfig("big", 1000, 5, ("big",))
+    table = TableConfig("big", 1000, 5)
     plan = make_plan([table], 1)
     values = np.arange(5000, dtype=np.float32).reshape(1000, 5)
     saved = array_embedding([table], plan, 0, weights={("weights", "big"): values})
@@ -200,7 +200,7 @@ def test_a_real_variable_and_a_real_embedding(tmp_path):
     tf = pytest.importorskip("tensorflow")
     from dlrm_tf2.embedding.distributed import DistributedEmbedding
 
-    tables = (TableConfig("a", 5, 4, ("a",)), TableConfig("b", 3, 4, ("b",)))
+    tables = (TableConfig("a", 5, 4), TableConfig("b", 3, 4))
     comm, plan = SingleProcess(), make_plan(tables, 1)
     saved, kernel = DistributedEmbedding(tables, plan, comm, seed=1), tf.Variable([[1.0, 2.0]])
     save_checkpoint(tmp_path / "saved", comm, {"kernel": kernel}, saved, {"step": 1})
@@ -492,12 +492,12 @@ def test_a_manifest_that_contradicts_itself(saved, refused):
 
 
 def test_another_model_is_refused(saved, refused):
-    other = TableConfig("cat_0", 12, 6, ("cat_0",))
+    other = TableConfig("cat_0", 12, 6)
     tables = (other, *TABLES[1:])
     message = refused(saved, "1 whole", tables=tables)
     assert "table 'cat_0' has 11 rows of width 6 in the checkpoint, 12 of width 6 in the model" in message
     assert "only the checkpoint has a table 'tiny'" in refused(saved, "1 whole", tables=TABLES[:2])
-    more = (*TABLES, TableConfig("new", 2, 6, ("new",)))
+    more = (*TABLES, TableConfig("new", 2, 6))
     assert "only the model has a table 'new'" in refused(saved, "1 whole", tables=more)
     assert "has no 'accumulator' of the tables, only ['weights']" in refused(saved, slots=("weights", "accumulator"))
 

@@ -12,7 +12,7 @@ from dlrm_tf2.checkpoint import files, save_checkpoint
 from dlrm_tf2.embedding.plan import Shard, ShardingPlan
 from dlrm_tf2.embedding.tables import TableConfig
 
-TABLES = (TableConfig("store", 9, 4, ("store",)), TableConfig("item", 5, 4, ("item", "last_item")))
+TABLES = (TableConfig("store", 9, 4), TableConfig("item", 5, 4, features=("item", "last_item")))
 WEIGHTS = {
     ("weights", "store"): np.arange(36, dtype=np.float32).reshape(9, 4),
     ("weights", "item"): -np.arange(20, dtype=np.float32).reshape(5, 4),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dlrm_tf2.embedding.initial import initial_rows
 from dlrm_tf2.embedding.tables import TableConfig
 
-TABLE = TableConfig("cat_3", 50, 12, ("cat_3",))
+TABLE = TableConfig("cat_3", 50, 12)
 MASK = 2**64 - 1
 
 
@@ -42,11 +42,11 @@ def test_any_rectangle_has_the_weights_of_the_whole(rows, columns):
 
 
 def test_range_and_independence():
-    table = TableConfig("cat_0", 4000, 64, ("cat_0",))
+    table = TableConfig("cat_0", 4000, 64)
     weights, bound = initial_rows(table, 1, 0, 4000, (0, 64)), 4000**-0.5
     assert np.abs(weights).max() <= bound
     assert abs(weights.mean()) < 0.01 * bound
     assert abs(weights.std() / (bound / 3**0.5) - 1) < 0.01
     for seed, name in ((2, "cat_0"), (1, "cat_1")):
-        other = initial_rows(TableConfig(name, 4000, 64, (name,)), seed, 0, 4000, (0, 64))
+        other = initial_rows(TableConfig(name, 4000, 64), seed, 0, 4000, (0, 64))
         assert abs(np.corrcoef(weights.ravel(), other.ravel())[0, 1]) < 0.01

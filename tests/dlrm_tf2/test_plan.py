@@ -13,7 +13,7 @@ T15 = (7912889, 33823, 17139, 7339, 20046, 4, 7105, 1382, 63, 5554114, 582469, 2
 
 
 def table(name, rows, dim=4):
-    return TableConfig(name, rows, dim, (name,))
+    return TableConfig(name, rows, dim)
 
 
 table_lists = st.lists(
@@ -91,11 +91,25 @@ def test_the_ranks_share_a_batch_without_gap(global_batch, world_size):
     assert max(sizes) - min(sizes) <= 1 and sizes == sorted(sizes, reverse=True)
 
 
-@pytest.mark.parametrize("rows, dim, features, reason", [
-    (0, 4, ("a",), "table 'bad': 0 rows of width 4; both must be positive"),
-    (4, 0, ("a",), "table 'bad': 4 rows of width 0; both must be positive"),
-    (4, 4, (), "table 'bad': no feature looks up in it. Leave the table out"),
+@pytest.mark.parametrize("rows, dim, combiner, features, reason", [
+    (0, 4, None, ("a",), "table 'bad': 0 rows of width 4; both must be positive"),
+    (4, 0, None, ("a",), "table 'bad': 4 rows of width 0; both must be positive"),
+    (4, 4, "max", ("a",), "table 'bad': combiner 'max'; it must be one of"),
+    (4, 4, None, (), "table 'bad': no feature looks up in it. Leave the table out"),
 ])
-def test_a_table_that_cannot_be(rows, dim, features, reason):
+def test_a_table_that_cannot_be(rows, dim, combiner, features, reason):
     with pytest.raises(ValueError, match=reason):
-        TableConfig("bad", rows, dim, features)
+        TableConfig("bad", rows, dim, combiner, features)
+
+
+def test_a_table_whose_features_are_not_given_serves_the_one_of_its_name():
+    assert TableConfig("user", 5, 4).features == ("user",)
+    assert TableConfig("user", 5, 4, "mean", ("user", "friend")).combiner == "mean"
+
+
+def test_a_replicated_table_is_a_whole_shard_on_every_rank():
+    copies = tuple(Shard("t", rank, (0, 5), (0, 4)) for rank in range(2))
+    plan = ShardingPlan(2, (*copies, Shard("u", 1, (0, 3), (0, 4))), frozenset({"t"}))
+    assert plan.of_table("t") == copies
+    assert (plan.bytes_of(0), plan.bytes_of(1)) == (80, 80 + 48)
+    assert plan.of_table("none") == plan.of_rank(7) == ()
