@@ -98,7 +98,7 @@ def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, laun
             )
             log.say(f"saved {config.save_checkpoint_path}: step {trainer.step}")
     except tf.errors.OpError as error:
-        raise RuntimeError(f"TensorFlow stopped: {error.message.splitlines()[0]}") from error
+        raise RuntimeError(_reason(error.message)) from error
 
 
 def _check_memory(
@@ -114,6 +114,15 @@ def _check_memory(
     if refusals:
         raise preflight.DoesNotFit(refusals[0])
     return line
+
+
+def _reason(message: str) -> str:
+    """What a TensorFlow error says, without the trace of the graph around it."""
+    if "Horovod has been shut down" in message:
+        return "the job was ended by another rank, whose message says why"
+    lines = [line.strip() for line in message.splitlines() if line.strip() and "Graph execution error" not in line]
+    told = [line for line in lines if not line.startswith(("File ", "Detected at node", "[[", "^"))]
+    return f"TensorFlow stopped: {(told or lines or ['no reason given'])[-1]}"
 
 
 def _report(mode: str, trainer: "Trainer", log: "RunLog") -> None:
