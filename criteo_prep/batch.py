@@ -1,5 +1,6 @@
 """The one record in memory: a run of consecutive samples, column by column."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,20 @@ class Ids:
     def num_samples(self) -> int:
         return len(self.values if self.row_lengths is None else self.row_lengths)
 
+    def sample_of(self, place: int) -> int:
+        """The sample that values[place] belongs to."""
+        if self.row_lengths is None:
+            return place
+        return int(np.searchsorted(np.cumsum(self.row_lengths), place, side="right"))
+
+    def part(self, start: int, stop: int) -> "Ids":
+        """The ids of samples [start, stop)."""
+        if self.row_lengths is None:
+            return Ids(self.values[start:stop])
+        before = int(self.row_lengths[:start].sum())
+        count = int(self.row_lengths[start:stop].sum())
+        return Ids(self.values[before : before + count], self.row_lengths[start:stop])
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -28,7 +43,7 @@ class Batch:
 
     Attributes:
       label: bool [n].
-      numerical: float16 [n, number of numericals].
+      numerical: float16 [n, number of numericals] from tf_raw; other layouts have float32 or int32.
       categorical: feature name -> Ids of n samples.
     """
 
@@ -43,3 +58,42 @@ class Batch:
         if self.numerical is not None:
             return len(self.numerical)
         return next(iter(self.categorical.values())).num_samples if self.categorical else 0
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """Samples [start, stop), as views."""
+        label = None if self.label is None else self.label[start:stop]
+        numerical = None if self.numerical is None else self.numerical[start:stop]
+        return Batch(label, numerical, {name: ids.part(start, stop) for name, ids in self.categorical.items()})
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Batches with the same parts, one after the other, as one; at least one batch."""
+    if len(batches) == 1:
+        return batches[0]
+    first = batches[0]
+    categorical = {}
+    for name in first.categorical:
+        parts = [batch.categorical[name] for batch in batches]
+        ragged = parts[0].row_lengths is not None
+        lengths = np.concatenate([ids.row_lengths for ids in parts]) if ragged else None
+        categorical[name] = Ids(np.concatenate([ids.values for ids in parts]), lengths)
+    label = None if first.label is None else np.concatenate([batch.label for batch in batches])
+    numerical = None if first.numerical is None else np.concatenate([batch.numerical for batch in batches])
+    return Batch(label, numerical, categorical)
+
+
+def in_batches_of(batch_size: int, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The same samples in batches of `batch_size`; the last one holds what is left. Takes batches of any sizes."""
+    waiting: list[Batch] = []
+    num_waiting = 0
+    for batch in batches:
+        start = 0
+        while num_waiting + batch.num_samples - start >= batch_size:
+            stop = start + batch_size - num_waiting
+            yield joined([*waiting, batch.part(start, stop)])
+            waiting, num_waiting, start = [], 0, stop
+        if start < batch.num_samples:
+            waiting.append(batch.part(start, batch.num_samples))
+            num_waiting += batch.num_samples - start
+    if waiting:
+        yield joined(waiting)

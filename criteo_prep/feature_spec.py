@@ -17,10 +17,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import yaml
 
-from criteo_prep.feature_spec_document import CHANNELS, Chunk, Feature, FeatureSpecError, document_of, parse
+from criteo_prep.feature_spec_document import AUTO, CHANNELS, Chunk, Feature, FeatureSpecError, document_of, parse
+from criteo_prep.feature_spec_files import num_samples_in
 from criteo_prep.schema import LABEL, NUM_NUMERICAL, SPLITS
 
 _ID_DTYPES = ("int8", "int16", "int32")
+_WIDE_ID_DTYPES = ("uint32", "int64")  # in files of other layouts; the ids are nevertheless below 2**31
 
 
 @dataclass
@@ -72,11 +74,16 @@ class FeatureSpec:
         return self.root / self.chunk_of(split, feature).files[0]
 
     @classmethod
-    def load(cls, path: str | Path) -> "FeatureSpec":
-        """Reads a file and validates its structure. Raises FeatureSpecError, or OSError when it cannot be read."""
+    def load(cls, path: str | Path, auto: bool = False) -> "FeatureSpec":
+        """Reads a file and validates its structure; `auto` allows cardinalities that are still to be found.
+
+        Raises:
+          FeatureSpecError: what stands there is not a feature spec.
+          OSError: the file cannot be read.
+        """
         path = Path(path)
         spec = cls(**parse(path), root=path.parent, path=path)
-        spec.validate()
+        spec.validate(auto)
         return spec
 
     def save(self, path: str | Path) -> None:
@@ -95,15 +102,18 @@ class FeatureSpec:
             temporary.unlink(missing_ok=True)
             raise
 
-    def validate(self) -> None:
+    def validate(self, auto: bool = False) -> None:
         """Checks the structure, files apart: the published rules, dtype against cardinality, paths within the folder.
+
+        Args:
+          auto: cardinalities may be AUTO.
 
         Raises:
           FeatureSpecError: naming the feature or chunk, what was found, and what is expected.
         """
         self._validate_features()
         self._validate_channels()
-        self._validate_ids()
+        self._validate_ids(auto)
         for split, chunks in self.sources.items():
             if split not in SPLITS:
                 raise self._error(f"source_spec: {split!r} is not one of {list(SPLITS)}.")
@@ -116,7 +126,12 @@ class FeatureSpec:
             raise self._error(f"there is no split {split!r}; the splits are {list(self.splits)}.")
         counts: dict[str, int] = {}
         for chunk in self.sources[split]:
-            counts[chunk.files[0]] = self._samples_in(chunk)
+            if chunk.type != "split_binary":
+                raise self._error(
+                    f"source_spec: {chunk.files[0]} is of type {chunk.type!r}, which is not read here; "
+                    "split_binary is. Transcribe the dataset to tf_raw."
+                )
+            counts[chunk.files[0]] = num_samples_in(self.root, chunk, [self.features[name] for name in chunk.features])
         first_file, num_samples = next(iter(counts.items()))
         for file, count in counts.items():
             if count != num_samples:
@@ -127,31 +142,9 @@ class FeatureSpec:
         return num_samples
 
     def sample_bytes(self, chunk: Chunk) -> int:
-        """Bytes of one sample in the chunk's file."""
+        """Bytes of one sample in the chunk's file; of a ragged feature the nominal ones."""
         features = [self.features[name] for name in chunk.features]
         return sum(np.dtype(feature.dtype).itemsize * feature.hotness for feature in features)
-
-    def _samples_in(self, chunk: Chunk) -> int:
-        path = self.root / chunk.files[0]
-        if chunk.type != "split_binary":
-            raise self._error(
-                f"source_spec: {path.name} is of type {chunk.type!r}, which is not read here; split_binary is. "
-                "Transcribe the dataset to tf_raw."
-            )
-        if not path.resolve().is_relative_to(self.root.resolve()):
-            raise FeatureSpecError(f"{path}: leads out of the dataset folder {self.root}. Files must stay inside it.")
-        if not path.is_file():
-            raise FeatureSpecError(
-                f"{path}: there is no such file, but the feature spec names it for {chunk.features[0]!r}."
-            )
-        size, each = path.stat().st_size, self.sample_bytes(chunk)
-        if size % each:
-            dtypes = ", ".join(dict.fromkeys(self.features[name].dtype for name in chunk.features))
-            raise FeatureSpecError(
-                f"{path}: {size} bytes is not a multiple of {each} ({len(chunk.features)} x {dtypes}). "
-                "The file is truncated or its dtype is wrong."
-            )
-        return size // each
 
     def _validate_features(self) -> None:
         for feature in self.features.values():
@@ -164,6 +157,9 @@ class FeatureSpec:
                 ) from None
             if feature.hotness < 1:
                 raise self._error(f"{where}: hotness {feature.hotness} is not positive.")
+            one = feature.hotness == 1 and not feature.ragged
+            if not one and feature.name not in self.channels.get("categorical", ()):
+                raise self._error(f"{where}: has hotness {feature.hotness}, which only a categorical feature has.")
 
     def _validate_channels(self) -> None:
         if sorted(self.channels) != sorted(CHANNELS):
@@ -179,16 +175,22 @@ class FeatureSpec:
         if len(self.channels["label"]) != 1:
             raise self._error(f"channel_spec: label has {len(self.channels['label'])} features; exactly one is right.")
 
-    def _validate_ids(self) -> None:
+    def _validate_ids(self, auto: bool) -> None:
         for feature in self.categorical:
             where = f"feature_spec: {feature.name}"
             if feature.cardinality is None:
                 raise self._error(f"{where}: a categorical feature needs a cardinality, the number of its ids.")
+            if np.dtype(feature.dtype).name not in _ID_DTYPES + _WIDE_ID_DTYPES:
+                raise self._error(f"{where}: dtype {feature.dtype} cannot hold ids; use one of {list(_ID_DTYPES)}.")
+            if feature.cardinality == AUTO:
+                if auto:
+                    continue
+                raise self._error(
+                    f"{where}: cardinality auto is for the source of a transcription, which finds it. Write the number."
+                )
             if feature.cardinality < 1:
                 raise self._error(f"{where}: cardinality {feature.cardinality} is not positive.")
             dtype, largest_id = np.dtype(feature.dtype), feature.cardinality - 1
-            if dtype.kind != "i":
-                raise self._error(f"{where}: dtype {feature.dtype} cannot hold ids; use one of {list(_ID_DTYPES)}.")
             if largest_id > np.iinfo(dtype).max:
                 wider = [name for name in _ID_DTYPES if largest_id <= np.iinfo(name).max]
                 raise self._error(
@@ -200,15 +202,14 @@ class FeatureSpec:
         seen: set[str] = set()
         for number, chunk in enumerate(chunks):
             where = f"source_spec: {split}: chunk {number}"
-            if len(chunk.files) != 1:
-                raise self._error(f"{where}: has {len(chunk.files)} files; exactly one is right.")
+            if not chunk.files:
+                raise self._error(f"{where}: names no files.")
             if not chunk.features:
                 raise self._error(f"{where}: names no features.")
-            inside = PurePosixPath(chunk.files[0])
-            if inside.is_absolute() or ".." in inside.parts:
-                raise self._error(
-                    f"{where}: file {chunk.files[0]!r} leads out of the dataset folder. Use a path inside it."
-                )
+            for file in chunk.files:
+                inside = PurePosixPath(file)
+                if inside.is_absolute() or ".." in inside.parts or "\0" in file or not inside.parts:
+                    raise self._error(f"{where}: file {file!r} leads out of the dataset folder. Use a path inside it.")
             for name in chunk.features:
                 if name not in self.features:
                     raise self._error(f"{where}: feature {name!r} is not in feature_spec.")
@@ -223,6 +224,10 @@ class FeatureSpec:
     def _validate_split_binary(self, where: str, chunk: Chunk) -> None:
         """The published rules for files that a trainer reads."""
         first = chunk.features[0]
+        offsets = int(self.features[first].ragged)
+        if len(chunk.files) != 1 + offsets:
+            right = f"exactly two are right, ids and row offsets of {first!r}" if offsets else "exactly one is right"
+            raise self._error(f"{where}: has {len(chunk.files)} files; {right}.")
         dtypes = {self.features[name].dtype for name in chunk.features}
         if first in self.channels["categorical"]:
             if len(chunk.features) > 1:
@@ -264,7 +269,8 @@ def tf_raw_spec(
       categorical: features in table order; their names, cardinality, hotness and alpha are kept, their dtype becomes
         the smallest that the published rule allows.
       num_numerical: number of float16 columns, named num_0...
-      splits: the splits that have files: <split>/{numerical,label,<categorical name>}.bin.
+      splits: the splits that have files: <split>/{numerical,label,<categorical name>}.bin, and
+        <split>/<categorical name>_offsets.bin for a ragged feature.
 
     Raises:
       FeatureSpecError: two features have the same name, or a cardinality is too large.
@@ -283,7 +289,10 @@ def tf_raw_spec(
         chunks.append(Chunk((LABEL,), (f"{split}/label.bin",)))
         # A published name that ends in .bin is its file's name.
         files = [f"{split}/{table.name.removesuffix('.bin')}.bin" for table in tables]
-        return (*chunks, *(Chunk((table.name,), (file,)) for table, file in zip(tables, files, strict=True)))
+        offsets = [(f"{file.removesuffix('.bin')}_offsets.bin",) if table.ragged else ()
+                   for table, file in zip(tables, files, strict=True)]  # fmt: skip
+        named = zip(tables, files, offsets, strict=True)
+        return (*chunks, *(Chunk((table.name,), (file, *second)) for table, file, second in named))
 
     return FeatureSpec(
         features=features,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+AUTO = "auto"
 CHANNELS = ("categorical", "numerical", "label")
 _SECTIONS = ("feature_spec", "channel_spec", "source_spec", "metadata")
 
@@ -23,21 +24,31 @@ class Feature:
     Attributes:
       name: unique in the dataset; ours carry no file suffix, published datasets may.
       dtype: name of the numpy dtype on disk.
-      cardinality: number of ids of a categorical feature, id 0 included; None for the others.
+      cardinality: number of ids of a categorical feature, id 0 included; None for the others. AUTO in a spec whose
+        cardinalities are still to be found.
       hotness: ids per sample.
       alpha: exponent of the power law of a synthetic feature; None when it is not synthetic.
+      ragged: samples have any number of ids, none included; hotness is then a nominal number.
     """
 
     name: str
     dtype: str
-    cardinality: int | None = None
+    cardinality: int | str | None = None
     hotness: int = 1
     alpha: float | None = None
+    ragged: bool = False
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Features stored together in one file; `files` holds one path, relative to the dataset folder."""
+    """Features stored together.
+
+    Attributes:
+      features: names, in the order in which the file has them.
+      files: paths relative to the dataset folder. `split_binary` has one file, and for a ragged feature a second one
+        with the row offsets; what other types have, their module in criteo_prep.transcribe says.
+      type: the layout.
+    """
 
     features: tuple[str, ...]
     files: tuple[str, ...]
@@ -69,11 +80,13 @@ def document_of(features: dict, channels: dict, sources: dict, metadata: dict) -
     def features_of(feature: Feature) -> dict:
         entry: dict = {"dtype": str(feature.dtype)}
         if feature.cardinality is not None:
-            entry["cardinality"] = int(feature.cardinality)
+            entry["cardinality"] = AUTO if feature.cardinality == AUTO else int(feature.cardinality)
         if feature.hotness != 1 or feature.alpha is not None:
             entry["hotness"] = int(feature.hotness)
         if feature.alpha is not None:
             entry["alpha"] = float(feature.alpha)
+        if feature.ragged:
+            entry["ragged"] = True
         return entry
 
     def chunks_of(split: str) -> list[dict]:
@@ -137,7 +150,7 @@ class _Parser:
         where = f"feature_spec: {name}"
         if not isinstance(name, str):
             raise self.error(f"{where}: a feature name must be a string.")
-        self.mapping(entry, where, ("dtype", "cardinality", "hotness", "alpha"))
+        self.mapping(entry, where, ("dtype", "cardinality", "hotness", "alpha", "ragged"))
         if entry.get("dtype") is None:
             raise self.error(f"{where}: has no dtype. Write one such as int32 or float16.")
         for key, kinds, expected in (
@@ -147,10 +160,15 @@ class _Parser:
             ("alpha", (int, float), "a number"),
         ):
             value = entry.get(key)
+            if key == "cardinality" and value == AUTO:
+                continue
             if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
                 raise self.error(f"{where}: {key} is {value!r}; it must be {expected}.")
+        ragged = entry.get("ragged", False)
+        if not isinstance(ragged, bool):
+            raise self.error(f"{where}: ragged is {ragged!r}; it must be true or false.")
         hotness = 1 if entry.get("hotness") is None else entry["hotness"]
-        return Feature(name, entry["dtype"], entry.get("cardinality"), hotness, entry.get("alpha"))
+        return Feature(name, entry["dtype"], entry.get("cardinality"), hotness, entry.get("alpha"), ragged)
 
     def sources(self, document: object, splits: tuple[str, ...], where: str) -> dict[str, tuple[Chunk, ...]]:
         if document is None:

@@ -3,17 +3,17 @@
     <root>/feature_spec.yaml
     <root>/<split>/label.bin       bool      1 byte a sample
     <root>/<split>/numerical.bin   float16   row-major [samples, numericals]
-    <root>/<split>/cat_<i>.bin     int8, int16 or int32, one id a sample
+    <root>/<split>/cat_<i>.bin     int8, int16 or int32, `hotness` ids a sample
 
-File and feature names are the spec's. Files are read with pread into fresh arrays: a file that shrinks under a reader
-is an error message here, where a mapped one would kill the process.
+and where samples have different numbers of ids (`ragged: true`), cat_<i>_offsets.bin, int64 [samples + 1]: the ids of
+sample k are those from offset k up to offset k + 1. File and feature names are the spec's.
 
-Source: `split_binary` of NVIDIA's DLRM for TensorFlow 2.
+Source: `split_binary` of NVIDIA's DLRM for TensorFlow 2, which has one id a sample; more of them, fixed or ragged, are
+this project's extension.
 """
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -21,6 +21,9 @@ import numpy as np
 
 from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError
+from criteo_prep.feature_spec_files import OFFSET
+from criteo_prep.transcribe.array_file import ArrayFile
+from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch
 
 
 class Reader:
@@ -40,8 +43,7 @@ class Reader:
 
     def __init__(self, root: str | Path, spec: FeatureSpec, split: str, features: Iterable[str] | None = None):
         self.root, self.spec, self.split = Path(root), dataclasses.replace(spec, root=Path(root)), split
-        self._descriptors: dict[str, int] = {}
-        _check_one_hot(spec)
+        self._files: dict[str, list[ArrayFile]] = {}
         self.num_samples = self.spec.validate_files(split)
         wanted = set(spec.features if features is None else features)
         if unknown := sorted(wanted - set(spec.features)):
@@ -52,7 +54,7 @@ class Reader:
         self._categorical = [feature for feature in spec.categorical if feature.name in wanted]
         try:
             for feature in [*filter(None, [self._label]), *self._numerical[:1], *self._categorical]:
-                self._descriptors[feature.name] = os.open(self._path(feature), os.O_RDONLY)
+                self._open(feature)
         except OSError:
             self.close()
             raise
@@ -61,23 +63,31 @@ class Reader:
         """Samples [start, stop) of the split, 0 <= start <= stop <= num_samples.
 
         Returns:
-          Batch with label bool [n], numerical float16 [n, numericals], and int32 ids [n] per categorical feature.
+          Batch with label bool [n], numerical float16 [n, numericals], and int32 ids per categorical feature: values
+          [n] of one with hotness 1, values [n * hotness] and row_lengths [n] of another.
 
         Raises:
-          FeatureSpecError: a file ended early, or an id is not below its feature's cardinality (with its row).
+          FeatureSpecError: a file ended early, an id is not below its feature's cardinality (with its row), a numerical
+            is not finite, or row offsets decrease.
         """
         assert 0 <= start <= stop <= self.num_samples
         label = numerical = None
         if self._label:
-            label = self._pread(self._label, 1, start, stop).view(np.int8) != 0
+            label = self._read(self._label, start, stop).view(np.int8) != 0
         if self._numerical:
-            columns = len(self._numerical)
-            numerical = self._pread(self._numerical[0], columns, start, stop).reshape(-1, columns)
+            names = [feature.name for feature in self._numerical]
+            (file,) = self._files[names[0]]
+            numerical = file.read(start * len(names), (stop - start) * len(names), stop).reshape(-1, len(names))
+            check_finite(numerical, names, file.path, start)
         categorical = {}
         for feature in self._categorical:
-            ids = self._pread(feature, 1, start, stop)
-            _check_ids(ids, feature, self._path(feature), start)
-            categorical[feature.name] = Ids(ids.astype(np.int32, copy=False))
+            if feature.ragged:
+                ids = self._read_ragged(feature, start, stop)
+            else:
+                lengths = np.full(stop - start, feature.hotness, np.int32) if feature.hotness > 1 else None
+                ids = Ids(self._read(feature, start, stop), lengths)
+            check_ids(ids, feature, self._files[feature.name][0].path, start)
+            categorical[feature.name] = Ids(ids.values.astype(np.int32, copy=False), ids.row_lengths)
         return Batch(label, numerical, categorical)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
@@ -86,9 +96,9 @@ class Reader:
             yield self.read(start, min(start + batch_size, self.num_samples))
 
     def close(self) -> None:
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
+        for file in (file for files in self._files.values() for file in files):
+            file.close()
+        self._files.clear()
 
     def __enter__(self) -> "Reader":
         return self
@@ -96,22 +106,33 @@ class Reader:
     def __exit__(self, exception_type, exception, traceback) -> None:
         self.close()
 
-    def _path(self, feature: Feature) -> Path:
-        return self.root / self.spec.chunk_of(self.split, feature.name).files[0]
+    def _open(self, feature: Feature) -> None:
+        files = self.spec.chunk_of(self.split, feature.name).files
+        self._files[feature.name] = opened = []
+        for file, dtype in zip(files, (feature.dtype, OFFSET), strict=False):
+            opened.append(ArrayFile(self.root / file, dtype))
 
-    def _pread(self, feature: Feature, columns: int, start: int, stop: int) -> np.ndarray:
-        dtype = np.dtype(feature.dtype)
-        values = np.empty((stop - start) * columns, dtype)
-        buffer, offset = memoryview(values).cast("B"), start * columns * dtype.itemsize
-        while buffer:
-            count = os.preadv(self._descriptors[feature.name], [buffer], offset)
-            if count == 0:
-                raise FeatureSpecError(
-                    f"{self._path(feature)}: ends at byte {offset}, before sample {stop}. It shrank while it was read; "
-                    "make the dataset again."
-                )
-            buffer, offset = buffer[count:], offset + count
-        return values
+    def _read(self, feature: Feature, start: int, stop: int) -> np.ndarray:
+        (file,) = self._files[feature.name]
+        return file.read(start * feature.hotness, (stop - start) * feature.hotness, stop)
+
+    def _read_ragged(self, feature: Feature, start: int, stop: int) -> Ids:
+        values, offsets_file = self._files[feature.name]
+        offsets = offsets_file.read(start, stop - start + 1, stop)
+        limit = values.path.stat().st_size // values.dtype.itemsize
+        # Checked before np.empty hears of them. The range comes first, so that no difference overflows.
+        good = (offsets >= 0) & (offsets <= limit)
+        good[0] &= start > 0 or offsets[0] == 0
+        if good.all():
+            good[1:] = offsets[1:] >= offsets[:-1]
+        if not good.all():
+            place = int(np.argmin(good))
+            raise FeatureSpecError(
+                f"{offsets_file.path}: row {start + place}: offset {offsets[place]}; offsets start at 0, never "
+                f"decrease, and end at the number of ids, {limit}. The file is corrupt; make the dataset again."
+            )
+        lengths = np.diff(offsets).astype(np.int32)
+        return Ids(values.read(int(offsets[0]), int(offsets[-1] - offsets[0]), stop), lengths)
 
 
 class Writer:
@@ -130,16 +151,19 @@ class Writer:
 
     def __init__(self, root: str | Path, spec: FeatureSpec, split: str):
         self.root, self.spec, self.split = Path(root), spec, split
-        self.num_samples = 0
-        _check_one_hot(spec)
+        self.num_samples = self.num_rounded = 0
         spec.validate()
         _check_files(spec, split)
-        self._files = {}
+        self._num_ids: dict[str, int] = {}  # of ragged features
+        self._files = {}  # by path within the dataset
         try:
-            for chunk in spec.sources[split]:
-                path = self.root / chunk.files[0]
+            for file in (file for chunk in spec.sources[split] for file in chunk.files):
+                path = self.root / file
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._files[chunk.features[0]] = open(path, "wb")
+                self._files[file] = open(path, "wb")
+            for feature in spec.categorical:
+                if feature.ragged:
+                    self._offsets(feature).write(bytes(OFFSET.itemsize))
         except BaseException:
             self._remove()
             raise
@@ -149,27 +173,20 @@ class Writer:
 
         Raises:
           FeatureSpecError: a part is missing or has another number of samples, an id is out of range, a label is not 0
-            or 1, a numerical is too large for float16, or a sample has not exactly one id.
+            or 1, a numerical is not finite or too large for float16, or a sample has not as many ids as it must.
         """
-        rows = batch.num_samples
-        label = self._checked("label", batch.label, (rows,))
-        if label.dtype != np.bool_:
-            self._check_all((label == 0) | (label == 1), label, "a label is 0 or 1")
-        self._write(self.spec.label, label)
+        batch = checked_batch(batch, self.spec, self.split, self.num_samples, self._path)
+        self._write(self.spec.label, batch.label)
         if self.spec.numerical:
-            numerical = self._checked("numerical", batch.numerical, (rows, len(self.spec.numerical)))
-            if numerical.dtype != np.float16:
-                limit = np.finfo(np.float16).max
-                self._check_all(~(np.abs(numerical) > limit), numerical, f"float16 numericals go to {limit}")
-            self._write(self.spec.numerical[0], numerical)
+            self._write(self.spec.numerical[0], self._float16(batch.numerical))
         for feature in self.spec.categorical:
-            ids = batch.categorical.get(feature.name)
-            if ids is not None and ids.row_lengths is not None:
-                self._check_all(ids.row_lengths == 1, ids.row_lengths, f"{feature.name!r}: tf_raw has one id a sample")
-            values = self._checked(feature.name, None if ids is None else ids.values, (rows,))
-            _check_ids(values, feature, self._path(feature), self.num_samples)
-            self._write(feature, values)
-        self.num_samples += rows
+            ids = batch.categorical[feature.name]
+            self._write(feature, ids.values)
+            if feature.ragged:
+                offsets = self._num_ids.get(feature.name, 0) + np.cumsum(ids.row_lengths, dtype=OFFSET)
+                self._offsets(feature).write(offsets.data)
+                self._num_ids[feature.name] = self._num_ids.get(feature.name, 0) + len(ids.values)
+        self.num_samples += batch.num_samples
 
     def __enter__(self) -> "Writer":
         return self
@@ -189,38 +206,32 @@ class Writer:
         for name, file in self._files.items():
             with contextlib.suppress(OSError):
                 file.close()
-            self._path(self.spec.features[name]).unlink(missing_ok=True)
+            (self.root / name).unlink(missing_ok=True)
 
     def _path(self, feature: Feature) -> Path:
         return self.root / self.spec.chunk_of(self.split, feature.name).files[0]
 
-    def _checked(self, name: str, values: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-        if values is None:
+    def _float16(self, numerical: np.ndarray) -> np.ndarray:
+        """The numericals as float16; counts those that are not the same number any more."""
+        if numerical.dtype == np.float16:
+            return numerical
+        limit = np.finfo(np.float16).max
+        if (large := np.abs(numerical) > limit).any():
+            row, column = np.argwhere(large)[0]
             raise FeatureSpecError(
-                f"{self.split}: row {self.num_samples}: the source has no {name!r}, which the spec asks for."
+                f"{self.split}: row {self.num_samples + row}: {numerical[row, column]}, but float16 numericals go to "
+                f"{limit}."
             )
-        if values.shape != shape:
-            raise FeatureSpecError(
-                f"{self.split}: row {self.num_samples}: {name!r} has shape {values.shape}, expected {shape}."
-            )
-        return values
-
-    def _check_all(self, good: np.ndarray, values: np.ndarray, rule: str) -> None:
-        if not good.all():
-            place = tuple(np.argwhere(~good)[0])
-            row = self.num_samples + int(place[0])
-            raise FeatureSpecError(f"{self.split}: row {row}: {values[place]}, but {rule}.")
+        narrow = numerical.astype(np.float16)
+        self.num_rounded += int(np.count_nonzero(narrow != numerical))
+        return narrow
 
     def _write(self, feature: Feature, values: np.ndarray) -> None:
-        self._files[feature.name].write(np.ascontiguousarray(values, feature.dtype).data)
+        file = self.spec.chunk_of(self.split, feature.name).files[0]
+        self._files[file].write(np.ascontiguousarray(values, feature.dtype).data)
 
-
-def _check_one_hot(spec: FeatureSpec) -> None:
-    for feature in spec.categorical:
-        if feature.hotness != 1:
-            raise FeatureSpecError(
-                f"{feature.name}: hotness {feature.hotness}; tf_raw holds one id a sample. Use a one-hot spec."
-            )
+    def _offsets(self, feature: Feature):
+        return self._files[self.spec.chunk_of(self.split, feature.name).files[1]]
 
 
 def _check_files(spec: FeatureSpec, split: str) -> None:
@@ -229,20 +240,13 @@ def _check_files(spec: FeatureSpec, split: str) -> None:
         raise FeatureSpecError(f"the spec names no files of the split {split!r}; it has {list(spec.splits)}.")
     seen = set()
     for chunk in (chunk for chunks in spec.sources.values() for chunk in chunks):
-        file = PurePosixPath(chunk.files[0])
         if chunk.type != "split_binary":
-            raise FeatureSpecError(f"{file}: is of type {chunk.type!r}, but tf_raw is made of split_binary files.")
-        if file in seen:
-            raise FeatureSpecError(f"{file}: two chunks name this file, and one would overwrite the other. Rename one.")
-        seen.add(file)
-
-
-def _check_ids(ids: np.ndarray, feature: Feature, path: Path, first_row: int) -> None:
-    """Raises FeatureSpecError naming the first id that is not in [0, cardinality)."""
-    if len(ids) == 0 or (ids.min() >= 0 and ids.max() < feature.cardinality):
-        return
-    row = int(np.argmax((ids < 0) | (ids >= feature.cardinality)))
-    raise FeatureSpecError(
-        f"{path}: row {first_row + row}: id {ids[row]} of {feature.name!r} is not below its cardinality "
-        f"{feature.cardinality}. The file is corrupt, its dtype is wrong, or it belongs to another feature spec."
-    )
+            raise FeatureSpecError(
+                f"{chunk.files[0]}: is of type {chunk.type!r}, but tf_raw is made of split_binary files."
+            )
+        for file in map(PurePosixPath, chunk.files):
+            if file in seen:
+                raise FeatureSpecError(
+                    f"{file}: two chunks name this file, and one would overwrite the other. Rename one."
+                )
+            seen.add(file)

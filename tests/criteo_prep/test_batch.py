@@ -1,6 +1,8 @@
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from criteo_prep.batch import Batch, Ids
+from criteo_prep.batch import Batch, Ids, in_batches_of
 
 
 def test_ids_count_samples_not_values():
@@ -14,3 +16,31 @@ def test_a_batch_counts_by_whatever_it_holds():
     assert Batch(None, np.zeros((3, 13), np.float16), {}).num_samples == 3
     assert Batch(None, None, ids).num_samples == 1
     assert Batch(None, None, {}).num_samples == 0
+
+
+def test_the_sample_of_a_value():
+    ids = Ids(np.arange(5), np.array([2, 0, 3], np.int32))
+    assert [ids.sample_of(place) for place in range(5)] == [0, 0, 2, 2, 2]
+    assert Ids(np.arange(5)).sample_of(3) == 3
+
+
+@given(st.lists(st.integers(0, 5), max_size=20), st.integers(1, 12), st.data())
+def test_batches_of_another_size_hold_the_same_samples(lengths, batch_size, data):
+    """Whatever pieces come in: all batches but the last are full, and nothing changes place."""
+    rows = len(lengths)
+    values = np.arange(sum(lengths))
+    whole = Batch(np.arange(rows) % 2 == 0, np.arange(rows * 2).reshape(rows, 2), {
+        "a": Ids(np.arange(rows)), "b": Ids(values, np.array(lengths, np.int32))})  # fmt: skip
+    cuts = sorted(data.draw(st.sets(st.integers(0, rows))) | {0, rows})
+    batches = list(in_batches_of(batch_size, map(whole.part, cuts, cuts[1:])))
+    assert [batch.num_samples for batch in batches] == [
+        min(batch_size, rows - start) for start in range(0, rows, batch_size)]  # fmt: skip
+    for i, batch in enumerate(batches):
+        first = i * batch_size
+        assert batch.categorical["a"].values.tolist() == list(range(first, first + batch.num_samples))
+        assert batch.numerical.tolist() == whole.numerical[first : first + batch_size].tolist()
+        assert batch.label.tolist() == whole.label[first : first + batch_size].tolist()
+        before = sum(lengths[:first])
+        expected = lengths[first : first + batch_size]
+        assert batch.categorical["b"].row_lengths.tolist() == expected
+        assert batch.categorical["b"].values.tolist() == list(range(before, before + sum(expected)))

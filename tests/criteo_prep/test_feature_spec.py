@@ -223,7 +223,7 @@ def change(path, value):
     ("feature_spec.store.dtype", "int7", "feature_spec: store: dtype 'int7' is not a numpy dtype. Write one such"),
     ("feature_spec.store.dtype", ",", "feature_spec: store: dtype ',' is not a numpy dtype"),
     ("feature_spec.store.dtype", 8, "feature_spec: store: dtype is 8; it must be text"),
-    ("feature_spec.store.cardinality", "auto", "store: cardinality is 'auto'; it must be a whole number"),
+    ("feature_spec.store.cardinality", "auto", "store: cardinality auto is for the source of a transcription"),
     ("feature_spec.store.cardinality", 5.0, "store: cardinality is 5.0; it must be a whole number"),
     ("feature_spec.store.cardinality", True, "store: cardinality is True; it must be a whole number"),
     ("feature_spec.store.cardinality", ..., "feature_spec: store: a categorical feature needs a cardinality"),

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from criteo_prep.batch import Batch, Ids
-from criteo_prep.feature_spec import Chunk, Feature, FeatureSpecError, minimal_dtype, tf_raw_spec
-from criteo_prep.transcribe import tf_raw
+from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec, FeatureSpecError, minimal_dtype, tf_raw_spec
+from criteo_prep.transcribe import array_file
 from criteo_prep.transcribe.tf_raw import Reader, Writer
 
 CARDINALITIES = {"cat_0": 126, "cat_1": 127, "cat_2": 128, "cat_3": 32766, "cat_4": 32767, "cat_5": 40_000}
@@ -126,7 +126,7 @@ def test_only_the_files_that_are_asked_for_are_opened(tmp_path, monkeypatch, fea
     whole = batch_of(9)
     write(tmp_path, whole)
     seen, os_open = [], os.open
-    monkeypatch.setattr(tf_raw.os, "open", lambda path, flags: (seen.append(path.name), os_open(path, flags))[1])
+    monkeypatch.setattr(array_file.os, "open", lambda path, flags: (seen.append(path.name), os_open(path, flags))[1])
     monkeypatch.setattr(builtins, "open", None)
     with Reader(tmp_path, SPEC, "train", features) as reader:
         batch = reader.read(2, 5)
@@ -186,11 +186,68 @@ def test_an_id_out_of_range_is_named_with_its_row(tmp_path, bad):
             reader.read(5, 10)
 
 
-def test_a_multi_hot_spec_is_refused(tmp_path):
-    spec = tf_raw_spec([Feature("a", "", 9, hotness=3)])
-    for use in (Reader, Writer):
-        with pytest.raises(FeatureSpecError, match="a: hotness 3; tf_raw holds one id a sample"):
-            use(tmp_path, spec, "train")
+MULTI_HOT = tf_raw_spec([Feature("a", "", 100, hotness=3), Feature("b", "", 300, ragged=True)], 0, ("train",))
+
+
+def multi_hot(lengths=(2, 0, 1)):
+    pairs = Ids(np.arange(9), np.full(3, 3, np.int32))
+    return Batch(np.array([1, 0, 1]), None, {"a": pairs, "b": Ids(np.array([256, 0, 299]), np.array(lengths))})
+
+
+def test_multi_hot_bytes_by_hand(tmp_path):
+    write(tmp_path, multi_hot(), multi_hot(), spec=MULTI_HOT)
+    assert {path.name: path.read_bytes().hex(" ") for path in (tmp_path / "train").iterdir()} == {
+        "label.bin": "01 00 01 01 00 01",
+        "a.bin": "00 01 02 03 04 05 06 07 08 00 01 02 03 04 05 06 07 08",
+        "b.bin": "00 01 00 00 2b 01 00 01 00 00 2b 01",
+        "b_offsets.bin": " ".join(f"{offset:02x}" + " 00" * 7 for offset in (0, 2, 2, 3, 5, 5, 6)),
+    }
+    MULTI_HOT.save(tmp_path / "feature_spec.yaml")
+    spec = FeatureSpec.load(tmp_path / "feature_spec.yaml")
+    assert spec.categorical == MULTI_HOT.categorical
+    with Reader(tmp_path, spec, "train") as reader:
+        assert reader.num_samples == 6
+        batch = reader.read(2, 5)
+    assert batch.categorical["a"].values.tolist() == [6, 7, 8, 0, 1, 2, 3, 4, 5]
+    assert batch.categorical["a"].row_lengths.tolist() == [3, 3, 3]
+    assert batch.categorical["b"].values.tolist() == [299, 256, 0]
+    assert batch.categorical["b"].row_lengths.tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize("offsets, reason", [
+    ([0, 2, 1, 3], "row 2: offset 1; offsets start at 0, never decrease"),
+    ([1, 2, 2, 3], "row 0: offset 1; offsets start at 0"),
+    ([0, 2, 2**62, 3], "row 2: offset 4611686018427387904"),
+    ([0, -(2**63), 2, 3], "row 1: offset -9223372036854775808"),
+    ([0, 2, 2, 4], r"b.bin: 6 bytes, but the last offset in b_offsets.bin, 4, makes 8 bytes of int16"),
+    ([0, 2, 3], "b.bin: holds 2 samples, but train/label.bin holds 3"),
+    ([], "b_offsets.bin: 0 bytes is not a positive multiple of 8"),
+])  # fmt: skip
+def test_row_offsets_that_are_wrong(tmp_path, offsets, reason):
+    write(tmp_path, multi_hot(), spec=MULTI_HOT)
+    np.array(offsets, np.int64).tofile(tmp_path / "train" / "b_offsets.bin")
+    with pytest.raises(FeatureSpecError, match=reason):
+        Reader(tmp_path, MULTI_HOT, "train").read(0, 3)
+
+
+def test_numbers_of_ids_that_are_wrong(tmp_path):
+    with pytest.raises(FeatureSpecError, match="'b' has shape .3,., expected .4,."):
+        write(tmp_path, multi_hot((2, 1, 1)), spec=MULTI_HOT)
+    one = dataclasses.replace(multi_hot(), categorical={**multi_hot().categorical, "a": Ids(np.arange(3))})
+    with pytest.raises(FeatureSpecError, match="row 0: 1, but 'a' has 3 ids a sample. Declare it ragged if"):
+        write(tmp_path, one, spec=MULTI_HOT)
+
+
+@pytest.mark.parametrize("bad", [0x7E00, 0x7C00, 0xFC00])  # NaN, infinity, -infinity
+def test_a_numerical_that_is_no_number_is_named_with_its_row(tmp_path, bad):
+    write(tmp_path, batch_of(10))
+    numerical = np.fromfile(tmp_path / "train" / "numerical.bin", np.uint16)
+    numerical[7 * 3 + 2] = bad
+    numerical.tofile(tmp_path / "train" / "numerical.bin")
+    with Reader(tmp_path, SPEC, "train") as reader:
+        reader.read(0, 7)
+        with pytest.raises(FeatureSpecError, match="numerical.bin: row 7: 'num_2' is .*, which no model"):
+            reader.read(5, 10)
 
 
 # What a writer refuses; nothing of the split stays.
@@ -211,7 +268,7 @@ def changed(**parts):
     (batch_of(3, first_ids=(0, 126)), "cat_0.bin: row 5: id 126 of 'cat_0' is not below its cardinality 126"),
     (batch_of(3, first_ids=(-1,)), "cat_0.bin: row 4: id -1 of 'cat_0'"),
     (changed(categorical={name: Ids(np.zeros(3, int), np.array([2, 0, 1])) for name in CARDINALITIES}),
-     "row 4: 2, but 'cat_0': tf_raw has one id a sample"),
+     "row 4: 2, but 'cat_0' has 1 id a sample. Declare it ragged"),
 ])
 def test_a_batch_that_does_not_fit(tmp_path, bad, reason):
     with pytest.raises(FeatureSpecError, match=reason):
@@ -252,7 +309,7 @@ def test_a_disk_that_is_full_when_the_files_are_closed(tmp_path, monkeypatch):
             self._close()
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    writer._files["cat_2"] = Full(writer._files["cat_2"])
+    writer._files["train/cat_2.bin"] = Full(writer._files["train/cat_2.bin"])
     with pytest.raises(OSError, match="No space left"), writer:
         writer.write(batch_of(4))
     assert list((tmp_path / "train").iterdir()) == []

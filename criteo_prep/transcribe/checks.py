@@ -1,0 +1,134 @@
+"""What every sample must be, whichever layout it comes from or goes to; messages with file and row.
+
+Labels are 0 or 1, numericals are finite, ids are in [0, cardinality), and a sample has as many of them as the hotness
+says.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from criteo_prep.batch import Batch, Ids
+from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError
+
+# The bits of an exponent that only infinities and NaN have all of.
+_EXPONENT = {2: np.uint16(0x7C00), 4: np.uint32(0x7F800000), 8: np.uint64(0x7FF0000000000000)}
+
+
+def check_ids(ids: Ids, feature: Feature, path: Path, first_row: int) -> None:
+    """Raises FeatureSpecError naming the first id that is not in [0, cardinality).
+
+    Args:
+      ids: of any integer type.
+      feature: its name, cardinality and hotness.
+      path: the file that the ids stand in.
+      first_row: row of the first sample.
+    """
+    values = ids.values
+    if len(values) == 0 or (values.min() >= 0 and values.max() < feature.cardinality):
+        return
+    place = int(np.argmax((values < 0) | (values >= feature.cardinality)))
+    row = first_row + ids.sample_of(place)
+    raise FeatureSpecError(
+        f"{path}: row {row}: id {values[place]} of {feature.name!r} is not below its cardinality "
+        f"{feature.cardinality}. The file is corrupt, its dtype is wrong, or it belongs to another feature spec."
+    )
+
+
+def check_finite(numerical: np.ndarray, names: list[str], path: Path | str, first_row: int) -> None:
+    """Raises FeatureSpecError naming the first numerical that is NaN or infinite.
+
+    Args:
+      numerical: [n, len(names)] of any number type, contiguous.
+      names: of the columns.
+      path: the file that they stand in.
+      first_row: row of the first sample.
+    """
+    if numerical.dtype.kind != "f" or numerical.size == 0:
+        return
+    exponent = _EXPONENT[numerical.dtype.itemsize]
+    if (np.ascontiguousarray(numerical).view(exponent.dtype) & exponent).max() != exponent:
+        return
+    row, column = np.argwhere(~np.isfinite(numerical))[0]
+    raise FeatureSpecError(
+        f"{path}: row {first_row + row}: {names[column]!r} is {numerical[row, column]}, which no model can be trained "
+        "on. Write 0.0 where a number is missing."
+    )
+
+
+def checked_labels(label: np.ndarray, path: Path | str, first_row: int) -> np.ndarray:
+    """Labels of any number type [n] as bool [n]. Raises FeatureSpecError where one is neither 0 nor 1."""
+    if label.dtype == np.bool_:
+        return label
+    good = (label == 0) | (label == 1)
+    if not good.all():
+        row = int(np.argmin(good))
+        raise FeatureSpecError(f"{path}: row {first_row + row}: {label[row]}, but a label is 0 or 1.")
+    return label.astype(np.bool_)
+
+
+def checked_batch(
+    batch: Batch, spec: FeatureSpec, split: str, first_row: int, path: Callable[[Feature], Path]
+) -> Batch:
+    """What a writer asks of a batch: every feature of the spec, in shape and in range.
+
+    Args:
+      batch: parts of any number type.
+      spec: of the destination.
+      split: for messages.
+      first_row: samples of the split that were written before.
+      path: the file of a feature, for messages.
+
+    Returns:
+      Batch with label bool [n], numerical [n, numericals] as it came, and the ids of every categorical feature of the
+      spec, in order; row_lengths is there for multi-hot features only.
+
+    Raises:
+      FeatureSpecError: a part is missing, has another number of samples or ids, or holds what it must not.
+    """
+    rows, where = batch.num_samples, f"{split}: row {first_row}"
+    label = checked_labels(_shaped(where, "label", batch.label, (rows,)), split, first_row)
+    numerical = None
+    if spec.numerical:
+        numerical = _shaped(where, "numerical", batch.numerical, (rows, len(spec.numerical)))
+        check_finite(numerical, [feature.name for feature in spec.numerical], split, first_row)
+    categorical = {}
+    for feature in spec.categorical:
+        ids = batch.categorical.get(feature.name)
+        if ids is None:
+            _shaped(where, feature.name, None, ())
+        ids = _with_hotness(ids, feature, rows, split, first_row)
+        check_ids(ids, feature, path(feature), first_row)
+        categorical[feature.name] = ids
+    return Batch(label, numerical, categorical)
+
+
+def _shaped(where: str, name: str, values: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    if values is None:
+        raise FeatureSpecError(f"{where}: the source has no {name!r}, which the spec asks for.")
+    if values.shape != shape:
+        raise FeatureSpecError(f"{where}: {name!r} has shape {values.shape}, expected {shape}.")
+    return values
+
+
+def _with_hotness(ids: Ids, feature: Feature, rows: int, split: str, first_row: int) -> Ids:
+    """The ids with row lengths exactly if the feature is multi-hot, and as many as it must have."""
+    where, lengths = f"{split}: row {first_row}", ids.row_lengths
+    if feature.ragged:
+        lengths = np.ones(len(ids.values), np.int32) if lengths is None else lengths
+        _shaped(where, feature.name, lengths, (rows,))
+        if (lengths < 0).any():
+            raise FeatureSpecError(f"{where}: {feature.name!r} has a sample with {lengths.min()} ids.")
+        _shaped(where, feature.name, ids.values, (int(lengths.sum()),))
+        return Ids(ids.values, lengths)
+    if lengths is None and feature.hotness != 1:
+        lengths = np.ones(rows, np.int32)
+    if lengths is not None and not (right := lengths == feature.hotness).all():
+        row = int(np.argmin(right))
+        raise FeatureSpecError(
+            f"{split}: row {first_row + row}: {lengths[row]}, but {feature.name!r} has {feature.hotness} "
+            f"id{'s' * (feature.hotness > 1)} a sample. Declare it ragged if samples differ."
+        )
+    _shaped(where, feature.name, ids.values, (rows * feature.hotness,))
+    return Ids(ids.values, lengths if feature.hotness > 1 else None)
