@@ -1,0 +1,153 @@
+"""The synthetic models of NVIDIA's distributed-embeddings, as data: tiny to colossal, and criteo.
+
+Source: distributed-embeddings, examples/benchmarks/synthetic_models, configurations "v3" (commit 4cb42d4).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from dlrm_tf2.embedding.tables import TableConfig
+
+
+@dataclass(frozen=True)
+class TableGroup:
+    """Equal tables.
+
+    Attributes:
+      num_tables: how many of them.
+      hotness: ids per sample of each feature that looks up in a table of the group; all features share the table.
+      num_rows, embedding_dim: of each table.
+    """
+
+    num_tables: int
+    hotness: tuple[int, ...]
+    num_rows: int
+    embedding_dim: int
+
+
+@dataclass(frozen=True)
+class ZooModel:
+    """One synthetic model: embeddings summed per feature, pooled, joined with the numericals, and an MLP.
+
+    Attributes:
+      name: as published.
+      groups: the tables, in the order of the model's inputs.
+      num_numerical: numerical columns, joined after the embeddings.
+      mlp_dims: layer widths, the last one of width 1 included.
+      pooling: window and stride of the average pooling over the joined embeddings; None for none.
+    """
+
+    name: str
+    groups: tuple[TableGroup, ...]
+    num_numerical: int
+    mlp_dims: tuple[int, ...]
+    pooling: int | None = None
+
+    @cached_property
+    def tables(self) -> tuple[TableConfig, ...]:
+        """table_0, table_1, ... with the features cat_0, cat_1, ..., both in the order of the inputs."""
+        tables, feature = [], 0
+        for group in self._each_table():
+            names = tuple(f"cat_{feature + i}" for i in range(len(group.hotness)))
+            feature += len(names)
+            tables.append(TableConfig(f"table_{len(tables)}", group.num_rows, group.embedding_dim, "sum", names))
+        return tuple(tables)
+
+    @cached_property
+    def hotness(self) -> dict[str, int]:
+        """Feature -> ids per sample, in the order of the inputs."""
+        all_of_them = [hotness for group in self._each_table() for hotness in group.hotness]
+        return {f"cat_{i}": hotness for i, hotness in enumerate(all_of_them)}
+
+    @property
+    def output_width(self) -> int:
+        """Width of all embeddings of a sample joined."""
+        return sum(group.num_tables * len(group.hotness) * group.embedding_dim for group in self.groups)
+
+    @property
+    def mlp_input_width(self) -> int:
+        """Width of what the MLP takes in: the pooled embeddings and the numericals."""
+        return -(-self.output_width // (self.pooling or 1)) + self.num_numerical
+
+    def _each_table(self) -> Iterator[TableGroup]:
+        for group in self.groups:
+            for _ in range(group.num_tables):
+                yield group
+
+
+_TINY = ZooModel("tiny", (
+    TableGroup(1, (1, 10), 10_000, 8),
+    TableGroup(1, (1, 10), 1_000_000, 16),
+    TableGroup(1, (1, 10), 25_000_000, 16),
+    TableGroup(1, (1,), 25_000_000, 16),
+    TableGroup(16, (1,), 10, 8),
+    TableGroup(10, (1,), 1_000, 8),
+    TableGroup(4, (1,), 10_000, 8),
+    TableGroup(2, (1,), 100_000, 16),
+    TableGroup(19, (1,), 1_000_000, 16),
+), 10, (256, 128, 1))  # fmt: skip
+
+_SMALL = ZooModel("small", (
+    TableGroup(5, (1, 30), 10_000, 16),
+    TableGroup(3, (1, 30), 4_000_000, 32),
+    TableGroup(1, (1, 30), 50_000_000, 32),
+    TableGroup(1, (1,), 50_000_000, 32),
+    TableGroup(30, (1,), 10, 16),
+    TableGroup(30, (1,), 1_000, 16),
+    TableGroup(5, (1,), 10_000, 16),
+    TableGroup(5, (1,), 100_000, 32),
+    TableGroup(27, (1,), 4_000_000, 32),
+), 10, (512, 256, 128, 1))  # fmt: skip
+
+_MEDIUM = ZooModel("medium", (
+    TableGroup(20, (1, 50), 100_000, 64),
+    TableGroup(5, (1, 50), 10_000_000, 64),
+    TableGroup(1, (1, 50), 100_000_000, 128),
+    TableGroup(1, (1,), 100_000_000, 128),
+    TableGroup(80, (1,), 10, 32),
+    TableGroup(60, (1,), 1_000, 32),
+    TableGroup(80, (1,), 100_000, 64),
+    TableGroup(24, (1,), 200_000, 64),
+    TableGroup(40, (1,), 10_000_000, 64),
+), 25, (1024, 512, 256, 128, 1), pooling=7)  # fmt: skip
+
+_LARGE = ZooModel("large", (
+    TableGroup(40, (1, 100), 100_000, 64),
+    TableGroup(16, (1, 100), 15_000_000, 64),
+    TableGroup(1, (1, 100), 200_000_000, 128),
+    TableGroup(1, (1,), 200_000_000, 128),
+    TableGroup(100, (1,), 10, 32),
+    TableGroup(100, (1,), 10_000, 32),
+    TableGroup(160, (1,), 100_000, 64),
+    TableGroup(50, (1,), 500_000, 64),
+    TableGroup(144, (1,), 15_000_000, 64),
+), 100, (2048, 1024, 512, 256, 1), pooling=8)  # fmt: skip
+
+_JUMBO = ZooModel("jumbo", (
+    TableGroup(50, (1, 200), 100_000, 128),
+    TableGroup(24, (1, 200), 20_000_000, 128),
+    TableGroup(1, (1, 200), 400_000_000, 256),
+    TableGroup(1, (1,), 400_000_000, 256),
+    TableGroup(100, (1,), 10, 32),
+    TableGroup(200, (1,), 10_000, 64),
+    TableGroup(350, (1,), 100_000, 128),
+    TableGroup(80, (1,), 1_000_000, 128),
+    TableGroup(216, (1,), 20_000_000, 128),
+), 200, (2048, 1024, 512, 256, 1), pooling=20)  # fmt: skip
+
+_COLOSSAL = ZooModel("colossal", (
+    TableGroup(100, (1, 300), 100_000, 128),
+    TableGroup(50, (1, 300), 40_000_000, 256),
+    TableGroup(1, (1, 300), 2_000_000_000, 256),
+    TableGroup(1, (1,), 1_000_000_000, 256),
+    TableGroup(100, (1,), 10, 32),
+    TableGroup(400, (1,), 10_000, 128),
+    TableGroup(100, (1,), 100_000, 128),
+    TableGroup(800, (1,), 1_000_000, 128),
+    TableGroup(450, (1,), 40_000_000, 256),
+), 500, (4096, 2048, 1024, 512, 256, 1), pooling=30)  # fmt: skip
+
+_CRITEO = ZooModel("criteo", (TableGroup(26, (1,), 100_000, 128),), 13, (512, 256, 128, 1))
+
+MODELS = {model.name: model for model in (_TINY, _SMALL, _MEDIUM, _LARGE, _JUMBO, _COLOSSAL, _CRITEO)}
