@@ -171,10 +171,17 @@ class Trainer:
         )
 
     def _test_batches(self) -> Iterator[RankBatch]:
-        """The test split; in the modes eval and inference at most max_steps batches of it."""
-        batches = self._test.batches(self._config.valid_batch_size)
-        unlimited = self._config.mode == "train" or self._config.max_steps == -1
-        return batches if unlimited else itertools.islice(batches, self._config.max_steps)
+        """The test split, with its progress shown; in the modes eval and inference at most max_steps batches of it."""
+        size, limit = self._config.valid_batch_size, self._config.max_steps
+        num_batches = self._test.num_batches(size)
+        if self._config.mode != "train" and limit != -1:
+            num_batches = min(num_batches, limit)
+        start = time.perf_counter()
+        for number, batch in enumerate(itertools.islice(self._test.batches(size), num_batches), 1):
+            yield batch
+            left_s = (time.perf_counter() - start) / number * (num_batches - number)
+            self._log.live(f"test split: batch {number} of {num_batches}, {left_s:.0f} s left")
+        self._log.live("")
 
     def _length(self, steps_per_epoch: int) -> tuple[int, int]:
         """(steps to run, passes over the data that they need)."""
