@@ -1,0 +1,86 @@
+"""The op library: native kernels for TensorFlow, where they were built. Everything works without them, more slowly.
+
+`python dlrm_tf2/ops/build.py` builds them; `make setup` and `pip install .` run it.
+"""
+
+import ctypes
+import functools
+from pathlib import Path
+from types import ModuleType
+
+LIBRARY_FOLDER = Path(__file__).parent / "lib"
+
+
+def available() -> bool:
+    """Whether `library()` works here."""
+    return why_unavailable() is None
+
+
+def why_unavailable() -> str | None:
+    """Why there are no native ops, as the end of a sentence; None where there are."""
+    return _load()[1]
+
+
+def library() -> ModuleType:
+    """TensorFlow's module of the native ops, loaded once.
+
+    Raises:
+      RuntimeError: they are not available, with the reason.
+    """
+    module, why = _load()
+    if module is None:
+        raise RuntimeError(f"The native ops are not available: {why}")
+    return module
+
+
+def kernels() -> ctypes.CDLL:
+    """The kernels behind their C interface (src/dot_interaction.h), without TensorFlow.
+
+    Raises:
+      OSError: the library was not built.
+    """
+    kernels = ctypes.CDLL(str(LIBRARY_FOLDER / "libdlrm_kernels.so"))
+    kernels.dlrm_error_text.restype = ctypes.c_char_p
+    kernels.dlrm_dot_interaction_output_width.restype = ctypes.c_int64
+    kernels.dlrm_dot_interaction_output_width.argtypes = [ctypes.c_int64] * 2
+    pointers, sizes, choices = [ctypes.c_void_p], [ctypes.c_int64], [ctypes.c_int] * 2
+    kernels.dlrm_dot_interaction_cpu.argtypes = pointers * 2 + sizes * 4 + choices
+    kernels.dlrm_dot_interaction_gradient_cpu.argtypes = pointers * 3 + sizes * 4 + choices
+    return kernels
+
+
+def has_cuda() -> bool:
+    """Whether the library was built with its CUDA kernels."""
+    return available() and hasattr(kernels(), "dlrm_dot_interaction_cuda")
+
+
+@functools.cache
+def _load() -> tuple[ModuleType | None, str | None]:
+    """(module, None) or (None, why there is none)."""
+    import tensorflow as tf
+
+    why = refusal(LIBRARY_FOLDER, tf.__version__)
+    if why is not None:
+        return None, why
+    try:
+        return tf.load_op_library(str(LIBRARY_FOLDER / "libdlrm_ops.so")), None
+    except (tf.errors.NotFoundError, OSError) as error:
+        return None, f"{LIBRARY_FOLDER / 'libdlrm_ops.so'} does not load: {str(error).splitlines()[0]}"
+
+
+def refusal(folder: Path, tensorflow_version: str) -> str | None:
+    """Why the library in `folder` must not be loaded into this TensorFlow; None where it may.
+
+    Args:
+      folder: where the build put its files.
+      tensorflow_version: of the TensorFlow that runs, such as "2.18.1".
+    """
+    if not (folder / "libdlrm_ops.so").is_file() or not (folder / "built_for.txt").is_file():
+        return f"the op library was not built (no {folder / 'libdlrm_ops.so'})"
+    built_for = (folder / "built_for.txt").read_text().strip()
+    if built_for != tensorflow_version:
+        return (
+            f"the op library was built for TensorFlow {built_for}, this is {tensorflow_version}; "
+            "build it again: python dlrm_tf2/ops/build.py"
+        )
+    return None

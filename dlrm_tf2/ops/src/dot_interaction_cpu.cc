@@ -1,0 +1,96 @@
+// The C interface of the CPU kernels: checks, the choice of instruction set, scratch memory.
+#include "dot_interaction_cpu.h"
+
+#include <stdlib.h>
+
+#include "dot_interaction.h"
+
+namespace {
+
+const dlrm::DotKernels* kernels_of(int instruction_set) {
+  const int best = dlrm_cpu_instruction_set();
+  if (instruction_set < 0) instruction_set = best;
+  if (instruction_set > best) return nullptr;
+  switch (instruction_set) {
+    case DLRM_SCALAR: return &dlrm::kDotScalar;
+#ifdef DLRM_X86
+    case DLRM_AVX2: return &dlrm::kDotAvx2;
+    case DLRM_AVX512: return &dlrm::kDotAvx512;
+    case DLRM_AVX512_BF16: return &dlrm::kDotAvx512Bf16;
+#endif
+  }
+  return nullptr;
+}
+
+struct Scratch {
+  explicit Scratch(int64_t bytes) {
+    if (posix_memalign(&memory, 64, static_cast<size_t>(bytes)) != 0) memory = nullptr;
+  }
+  ~Scratch() { free(memory); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  void* memory = nullptr;
+};
+
+// Wide enough for every index below to fit int64, whatever a caller passes.
+constexpr int64_t kMostVectors = 1 << 20, kWidest = 1 << 24;
+
+bool shape_of(int64_t first, int64_t last, int64_t num_vectors, int64_t width, int element_type,
+              dlrm::DotShape* shape) {
+  if (first < 0 || last < first || num_vectors < 1 || num_vectors > kMostVectors || width < 1 || width > kWidest ||
+      element_type < DLRM_FLOAT32 || element_type > DLRM_BFLOAT16) {
+    return false;
+  }
+  *shape = {num_vectors, width, dlrm_dot_interaction_output_width(num_vectors, width), element_type};
+  return true;
+}
+
+}  // namespace
+
+extern "C" {
+
+int64_t dlrm_dot_interaction_output_width(int64_t num_vectors, int64_t width) {
+  return (width + num_vectors * (num_vectors - 1) / 2 + 7) / 8 * 8;
+}
+
+int dlrm_cpu_instruction_set(void) {
+#ifdef DLRM_X86
+  // These ask the operating system too, whether it keeps the wide registers.
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  if (avx512 && __builtin_cpu_supports("avx512bf16")) return DLRM_AVX512_BF16;
+  if (avx512) return DLRM_AVX512;
+  if (avx2) return DLRM_AVX2;
+#endif
+  return DLRM_SCALAR;
+}
+
+int dlrm_dot_interaction_cpu(const void* features, void* output, int64_t first, int64_t last, int64_t num_vectors,
+                             int64_t width, int element_type, int instruction_set) {
+  dlrm::DotShape shape;
+  if (!shape_of(first, last, num_vectors, width, element_type, &shape)) return DLRM_BAD_ARGUMENT;
+  const dlrm::DotKernels* kernels = kernels_of(instruction_set);
+  if (kernels == nullptr) return DLRM_NO_INSTRUCTION_SET;
+  if (first == last) return DLRM_OK;
+  Scratch scratch(kernels->scratch_bytes(shape));
+  if (scratch.memory == nullptr) return DLRM_NO_MEMORY;
+  kernels->forward(shape, features, output, first, last, scratch.memory);
+  return DLRM_OK;
+}
+
+int dlrm_dot_interaction_gradient_cpu(const void* features, const void* upstream, void* gradient, int64_t first,
+                                      int64_t last, int64_t num_vectors, int64_t width, int element_type,
+                                      int instruction_set) {
+  dlrm::DotShape shape;
+  if (!shape_of(first, last, num_vectors, width, element_type, &shape)) return DLRM_BAD_ARGUMENT;
+  const dlrm::DotKernels* kernels = kernels_of(instruction_set);
+  if (kernels == nullptr) return DLRM_NO_INSTRUCTION_SET;
+  if (first == last) return DLRM_OK;
+  Scratch scratch(kernels->scratch_bytes(shape));
+  if (scratch.memory == nullptr) return DLRM_NO_MEMORY;
+  kernels->gradient(shape, features, upstream, gradient, first, last, scratch.memory);
+  return DLRM_OK;
+}
+
+}  // extern "C"
