@@ -42,6 +42,14 @@ class TrainConfig:
     embedding_dim: int = _flag(128, "width of every embedding table")
     bottom_mlp_dims: tuple[int, ...] = _flag((512, 256, 128), "layer widths; the last is embedding_dim")
     top_mlp_dims: tuple[int, ...] = _flag((1024, 1024, 512, 256, 1), "layer widths; the last is 1")
+    interaction: str = _flag(
+        "dot", "how vectors meet; the published dot_custom_cuda and dot_tensorflow are dot with the native op (where "
+        "there is one) and with TensorFlow's", ("dot", "dot_custom_cuda", "dot_tensorflow")
+    )
+    interaction_op: str = _flag(
+        "auto", "the op that computes it; auto is native where that is built and serves the device",
+        ("auto", "native", "tensorflow")
+    )
     amp: bool = _flag(False, "MLPs and interaction in bfloat16 (CPU) or float16 (GPU)")
     loss_scale: float = _flag(65536.0, "static loss scale under amp")
     xla: bool = _flag(False, "compile MLPs and interaction with XLA")
@@ -79,8 +87,17 @@ class TrainConfig:
                  f"--bottom_mlp_dims ends with {self.bottom_mlp_dims[-1]}, --embedding_dim is {self.embedding_dim}. "
                  "The dot interaction needs them equal.")
         _require(self.top_mlp_dims[-1] == 1, f"--top_mlp_dims ends with {self.top_mlp_dims[-1]}; it must be 1.")
+        _require(self.interaction != "dot_tensorflow" or self.interaction_op != "native",
+                 "--interaction dot_tensorflow contradicts --interaction_op native. Leave one of them out.")
+        _require(self.interaction != "dot_custom_cuda" or self.interaction_op != "tensorflow",
+                 "--interaction dot_custom_cuda contradicts --interaction_op tensorflow. Leave one of them out.")
         _require(self.mode == "train" or self.restore_checkpoint_path is not None,
                  f"--mode {self.mode} needs --restore_checkpoint_path: the checkpoint to use.")
+
+    @property
+    def interaction_op_asked(self) -> str:
+        """--interaction_op, or what a published spelling of --interaction says about it."""
+        return "tensorflow" if self.interaction == "dot_tensorflow" else self.interaction_op
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))

@@ -55,7 +55,7 @@ def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, laun
     # TensorFlow must not be imported before that.
     import tensorflow as tf
 
-    from dlrm_tf2 import checkpoint, comm
+    from dlrm_tf2 import checkpoint, comm, interaction
     from dlrm_tf2.model import Dlrm
     from dlrm_tf2.run_log import RunLog
     from dlrm_tf2.trainer import Trainer
@@ -66,7 +66,8 @@ def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, laun
     plan = make_plan(model_config.tables, ranks.size)
     log = RunLog(config.log_path, enabled=ranks.rank == 0)
     log.record({"world_size": ranks.size, "device": device.device, **dataclasses.asdict(config)})
-    for note in device.notes:
+    chosen, note = interaction.choose(config.interaction_op_asked, device.device)
+    for note in (*device.notes, note):
         log.say(note)
     if config.restore_checkpoint_path:
         model_config.check_same(
@@ -80,7 +81,8 @@ def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, laun
         start = time.perf_counter()
         restoring = config.restore_checkpoint_path is not None
         model = Dlrm(
-            model_config, plan, ranks, config.seed, device.compute_dtype, config.xla, initialize_tables=not restoring
+            model_config, plan, ranks, config.seed, device.compute_dtype, config.xla, initialize_tables=not restoring,
+            interaction=chosen,
         )
         step = 0
         if config.restore_checkpoint_path:

@@ -10,7 +10,7 @@ from dlrm_tf2.config import ConfigError, TrainConfig
 NOT_THERE = frozenset(
     """beta1 beta2 cpu_offloading_threshold_gb column_slice_threshold concat_embedding cross_layer_projection_dim
     data_parallel_input data_parallel_threshold dataset_type dist_strategy embedding_trainable
-    embedding_zeros_initializer inter_op_parallelism interaction intra_op_parallelism num_cross_layers
+    embedding_zeros_initializer inter_op_parallelism intra_op_parallelism num_cross_layers
     profiled_rank profiler_start_step row_slice_threshold run_eagerly synthetic_dataset_cardinalities
     synthetic_dataset_hotness synthetic_dataset_num_numerical_features synthetic_dataset_train_batches
     synthetic_dataset_use_feature_spec synthetic_dataset_valid_batches tfdata_debug use_mde_embeddings""".split()

@@ -9,7 +9,7 @@ from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import ModelConfig
 from dlrm_tf2.embedding.distributed import DistributedEmbedding
 from dlrm_tf2.embedding.plan import ShardingPlan
-from dlrm_tf2.interaction import dot_interaction
+from dlrm_tf2.interaction import TENSORFLOW, Interaction
 from dlrm_tf2.mlp import Mlp
 
 
@@ -24,6 +24,7 @@ class Dlrm:
       compute_dtype: type in which MLPs and interaction compute.
       xla: compile MLPs and interaction.
       initialize_tables: False leaves the tables' memory as it is, for weights that a checkpoint is about to bring.
+      interaction: the op that computes the interaction, see dlrm_tf2.interaction.choose.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Dlrm:
         compute_dtype: str = "float32",
         xla: bool = False,
         initialize_tables: bool = True,
+        interaction: Interaction = TENSORFLOW,
     ):
         self.config = config
         self.compute_dtype = tf.as_dtype(compute_dtype)
@@ -43,7 +45,13 @@ class Dlrm:
         self.bottom_mlp = Mlp("bottom_mlp", self._input_width, config.bottom_mlp_dims, relu_at_end=True, seed=seed)
         self.top_mlp = Mlp("top_mlp", config.interaction_width, config.top_mlp_dims, relu_at_end=False, seed=seed)
         self.embedding = DistributedEmbedding(config.tables, plan, comm, seed if initialize_tables else None)
-        self._dense = tf.function(self._dense_block, jit_compile=True) if xla else self._dense_block
+        self.interaction = interaction
+        self._below, self._above, self._dense = self._below_interaction, self._above_interaction, self._dense_block
+        if xla and interaction.compiles:
+            self._dense = tf.function(self._dense_block, jit_compile=True)
+        elif xla:  # one compiled block on either side of the op
+            self._below = tf.function(self._below_interaction, jit_compile=True)
+            self._above = tf.function(self._above_interaction, jit_compile=True)
 
     @property
     def dense_variables(self) -> list[tf.Variable]:
@@ -68,8 +76,15 @@ class Dlrm:
         return self._dense(numerical, self.embedding.exchange(local))
 
     def _dense_block(self, numerical: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+        return self._above(self.interaction.compute(self._below(numerical, vectors)))
+
+    def _below_interaction(self, numerical: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+        """All vectors of the interaction, [local batch, 1 + features, width]: the bottom MLP's first."""
         padding = self._input_width - self.config.num_numerical
         inputs = tf.pad(tf.cast(numerical, self.compute_dtype), [[0, 0], [0, padding]])
         bottom = self.bottom_mlp(inputs)
-        interacted = dot_interaction(tf.concat([bottom[:, tf.newaxis, :], vectors], axis=1))
+        return tf.concat([bottom[:, tf.newaxis, :], vectors], axis=1)
+
+    def _above_interaction(self, interacted: tf.Tensor) -> tf.Tensor:
+        """Logits, float32 [local batch]."""
         return tf.cast(self.top_mlp(interacted)[:, 0], tf.float32)
