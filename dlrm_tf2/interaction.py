@@ -1,9 +1,14 @@
-"""The dot interaction: every vector with every other."""
+"""The dot interaction: every vector with every other. In TensorFlow's own ops, and the choice of the native one."""
 
 import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
+
+from dlrm_tf2 import ops
+from dlrm_tf2.ops import dot_interaction as native_op
 
 
 def dot_interaction(features: tf.Tensor) -> tf.Tensor:
@@ -50,3 +55,47 @@ def _pair_indices(num_vectors: int) -> tuple[np.ndarray, np.ndarray]:
     pair_of = np.zeros(num_vectors**2, np.int32)
     pair_of[pairs] = pair_of[columns * num_vectors + rows] = np.arange(1, len(pairs) + 1)
     return pairs, pair_of
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """How a model computes its interaction.
+
+    Attributes:
+      name: "tensorflow" or "native".
+      compute: [batch, F, D] -> [batch, output width], as `dot_interaction`.
+      compiles: whether XLA can compile it; a model puts an op that it cannot between compiled blocks.
+    """
+
+    name: str
+    compute: Callable[[tf.Tensor], tf.Tensor]
+    compiles: bool
+
+
+TENSORFLOW = Interaction("tensorflow", dot_interaction, compiles=True)
+NATIVE = Interaction("native", native_op.dot_interaction, compiles=False)
+
+
+def choose(interaction_op: str, device: str) -> tuple[Interaction, str]:
+    """The interaction that `--interaction_op` asks for.
+
+    Args:
+      interaction_op: "auto" (native where it serves the device), "native" or "tensorflow".
+      device: "cpu" or "gpu".
+
+    Returns:
+      (the interaction, a line that says which it is and why).
+
+    Raises:
+      ValueError: native is asked for and does not serve the device.
+    """
+    if interaction_op == "tensorflow":
+        return TENSORFLOW, "interaction: TensorFlow's ops, as asked"
+    why_not = ops.why_unavailable()
+    if why_not is None and device == "gpu" and not ops.has_cuda():
+        why_not = "the op library was built without CUDA; build it again with nvcc on the path"
+    if why_not is None:
+        return NATIVE, f"interaction: the native op on the {device.upper()}" + (", as asked" * (interaction_op != "auto"))
+    if interaction_op == "native":
+        raise ValueError(f"--interaction_op native: {why_not}. Build it, or use --interaction_op auto.")
+    return TENSORFLOW, f"interaction: TensorFlow's ops; {why_not}"
