@@ -29,7 +29,8 @@ def build(destination: Path, log: Path | None = None) -> str | None:
     with tempfile.TemporaryDirectory(prefix="dlrm_ops_") as scratch:
         staging = Path(scratch) / "lib"
         steps = (
-            ["cmake", "-G", "Unix Makefiles", "-S", str(SOURCE), "-B", scratch, f"-DPython3_EXECUTABLE={sys.executable}"],
+            ["cmake", "-G", "Unix Makefiles", "-S", str(SOURCE), "-B", scratch,
+             f"-DPython3_EXECUTABLE={sys.executable}"],
             ["cmake", "--build", scratch, "-j", str(len(os.sched_getaffinity(0)))],
             ["cmake", "--install", scratch, "--prefix", str(staging)],
         )

@@ -53,7 +53,7 @@ def test_every_field_is_a_flag_and_every_flag_reaches_its_field():
         "decay_start_step": 8, "decay_steps": 9, "embedding_dim": 16, "bottom_mlp_dims": (4, 16),
         "top_mlp_dims": (5, 1), "amp": True, "loss_scale": 2.0, "xla": True, "cpu": True, "seed": 11,
         "auc_thresholds": 12, "evals_per_epoch": 13, "print_freq": 14, "save_checkpoint_path": "s",
-        "restore_checkpoint_path": "r", "log_path": "l",
+        "restore_checkpoint_path": "r", "log_path": "l", "interaction": "dot_custom_cuda", "interaction_op": "native",
     }  # fmt: skip
     assert set(values) == {field.name for field in dataclasses.fields(TrainConfig)}
     arguments = []

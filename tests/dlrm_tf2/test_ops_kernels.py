@@ -179,8 +179,9 @@ def test_gradient_is_the_finite_difference(dtype):
 
 
 @pytest.mark.parametrize("arguments, expected", [
-    ((0, 1, 0, 4, 0, -1), b"out of range"), ((0, 1, 4, 0, 0, -1), b"out of range"), ((2, 1, 4, 4, 0, -1), b"out of range"),
-    ((0, 1, 4, 4, 3, -1), b"out of range"), ((-1, 1, 4, 4, 0, -1), b"out of range"),
+    ((0, 1, 0, 4, 0, -1), b"out of range"), ((0, 1, 4, 0, 0, -1), b"out of range"),
+    ((2, 1, 4, 4, 0, -1), b"out of range"), ((0, 1, 4, 4, 3, -1), b"out of range"),
+    ((-1, 1, 4, 4, 0, -1), b"out of range"),
     ((0, 1, 4, 4, 0, 9), b"instruction set"),
 ])
 def test_bad_arguments_are_refused_before_memory_is_touched(arguments, expected):
