@@ -34,7 +34,10 @@ class TrainConfig:
     valid_batch_size: int = _flag(65536, "global batch size of evaluation and inference")
     epochs: int | None = _flag(None, "passes over the training data; 1, or as many as max_steps needs")
     max_steps: int = _flag(-1, "stop after this many steps (in eval and inference: batches); -1 is no limit")
-    optimizer: str = _flag("sgd", "optimizer of MLPs and tables", ("sgd",))
+    optimizer: str = _flag("sgd", "optimizer of MLPs and tables", ("sgd", "adagrad", "rowwise_adagrad", "adam"))
+    momentum: float = _flag(0.0, "momentum of sgd; the tables have none")
+    beta1: float = _flag(0.9, "beta1 of adam")
+    beta2: float = _flag(0.999, "beta2 of adam")
     learning_rate: float = _flag(24.0, "learning rate after the warm-up")
     warmup_steps: int = _flag(8000, "steps over which the learning rate rises linearly from 0")
     decay_start_step: int = _flag(48000, "step after which the learning rate falls")
@@ -42,6 +45,8 @@ class TrainConfig:
     embedding_dim: int = _flag(128, "width of every embedding table")
     bottom_mlp_dims: tuple[int, ...] = _flag((512, 256, 128), "layer widths; the last is embedding_dim")
     top_mlp_dims: tuple[int, ...] = _flag((1024, 1024, 512, 256, 1), "layer widths; the last is 1")
+    combiner: str = _flag("sum", "how the vectors of several ids of a sample become one", ("sum", "mean"))
+    data_parallel_input: bool = _flag(False, "each rank reads all features of its samples, not those of its tables")
     interaction: str = _flag(
         "dot", "how vectors meet; the published dot_custom_cuda and dot_tensorflow are dot with the native op (where "
         "there is one) and with TensorFlow's", ("dot", "dot_custom_cuda", "dot_tensorflow")
@@ -73,6 +78,11 @@ class TrainConfig:
         _require(self.seed is None or 0 <= self.seed < 2**63, f"--seed is {self.seed}; it must be from 0 to 2**63 - 1.")
         _require(self.learning_rate > 0, f"--learning_rate is {self.learning_rate}; it must be positive.")
         _require(self.loss_scale > 0, f"--loss_scale is {self.loss_scale}; it must be positive.")
+        _require(0 <= self.momentum < 1, f"--momentum is {self.momentum}; it must be from 0 to below 1.")
+        _require(not self.momentum or self.optimizer == "sgd",
+                 f"--momentum {self.momentum} and --optimizer {self.optimizer}: only sgd has a momentum.")
+        for name in ("beta1", "beta2"):
+            _require(0 < getattr(self, name) < 1, f"--{name} is {getattr(self, name)}; it must be between 0 and 1.")
         _require(
             self.warmup_steps <= self.decay_start_step,
             f"--warmup_steps {self.warmup_steps} is past --decay_start_step {self.decay_start_step}. "
@@ -116,7 +126,8 @@ class ModelConfig:
       features: categorical feature names, in channel order.
       cardinalities: ids of each feature, in the same order.
       num_numerical: numerical columns.
-      embedding_dim, bottom_mlp_dims, top_mlp_dims: as the flags.
+      embedding_dim, bottom_mlp_dims, top_mlp_dims, combiner: as the flags.
+      hotness: ids a sample of each feature, None for any number; empty where all have one.
     """
 
     features: tuple[str, ...]
@@ -125,12 +136,15 @@ class ModelConfig:
     embedding_dim: int
     bottom_mlp_dims: tuple[int, ...]
     top_mlp_dims: tuple[int, ...]
+    hotness: tuple[int | None, ...] = ()
+    combiner: str = "sum"
 
     @classmethod
     def of(cls, config: TrainConfig, spec: FeatureSpec) -> "ModelConfig":
         """The model that `config` asks for on the dataset of `spec`."""
         if not spec.numerical:
             raise ConfigError(f"{spec.path}: the dataset has no numerical features; the bottom MLP needs at least one.")
+        hotness = tuple(None if feature.ragged else feature.hotness for feature in spec.categorical)
         return cls(
             features=spec.channels["categorical"],
             cardinalities=tuple(feature.cardinality for feature in spec.categorical),
@@ -138,13 +152,20 @@ class ModelConfig:
             embedding_dim=config.embedding_dim,
             bottom_mlp_dims=config.bottom_mlp_dims,
             top_mlp_dims=config.top_mlp_dims,
+            hotness=() if set(hotness) == {1} else hotness,
+            combiner=config.combiner,
         )
+
+    @property
+    def hotness_of(self) -> dict[str, int | None]:
+        """Ids a sample, by feature; None for any number."""
+        return dict(zip(self.features, self.hotness or (1,) * len(self.features), strict=True))
 
     @property
     def tables(self) -> tuple[TableConfig, ...]:
         """One table per categorical feature, in channel order."""
         return tuple(
-            TableConfig(name, rows, self.embedding_dim)
+            TableConfig(name, rows, self.embedding_dim, None if self.hotness_of[name] == 1 else self.combiner)
             for name, rows in zip(self.features, self.cardinalities, strict=True)
         )
 

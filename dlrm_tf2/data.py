@@ -1,7 +1,8 @@
 """A dataset's files -> the batches of one rank.
 
-A rank reads label and numericals of its own samples, and the ids of its own tables for every sample of the global batch
-(model-parallel input). A thread reads ahead, so that the step finds its batch in memory.
+A rank reads label and numericals of its own samples, and the ids that the embedding layer wants: those of its own
+tables for every sample of the global batch (model-parallel input), or those of all tables for its own samples
+(data-parallel input), or some of both. A thread reads ahead, so that the step finds its batch in memory.
 """
 
 import queue
@@ -13,6 +14,7 @@ import numpy as np
 
 from criteo_prep.feature_spec import FeatureSpec, FeatureSpecError
 from criteo_prep.transcribe.tf_raw import Reader
+from dlrm_tf2.embedding.ids import IdBatch, RankIds
 from dlrm_tf2.embedding.plan import samples_of_rank
 
 _READ_AHEAD = 2  # batches
@@ -26,13 +28,13 @@ class RankBatch:
       global_batch: number of samples in the global batch.
       label: float32 [local batch].
       numerical: float32 [local batch, numericals].
-      ids: int32 [global batch, local features].
+      ids: int32 arrays, in the form that DistributedEmbedding.lookup takes.
     """
 
     global_batch: int
     label: np.ndarray
     numerical: np.ndarray
-    ids: np.ndarray
+    ids: RankIds
 
 
 class RankData:
@@ -41,18 +43,28 @@ class RankData:
     Args:
       spec: a loaded feature spec, whose root is the dataset folder.
       split: "train" or "test".
-      local_features: categorical features whose tables this rank holds, in their order there.
+      global_features: categorical features to read for the whole global batch.
+      sample_features: categorical features to read for this rank's samples.
       rank, world_size: which samples of a batch are this rank's.
 
     Raises:
       FeatureSpecError: the split's files are missing, truncated or disagree, or it holds no sample.
     """
 
-    def __init__(self, spec: FeatureSpec, split: str, local_features: tuple[str, ...], rank: int, world_size: int):
-        self._features, self._rank, self._world_size = local_features, rank, world_size
-        own = [spec.label.name, *(feature.name for feature in spec.numerical)]
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        split: str,
+        global_features: tuple[str, ...],
+        sample_features: tuple[str, ...],
+        rank: int,
+        world_size: int,
+    ):
+        self._spec, self._rank, self._world_size = spec, rank, world_size
+        self._global_features, self._sample_features = global_features, sample_features
+        own = [spec.label.name, *(feature.name for feature in spec.numerical), *sample_features]
         self._samples = Reader(spec.root, spec, split, features=own)
-        self._tables = Reader(spec.root, spec, split, features=local_features)
+        self._tables = Reader(spec.root, spec, split, features=global_features)
         self.num_samples = self._samples.num_samples
         if self.num_samples == 0:
             raise FeatureSpecError(f"{spec.path}: the split {split!r} holds no sample. Make it from more rows.")
@@ -73,12 +85,26 @@ class RankData:
     def _read(self, start: int, stop: int) -> RankBatch:
         first, last = samples_of_rank(stop - start, self._world_size, self._rank)
         mine = self._samples.read(start + first, start + last)
-        ids = np.empty((stop - start, len(self._features)), np.int32)
-        if self._features:
-            columns = self._tables.read(start, stop).categorical
-            for column, feature in enumerate(self._features):
-                ids[:, column] = columns[feature].values
+        of_all = self._tables.read(start, stop).categorical if self._global_features else {}
+        ids = RankIds(
+            self._id_batch(of_all, self._global_features, stop - start),
+            self._id_batch(mine.categorical, self._sample_features, last - first),
+        )
         return RankBatch(stop - start, mine.label.astype(np.float32), mine.numerical.astype(np.float32), ids)
+
+    def _id_batch(self, columns: dict, features: tuple[str, ...], num_samples: int) -> IdBatch:
+        """The Ids of some features: those with a fixed number of ids side by side, the others by name."""
+        ragged = {
+            name: (columns[name].values, columns[name].row_lengths.astype(np.int32))
+            for name in features
+            if self._spec.features[name].ragged
+        }
+        hotness = {name: self._spec.features[name].hotness for name in features if name not in ragged}
+        fixed, start = np.empty((num_samples, sum(hotness.values())), np.int32), 0
+        for name, width in hotness.items():
+            fixed[:, start : start + width] = columns[name].values.reshape(num_samples, width)
+            start += width
+        return IdBatch(fixed, ragged, {})
 
 
 def _read_ahead(batches: Iterator[RankBatch]) -> Iterator[RankBatch]:

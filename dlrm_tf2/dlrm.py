@@ -57,6 +57,7 @@ def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, laun
 
     from dlrm_tf2 import checkpoint, comm, interaction
     from dlrm_tf2.model import Dlrm
+    from dlrm_tf2.optim import Optimizer
     from dlrm_tf2.run_log import RunLog
     from dlrm_tf2.trainer import Trainer
 
@@ -80,9 +81,10 @@ def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, laun
     try:
         start = time.perf_counter()
         restoring = config.restore_checkpoint_path is not None
+        optimizer = Optimizer(config.optimizer, config.momentum, config.beta1, config.beta2)
         model = Dlrm(
-            model_config, plan, ranks, config.seed, device.compute_dtype, config.xla, initialize_tables=not restoring,
-            interaction=chosen,
+            model_config, plan, ranks, config.seed, device.compute_dtype, config.xla, not restoring, optimizer,
+            config.mode == "train", config.data_parallel_input, chosen,
         )
         step = 0
         if config.restore_checkpoint_path:

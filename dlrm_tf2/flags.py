@@ -8,8 +8,8 @@ from dlrm_tf2.config import ConfigError, TrainConfig
 
 # Flags of NVIDIA's DLRM and DCNv2 that are not here yet. They are refused by name, so that no script believes in them.
 NOT_THERE = frozenset(
-    """beta1 beta2 cpu_offloading_threshold_gb column_slice_threshold concat_embedding cross_layer_projection_dim
-    data_parallel_input data_parallel_threshold dataset_type dist_strategy embedding_trainable
+    """cpu_offloading_threshold_gb column_slice_threshold concat_embedding cross_layer_projection_dim
+    data_parallel_threshold dataset_type dist_strategy embedding_trainable
     embedding_zeros_initializer inter_op_parallelism intra_op_parallelism num_cross_layers
     profiled_rank profiler_start_step row_slice_threshold run_eagerly synthetic_dataset_cardinalities
     synthetic_dataset_hotness synthetic_dataset_num_numerical_features synthetic_dataset_train_batches

@@ -7,10 +7,12 @@ import tensorflow as tf
 
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import ModelConfig
-from dlrm_tf2.embedding.distributed import DistributedEmbedding
+from dlrm_tf2.embedding.distributed import DistributedEmbedding, Looked
+from dlrm_tf2.embedding.ids import RankIds
 from dlrm_tf2.embedding.plan import ShardingPlan
 from dlrm_tf2.interaction import TENSORFLOW, Interaction
 from dlrm_tf2.mlp import Mlp
+from dlrm_tf2.optim import DenseOptimizer, Optimizer
 
 
 class Dlrm:
@@ -23,6 +25,9 @@ class Dlrm:
       seed: seed of the initial weights, the same on every rank.
       compute_dtype: type in which MLPs and interaction compute.
       xla: compile MLPs and interaction.
+      optimizer: the formula by which everything is updated.
+      training: False takes no memory for what the optimizer keeps for the tables.
+      data_parallel_input: see DistributedEmbedding.
       initialize_tables: False leaves the tables' memory as it is, for weights that a checkpoint is about to bring.
       interaction: the op that computes the interaction, see dlrm_tf2.interaction.choose.
     """
@@ -36,6 +41,9 @@ class Dlrm:
         compute_dtype: str = "float32",
         xla: bool = False,
         initialize_tables: bool = True,
+        optimizer: Optimizer | None = None,
+        training: bool = True,
+        data_parallel_input: bool = False,
         interaction: Interaction = TENSORFLOW,
     ):
         self.config = config
@@ -44,7 +52,12 @@ class Dlrm:
         self._input_width = -(-config.num_numerical // 8) * 8
         self.bottom_mlp = Mlp("bottom_mlp", self._input_width, config.bottom_mlp_dims, relu_at_end=True, seed=seed)
         self.top_mlp = Mlp("top_mlp", config.interaction_width, config.top_mlp_dims, relu_at_end=False, seed=seed)
-        self.embedding = DistributedEmbedding(config.tables, plan, comm, seed if initialize_tables else None)
+        optimizer = optimizer or Optimizer()
+        self.embedding = DistributedEmbedding(
+            config.tables, plan, comm, seed if initialize_tables else None, optimizer if training else None,
+            hotness=config.hotness_of, data_parallel_input=data_parallel_input, wire_dtype=compute_dtype,
+        )  # fmt: skip
+        self.dense_optimizer = DenseOptimizer(optimizer, self.dense_variables)
         self.interaction = interaction
         self._below, self._above, self._dense = self._below_interaction, self._above_interaction, self._dense_block
         if xla and interaction.compiles:
@@ -60,20 +73,23 @@ class Dlrm:
 
     @property
     def dense_by_name(self) -> dict[str, tf.Variable]:
-        return {variable.name.removesuffix(":0"): variable for variable in self.dense_variables}
+        """The replicated variables, and what the optimizer keeps for them."""
+        variables = {variable.name.removesuffix(":0"): variable for variable in self.dense_variables}
+        return variables | self.dense_optimizer.by_name
 
-    def lookup(self, ids: tf.Tensor) -> tf.Tensor:
-        """This rank's vectors of the global batch, [global batch, local features, width], in the compute type."""
-        return tf.cast(self.embedding.lookup(ids), self.compute_dtype)
+    def lookup(self, ids: RankIds) -> Looked:
+        """What this rank looks up, in the compute type."""
+        return self.embedding.lookup(ids)
 
-    def logits(self, numerical: tf.Tensor, local: tf.Tensor) -> tf.Tensor:
+    def logits(self, numerical: tf.Tensor, looked: Looked) -> tf.Tensor:
         """Logits of this rank's samples, float32 [local batch].
 
         Args:
           numerical: float32 [local batch, numericals].
-          local: what `lookup` returned for the global batch.
+          looked: what `lookup` returned.
         """
-        return self._dense(numerical, self.embedding.exchange(local))
+        vectors = self.embedding.exchange(looked)
+        return self._dense(numerical, tf.reshape(vectors, [-1, len(self.config.features), self.config.embedding_dim]))
 
     def _dense_block(self, numerical: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
         return self._above(self.interaction.compute(self._below(numerical, vectors)))

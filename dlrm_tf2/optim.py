@@ -1,9 +1,33 @@
-"""The learning-rate schedule and the update of the replicated variables."""
+"""The learning-rate schedule, and the optimizers: one formula each, for whole variables and for rows of tables.
 
-from collections.abc import Sequence
+With g the gradient of the mean loss over the global batch, lr the learning rate and t = 1, 2, ... the step:
+
+    sgd                w -= lr * g                    with momentum m, whole variables only: u = m * u + g, w -= lr * u
+    adagrad            a += g**2;  w -= lr * g / (sqrt(a) + epsilon)
+    rowwise_adagrad    a += mean of g**2 over a row's columns, one number a row; whole variables as adagrad
+    adam               m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g**2
+                       w -= lr * (m / (1 - beta1**t)) / (sqrt(v / (1 - beta2**t)) + epsilon)
+
+All states start at 0. A row that a batch does not name is not touched, its state neither (adam is *lazy*); t counts the
+steps of the training, not those of the row. The gradients of an id that occurs several times in a batch are summed
+before the formula sees them.
+
+Source: Duchi et al. (2011) and Kingma and Ba (2015), with the epsilon where torchrec has it for tables: outside of the
+square root. Keras differs (its Adagrad starts at 0.1).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
+
+_SLOTS = {
+    "sgd": (),
+    "adagrad": ("accumulator",),
+    "rowwise_adagrad": ("accumulator",),
+    "adam": ("first_moment", "second_moment"),
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +63,107 @@ class Schedule:
         return self.learning_rate * left**2
 
 
-def apply_sgd(variables: Sequence[tf.Variable], gradients: Sequence[tf.Tensor], learning_rate: tf.Tensor) -> None:
-    """variable -= learning_rate * gradient, for each."""
-    for variable, gradient in zip(variables, gradients, strict=True):
-        variable.assign_sub(learning_rate * gradient)
+@dataclass(frozen=True)
+class Optimizer:
+    """Which formula of those above, and its constants.
+
+    Attributes:
+      name: "sgd", "adagrad", "rowwise_adagrad" or "adam".
+      momentum: of sgd, whole variables only; 0 for none.
+      beta1, beta2: of adam.
+      epsilon: of all but sgd.
+    """
+
+    name: str = "sgd"
+    momentum: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def __post_init__(self):
+        if self.name not in _SLOTS:
+            raise ValueError(f"optimizer {self.name!r}: it must be one of {', '.join(_SLOTS)}.")
+
+    @property
+    def row_slots(self) -> tuple[str, ...]:
+        """What is kept for each row of a table beside its weights."""
+        return _SLOTS[self.name]
+
+    def row_slot_width(self, width: int) -> int:
+        """Numbers per row of a slot, for a table whose rows have `width` weights."""
+        return 1 if self.name == "rowwise_adagrad" else width
+
+    @property
+    def dense_slots(self) -> tuple[str, ...]:
+        """What is kept for each whole variable."""
+        return ("momentum",) if self.name == "sgd" and self.momentum else _SLOTS[self.name]
+
+    def update(
+        self, gradient: tf.Tensor, slots: Mapping[str, tf.Tensor], step: tf.Tensor, rows: bool
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The formula: what is to be subtracted, before the learning rate, and the new slots.
+
+        Args:
+          gradient: of any shape; with `rows` [n, width].
+          slots: their values now, by name.
+          step: 1, 2, ..., a scalar of the gradient's type; only adam reads it.
+          rows: whether these are rows of a table.
+        """
+        if self.name == "sgd":
+            if not slots:
+                return gradient, {}
+            velocity = self.momentum * slots["momentum"] + gradient
+            return velocity, {"momentum": velocity}
+        square = tf.square(gradient)
+        if self.name == "adam":
+            first = self.beta1 * slots["first_moment"] + (1 - self.beta1) * gradient
+            second = self.beta2 * slots["second_moment"] + (1 - self.beta2) * square
+            # 1 - beta**t by expm1: in float32 the subtraction would lose most digits of the first steps.
+            corrected = second / -tf.math.expm1(step * math.log(self.beta2))
+            direction = first / -tf.math.expm1(step * math.log(self.beta1)) / (tf.sqrt(corrected) + self.epsilon)
+            return direction, {"first_moment": first, "second_moment": second}
+        if rows and self.name == "rowwise_adagrad":
+            square = tf.reduce_mean(square, axis=1, keepdims=True)
+        accumulator = slots["accumulator"] + square
+        return gradient / (tf.sqrt(accumulator) + self.epsilon), {"accumulator": accumulator}
+
+
+class DenseOptimizer:
+    """Updates the replicated variables, and keeps the slots that this takes.
+
+    Args:
+      optimizer: the formula.
+      variables: those that every `apply` will update.
+
+    Attributes:
+      by_name: the slots, by `<variable>.<slot>`: a checkpoint saves them with the variables.
+    """
+
+    def __init__(self, optimizer: Optimizer, variables: Sequence[tf.Variable]):
+        self._optimizer, self._variables = optimizer, list(variables)
+        self._slots = [
+            {slot: tf.Variable(tf.zeros_like(variable), trainable=False) for slot in optimizer.dense_slots}
+            for variable in variables
+        ]
+        self.by_name = {
+            f"{variable.name.removesuffix(':0')}.{slot}": value
+            for variable, slots in zip(self._variables, self._slots, strict=True)
+            for slot, value in slots.items()
+        }
+
+    def apply(self, gradients: Sequence[tf.Tensor], learning_rate: tf.Tensor, step: tf.Tensor, scale: float = 1.0):
+        """One step of every variable.
+
+        Args:
+          gradients: of `scale` times the loss, one for each variable.
+          learning_rate: scalar.
+          step: 1, 2, ..., a floating-point scalar.
+        """
+        for variable, slots, gradient in zip(self._variables, self._slots, gradients, strict=True):
+            if scale != 1.0:
+                gradient = gradient / scale
+            step = tf.cast(step, gradient.dtype)
+            direction, new = self._optimizer.update(gradient, slots, step, rows=False)
+            for slot, value in new.items():
+                slots[slot].assign(value)
+            variable.assign_sub(tf.cast(learning_rate, gradient.dtype) * direction)

@@ -14,8 +14,9 @@ from dlrm_tf2 import metrics
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import RankBatch, RankData
+from dlrm_tf2.embedding.ids import RankIds
 from dlrm_tf2.model import Dlrm
-from dlrm_tf2.optim import Schedule, apply_sgd
+from dlrm_tf2.optim import Schedule
 from dlrm_tf2.run_log import RunLog
 from dlrm_tf2.step_clock import StepClock
 
@@ -62,13 +63,11 @@ class Trainer:
         # Opened now, so that a dataset that cannot be evaluated is refused before hours of training.
         self._training = self._data("train") if config.mode == "train" else None
         self._test = self._data("test") if config.mode != "train" or config.evals_per_epoch else None
-        num_numerical, num_local = model.config.num_numerical, len(model.embedding.local_features)
         label = tf.TensorSpec([None], tf.float32)
-        numerical = tf.TensorSpec([None, num_numerical], tf.float32)
-        ids = tf.TensorSpec([None, num_local], tf.int32)
-        self._train_step = tf.function(
-            self._train_step, input_signature=[label, numerical, ids, tf.TensorSpec([], tf.float32)]
-        )
+        numerical = tf.TensorSpec([None, model.config.num_numerical], tf.float32)
+        scalar = tf.TensorSpec([], tf.float32)
+        ids = model.embedding.signature
+        self._train_step = tf.function(self._train_step, input_signature=[label, numerical, ids, scalar, scalar])
         self._forward = tf.function(self._forward, input_signature=[numerical, ids])
 
     def train(self) -> dict:
@@ -86,7 +85,7 @@ class Trainer:
         batches = (batch for _ in range(epochs) for batch in data.batches(config.batch_size))
         for self.step, batch in zip(range(first, last + 1), batches, strict=False):
             learning_rate = self._schedule.at(self.step)
-            loss = self._train_step(batch.label, batch.numerical, batch.ids, learning_rate)
+            loss = self._train_step(batch.label, batch.numerical, batch.ids, learning_rate, float(self.step))
             clock.count(batch.global_batch)
             done = self.step - first + 1
             if self.step % config.print_freq == 0 or self.step == last:
@@ -140,34 +139,34 @@ class Trainer:
         return summary
 
     def _train_step(
-        self, label: tf.Tensor, numerical: tf.Tensor, ids: tf.Tensor, learning_rate: tf.Tensor
+        self, label: tf.Tensor, numerical: tf.Tensor, ids: RankIds, learning_rate: tf.Tensor, step: tf.Tensor
     ) -> tf.Tensor:
-        """One step of SGD. Returns the mean loss over the global batch, before the update."""
-        model, dense = self._model, self._model.dense_variables
-        global_batch = tf.cast(tf.shape(ids)[0], tf.float32)
-        local = model.lookup(ids)
+        """Step number `step` (the first is 1). Returns the mean loss over the global batch, before the update."""
+        model, dense, scale = self._model, self._model.dense_variables, self._loss_scale
+        global_batch = tf.cast(tf.shape(ids.of_all.fixed)[0], tf.float32)
+        looked = model.lookup(ids)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([local, *dense])
-            logits = model.logits(numerical, local)
+            tape.watch([looked.vectors, dense])
+            logits = model.logits(numerical, looked)
             # This rank's share of the mean over the global batch: shares add up, whatever the ranks' batch sizes.
             loss = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(label, logits)) / global_batch
-            scaled = loss * self._loss_scale
-        local_gradient, *dense_gradients = tape.gradient(scaled, [local, *dense])
-        learning_rate = learning_rate / self._loss_scale
+            scaled = loss * scale
+        row_gradients, dense_gradients = tape.gradient(scaled, [looked.vectors, dense])
         loss, *dense_gradients = self._comm.allreduce_sum([loss, *dense_gradients], name="loss_and_dense_gradients")
-        apply_sgd(dense, dense_gradients, learning_rate)
-        model.embedding.apply_gradient(ids, local_gradient, learning_rate)
-        # A rank without tables has no use for the gradient, but the others wait for it in the exchange.
-        with tf.control_dependencies([local_gradient]):
+        model.dense_optimizer.apply(dense_gradients, learning_rate, step, scale)
+        model.embedding.apply_gradient(looked, row_gradients, learning_rate, step, scale)
+        # A rank without tables has no use for the gradients, but the others wait for them in the exchange.
+        with tf.control_dependencies(row_gradients):
             return tf.identity(loss)
 
-    def _forward(self, numerical: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+    def _forward(self, numerical: tf.Tensor, ids: RankIds) -> tf.Tensor:
         """Logits of this rank's samples, [local batch]."""
         return self._model.logits(numerical, self._model.lookup(ids))
 
     def _data(self, split: str) -> RankData:
+        embedding = self._model.embedding
         return RankData(
-            self._spec, split, self._model.embedding.local_features, self._comm.rank, self._comm.size
+            self._spec, split, embedding.global_features, embedding.sample_features, self._comm.rank, self._comm.size
         )
 
     def _test_batches(self) -> Iterator[RankBatch]:

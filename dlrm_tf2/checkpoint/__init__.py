@@ -163,6 +163,8 @@ def _write_part(folder: Path, rank: int, dense: dict, embedding) -> tuple[list[S
         raise CheckpointError(f"{folder}: rank 0 made this folder, but it is not here. Save on a shared file system.")
     shards = []
     for shard in embedding.plan.of_rank(rank):
+        if shard.table in embedding.plan.replicated and rank != 0:
+            continue  # every rank has all of it, and one of them saves it
         for slot in embedding.slots:
             if shard.num_bytes:
                 file = write_npy(

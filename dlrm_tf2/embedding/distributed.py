@@ -1,82 +1,329 @@
 """DistributedEmbedding: a plan, the lookup in this rank's tables, and the exchange between ranks."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
 from dlrm_tf2.comm import Comm
-from dlrm_tf2.embedding.exchange import VectorExchange
-from dlrm_tf2.embedding.lookup import Slab
+from dlrm_tf2.embedding.exchange import IdExchange, VectorExchange, all_to_all
+from dlrm_tf2.embedding.ids import IdBatch, RankIds, bags_of, pack
+from dlrm_tf2.embedding.layout import Layout, Piece, by_width
+from dlrm_tf2.embedding.lookup import WEIGHTS, Pooled, Slab, SlabLookup, summed
 from dlrm_tf2.embedding.plan import Shard, ShardingPlan
+from dlrm_tf2.embedding.row_exchange import Requests, RowExchange
 from dlrm_tf2.embedding.tables import TableConfig
+from dlrm_tf2.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What DistributedEmbedding.lookup found.
+
+    Attributes:
+      vectors: the tensors by which the loss is to be differentiated. Their number and shapes are the plan's business.
+      how: for each of them, where its rows are.
+    """
+
+    vectors: list[tf.Tensor]
+    how: list[Pooled | Requests]
 
 
 class DistributedEmbedding:
-    """Embedding tables of equal width, spread over the ranks as whole tables.
+    """Embedding tables spread over the ranks: whole, by rows, by columns, or replicated, as the plan says.
 
-    A training step uses it in three parts: tables are updated by row and never see a gradient of their own size.
+    A training step uses it in four parts: tables are updated by row and never see a gradient of their own size.
 
-        local = embedding.lookup(ids)             # [global batch, local features, width], this rank's tables
+        looked = embedding.lookup(ids)
         with tf.GradientTape() as tape:
-            tape.watch(local)
-            vectors = embedding.exchange(local)   # [local batch, all features, width], this rank's samples
-            loss = ...                            # a share of the mean over the global batch
-        embedding.apply_gradient(ids, tape.gradient(loss, local), learning_rate)
+            tape.watch(looked.vectors)
+            result = embedding.exchange(looked)   # [local batch, width], this rank's samples
+            loss = ...                            # this rank's share of the mean over the global batch
+        embedding.apply_gradient(looked, tape.gradient(loss, looked.vectors), learning_rate)
+
+    Every rank must run every part, whatever it holds: the others wait for it.
 
     Args:
-      tables: one per feature, in the order that the vectors are to have.
+      tables: names unique; the vectors lie in the result in the order of the tables and their features.
       plan: of the same tables, for comm.size ranks.
       comm: the ranks.
       seed: seed of the initial weights, the same on every rank; None leaves the tables' memory as it is.
+      optimizer: updates the rows; None where nothing is trained, and then no memory is taken for its slots.
+      hotness: ids a sample of the features that do not have exactly one; None is any number.
+      data_parallel_input: every rank gets all features of its own samples. Otherwise it gets the features of its
+        tables for the global batch, and only those of replicated tables for its own samples.
+      deduplicated: features whose rows are fetched once for all samples of a rank (with data_parallel_input).
+      weighted: features whose ids have weights.
+      wire_dtype: type in which vectors travel and are returned.
+      dtype: type of the weights, float32 or float64.
+
+    Attributes:
+      columns: feature -> (start, stop), its columns of the result. A table without combiner gives a feature with
+        hotness h its h rows one after the other.
+      global_features, sample_features: whose ids this rank needs for the global batch, and for its own samples.
+
+    Raises:
+      ValueError: the tables, hotness and features contradict each other, or row-wise Adagrad meets a table split by
+        columns: its one accumulator a row needs the whole row.
     """
 
-    slots = ("weights",)
-
-    def __init__(self, tables: Sequence[TableConfig], plan: ShardingPlan, comm: Comm, seed: int | None):
+    def __init__(
+        self,
+        tables: Sequence[TableConfig],
+        plan: ShardingPlan,
+        comm: Comm,
+        seed: int | None,
+        optimizer: Optimizer | None = None,
+        *,
+        hotness: Mapping[str, int | None] | None = None,
+        data_parallel_input: bool = False,
+        deduplicated: Collection[str] = (),
+        weighted: Collection[str] = (),
+        wire_dtype: str = "float32",
+        dtype: str = "float32",
+    ):
         assert plan.world_size == comm.size
-        assert all(len(table.features) == 1 for table in tables), "one feature a table"
-        self.tables, self.plan, self.rank = tuple(tables), plan, comm.rank
-        self.width = tables[0].embedding_dim
-        shards = plan.of_rank(comm.rank)
-        self.local_features = tuple(shard.table for shard in shards)
-        self._slab = Slab(shards, {table.name: table for table in tables}, seed) if shards else None
-        self._exchange = VectorExchange(comm, [plan.of_table(table.name)[0].rank for table in tables])
+        self.tables, self.plan, self.rank, self._comm = tuple(tables), plan, comm.rank, comm
+        self.slots = (WEIGHTS, *(optimizer.row_slots if optimizer else ()))
+        self._wire_dtype, self._dtype = tf.as_dtype(wire_dtype), tf.as_dtype(dtype)
+        self._layout = layout = Layout(tables, hotness or {})
+        self.columns, self.width = layout.columns, layout.width
+        _check_whole_rows(plan, self.tables, optimizer)
+        # Among one rank, its samples are all samples, and there is nobody to fetch rows from.
+        self._data_parallel = data_parallel_input and comm.size > 1
+        replicated = [f for f, table in layout.table_of.items() if table.name in plan.replicated]
+        fetched = [f for f in layout.table_of if f not in replicated and self._is_fetched(f, deduplicated)]
+        pooled = [f for f in layout.table_of if f not in replicated and f not in fetched]
 
-    def lookup(self, ids: tf.Tensor) -> tf.Tensor:
-        """This rank's vectors, float32 [global batch, local features, width].
+        by_name = {table.name: table for table in tables}
+        mine = plan.of_rank(comm.rank)
+        self._slabs, self._replicas = (
+            {
+                width: Slab(shards, by_name, seed, optimizer, self._dtype)
+                for width, shards in by_width(s for s in mine if (s.table in plan.replicated) == whole).items()
+            }
+            for whole in (False, True)
+        )
+        pieces_of_ranks = [self._pieces_by_width(rank, pooled) for rank in range(comm.size)]
+        features_of_ranks = [
+            tuple(f for f in layout.table_of if any(p.feature == f for pieces in of_rank.values() for p in pieces))
+            for of_rank in pieces_of_ranks
+        ]
+        my_features = features_of_ranks[comm.rank]
+        self.global_features = () if self._data_parallel else my_features
+        self.sample_features = tuple(layout.table_of) if self._data_parallel else tuple(replicated)
+        self._ids = None
+        if self._data_parallel and pooled:
+            self._ids = IdExchange(comm, layout, self.sample_features, features_of_ranks)
+        self._lookups = {
+            width: SlabLookup(self._slabs[width], pieces, layout, my_features, weighted)
+            for width, pieces in pieces_of_ranks[comm.rank].items()
+        }
+        own = self._own_pieces(replicated)
+        self._own_lookups = {
+            width: SlabLookup(self._replicas[width], pieces, layout, self.sample_features, weighted)
+            for width, pieces in own.items()
+        }
+        self._row_exchanges = self._make_row_exchanges(fetched, deduplicated)
+        for_me = [*own.values(), *(rows.pieces for _, rows in self._row_exchanges)]
+        self._exchange = VectorExchange(
+            comm, [_all(of_rank.values()) for of_rank in pieces_of_ranks], _all(for_me), self.width
+        )
+
+    def ids(
+        self,
+        of_all: Mapping[str, object] | None = None,
+        of_mine: Mapping[str, object] | None = None,
+        *,
+        global_batch: int | None = None,
+        weights_of_all: Mapping[str, object] | None = None,
+        weights_of_mine: Mapping[str, object] | None = None,
+    ) -> RankIds:
+        """Checks ids and puts them into the form that `lookup` takes.
 
         Args:
-          ids: integers [global batch, local features]; column k belongs to `local_features[k]`.
+          of_all: feature -> its ids for the global batch, for all of `global_features`: integers [samples] or
+            [samples, hotness], or for any number of ids a tf.RaggedTensor or (ids [n], row_lengths [samples]).
+          of_mine: the same for `sample_features` and the samples of this rank.
+          global_batch: samples of all ranks together; may be left out where of_all says it, or there is one rank.
+          weights_of_all, weights_of_mine: feature -> a weight for each of its ids.
+
+        Raises:
+          ValueError: a feature is missing, or has another shape than its hotness says.
+          tf.errors.InvalidArgumentError: an id is not one of its table.
         """
-        if self._slab is None:
-            return tf.zeros([tf.shape(ids)[0], 0, self.width])
-        return self._slab.gather(ids)
+        if self._comm.size == 1 and not of_all:  # its samples are all samples
+            of_all, weights_of_all = of_mine, weights_of_mine
+        everywhere = pack(of_all or {}, weights_of_all or {}, self.global_features, self._layout, global_batch)
+        num_mine = samples_of_this_rank(tf.shape(everywhere.fixed)[0], self._comm)
+        here = pack(of_mine or {}, weights_of_mine or {}, self.sample_features, self._layout, num_mine)
+        return RankIds(everywhere, here)
 
-    def exchange(self, local: tf.Tensor) -> tf.Tensor:
-        """[global batch, local features, width] -> [local batch, all features, width]. Differentiable."""
-        return self._exchange(local)
+    @property
+    def signature(self) -> RankIds:
+        """The form of the ids of a batch as a dataset has them, int32 and without weights: for tf.function."""
+        return RankIds(*(self._signature_of(features) for features in (self.global_features, self.sample_features)))
 
-    def apply_gradient(self, ids: tf.Tensor, gradient: tf.Tensor, learning_rate: tf.Tensor) -> None:
-        """One step of SGD on the rows that `ids` name; an id that occurs twice gets both gradients.
+    def lookup(self, ids: RankIds) -> Looked:
+        """Looks up what this rank has to look up: for itself and for the others."""
+        of_all = ids.of_all
+        if self._ids:
+            of_all = self._ids(ids.of_mine, tf.shape(ids.of_all.fixed)[0])
+        found = [lookup(of_all) for lookup in self._lookups.values()]
+        found += [lookup(ids.of_mine) for lookup in self._own_lookups.values()]
+        if self._row_exchanges:
+            columns = self._layout.fixed_columns(self.sample_features)
+            num_samples = tf.shape(ids.of_mine.fixed)[0]
+            for features, rows in self._row_exchanges:
+                bags = {f: bags_of(ids.of_mine, f, self._layout, columns, self._dtype) for f in features}
+                requests = rows.request(bags, num_samples, self._dtype)
+                found.append((self._gather(rows.width, requests.asked_rows), requests))
+        if not self._lookups:  # a tensor without columns, so that this rank takes part in the exchange of gradients
+            found.insert(0, (tf.zeros([tf.shape(of_all.fixed)[0], 0, 1], self._dtype), Pooled(tf.zeros([0], tf.int64))))
+        return Looked([tf.cast(vectors, self._wire_dtype) for vectors, _ in found], [how for _, how in found])
+
+    def exchange(self, looked: Looked) -> tf.Tensor:
+        """The vectors of this rank's samples: [local batch, width], in the wire type. Differentiable."""
+        first_own = max(1, len(self._lookups))
+        first_fetched = first_own + len(self._own_lookups)
+        local = _side_by_side(looked.vectors[:first_own])
+        own = [_flat(vectors) for vectors in looked.vectors[first_own:first_fetched]]
+        for (_, rows), vectors, requests in zip(
+            self._row_exchanges, looked.vectors[first_fetched:], looked.how[first_fetched:], strict=True
+        ):
+            own.append(rows.fetch(vectors, requests))
+        mine = samples_of_this_rank(tf.shape(local)[0], self._comm)
+        return self._exchange(local, tf.concat(own, axis=1) if own else tf.zeros([mine, 0], local.dtype))
+
+    def split(self, result: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The result by feature: [local batch, its columns] each."""
+        return {feature: result[:, start:stop] for feature, (start, stop) in self.columns.items()}
+
+    def apply_gradient(
+        self,
+        looked: Looked,
+        gradients: Sequence[tf.Tensor],
+        learning_rate: tf.Tensor,
+        step: tf.Tensor | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        """One step of the optimizer on the rows that were looked up.
 
         Args:
-          ids: as in lookup.
-          gradient: of the loss by the looked-up vectors, [global batch, local features, width].
-          learning_rate: float32 scalar.
+          gradients: of `scale` times the loss, by `looked.vectors`; the loss is this rank's share of the mean over the
+            global batch, so that no gradient depends on the number of ranks.
+          learning_rate: scalar.
+          step: 1, 2, ..., which adam reads.
         """
-        if self._slab is None:
-            return
-        rows = tf.reshape(self._slab.slab_rows(ids), [-1])
-        step = tf.reshape(tf.cast(gradient, tf.float32) * learning_rate, [-1, self.width])
-        self._slab.variable.scatter_sub(tf.IndexedSlices(step, rows))
+        first_own = max(1, len(self._lookups))
+        first_fetched = first_own + len(self._own_lookups)
+        updates: dict[int, list[tuple[tf.Tensor, tf.Tensor]]] = {width: [] for width in self._slabs}
+        for number, (gradient, how) in enumerate(zip(gradients, looked.how, strict=True)):
+            gradient = tf.cast(gradient, self._dtype)
+            gradient = gradient if scale == 1.0 else gradient / scale
+            if number < len(self._lookups):
+                updates[list(self._lookups)[number]].append((how.rows, how.row_gradients(gradient)))
+            elif first_own <= number < first_fetched:
+                width = list(self._own_lookups)[number - first_own]
+                rows, gradient = self._of_all_ranks(how.rows, how.row_gradients(gradient), f"replicas_{width}")
+                self._replicas[width].update(rows, gradient, learning_rate, step)
+            elif number >= first_fetched:
+                width = self._row_exchanges[number - first_fetched][1].width
+                if width in self._slabs:
+                    updates[width].append((how.asked_rows, gradient))
+        for width, parts in updates.items():
+            if parts:
+                rows, gradient = parts[0] if len(parts) == 1 else map(_concatenated, zip(*parts, strict=True))
+                self._slabs[width].update(rows, gradient, learning_rate, step)
 
     def read_rows(self, shard: Shard, slot: str, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop) of a shard of this rank, counted in its table: float32 [stop - start, columns]."""
-        assert slot in self.slots
-        return self._slab.read_rows(shard, start, stop)
+        """Rows [start, stop) of a shard of this rank, counted in its table: [stop - start, columns]."""
+        return self._slab_of(shard).read_rows(shard, slot, start, stop)
 
     def write_rows(self, shard: Shard, slot: str, start: int, values: np.ndarray) -> None:
         """Overwrites rows of a shard of this rank from `start` on, counted in its table, with [n, columns]."""
-        assert slot in self.slots
-        self._slab.write_rows(shard, start, values)
+        self._slab_of(shard).write_rows(shard, slot, start, values)
+
+    def _signature_of(self, features: Sequence[str]) -> IdBatch:
+        flat = tf.TensorSpec([None], tf.int32)
+        columns = sum(self._layout.hotness[feature] or 0 for feature in features)
+        ragged = {feature: (flat, flat) for feature in features if self._layout.hotness[feature] is None}
+        return IdBatch(tf.TensorSpec([None, columns], tf.int32), ragged, {})
+
+    def _is_fetched(self, feature: str, deduplicated: Collection[str]) -> bool:
+        """Whether the samples' rank fetches rows of this feature, instead of being sent pooled vectors."""
+        if not self._data_parallel:
+            return False
+        by_rows = len({shard.rows for shard in self.plan.of_table(self._layout.table_of[feature].name)}) > 1
+        return by_rows or feature in deduplicated
+
+    def _pieces_by_width(self, rank: int, features: Collection[str]) -> dict[int, list[Piece]]:
+        shards = by_width(s for s in self.plan.of_rank(rank) if s.table not in self.plan.replicated)
+        pieces = {width: self._layout.pieces(group, features) for width, group in shards.items()}
+        return {width: found for width, found in pieces.items() if found}
+
+    def _own_pieces(self, replicated: Collection[str]) -> dict[int, list[Piece]]:
+        return {width: self._layout.pieces(slab.shards, replicated) for width, slab in self._replicas.items()}
+
+    def _make_row_exchanges(
+        self, fetched: Sequence[str], deduplicated: Collection[str]
+    ) -> list[tuple[list[str], RowExchange]]:
+        """One for each width of shards, and for features with and without deduplication: the same on all ranks."""
+        exchanges = []
+        for once in (False, True):
+            features = [feature for feature in fetched if (feature in deduplicated) == once]
+            tables = {self._layout.table_of[feature].name for feature in features}
+            for width in by_width(shard for shard in self.plan.shards if shard.table in tables):
+                rows = RowExchange(self._comm, self.plan, self._layout, features, width, once)
+                served = {piece.feature for piece in rows.pieces}
+                exchanges.append(([feature for feature in features if feature in served], rows))
+        return exchanges
+
+    def _gather(self, width: int, rows: tf.Tensor) -> tf.Tensor:
+        return self._slabs[width].gather(rows) if width in self._slabs else tf.zeros([0, width], self._dtype)
+
+    def _of_all_ranks(self, rows: tf.Tensor, gradients: tf.Tensor, name: str) -> tuple[tf.Tensor, tf.Tensor]:
+        """The rows and gradients of all ranks, in rank order: every rank makes the same update of its replica."""
+        if self._comm.size == 1:
+            return rows, gradients
+        rows, gradients = summed(rows, gradients)
+        splits = tf.fill([self._comm.size], tf.size(rows))
+        rows = all_to_all(self._comm, tf.tile(rows, [self._comm.size]), splits, f"{name}.rows")
+        return rows, all_to_all(self._comm, tf.tile(gradients, [self._comm.size, 1]), splits, f"{name}.gradients")
+
+    def _slab_of(self, shard: Shard) -> Slab:
+        return (self._replicas if shard.table in self.plan.replicated else self._slabs)[shard.num_columns]
+
+
+def samples_of_this_rank(global_batch: tf.Tensor, comm: Comm) -> tf.Tensor:
+    """How many samples of a global batch are this rank's; see plan.samples_of_rank."""
+    return global_batch // comm.size + tf.cast(comm.rank < global_batch % comm.size, tf.int32)
+
+
+def _all(groups: Iterable[Sequence[Piece]]) -> list[Piece]:
+    return [piece for pieces in groups for piece in pieces]
+
+
+def _concatenated(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+    return tf.concat(parts, axis=0)
+
+
+def _flat(vectors: tf.Tensor) -> tf.Tensor:
+    """[samples, pieces, width] -> [samples, pieces * width]"""
+    return tf.reshape(vectors, [tf.shape(vectors)[0], vectors.shape[1] * vectors.shape[2]])
+
+
+def _side_by_side(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+    return _flat(parts[0]) if len(parts) == 1 else tf.concat([_flat(part) for part in parts], axis=1)
+
+
+def _check_whole_rows(plan: ShardingPlan, tables: Sequence[TableConfig], optimizer: Optimizer | None) -> None:
+    if optimizer is None or optimizer.name != "rowwise_adagrad":
+        return
+    for table in tables:
+        if any(shard.num_columns < table.embedding_dim for shard in plan.of_table(table.name)):
+            raise ValueError(
+                f"table {table.name!r}: the plan splits its columns, but rowwise_adagrad keeps one number a row, for "
+                "which it needs the whole row. Split the table by rows, or use adagrad."
+            )

@@ -4,74 +4,208 @@ All shards of a rank that have the same width lie in one variable, one below the
 of them and writes the vectors of a sample side by side, the form in which the exchange and the interaction want them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
+from dlrm_tf2.embedding.ids import IdBatch, bags_of
 from dlrm_tf2.embedding.initial import initial_rows
+from dlrm_tf2.embedding.layout import Layout, Piece, first_rows
 from dlrm_tf2.embedding.plan import Shard
 from dlrm_tf2.embedding.tables import FLOAT_BYTES, TableConfig
 from dlrm_tf2.memory import use_huge_pages
+from dlrm_tf2.optim import Optimizer
 
+WEIGHTS = "weights"
 _BLOCK_BYTES = 8 << 20  # of initial weights made at a time
 
 
 class Slab:
-    """Shards of equal width in one float32 variable [sum of their rows, width].
+    """Shards of equal width in one variable [sum of their rows, width], and one more for each slot of the optimizer.
 
     Args:
-      shards: the rectangles, in the order of the ids' columns.
+      shards: the rectangles; their rows lie in the slab in this order.
       tables: name -> table, of all shards.
       seed: seed of the initial weights, the same on every rank; None leaves the memory as it is.
+      optimizer: which slots to keep; None for none, where nothing is trained.
+      dtype: of the weights.
 
-    The variable is filled block by block; there is never a second copy of it.
+    The variables are filled block by block; there is never a second copy of one.
     """
 
-    def __init__(self, shards: Sequence[Shard], tables: Mapping[str, TableConfig], seed: int | None):
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        tables: Mapping[str, TableConfig],
+        seed: int | None,
+        optimizer: Optimizer | None = None,
+        dtype: tf.DType = tf.float32,
+    ):
         assert shards and len({shard.num_columns for shard in shards}) == 1, "a slab has one width"
-        self.shards = tuple(shards)
-        self.width = shards[0].num_columns
-        starts = np.cumsum([0, *(shard.num_rows for shard in shards)])
-        self._first_row = dict(zip(self.shards, starts.tolist(), strict=False))
-        # The row in the slab of a shard's id i is i + offset.
-        self.offsets = tf.constant([start - shard.rows[0] for shard, start in self._first_row.items()], tf.int64)
-        # Empty leaves the memory untouched until the blocks below write it.
-        empty = tf.raw_ops.Empty(shape=[int(starts[-1]), self.width], dtype=tf.float32, init=False)
-        if empty.device.endswith("CPU:0"):
-            use_huge_pages(memoryview(empty))
-        self.variable = tf.Variable(empty, trainable=False, name="slab")
-        del empty  # the variable must own its memory alone, or the first write copies it
-        if seed is not None:
-            for shard in self.shards:
-                self._initialize(shard, tables[shard.table], seed)
+        self.shards, self.width, self._optimizer, self._dtype = tuple(shards), shards[0].num_columns, optimizer, dtype
+        self.first_rows = first_rows(self.shards)
+        self.num_rows = sum(shard.num_rows for shard in shards)
+        self.variable = self._allocate(self.width, "slab")
+        self._slots = {}
+        for slot in optimizer.row_slots if optimizer else ():
+            self._slots[slot] = self._allocate(optimizer.row_slot_width(self.width), f"slab_{slot}")
+        for shard in self.shards if seed is not None else ():
+            self._initialize(shard, tables[shard.table], seed)
 
-    def gather(self, ids: tf.Tensor) -> tf.Tensor:
-        """Vectors [batch, shards, width] of ids [batch, shards] (integers; column k belongs to shard k)."""
-        return tf.gather(self.variable, self.slab_rows(ids))
+    def gather(self, rows: tf.Tensor) -> tf.Tensor:
+        """The vectors [..., width] of rows [...] of the slab."""
+        return tf.gather(self.variable, rows)
 
-    def slab_rows(self, ids: tf.Tensor) -> tf.Tensor:
-        """The rows of the variable, int64 [batch, shards], that ids [batch, shards] mean."""
-        return tf.cast(ids, tf.int64) + self.offsets
+    def update(self, rows: tf.Tensor, gradients: tf.Tensor, learning_rate: tf.Tensor, step: tf.Tensor | None) -> None:
+        """One step of the optimizer on the rows that are named; the gradients of a row named twice are added up.
 
-    def read_rows(self, shard: Shard, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop) of the shard's table, which lie in the shard: float32 [stop - start, width]."""
+        Args:
+          rows: int64 [n], of the slab.
+          gradients: [n, width], in the type of the weights.
+          learning_rate: scalar.
+          step: 1, 2, ..., which adam reads.
+        """
+        learning_rate = tf.cast(learning_rate, self._dtype)
+        if not self._slots:  # sgd: adding up is what the scatter does
+            self.variable.scatter_sub(tf.IndexedSlices(gradients * learning_rate, rows))
+            return
+        rows, gradients = summed(rows, gradients)
+        slots = {slot: tf.gather(variable, rows) for slot, variable in self._slots.items()}
+        step = tf.cast(0 if step is None else step, self._dtype)
+        direction, new = self._optimizer.update(gradients, slots, step, rows=True)
+        for slot, values in new.items():
+            self._slots[slot].scatter_update(tf.IndexedSlices(values, rows))
+        self.variable.scatter_sub(tf.IndexedSlices(direction * learning_rate, rows))
+
+    def read_rows(self, shard: Shard, slot: str, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop) of the shard's table, which lie in the shard: [stop - start, width].
+
+        A slot with one number a row is repeated over the columns, so that every slot has the form of the table.
+        """
         first = self._slab_row(shard, start)
-        return tf.gather(self.variable, tf.range(first, first + stop - start, dtype=tf.int64)).numpy()
+        values = tf.gather(self._variable(slot), tf.range(first, first + stop - start, dtype=tf.int64)).numpy()
+        return np.broadcast_to(values, (stop - start, self.width))
 
-    def write_rows(self, shard: Shard, start: int, values: np.ndarray) -> None:
+    def write_rows(self, shard: Shard, slot: str, start: int, values: np.ndarray) -> None:
         """Overwrites rows from `start` on (counted in the shard's table) with values [n, width]."""
-        first = self._slab_row(shard, start)
+        first, variable = self._slab_row(shard, start), self._variable(slot)
         rows = tf.range(first, first + len(values), dtype=tf.int64)
+        values = tf.constant(values[:, : variable.shape[1]], self._dtype)
         # As fast as a copy. variable[a:b].assign(...) would first read, and so copy, the whole variable.
-        tf.raw_ops.ResourceScatterUpdate(resource=self.variable.handle, indices=rows, updates=values)
+        tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=rows, updates=values)
+
+    def _allocate(self, width: int, name: str) -> tf.Variable:
+        empty = tf.raw_ops.Empty(shape=[self.num_rows, width], dtype=self._dtype, init=name != "slab")
+        if empty.device.endswith("CPU:0") and name == "slab":
+            use_huge_pages(memoryview(empty))
+        variable = tf.Variable(empty, trainable=False, name=name)
+        del empty  # the variable must own its memory alone, or the first write copies it
+        return variable
 
     def _initialize(self, shard: Shard, table: TableConfig, seed: int) -> None:
         rows_at_once = max(1, _BLOCK_BYTES // (FLOAT_BYTES * self.width))
         for start in range(*shard.rows, rows_at_once):
             stop = min(start + rows_at_once, shard.rows[1])
-            self.write_rows(shard, start, initial_rows(table, seed, start, stop, shard.columns))
+            self.write_rows(shard, WEIGHTS, start, initial_rows(table, seed, start, stop, shard.columns))
+
+    def _variable(self, slot: str) -> tf.Variable:
+        return self.variable if slot == WEIGHTS else self._slots[slot]
 
     def _slab_row(self, shard: Shard, row: int) -> int:
         assert shard.rows[0] <= row <= shard.rows[1]
-        return self._first_row[shard] + row - shard.rows[0]
+        return self.first_rows[shard] + row - shard.rows[0]
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """What SlabLookup did with a batch: enough to bring a gradient back to the rows.
+
+    Attributes:
+      rows: int64 [n], the rows of the slab that were read.
+      bags: int32 [n], which of the samples * pieces vectors each went into; None: row i is vector i.
+      factors: float [n] with which factor; None for 1.
+    """
+
+    rows: tf.Tensor
+    bags: tf.Tensor | None = None
+    factors: tf.Tensor | None = None
+
+    def row_gradients(self, gradient: tf.Tensor) -> tf.Tensor:
+        """[n, width], of the rows, from [samples, pieces, width], of the vectors."""
+        by_bag = tf.reshape(gradient, [-1, gradient.shape[-1]])
+        by_row = by_bag if self.bags is None else tf.gather(by_bag, self.bags)
+        return by_row if self.factors is None else by_row * self.factors[:, tf.newaxis]
+
+
+class SlabLookup:
+    """Ids -> pooled vectors of some pieces, all in one slab.
+
+    Args:
+      slab: where the pieces' shards are.
+      pieces: in the order that the vectors of a sample are to have.
+      layout: of the features.
+      features: the order of the features in the batches to come.
+      weighted: features whose ids have weights.
+    """
+
+    def __init__(
+        self, slab: Slab, pieces: Sequence[Piece], layout: Layout, features: Sequence[str], weighted: Collection[str]
+    ):
+        self._slab, self._pieces, self._layout = slab, tuple(pieces), layout
+        self._columns = layout.fixed_columns(features)
+        self._num_columns = sum(column.stop - column.start for column in self._columns.values())
+        # The row in the slab of a piece's id i is i + offset.
+        self._offsets = [slab.first_rows[piece.shard] - piece.shard.rows[0] for piece in pieces]
+        self._one_id_each = all(self._has_one_id(piece, weighted) for piece in pieces)
+
+    def __call__(self, batch: IdBatch) -> tuple[tf.Tensor, Pooled]:
+        """The vectors [samples, pieces, width] in the type of the weights, and how they came about."""
+        if self._one_id_each:
+            columns = [self._columns[piece.feature].start + (piece.position or 0) for piece in self._pieces]
+            in_order = columns == list(range(self._num_columns))
+            ids = batch.fixed if in_order else tf.gather(batch.fixed, columns, axis=1)
+            rows = tf.cast(ids, tf.int64) + tf.constant(self._offsets, tf.int64)
+            return self._slab.gather(rows), Pooled(tf.reshape(rows, [-1]))
+        parts = [self._part(batch, number) for number in range(len(self._pieces))]
+        rows, bags = (tf.concat([part[i] for part in parts], axis=0) for i in range(2))
+        factors = None
+        if any(part[2] is not None for part in parts):
+            dtype = self._slab.variable.dtype
+            factors = tf.concat([tf.ones(tf.shape(r), dtype) if f is None else f for r, _, f in parts], axis=0)
+        vectors = self._slab.gather(rows)
+        if factors is not None:
+            vectors *= factors[:, tf.newaxis]
+        shape = tf.shape(batch.fixed)[0], len(self._pieces), self._slab.width
+        pooled = tf.math.unsorted_segment_sum(vectors, bags, shape[0] * shape[1])
+        return tf.reshape(pooled, shape), Pooled(rows, bags, factors)
+
+    def _has_one_id(self, piece: Piece, weighted: Collection[str]) -> bool:
+        """Whether every sample has exactly one id for this piece, and it lies in its shard."""
+        table = self._layout.table_of[piece.feature]
+        one = piece.position is not None or self._layout.hotness[piece.feature] == 1
+        return one and piece.feature not in weighted and piece.shard.rows == (0, table.num_rows)
+
+    def _part(self, batch: IdBatch, number: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+        """(rows of the slab, bags, factors) of the ids that are for this piece."""
+        piece = self._pieces[number]
+        ids, samples, factors = bags_of(
+            batch, piece.feature, self._layout, self._columns, self._slab.variable.dtype
+        )
+        places, here = samples * len(self._pieces) + number, None
+        if piece.shard.rows != (0, self._layout.table_of[piece.feature].num_rows):
+            here = (ids >= piece.shard.rows[0]) & (ids < piece.shard.rows[1])
+        if piece.position is not None and self._layout.hotness[piece.feature] > 1:
+            at_position = tf.range(tf.size(ids)) % self._layout.hotness[piece.feature] == piece.position
+            here = at_position if here is None else here & at_position
+        if here is not None:
+            ids, places = tf.boolean_mask(ids, here), tf.boolean_mask(places, here)
+            factors = None if factors is None else tf.boolean_mask(factors, here)
+        return ids + self._offsets[number], places, factors
+
+
+def summed(rows: tf.Tensor, gradients: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Each row once, in the order of their first occurrence, with the sum of its gradients."""
+    unique, place = tf.unique(rows)
+    return unique, tf.math.unsorted_segment_sum(gradients, place, tf.size(unique))

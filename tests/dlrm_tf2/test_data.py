@@ -24,7 +24,7 @@ def test_the_ranks_together_read_every_sample_once(tmp_path, world_size, batch_s
     spec = write_dataset(tmp_path, train=1000)
     whole = Reader(tmp_path, spec, "train").read(0, 1000)
     local = ("cat_3", "cat_1")
-    ranks = [RankData(spec, "train", local, rank, world_size) for rank in range(world_size)]
+    ranks = [RankData(spec, "train", local, (), rank, world_size) for rank in range(world_size)]
     streams = [list(rank.batches(batch_size)) for rank in ranks]
     assert {len(stream) for stream in streams} == {ranks[0].num_batches(batch_size)} == {-(-1000 // batch_size)}
     label = np.concatenate([batch.label for batches in zip(*streams, strict=True) for batch in batches])
@@ -32,27 +32,27 @@ def test_the_ranks_together_read_every_sample_once(tmp_path, world_size, batch_s
     np.testing.assert_array_equal(label, whole.label)
     np.testing.assert_array_equal(numerical, whole.numerical)
     for stream in streams:
-        ids = np.concatenate([batch.ids for batch in stream])
+        ids = np.concatenate([batch.ids.of_all.fixed for batch in stream])
         np.testing.assert_array_equal(ids[:, 0], whole.categorical["cat_3"].values)
         np.testing.assert_array_equal(ids[:, 1], whole.categorical["cat_1"].values)
         assert sum(batch.global_batch for batch in stream) == 1000
 
 
 def test_a_pass_can_start_at_any_batch(tmp_path):
-    data = RankData(write_dataset(tmp_path), "train", ("cat_0",), 0, 1)
+    data = RankData(write_dataset(tmp_path), "train", ("cat_0",), (), 0, 1)
     whole, rest = list(data.batches(300)), list(data.batches(300, start=2))
-    np.testing.assert_array_equal(rest[0].ids, whole[2].ids)
+    np.testing.assert_array_equal(rest[0].ids.of_all.fixed, whole[2].ids.of_all.fixed)
     assert len(rest) == 2
 
 
 def test_a_rank_without_tables_reads_its_samples(tmp_path):
-    batch = next(RankData(write_dataset(tmp_path), "train", (), 1, 2).batches(100))
-    assert batch.ids.shape == (100, 0) and batch.label.shape == (50,)
+    batch = next(RankData(write_dataset(tmp_path), "train", (), (), 1, 2).batches(100))
+    assert batch.ids.of_all.fixed.shape == (100, 0) and batch.label.shape == (50,)
 
 
 def test_only_the_files_of_its_tables_are_opened(tmp_path):
     spec = write_dataset(tmp_path)
-    data = RankData(spec, "train", ("cat_2",), 0, 1)
+    data = RankData(spec, "train", ("cat_2",), (), 0, 1)
     assert data.num_samples == 1000
     links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
     opened = [os.readlink(link) for link in links if os.path.exists(link)]
@@ -66,17 +66,17 @@ def test_an_id_out_of_range_names_file_row_and_id(tmp_path):
     ids[777] = 9
     ids.tofile(tmp_path / "train/cat_1.bin")
     with pytest.raises(FeatureSpecError, match=r"train/cat_1.bin: row 777: id 9 .* cardinality 7"):
-        list(RankData(spec, "train", ("cat_1",), 0, 1).batches(100))
+        list(RankData(spec, "train", ("cat_1",), (), 0, 1).batches(100))
 
 
 def test_an_empty_split_is_refused(tmp_path):
     spec = write_dataset(tmp_path, test=0)
     with pytest.raises(FeatureSpecError, match="the split 'test' holds no sample"):
-        RankData(spec, "test", ("cat_0",), 0, 1)
+        RankData(spec, "test", ("cat_0",), (), 0, 1)
 
 
 def test_leaving_a_pass_early_leaves_no_thread(tmp_path):
-    data = RankData(write_dataset(tmp_path), "train", ("cat_0",), 0, 1)
+    data = RankData(write_dataset(tmp_path), "train", ("cat_0",), (), 0, 1)
     batches = data.batches(10)
     next(batches)
     batches.close()

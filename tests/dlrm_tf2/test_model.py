@@ -42,8 +42,9 @@ def test_steps_equal_numpy(tmp_path, xla):
         tables=[table_of(model, name) for name in model.config.features],
     )
     for batch in trainer._training.batches(64):
-        loss = float(trainer._train_step(batch.label, batch.numerical, batch.ids, LEARNING_RATE))
-        assert loss == pytest.approx(twin.step(batch.label, batch.numerical, batch.ids, LEARNING_RATE), rel=1e-5)
+        loss = float(trainer._train_step(batch.label, batch.numerical, batch.ids, LEARNING_RATE, 1.0))
+        ids = batch.ids.of_all.fixed
+        assert loss == pytest.approx(twin.step(batch.label, batch.numerical, ids, LEARNING_RATE), rel=1e-5)
     for mlp, twin_layers in ((model.bottom_mlp, twin.bottom), (model.top_mlp, twin.top)):
         for kernel, bias, (twin_kernel, twin_bias) in zip(mlp.kernels, mlp.biases, twin_layers, strict=True):
             np.testing.assert_allclose(kernel.numpy(), twin_kernel, rtol=1e-4, atol=1e-5)
@@ -67,13 +68,13 @@ def test_mixed_precision_trains_to_nearly_the_same_loss(tmp_path):
     from dataclasses import replace
 
     trainer, model = trainer_of(tmp_path / "a")
-    exact = [float(trainer._train_step(b.label, b.numerical, b.ids, 0.1)) for b in trainer._training.batches(64)]
+    exact = [float(trainer._train_step(b.label, b.numerical, b.ids, 0.1, 1.0)) for b in trainer._training.batches(64)]
     trainer, model = trainer_of(tmp_path / "b")
     half = Dlrm(model.config, model.embedding.plan, SingleProcess(), 3, "bfloat16")
     mixed = Trainer(
         replace(trainer._config, amp=True), trainer._spec, half, SingleProcess(), RunLog(None, enabled=False)
     )
     rate = 0.1
-    losses = [float(mixed._train_step(b.label, b.numerical, b.ids, rate)) for b in mixed._training.batches(64)]
+    losses = [float(mixed._train_step(b.label, b.numerical, b.ids, rate, 1.0)) for b in mixed._training.batches(64)]
     np.testing.assert_allclose(losses, exact, rtol=0.02)
     assert losses != exact
