@@ -95,7 +95,8 @@ def choose(interaction_op: str, device: str) -> tuple[Interaction, str]:
     if why_not is None and device == "gpu" and not ops.has_cuda():
         why_not = "the op library was built without CUDA; build it again with nvcc on the path"
     if why_not is None:
-        return NATIVE, f"interaction: the native op on the {device.upper()}" + (", as asked" * (interaction_op != "auto"))
+        asked = "" if interaction_op == "auto" else ", as asked"
+        return NATIVE, f"interaction: the native op on the {device.upper()}{asked}"
     if interaction_op == "native":
         raise ValueError(f"--interaction_op native: {why_not}. Build it, or use --interaction_op auto.")
     return TENSORFLOW, f"interaction: TensorFlow's ops; {why_not}"

@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
-for part in progress python mpi cuda horovod; do
+for part in progress python mpi cuda horovod ops; do
     # shellcheck source=/dev/null
     . "setup/$part.sh"
 done
@@ -18,11 +18,13 @@ main() {
     read_settings
     choose_python
     if is_set_up; then
+        build_ops
         say_complete
         return
     fi
     take_turns
     if is_set_up; then # by the one that had its turn before
+        build_ops
         say_complete
         return
     fi
@@ -44,6 +46,7 @@ main() {
     fi
     fingerprint >"$done_file.new"
     mv "$done_file.new" "$done_file"
+    build_ops
     say_complete
 }
 

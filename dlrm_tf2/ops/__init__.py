@@ -81,6 +81,6 @@ def refusal(folder: Path, tensorflow_version: str) -> str | None:
     if built_for != tensorflow_version:
         return (
             f"the op library was built for TensorFlow {built_for}, this is {tensorflow_version}; "
-            "build it again: python dlrm_tf2/ops/build.py"
+            f"build it again: python {Path(__file__).parent / 'build.py'}"
         )
     return None

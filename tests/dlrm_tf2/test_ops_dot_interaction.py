@@ -75,7 +75,8 @@ def test_upstream_must_fit_features_at_graph_building_and_when_running():
 
 @native
 def test_shapes_known_late_are_checked_when_running():
-    unknown = tf.function(lambda x: ops.library().dlrm_dot_interaction(features=x), input_signature=[tf.TensorSpec(None)])
+    op = ops.library().dlrm_dot_interaction
+    unknown = tf.function(lambda x: op(features=x), input_signature=[tf.TensorSpec(None)])
     assert unknown(tf.ones([2, 3, 4])).shape == (2, 8)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"features: its shape is \[2,3\]"):
         unknown(tf.ones([2, 3]))
