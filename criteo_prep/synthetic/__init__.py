@@ -76,7 +76,7 @@ class Reader:
         label = draw_labels(logits, stop - start, self._label_key, start, Truth() if truth is None else truth)
         names = (feature.name for feature in self.spec.categorical)
         categorical = {name: Ids(values) for name, values in zip(names, ids, strict=True)}
-        return Batch(label, _VALUES[levels], categorical)
+        return Batch(label, _VALUES.take(levels, mode="clip"), categorical)
 
     def batches(self, batch_size: int = BATCH_SIZE, workers: int | None = None) -> Iterator[Batch]:
         """The split in order; `workers` threads work ahead (all cores by default). `truth` covers what was yielded."""

@@ -91,12 +91,16 @@ def _fill_levels(key, first, missing, out):
     # A draw serves four columns, 16 bits each: the upper 11 are the level, the lower 5 decide over missing.
     rows, columns = out.shape
     draws = (columns + _PER_DRAW - 1) // _PER_DRAW
+    last = columns - (draws - 1) * _PER_DRAW
     for row in range(rows):
         for group in range(draws):
             bits = draw(key, (first + row) * draws + group)
-            for column in range(group * _PER_DRAW, min((group + 1) * _PER_DRAW, columns)):
+            column = group * _PER_DRAW
+            for lane in range(_PER_DRAW if group < draws - 1 else last):
+                out[row, column + lane] = (bits >> np.uint64(16 * lane + 5)) & np.uint64(NUM_LEVELS - 1)
+    if missing.any():
+        for row in range(rows):
+            for column in range(columns):
+                bits = draw(key, (first + row) * draws + column // _PER_DRAW) >> np.uint64(16 * (column % _PER_DRAW))
                 if (bits & np.uint64(31)) < missing[column]:
                     out[row, column] = MISSING_LEVEL
-                else:
-                    out[row, column] = (bits >> np.uint64(5)) & np.uint64(NUM_LEVELS - 1)
-                bits >>= np.uint64(16)

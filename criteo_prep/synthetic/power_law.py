@@ -101,12 +101,13 @@ def _fill_guide(rows, power, growth, guide):
 @compiled
 def _fill(key, first, missing, guide, rows, power, growth, out):
     # Of the 64 bits: the upper 53 are u, whose upper bits are the guide's bucket; the lower 5 decide over missing.
+    # Three loops, because the first, without branches, is compiled to vector instructions.
     for i in range(out.size):
-        bits = draw(key, first + i)
-        if (bits & np.uint64(31)) < np.uint64(missing):
-            out[i] = MISSING
-            continue
-        found = np.int64(guide[bits >> np.uint64(64 - _GUIDE_BITS)])
-        if found < 0:
-            found = _id_at((bits >> np.uint64(11)) * _UNIT, rows, power, growth)
-        out[i] = found
+        out[i] = guide[draw(key, first + i) >> np.uint64(64 - _GUIDE_BITS)]
+    for i in range(out.size):
+        if out[i] < 0:
+            out[i] = _id_at((draw(key, first + i) >> np.uint64(11)) * _UNIT, rows, power, growth)
+    if missing:
+        for i in range(out.size):
+            if (draw(key, first + i) & np.uint64(31)) < np.uint64(missing):
+                out[i] = MISSING

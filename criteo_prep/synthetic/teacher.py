@@ -116,8 +116,14 @@ def draw_labels(logits: np.ndarray | None, rows: int, key: np.uint64, start: int
     """
     labels = np.empty(rows, np.bool_)
     counts = np.zeros((2, NUM_BINS), np.int64)
-    loss = _draw_labels(np.zeros(rows, np.float32) if logits is None else logits, key, start, labels, counts)
-    truth.add(counts, int(loss))
+    if logits is None:
+        _flip_coins(key, start, labels)
+        clicks = np.count_nonzero(labels)
+        counts[:, NUM_BINS // 2] = rows - clicks, clicks
+        loss = rows * int(math.log(2) * FIXED_POINT + 0.5)
+    else:
+        loss = int(_draw_labels(logits, key, start, labels, counts))
+    truth.add(counts, loss)
     return labels
 
 
@@ -209,6 +215,12 @@ def _add_level_effects(levels, effects, out):
         for column in range(levels.shape[1]):
             total += effects[column, levels[row, column]]
         out[row] += total
+
+
+@compiled
+def _flip_coins(key, first, labels):
+    for i in range(labels.size):
+        labels[i] = draw(key, first + i) < np.uint64(1 << 63)
 
 
 @compiled
