@@ -3,7 +3,7 @@
     python -m criteo_prep.transcribe --src_dataset_type synthetic --src_dataset_path . \\
         --dst_dataset_path DIR --dst_dataset_type tf_raw --max_batches_train 1000 --max_batches_test 100
 
-Source: flags and defaults are those of NVIDIA's dataloading.transcribe; --seed and --overwrite are new.
+Source: flags and defaults are those of NVIDIA's dataloading.transcribe; --dense_log, --seed and --overwrite are new.
 """
 
 import argparse
@@ -11,31 +11,32 @@ import sys
 from collections.abc import Sequence
 
 from criteo_prep.flags import with_underscores
-from criteo_prep.transcribe import NOT_YET, READERS, SYNTHETIC_BATCHES, WRITERS, Request, transcribe_dataset
+from criteo_prep.transcribe import READERS, SYNTHETIC_BATCHES, WRITERS, Request, transcribe_dataset
 
 _DEFAULT = Request()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    later = f"; not yet: {', '.join(NOT_YET)}"
     add = parser.add_argument
     add("--src_dataset_path", default=_DEFAULT.src_dataset_path, help="folder to read (default: %(default)s)")
     add("--src_dataset_type", default=_DEFAULT.src_dataset_type, metavar="LAYOUT",
-        help=f"{' or '.join(READERS)}{later} (default: %(default)s)")  # fmt: skip
+        help=f"{' or '.join(READERS)} (default: %(default)s)")  # fmt: skip
     add("--src_feature_spec", default=_DEFAULT.src_feature_spec, help="its feature spec (default: %(default)s)")
     add("--src_batch_size", type=int, default=_DEFAULT.src_batch_size, help="samples in a batch (default: %(default)s)")
     add("--src_synthetic_dataset_use_feature_spec", action="store_true",
         help="accepted; the synthetic source always follows the feature spec")  # fmt: skip
     add("--dst_dataset_path", default=_DEFAULT.dst_dataset_path, help="folder to make (default: %(default)s)")
-    add("--dst_prebatch_size", type=int, help="accepted; only split_tfrecords has pre-batches")
+    add("--dst_prebatch_size", type=int, default=_DEFAULT.dst_prebatch_size,
+        help="samples in a record of split_tfrecords (default: %(default)s)")  # fmt: skip
     add("--dst_feature_spec", default=_DEFAULT.dst_feature_spec, help="its feature spec (default: %(default)s)")
     add("--dst_dataset_type", default=_DEFAULT.dst_dataset_type, metavar="LAYOUT",
-        help=f"{' or '.join(WRITERS)}{later} (default: %(default)s)")  # fmt: skip
+        help=f"{' or '.join(WRITERS)} (default: %(default)s)")  # fmt: skip
     add("--max_batches_train", type=int, default=-1, help="batches of train to take; -1 is all "
         f"(of the synthetic source, which has no end: {SYNTHETIC_BATCHES['train']})")  # fmt: skip
     add("--max_batches_test", type=int, default=-1, help="batches of test (and validation) to take; -1 is all "
         f"(of the synthetic source: {SYNTHETIC_BATCHES['test']})")  # fmt: skip
     add("--train_only", action="store_true", help="leave test and validation out")
+    add("--dense_log", action="store_true", help="take log(x + 3) of the numericals, which are raw integers, say")
     add("--seed", type=int, default=_DEFAULT.seed, help="of the synthetic source (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace a destination that holds files")
 
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     request = Request(**{field: getattr(arguments, field) for field in Request.__dataclass_fields__})
     for note in _notes(arguments, request):
         print(note, file=sys.stderr)
-    num_samples = transcribe_dataset(request)
+    num_samples = transcribe_dataset(request, warn=lambda message: print(message, file=sys.stderr))
     counts = ", ".join(f"{split} {rows:,}" for split, rows in num_samples.items())
     print(f"{request.dst_dataset_path}: {request.dst_dataset_type}, samples: {counts}")
     return 0
@@ -55,7 +56,7 @@ def _notes(arguments: argparse.Namespace, request: Request) -> list[str]:
     notes = []
     if arguments.src_synthetic_dataset_use_feature_spec:
         notes.append("--src_synthetic_dataset_use_feature_spec: no effect, the source always follows the spec.")
-    if arguments.dst_prebatch_size is not None:
+    if request.dst_prebatch_size != _DEFAULT.dst_prebatch_size and request.dst_dataset_type != "split_tfrecords":
         notes.append(f"--dst_prebatch_size: no effect, {request.dst_dataset_type} has no pre-batches.")
     if request.src_dataset_type == "synthetic":
         for split, batches in SYNTHETIC_BATCHES.items():

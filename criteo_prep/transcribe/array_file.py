@@ -5,6 +5,7 @@ process.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +51,24 @@ class ArrayFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
+
+
+def read_rows(files: Sequence[ArrayFile], rows: Sequence[int], columns: int, start: int, stop: int) -> np.ndarray:
+    """Rows [start, stop) of files that follow one another.
+
+    Args:
+      files: of the same dtype.
+      rows: the number of rows of each file.
+      columns: numbers in a row.
+
+    Returns:
+      array [stop - start, columns].
+    """
+    parts, first = [], 0
+    for file, count in zip(files, rows, strict=True):
+        begin, end = max(start - first, 0), min(stop - first, count)
+        if begin < end:
+            parts.append(file.read(begin * columns, (end - begin) * columns, first + end))
+        first += count
+    whole = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, files[0].dtype), *parts])
+    return whole.reshape(stop - start, columns)

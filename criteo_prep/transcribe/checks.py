@@ -16,7 +16,7 @@ from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError
 _EXPONENT = {2: np.uint16(0x7C00), 4: np.uint32(0x7F800000), 8: np.uint64(0x7FF0000000000000)}
 
 
-def check_ids(ids: Ids, feature: Feature, path: Path, first_row: int) -> None:
+def check_ids(ids: Ids, feature: Feature, path: Path | str, first_row: int) -> None:
     """Raises FeatureSpecError naming the first id that is not in [0, cardinality).
 
     Args:
@@ -66,6 +66,28 @@ def checked_labels(label: np.ndarray, path: Path | str, first_row: int) -> np.nd
         row = int(np.argmin(good))
         raise FeatureSpecError(f"{path}: row {first_row + row}: {label[row]}, but a label is 0 or 1.")
     return label.astype(np.bool_)
+
+
+def narrowed(numerical: np.ndarray, dtype: str, where: str, first_row: int) -> tuple[np.ndarray, int]:
+    """Numericals [n, numericals] as another dtype, and how many of them are not the same number any more.
+
+    Raises:
+      FeatureSpecError: one is too large for a float dtype, or does not fit an integer one.
+    """
+    dtype = np.dtype(dtype)
+    if np.can_cast(numerical.dtype, dtype):
+        return numerical.astype(dtype, copy=False), 0
+    limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    bad = (numerical > limits.max) | (numerical < limits.min)
+    if dtype.kind != "f":
+        bad |= numerical != np.floor(numerical)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        value = numerical[row, column]
+        rule = f"{dtype.name} numericals go to {limits.max}" if dtype.kind == "f" else f"numericals are {dtype.name}"
+        raise FeatureSpecError(f"{where}: row {first_row + row}: {value}, but {rule}.")
+    narrow = numerical.astype(dtype)
+    return narrow, int(np.count_nonzero(narrow != numerical))
 
 
 def checked_batch(

@@ -22,8 +22,9 @@ import numpy as np
 from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError
 from criteo_prep.feature_spec_files import OFFSET
+from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.transcribe.array_file import ArrayFile
-from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch
+from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, narrowed
 
 
 class Reader:
@@ -91,9 +92,9 @@ class Reader:
         return Batch(label, numerical, categorical)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """The split in order, `batch_size` samples at a time; the last batch holds what is left."""
-        for start in range(0, self.num_samples, batch_size):
-            yield self.read(start, min(start + batch_size, self.num_samples))
+        """The split in order, read ahead by threads; the last batch holds what is left."""
+        starts = range(0, self.num_samples, batch_size)
+        return in_order(lambda start: self.read(start, min(start + batch_size, self.num_samples)), starts)
 
     def close(self) -> None:
         for file in (file for files in self._files.values() for file in files):
@@ -178,7 +179,9 @@ class Writer:
         batch = checked_batch(batch, self.spec, self.split, self.num_samples, self._path)
         self._write(self.spec.label, batch.label)
         if self.spec.numerical:
-            self._write(self.spec.numerical[0], self._float16(batch.numerical))
+            numerical, rounded = narrowed(batch.numerical, "float16", self.split, self.num_samples)
+            self.num_rounded += rounded
+            self._write(self.spec.numerical[0], numerical)
         for feature in self.spec.categorical:
             ids = batch.categorical[feature.name]
             self._write(feature, ids.values)
@@ -210,21 +213,6 @@ class Writer:
 
     def _path(self, feature: Feature) -> Path:
         return self.root / self.spec.chunk_of(self.split, feature.name).files[0]
-
-    def _float16(self, numerical: np.ndarray) -> np.ndarray:
-        """The numericals as float16; counts those that are not the same number any more."""
-        if numerical.dtype == np.float16:
-            return numerical
-        limit = np.finfo(np.float16).max
-        if (large := np.abs(numerical) > limit).any():
-            row, column = np.argwhere(large)[0]
-            raise FeatureSpecError(
-                f"{self.split}: row {self.num_samples + row}: {numerical[row, column]}, but float16 numericals go to "
-                f"{limit}."
-            )
-        narrow = numerical.astype(np.float16)
-        self.num_rounded += int(np.count_nonzero(narrow != numerical))
-        return narrow
 
     def _write(self, feature: Feature, values: np.ndarray) -> None:
         file = self.spec.chunk_of(self.split, feature.name).files[0]

@@ -191,13 +191,13 @@ def test_other_names_and_order_in_the_source_spec(tmp_path):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"dst_dataset_type": "split_tfrecords"},
-     "--dst_dataset_type split_tfrecords .the published default. is not there yet. Give --dst_dataset_type tf_raw"),
-    *(({"src_dataset_type": name}, f"--src_dataset_type {name} is not there yet. Give .* tf_raw or synthetic")
-      for name in ("split_tfrecords", "csv", "parquet", "criteo_npy", "record_binary", "binary_multihot",
-                   "tfrecords_multihot", "nvt")),
-    ({"src_dataset_type": "hdf5"}, "--src_dataset_type hdf5 is not a layout"),
-    ({"dst_dataset_type": "synthetic"}, "--dst_dataset_type synthetic is not"),
+    *(({"src_dataset_type": name}, f"--src_dataset_type {name}: is not a layout here; {why}. Give .* or synthetic")
+      for name, why in (("binary_multihot", "tf_raw holds several ids a sample"),
+                        ("tfrecords_multihot", "split_tfrecords holds several ids a sample"),
+                        ("nvt", "parquet reads what NVTabular writes"))),
+    ({"src_dataset_type": "hdf5"}, "--src_dataset_type hdf5: is not a layout here. Give .* tf_raw or "),
+    ({"dst_dataset_type": "synthetic"}, "--dst_dataset_type synthetic: is not"),
+    ({"dst_prebatch_size": 0}, "--dst_prebatch_size 0: must be at least 1"),
     ({"max_batches_train": 0}, "--max_batches_train 0: must be -1, which is all, or at least 1"),
     ({"max_batches_test": -2}, "--max_batches_test -2"),
     ({"src_batch_size": 0}, "--src_batch_size 0: must be at least 1"),
@@ -273,7 +273,7 @@ def test_flags_without_effect_say_so(shape, tmp_path, capsys):
 def test_the_published_defaults_are_explained(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([]) == 1
-    assert "Give --dst_dataset_type tf_raw" in capsys.readouterr().err
+    assert "synthetic_dataset: is the source or holds it. Name another --dst_dataset_path" in capsys.readouterr().err
     with pytest.raises(SystemExit) as end:
         main(["--max_batches", "3"])
     assert end.value.code == 2

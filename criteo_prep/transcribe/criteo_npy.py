@@ -1,0 +1,284 @@
+"""criteo_npy: three .npy files a day, which follow one another in the order of the days.
+
+    day_N_dense.npy    float32          [rows, numericals]
+    day_N_sparse.npy   int32 or int64   [rows, categorical features], ids
+    day_N_labels.npy   int32            [rows, 1]
+
+Where a feature has several ids a sample, an uncompressed day_N_sparse_multi_hot.npz stands for the sparse file: its
+members "0.npy", "1.npy", ... hold int32 [rows, hotness] for each categorical feature in order.
+
+A split has three chunks in the feature spec: label, numericals and categorical features, each with its files of all
+days.
+
+Source: the layout of TorchRec's DLRM example.
+"""
+
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from criteo_prep.batch import Batch, Ids
+from criteo_prep.feature_spec import Chunk, FeatureSpec
+from criteo_prep.feature_spec_files import existing_file
+from criteo_prep.synthetic.ahead import in_order
+from criteo_prep.transcribe.array_file import ArrayFile, read_rows
+from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels, narrowed
+from criteo_prep.transcribe.npy_array import NpyArray, npy_array, npy_header, npz_arrays
+from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standard_spec
+
+LAYOUT = "criteo_npy"
+_BLOCK = 4096  # samples whose ids are transposed at a time: they fit the second-level cache
+
+
+def criteo_npy_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpec:
+    """A source's features, each split as one day: <split>/day_0_{dense,sparse,labels}.npy. Raises as standard_spec."""
+
+    def chunks(split: str, spec: FeatureSpec) -> list[Chunk]:
+        many = any(feature.hotness > 1 for feature in spec.categorical)
+        ends = {"label": "labels.npy", "numerical": "dense.npy",
+                "categorical": "sparse_multi_hot.npz" if many else "sparse.npy"}  # fmt: skip
+        return [Chunk(spec.channels[channel], (f"{split}/day_0_{end}",), LAYOUT)
+                for channel, end in ends.items() if spec.channels[channel]]  # fmt: skip
+
+    return standard_spec(LAYOUT, source, splits, "int32", "float32", "int32", chunks)
+
+
+def _chunk(spec: FeatureSpec, split: str, channel: str) -> Chunk | None:
+    """The chunk of a channel, which holds its features in their order; None where there are no features."""
+    names = spec.channels[channel]
+    for chunk in chunks_of_type(spec, split, LAYOUT) if names else ():
+        if chunk.features == names:
+            return chunk
+    if names:
+        raise LayoutError(
+            f"{spec.path}: source_spec: {split}: no chunk holds {names[0]!r} and the other {channel} features alone, "
+            "in the order of channel_spec."
+        )
+    return None
+
+
+class _Columns:
+    """An array [rows, columns] that goes on over the files of several days. Raises LayoutError where they disagree."""
+
+    def __init__(self, arrays: list[NpyArray], columns: int, dtype: str):
+        self.arrays, self.rows, self.columns = arrays, [array.rows for array in arrays], columns
+        for array in arrays:
+            if array.columns != columns:
+                raise LayoutError(f"{array.path}: has {array.columns} columns, but the feature spec has {columns}.")
+            if array.dtype != dtype:
+                raise LayoutError(
+                    f"{array.path}: is {array.dtype}, but the feature spec says {dtype}. Write the dtype of the files "
+                    "there; the files of all days must have the same one."
+                )
+        self.files = [ArrayFile(array.path, array.dtype, array.base) for array in arrays]
+
+    @property
+    def where(self) -> Path | str:
+        """For messages whose rows are counted over all days."""
+        path = self.arrays[0].path
+        return path if len(self.arrays) == 1 else f"{path.parent}, {path.name} and the {len(self.arrays) - 1} after it"
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return read_rows(self.files, self.rows, self.columns, start, stop)
+
+
+class Reader:
+    """Reads one split of a criteo_npy dataset.
+
+    Args:
+      root: the dataset folder.
+      spec: its feature spec.
+      split: "train", "test" or "validation".
+
+    Raises:
+      LayoutError: a file is not an array of the right shape, or the spec is not one of this layout.
+      FeatureSpecError: a file is missing.
+    """
+
+    def __init__(self, root: str | Path, spec: FeatureSpec, split: str):
+        self.root, self.spec, self.split = Path(root), spec, split
+        self._parts: list[_Columns] = []
+        self._interleaved = False  # the ids of all features in one array, one each
+        try:
+            self._label = self._open("label")
+            self._numerical = self._open("numerical")
+            self._ids = self._open_ids()
+        except BaseException:
+            self.close()
+            raise
+        self.num_samples = sum(self._label.rows)
+        for part in self._parts:
+            for array, day, rows in zip(part.arrays, self._label.arrays, self._label.rows, strict=False):
+                if array.rows != rows:
+                    raise self._failed(f"{array.path}: has {array.rows} rows, but {day.path.name} has {rows}.")
+            if len(part.rows) != len(self._label.rows):
+                raise self._failed(f"{part.where}: has {len(part.rows)} files, the label {len(self._label.rows)}.")
+
+    def read(self, start: int, stop: int) -> Batch:
+        """Samples [start, stop).
+
+        Returns:
+          Batch with label bool [n], numerical float32 [n, numericals], ids int32 or int64, hotness to a sample.
+
+        Raises:
+          FeatureSpecError: the file shrank; a label, numerical or id is not one, with its row.
+        """
+        assert 0 <= start <= stop <= self.num_samples
+        rows = stop - start
+        label = checked_labels(self._label.read(start, stop)[:, 0], self._label.where, start)
+        numerical = None
+        if self._numerical:
+            numerical = self._numerical.read(start, stop)
+            check_finite(numerical, list(self.spec.channels["numerical"]), self._numerical.where, start)
+        if self._interleaved:
+            columns = list(_transposed(self._ids[0].read(start, stop)))
+        else:
+            columns = [part.read(start, stop).reshape(-1) for part in self._ids]
+        categorical = {}
+        for i, (feature, values) in enumerate(zip(self.spec.categorical, columns, strict=True)):
+            lengths = np.full(rows, feature.hotness, np.int32) if feature.hotness > 1 else None
+            categorical[feature.name] = Ids(values, lengths)
+            check_ids(categorical[feature.name], feature, self._ids[i % len(self._ids)].where, start)
+        return Batch(label, numerical, categorical)
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """The split in order, read ahead by threads; the last batch holds what is left."""
+        starts = range(0, self.num_samples, batch_size)
+        return in_order(lambda start: self.read(start, min(start + batch_size, self.num_samples)), starts)
+
+    def close(self) -> None:
+        for file in (file for part in self._parts for file in part.files):
+            file.close()
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, exception_type, exception, traceback) -> None:
+        self.close()
+
+    def _failed(self, message: str) -> LayoutError:
+        self.close()
+        return LayoutError(message)
+
+    def _paths(self, chunk: Chunk) -> list[Path]:
+        return [existing_file(self.root, file, chunk.features[0]) for file in chunk.files]
+
+    def _open(self, channel: str) -> _Columns | None:
+        chunk = _chunk(self.spec, self.split, channel)
+        if chunk is None:
+            return None
+        features = [self.spec.features[name] for name in chunk.features]
+        if len({feature.dtype for feature in features}) > 1:
+            raise LayoutError(f"{self.spec.path}: {chunk.features[0]} and others of its file have different dtypes.")
+        arrays = [npy_array(path) for path in self._paths(chunk)]
+        self._parts.append(_Columns(arrays, len(features), features[0].dtype))
+        return self._parts[-1]
+
+    def _open_ids(self) -> list[_Columns]:
+        """One array of all features, or one a feature of an .npz."""
+        chunk = _chunk(self.spec, self.split, "categorical")
+        if chunk is None:
+            return []
+        if not chunk.files[0].endswith(".npz"):
+            self._interleaved = True
+            return [self._open("categorical")]
+        names = [str(i) for i in range(len(chunk.features))]
+        days = [npz_arrays(path, names) for path in self._paths(chunk)]
+        for i, feature in enumerate(self.spec.categorical):
+            self._parts.append(_Columns([day[i] for day in days], feature.hotness, feature.dtype))
+        return self._parts[-len(names) :]
+
+
+def _transposed(ids: np.ndarray) -> np.ndarray:
+    """[rows, features] as [features, rows], contiguous."""
+    columns = np.empty(ids.shape[::-1], ids.dtype)
+    for first in range(0, len(ids), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        for i in range(ids.shape[1]):
+            columns[i, block] = ids[block, i]
+    return columns
+
+
+class _NpyFile:
+    """A .npy file whose number of rows is known at the end."""
+
+    def __init__(self, path: Path, dtype: str, columns: int):
+        self.path, self._dtype, self._columns = path, dtype, columns
+        self._file = open(path, "wb")
+        self._file.write(npy_header(dtype, (0, columns)))
+
+    def write(self, values: np.ndarray) -> None:
+        self._file.write(np.ascontiguousarray(values, self._dtype).data)
+
+    def close(self, rows: int) -> None:
+        with self._file as file:
+            file.seek(0)
+            file.write(npy_header(self._dtype, (rows, self._columns)))
+
+
+class Writer:
+    """Writes one split as one day. A context manager; its caller removes what failed.
+
+    Args:
+      root: folder to write in.
+      spec: as criteo_npy_spec makes it.
+      split: the split to write.
+    """
+
+    def __init__(self, root: str | Path, spec: FeatureSpec, split: str):
+        self.root, self.spec, self.split = Path(root), spec, split
+        self.num_samples = self.num_rounded = 0
+        self._paths = {c: self._path(c) for c in ("label", "numerical", "categorical") if spec.channels[c]}
+        next(iter(self._paths.values())).parent.mkdir(parents=True, exist_ok=True)
+        self._label = _NpyFile(self._paths["label"], spec.label.dtype, 1)
+        self._numerical = _NpyFile(self._paths["numerical"], "float32", len(spec.numerical)) if spec.numerical else None
+        self._archive = spec.categorical and self._paths["categorical"].suffix == ".npz"
+        self._ids = []
+        if self._archive:  # each feature in a file of its own until all are in the archive
+            self._ids = [_NpyFile(self._paths["categorical"].parent / f".{i}.npy", "int32", feature.hotness)
+                         for i, feature in enumerate(spec.categorical)]  # fmt: skip
+        elif spec.categorical:
+            self._ids = [_NpyFile(self._paths["categorical"], "int32", len(spec.categorical))]
+
+    def write(self, batch: Batch) -> None:
+        """Appends samples. Raises FeatureSpecError, see checked_batch."""
+        batch = checked_batch(batch, self.spec, self.split, self.num_samples, lambda f: self._paths["categorical"])
+        self._label.write(batch.label)
+        if self._numerical:
+            numerical, rounded = narrowed(batch.numerical, "float32", self.split, self.num_samples)
+            self.num_rounded += rounded
+            self._numerical.write(numerical)
+        columns = [batch.categorical[feature.name].values for feature in self.spec.categorical]
+        if self._archive:
+            for file, values in zip(self._ids, columns, strict=True):
+                file.write(values)
+        elif columns:
+            ids = np.empty((batch.num_samples, len(columns)), np.int32)
+            for first in range(0, len(ids), _BLOCK):
+                block = slice(first, first + _BLOCK)
+                for i, values in enumerate(columns):
+                    ids[block, i] = values[block]
+            self._ids[0].write(ids)
+        self.num_samples += batch.num_samples
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, exception_type, exception, traceback) -> None:
+        for file in (self._label, self._numerical, *self._ids):
+            if file:
+                file.close(self.num_samples)
+        if self._archive and exception_type is None:
+            with zipfile.ZipFile(self._paths["categorical"], "w", zipfile.ZIP_STORED) as archive:
+                for i, file in enumerate(self._ids):
+                    # A fixed date, so that the same samples are the same bytes.
+                    info = zipfile.ZipInfo(f"{i}.npy", (1980, 1, 1, 0, 0, 0))
+                    with archive.open(info, "w", force_zip64=True) as member, open(file.path, "rb") as values:
+                        while part := values.read(1 << 20):
+                            member.write(part)
+                    file.path.unlink()
+
+    def _path(self, channel: str) -> Path:
+        return self.root / _chunk(self.spec, self.split, channel).files[0]

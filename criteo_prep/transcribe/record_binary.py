@@ -1,0 +1,192 @@
+"""record_binary: one headerless little-endian file, sample after sample, every number in 4 bytes.
+
+    label int32 | 13 numericals float32 or int32 | 26 x hotness ids int32 or uint32
+
+With one id a feature that is 160 bytes a sample; with the 214 ids of the multi-hot variant, 912. The chunk of the
+feature spec lists the features in the order of the record, which may be another one, and any number of files, read one
+after the other.
+
+Source: the raw format of HugeCTR and of the MLPerf DLRM benchmarks; ids are local to their feature.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from criteo_prep.batch import Batch, Ids
+from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
+from criteo_prep.feature_spec_files import existing_file
+from criteo_prep.synthetic.ahead import in_order
+from criteo_prep.transcribe.array_file import ArrayFile, read_rows
+from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels, narrowed
+from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standard_spec
+
+LAYOUT = "record_binary"
+_DTYPES = ("int32", "uint32", "float32")
+_BLOCK = 4096  # samples that are taken apart or put together at a time: their records fit the second-level cache
+
+
+def record_binary_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpec:
+    """The published record of a source's features: <split>.bin. Raises as standard_spec does."""
+
+    def chunks(split: str, spec: FeatureSpec) -> list[Chunk]:
+        order = (*spec.channels["label"], *spec.channels["numerical"], *spec.channels["categorical"])
+        return [Chunk(order, (f"{split}.bin",), LAYOUT)]
+
+    return standard_spec(LAYOUT, source, splits, "int32", "float32", "int32", chunks)
+
+
+class Record:
+    """Where in a record each feature stands, in words of 4 bytes.
+
+    Raises:
+      LayoutError: the split has more than one chunk, or a feature is not of 4 bytes.
+    """
+
+    def __init__(self, spec: FeatureSpec, split: str):
+        chunks = chunks_of_type(spec, split, LAYOUT)
+        if len(chunks) != 1:
+            raise LayoutError(f"{spec.path}: source_spec: {split}: has {len(chunks)} chunks; records are in one.")
+        self.files = chunks[0].files
+        self.first: dict[str, int] = {}
+        self.words = 0
+        for name in chunks[0].features:
+            feature = spec.features[name]
+            if feature.dtype not in _DTYPES or feature.ragged:
+                what = "ragged" if feature.ragged else feature.dtype
+                raise LayoutError(f"{spec.path}: {name} is {what}; a record holds {', '.join(_DTYPES)}.")
+            self.first[name] = self.words
+            self.words += feature.hotness
+
+    def view(self, words: np.ndarray, feature: Feature) -> np.ndarray:
+        """The columns of a feature in words [n, words]: [n, hotness] of its dtype, a view."""
+        first = self.first[feature.name]
+        return words[:, first : first + feature.hotness].view(feature.dtype)
+
+
+class Reader:
+    """Reads one split of a record_binary dataset.
+
+    Args:
+      root: the dataset folder.
+      spec: its feature spec.
+      split: "train", "test" or "validation".
+
+    Raises:
+      LayoutError: a file does not hold whole records, or the spec is not one of this layout.
+      FeatureSpecError: a file is missing.
+    """
+
+    def __init__(self, root: str | Path, spec: FeatureSpec, split: str):
+        self.root, self.spec, self.split = Path(root), spec, split
+        self._record = Record(spec, split)
+        self._files: list[ArrayFile] = []
+        self._rows: list[int] = []
+        paths = [existing_file(self.root, file, spec.label.name) for file in self._record.files]
+        for path in paths:
+            size, each = path.stat().st_size, 4 * self._record.words
+            if size % each:
+                raise LayoutError(
+                    f"{path}: {size} bytes is not a multiple of {each}, the size of a record. The file is truncated, "
+                    "or the feature spec lists other features than its records have."
+                )
+            self._rows.append(size // each)
+        self.num_samples = sum(self._rows)
+        try:
+            for path in paths:
+                self._files.append(ArrayFile(path, np.int32))
+        except OSError:
+            self.close()
+            raise
+
+    def read(self, start: int, stop: int) -> Batch:
+        """Samples [start, stop).
+
+        Returns:
+          Batch with label bool [n], numerical [n, numericals] and ids of the spec's dtypes, hotness to a sample.
+
+        Raises:
+          FeatureSpecError: the file shrank; a label, numerical or id is not one, with its row.
+        """
+        assert 0 <= start <= stop <= self.num_samples
+        words = read_rows(self._files, self._rows, self._record.words, start, stop)
+        rows, spec = stop - start, self.spec
+        path = self._files[0].path if len(self._files) == 1 else f"{self.root}: {self.split}"
+        label = np.empty(rows, spec.label.dtype)
+        numerical = np.empty((rows, len(spec.numerical)), spec.numerical[0].dtype if spec.numerical else np.float32)
+        ids = {feature.name: np.empty((rows, feature.hotness), feature.dtype) for feature in spec.categorical}
+        for first in range(0, rows, _BLOCK):
+            block = slice(first, first + _BLOCK)
+            part = words[block]
+            label[block] = self._record.view(part, spec.label)[:, 0]
+            for column, feature in enumerate(spec.numerical):
+                numerical[block, column] = self._record.view(part, feature)[:, 0]
+            for feature in spec.categorical:
+                ids[feature.name][block] = self._record.view(part, feature)
+        check_finite(numerical, list(spec.channels["numerical"]), path, start)
+        categorical = {}
+        for feature in spec.categorical:
+            lengths = np.full(rows, feature.hotness, np.int32) if feature.hotness > 1 else None
+            categorical[feature.name] = Ids(ids[feature.name].reshape(-1), lengths)
+            check_ids(categorical[feature.name], feature, path, start)
+        return Batch(checked_labels(label, path, start), numerical if spec.numerical else None, categorical)
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """The split in order, read ahead by threads; the last batch holds what is left."""
+        starts = range(0, self.num_samples, batch_size)
+        return in_order(lambda start: self.read(start, min(start + batch_size, self.num_samples)), starts)
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, exception_type, exception, traceback) -> None:
+        self.close()
+
+
+class Writer:
+    """Writes one split as records, into the chunk's first file. A context manager; its caller removes what failed.
+
+    Args:
+      root: folder to write in.
+      spec: as record_binary_spec makes it.
+      split: the split to write.
+    """
+
+    def __init__(self, root: str | Path, spec: FeatureSpec, split: str):
+        self.root, self.spec, self.split = Path(root), spec, split
+        self.num_samples = self.num_rounded = 0
+        self._record = Record(spec, split)
+        self._path = self.root / self._record.files[0]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self._path, "wb")
+
+    def write(self, batch: Batch) -> None:
+        """Appends samples. Raises FeatureSpecError, see checked_batch."""
+        spec = self.spec
+        batch = checked_batch(batch, spec, self.split, self.num_samples, lambda feature: self._path)
+        rows = batch.num_samples
+        columns = {spec.label.name: batch.label.reshape(rows, 1)}
+        if spec.numerical:
+            numerical, rounded = narrowed(batch.numerical, spec.numerical[0].dtype, self.split, self.num_samples)
+            self.num_rounded += rounded
+            columns |= {feature.name: numerical[:, i : i + 1] for i, feature in enumerate(spec.numerical)}
+        for feature in spec.categorical:
+            columns[feature.name] = batch.categorical[feature.name].values.reshape(rows, feature.hotness)
+        words = np.empty((rows, self._record.words), np.int32)
+        for first in range(0, rows, _BLOCK):
+            block = slice(first, first + _BLOCK)
+            for name, column in columns.items():
+                self._record.view(words[block], spec.features[name])[:] = column[block]
+        self._file.write(words.data)
+        self.num_samples += rows
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, exception_type, exception, traceback) -> None:
+        self._file.close()

@@ -1,0 +1,84 @@
+"""What to transcribe, and what of it makes no sense."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+# Where `--max_batches_* -1`, "all", meets the synthetic source, which has no end of its own.
+# Source: the 6 GiB that NVIDIA's table of datasets gives for the synthetic ones are 1000 and 100 batches of 65536.
+SYNTHETIC_BATCHES = {"train": 1000, "test": 100}
+
+# Names that the published program knows and refuses as well, and where such data goes here.
+_UNUSED = {
+    "binary_multihot": "tf_raw holds several ids a sample",
+    "tfrecords_multihot": "split_tfrecords holds several ids a sample",
+    "nvt": "parquet reads what NVTabular writes",
+}
+
+
+class TranscribeError(ValueError):
+    """What was asked for cannot be transcribed."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to transcribe; the attributes are the published flags.
+
+    Attributes:
+      src_dataset_path, dst_dataset_path: folders.
+      src_feature_spec, dst_feature_spec: names of the feature specs in them.
+      src_dataset_type, dst_dataset_type: layouts, keys of READERS and WRITERS.
+      src_batch_size: samples read at a time; the batches that `max_batches_*` count.
+      max_batches_train, max_batches_test: -1 is all; the second holds for every split but train.
+      dst_prebatch_size: samples in a record of split_tfrecords.
+      dense_log: numericals become log(x + 3), as in preprocessing.
+      train_only: leave the other splits out.
+      seed: of the synthetic source.
+      overwrite: replace a destination that holds files.
+    """
+
+    src_dataset_path: str | Path = "synthetic_dataset"
+    src_dataset_type: str = "tf_raw"
+    src_feature_spec: str = "feature_spec.yaml"
+    src_batch_size: int = 65536
+    dst_dataset_path: str | Path = "synthetic_dataset"
+    dst_feature_spec: str = "feature_spec.yaml"
+    dst_dataset_type: str = "split_tfrecords"
+    max_batches_train: int = -1
+    max_batches_test: int = -1
+    train_only: bool = False
+    dst_prebatch_size: int = 65536
+    dense_log: bool = False
+    seed: int = 0
+    overwrite: bool = False
+
+    def max_batches(self, split: str) -> int | None:
+        """The number of batches to take of a split; None for all of a source that ends by itself."""
+        given = self.max_batches_train if split == "train" else self.max_batches_test
+        if given == -1:
+            return SYNTHETIC_BATCHES[split] if self.src_dataset_type == "synthetic" else None
+        return given
+
+
+def check(request: Request, readers: dict, writers: dict) -> None:
+    """Raises TranscribeError for what cannot be: an unknown layout, a number out of range, folders that overlap."""
+    for flag, name, known in (
+        ("src_dataset_type", request.src_dataset_type, readers),
+        ("dst_dataset_type", request.dst_dataset_type, writers),
+    ):
+        if name not in known:
+            hint = f"; {_UNUSED[name]}" if name in _UNUSED else ""
+            raise TranscribeError(f"--{flag} {name}: is not a layout here{hint}. Give --{flag} {' or '.join(known)}.")
+    for flag in ("max_batches_train", "max_batches_test"):
+        if (given := getattr(request, flag)) != -1 and given < 1:
+            raise TranscribeError(f"--{flag} {given}: must be -1, which is all, or at least 1.")
+    for flag in ("src_batch_size", "dst_prebatch_size"):
+        if (given := getattr(request, flag)) < 1:
+            raise TranscribeError(f"--{flag} {given}: must be at least 1.")
+    if request.dst_feature_spec != Path(request.dst_feature_spec).name:
+        raise TranscribeError(f"--dst_feature_spec {request.dst_feature_spec}: must be a file name, without a folder.")
+    source, destination = (Path(os.path.realpath(p)) for p in (request.src_dataset_path, request.dst_dataset_path))
+    if source.is_relative_to(destination):
+        raise TranscribeError(f"{destination}: is the source or holds it. Name another --dst_dataset_path.")
+    if destination.is_relative_to(source) and request.src_dataset_type != "synthetic":
+        raise TranscribeError(f"{destination}: is inside the source {source}. Name another --dst_dataset_path.")

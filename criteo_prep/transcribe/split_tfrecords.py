@@ -1,0 +1,277 @@
+"""split_tfrecords: every feature in TFRecords of its own, one record for a whole batch of samples.
+
+    <root>/<split>/length.json                                       the number of records
+    <root>/<split>/{label,numerical,categorical_<i>}/format.json     dtype, multihot, ...
+    <root>/<split>/{label,numerical,categorical_<i>}/data_<k>.tfrecords
+
+label is int8 [batch, 1], numerical float16 [batch, numericals], one-hot ids int32 [batch, 1], several ids a ragged
+tensor of int32. i counts the categorical features in the order of the channel. Records are read whatever their sizes;
+the last one of a split holds what is left. (NVIDIA's own reader wants all of the batch size that it is given.)
+
+The folders, not source_spec, say what there is, because published datasets have the source_spec of another layout.
+
+Source: split_tfrecords of NVIDIA's DLRM for TensorFlow 2.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from criteo_prep.batch import Batch, Ids, in_batches_of, joined
+from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
+from criteo_prep.feature_spec_files import existing_file
+from criteo_prep.schema import SPLITS, natural_key
+from criteo_prep.synthetic.ahead import in_order
+from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels, narrowed
+from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standard_spec
+from criteo_prep.transcribe.tensor_proto import (
+    ProtoError,
+    example,
+    parse_example,
+    parse_ragged,
+    parse_tensor,
+    ragged_tensor,
+    tensor,
+)
+from criteo_prep.transcribe.tfrecord import records, write_record
+
+LAYOUT = "split_tfrecords"
+_LARGEST_JSON = 1 << 16  # bytes
+
+
+def split_tfrecords_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpec:
+    """A source's features in this layout. Raises as standard_spec does."""
+
+    def chunks(split: str, spec: FeatureSpec) -> list[Chunk]:
+        return [Chunk(features, (f"{split}/{folder}/data_0.tfrecords",), LAYOUT) for folder, features in _folders(spec)]
+
+    return standard_spec(LAYOUT, source, splits, "int32", "float16", "int8", chunks)
+
+
+def with_sources(spec: FeatureSpec) -> FeatureSpec:
+    """The spec with the files that the dataset folder has, whatever its source_spec says."""
+    sources = {}
+    for split in SPLITS:
+        if not (spec.root / split / "length.json").is_file():
+            continue
+        chunks = []
+        for folder, features in _folders(spec):
+            found = sorted((spec.root / split / folder).glob("data_*.tfrecords"), key=natural_key)
+            if not found:
+                raise LayoutError(f"{spec.root / split / folder}: has no data_*.tfrecords, which hold {features[0]!r}.")
+            chunks.append(Chunk(features, tuple(str(path.relative_to(spec.root)) for path in found), LAYOUT))
+        sources[split] = tuple(chunks)
+    return FeatureSpec(spec.features, spec.channels, sources, spec.metadata, spec.root, spec.path)
+
+
+def _folders(spec: FeatureSpec) -> list[tuple[str, tuple[str, ...]]]:
+    """(folder, features in it)."""
+    ids = [(f"categorical_{i}", (name,)) for i, name in enumerate(spec.channels["categorical"])]
+    numerical = [("numerical", spec.channels["numerical"])] if spec.numerical else []
+    return [("label", spec.channels["label"]), *numerical, *ids]
+
+
+class _Stream:
+    """The records of one folder, in order. Raises LayoutError where format.json does not fit the spec."""
+
+    def __init__(self, root: Path, chunk: Chunk, feature: Feature):
+        self.paths = [existing_file(root, file, chunk.features[0]) for file in chunk.files]
+        self.folder = self.paths[0].parent
+        document = _json(self.folder / "format.json")
+        keys = {"format": str, "dtype": str, "multihot": bool, "feature_name": str, "num_features": int}
+        for key, kind in keys.items():
+            if not isinstance(document, dict) or not isinstance(document.get(key), kind):
+                raise LayoutError(f"{self.folder}/format.json: has no {key!r} that is a {kind.__name__}.")
+        several = feature.ragged or feature.hotness > 1
+        if document["multihot"] != several:
+            raise LayoutError(
+                f"{self.folder}/format.json: says multihot {str(document['multihot']).lower()}, but the feature spec "
+                f"gives {feature.name!r} hotness {feature.hotness}. Correct the spec."
+            )
+        self.name, self.dtype, self.multihot = document["feature_name"], document["dtype"], document["multihot"]
+
+    def __iter__(self) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
+        """(where, values [n] or [n, columns], row lengths or None) of each record."""
+        for path in self.paths:
+            for offset, data in records(path):
+                where = f"{path}: the record at byte {offset}"
+                try:
+                    content = parse_example(data, self.name)
+                    if not self.multihot:
+                        values, lengths = parse_tensor(content), None
+                    else:
+                        values, row_splits = parse_ragged(content)
+                        lengths = np.diff(row_splits).astype(np.int32)
+                except ProtoError as error:
+                    raise LayoutError(f"{where} {error}. Another program wrote it, or it is damaged.") from None
+                if values.dtype != self.dtype:
+                    raise LayoutError(f"{where} is {values.dtype}, but format.json says {self.dtype}.")
+                yield where, values, lengths
+
+
+class Reader:
+    """Reads one split of a split_tfrecords dataset.
+
+    Args:
+      root: the dataset folder.
+      spec: its feature spec, see with_sources.
+      split: "train", "test" or "validation".
+
+    Raises:
+      LayoutError: format.json or length.json do not fit, or a label record is damaged.
+    """
+
+    def __init__(self, root: str | Path, spec: FeatureSpec, split: str):
+        self.root, self.spec, self.split = Path(root), spec, split
+        chunks = chunks_of_type(spec, split, LAYOUT)
+        self._streams = [_Stream(self.root, chunk, spec.features[chunk.features[0]]) for chunk in chunks]
+        sizes = [len(values) for _, values, _ in self._streams[0]]
+        self.num_samples, self._num_records = sum(sizes), len(sizes)
+        path = self.root / split / "length.json"
+        length = _json(path)
+        if length not in (len(sizes), -1):  # -1: the published program, asked for all
+            raise LayoutError(f"{path}: says {length} records, but the label has {len(sizes)}. One of them is damaged.")
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """The split in order, whatever the sizes of the records, read ahead; the last batch holds what is left."""
+        pieces = self._records()
+        # One worker: the records of a file come one after the other.
+        return in_batches_of(batch_size, in_order(lambda _: next(pieces), range(self._num_records), workers=1))
+
+    def _records(self) -> Iterator[Batch]:
+        """A batch for each record, of the sizes that the records have."""
+        streams = [iter(stream) for stream in self._streams]
+        first_row = 0
+        for number in range(self._num_records):
+            found = []
+            for source, stream in zip(self._streams, streams, strict=True):
+                if (record := next(stream, None)) is None:
+                    raise LayoutError(f"{source.folder}: ends after {number} records, the label has more.")
+                found.append(record)
+                if number == self._num_records - 1 and next(stream, None) is not None:
+                    raise LayoutError(f"{source.folder}: has more than the {self._num_records} records of the label.")
+            yield self._batch(found, first_row)
+            first_row += len(found[0][1])
+
+    def _batch(self, found: list, first_row: int) -> Batch:
+        (where, label, _), *rest = found
+        rows, spec, numerical = len(label), self.spec, None
+        label = checked_labels(_shaped(label, where, rows, 1).reshape(-1), where, first_row)
+        if spec.numerical:
+            (where, values, _), *rest = rest
+            numerical = _shaped(values, where, rows, len(spec.numerical))
+            check_finite(numerical, list(spec.channels["numerical"]), where, first_row)
+        categorical = {}
+        for feature, (where, values, lengths) in zip(spec.categorical, rest, strict=True):
+            if lengths is None:
+                ids = Ids(_shaped(values, where, rows, 1).reshape(-1))
+            elif len(lengths) == rows:
+                ids = Ids(values, lengths)
+            else:
+                raise LayoutError(f"{where} has {len(lengths)} samples, the label {rows}.")
+            check_ids(ids, feature, where, first_row)
+            categorical[feature.name] = ids
+        return Batch(label, numerical, categorical)
+
+    def close(self) -> None:
+        """Files are open only while records are taken."""
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, exception_type, exception, traceback) -> None:
+        self.close()
+
+
+class Writer:
+    """Writes one split, a record for every `prebatch_size` samples. A context manager; its caller removes what failed.
+
+    Args:
+      root: folder to write in.
+      spec: as split_tfrecords_spec makes it.
+      split: the split to write.
+      prebatch_size: samples in a record; NVIDIA's reader needs its batch size here, and no tail.
+    """
+
+    def __init__(self, root: str | Path, spec: FeatureSpec, split: str, prebatch_size: int = 65536):
+        self.root, self.spec, self.split, self._size = Path(root), spec, split, prebatch_size
+        self.num_samples = self.num_rounded = self._num_records = self._num_waiting = 0
+        self._waiting: list[Batch] = []  # fewer than prebatch_size samples
+        self._files = {}
+        for chunk in chunks_of_type(spec, split, LAYOUT):
+            path = self.root / chunk.files[0]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._files[chunk.features[0]] = open(path, "wb")
+
+    def write(self, batch: Batch) -> None:
+        """Appends samples. Raises FeatureSpecError, see checked_batch."""
+        batch = checked_batch(batch, self.spec, self.split, self.num_samples, lambda feature: self.root / self.split)
+        start = 0
+        while self._num_waiting + batch.num_samples - start >= self._size:
+            stop = start + self._size - self._num_waiting
+            self._write_record(joined([*self._waiting, batch.part(start, stop)]))
+            self._waiting, self._num_waiting, start = [], 0, stop
+        if start < batch.num_samples:
+            self._waiting.append(batch.part(start, batch.num_samples))
+            self._num_waiting += batch.num_samples - start
+        self.num_samples += batch.num_samples
+
+    def _write_record(self, batch: Batch) -> None:
+        self._append(self.spec.label, tensor(batch.label.astype(np.int8).reshape(-1, 1)))
+        if self.spec.numerical:
+            numerical, rounded = narrowed(batch.numerical, "float16", self.split, self._num_records * self._size)
+            self.num_rounded += rounded
+            self._append(self.spec.numerical[0], tensor(numerical))
+        for feature in self.spec.categorical:
+            ids = batch.categorical[feature.name]
+            values = ids.values.astype(np.int32, copy=False)
+            if ids.row_lengths is None:
+                self._append(feature, tensor(values.reshape(-1, 1)))
+            else:
+                row_splits = np.concatenate([[0], np.cumsum(ids.row_lengths)]).astype(np.int32)
+                self._append(feature, ragged_tensor(values, row_splits))
+        self._num_records += 1
+
+    def _append(self, feature: Feature, data: bytes) -> None:
+        write_record(self._files[feature.name], example("data", data))
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, exception_type, exception, traceback) -> None:
+        try:
+            if exception_type is None and self._waiting:
+                self._write_record(joined(self._waiting))
+        finally:
+            for file in self._files.values():
+                file.close()
+        if exception_type is None:
+            (self.root / self.split / "length.json").write_text(json.dumps(self._num_records))
+            for chunk in self.spec.sources[self.split]:
+                feature = self.spec.features[chunk.features[0]]
+                document = {
+                    "format": "tfrecords",
+                    "dtype": feature.dtype,
+                    "multihot": feature.ragged or feature.hotness > 1,
+                    "feature_name": "data",
+                    "num_features": len(chunk.features),
+                    "batches_per_file": self._num_records,
+                }
+                path = self.root / Path(chunk.files[0]).with_name("format.json")
+                path.write_text(json.dumps(document))
+
+
+def _shaped(values: np.ndarray, where: str, rows: int, columns: int) -> np.ndarray:
+    if values.size != rows * columns:
+        raise LayoutError(f"{where} has {values.size} values; {rows} samples x {columns} are right.")
+    return values.reshape(rows, columns)
+
+
+def _json(path: Path) -> object:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.loads(file.read(_LARGEST_JSON))
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8
+        raise LayoutError(f"{path}: is not JSON: {error}.") from None
