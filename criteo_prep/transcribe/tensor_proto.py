@@ -3,11 +3,10 @@
     Example { features { feature { key: "data", value { bytes_list { value: <TensorProto> } } } } }
     TensorProto { dtype, tensor_shape { dim { size } ... }, tensor_content }
 
-Ragged tensors are a string tensor [2] of the TensorProtos of values and row splits. What is written has the bytes that
-TensorFlow writes.
+Ragged tensors are a string tensor [2] of the TensorProtos of values and row splits, which stand in string_val instead of
+tensor_content. What is written has the bytes that TensorFlow writes.
 
-Source: example.proto, feature.proto, tensor.proto and tensor_shape.proto of TensorFlow; strings in a tensor's content
-are their lengths as varints, then their bytes (EncodeStringList).
+Source: example.proto, feature.proto, tensor.proto and tensor_shape.proto of TensorFlow.
 """
 
 from collections.abc import Iterator
@@ -33,9 +32,8 @@ def tensor(array: np.ndarray) -> bytes:
 
 def ragged_tensor(values: np.ndarray, row_splits: np.ndarray) -> bytes:
     """The string tensor of a ragged one: int32 values [num_ids], row_splits [rows + 1]."""
-    parts = [tensor(values), tensor(row_splits)]
-    content = b"".join(_varint(len(part)) for part in parts) + b"".join(parts)
-    return _tag(1, _VARINT) + _varint(_STRING) + _shape((2,)) + _field(4, content)
+    strings = _field(8, tensor(values)) + _field(8, tensor(row_splits))
+    return _tag(1, _VARINT) + _varint(_STRING) + _shape((2,)) + strings
 
 
 def example(name: str, data: bytes) -> bytes:
@@ -72,15 +70,13 @@ def parse_tensor(data: memoryview) -> np.ndarray:
 
 def parse_ragged(data: memoryview) -> tuple[np.ndarray, np.ndarray]:
     """(values, row splits) of a ragged tensor, both one-dimensional. Raises ProtoError."""
-    number, shape, content = _parts(data)
-    if number != _STRING or shape != [2]:
+    number, shape, _ = _parts(data)
+    strings = list(_messages(data, 8))
+    if number != _STRING or shape != [2] or len(strings) != 2:
         raise ProtoError(f"is a tensor of type {number} and shape {shape}, not the two strings of a ragged one")
-    first, place = _read_varint(content, 0)
-    second, place = _read_varint(content, place)
-    if place + first + second != len(content):
-        raise ProtoError(f"has strings of {first} and {second} bytes, but {len(content) - place} bytes of them")
-    values = parse_tensor(content[place : place + first])
-    row_splits = parse_tensor(content[place + first :])
+    values, row_splits = map(parse_tensor, strings)
+    if row_splits.dtype.kind != "i":
+        raise ProtoError(f"has row splits of type {row_splits.dtype}")
     splits = row_splits.astype(np.int64, copy=False)
     good = values.ndim == splits.ndim == 1 and len(splits) > 0 and splits[0] == 0 and splits[-1] == len(values)
     if not good or (splits[1:] < splits[:-1]).any():
