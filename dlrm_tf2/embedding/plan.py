@@ -4,12 +4,25 @@ A shard is a rectangle of one table on one rank. The shards of a table tile it e
 replicated table: every rank holds all of it.
 """
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
+from dlrm_tf2.embedding import load, placement
 from dlrm_tf2.embedding.tables import FLOAT_BYTES, TableConfig
+
+STRATEGIES = ("balanced", *placement.PUBLISHED)
+_NEVER = 1 << 62  # elements, as a threshold that no table reaches
+_FEWEST_ROWS = 1 << 16  # `balanced` makes no block of fewer rows
+_REPLICATED_GAIN = 2  # times that `balanced` wants the exchange of a table's vectors to be dearer than its replication
+
+
+class PlanError(ValueError):
+    """The tables cannot be placed as asked."""
 
 
 @dataclass(frozen=True)
@@ -70,44 +83,81 @@ class ShardingPlan:
 
 
 def make_plan(
-    tables: Sequence[TableConfig], world_size: int, hotness: Mapping[str, float] | None = None
+    tables: Sequence[TableConfig],
+    world_size: int,
+    strategy: str = "balanced",
+    *,
+    hotness: Mapping[str, float] | None = None,
+    optimizer: str = "sgd",
+    batch_size: int | None = None,
+    column_slice_threshold: int | None = None,
+    row_slice_threshold: int | None = None,
+    data_parallel_threshold: int | None = None,
 ) -> ShardingPlan:
-    """Places whole tables so that weight bytes, and then the vectors each rank looks up, are balanced.
+    """Decides which rank holds what.
 
-    The largest table first, each goes to the rank on which the larger of the two shares of the load (bytes of weights,
-    elements looked up per sample) stays smallest. The result depends on its arguments alone, so every rank makes the
-    same plan by itself. A rank may stay without tables when there are more ranks than tables.
+    Each table is treated in one of three ways, by its number of elements (rows * width), in this order: replicated, up
+    to data_parallel_threshold; its rows over all ranks, from row_slice_threshold on; else whole, or cut by columns into
+    pieces of at most column_slice_threshold, and the pieces placed by the strategy. Pieces of a table that land on one
+    rank are one shard there. The result depends on the arguments alone, so every rank makes the same plan by itself. A
+    rank may stay without tables when there are too few.
+
+    Strategies, published ones first:
+      basic: pieces in turn.
+      memory_balanced: the largest first, dealt out forwards and backwards: even in number, about even in memory.
+      memory_optimized: the largest first, each to the rank with the least memory.
+      balanced: memory, elements fetched and elements sent, together. A threshold that is not given is its to choose: it
+        cuts columns as balance needs it, rows only where no cut by columns makes a piece that one rank can hold, and
+        replicates a table when that moves less than an exchange of its vectors does.
+    With the published strategies a threshold that is not given means: do not; but columns are cut if there are fewer
+    tables than ranks. For rowwise_adagrad no columns are cut: it keeps one number a row, and needs the whole row.
 
     Args:
       tables: the model's tables, names unique.
-      world_size: number of ranks.
+      world_size: number of ranks. One rank holds whole tables, whatever the thresholds.
+      strategy: as above.
       hotness: feature -> ids per sample, the mean of them where they vary; 1 for a feature that is not named.
+      optimizer: a key of load.STATE.
+      batch_size: global; `balanced` replicates no table without it.
+
+    Raises:
+      PlanError: an argument is out of range, a table is named twice, or columns are to be cut for rowwise_adagrad.
     """
-    hotness = hotness or {}
-    assert len({table.name for table in tables}) == len(tables), "table names are unique"
-    total_bytes = sum(table.num_bytes for table in tables) or 1
-    total_fetched = sum(_fetched(table, hotness) for table in tables) or 1
-    weight_bytes, fetched = [0] * world_size, [0] * world_size
-    rank_of: dict[str, int] = {}
-    for table in sorted(tables, key=lambda table: (-table.num_bytes, table.name)):
+    thresholds = (column_slice_threshold, row_slice_threshold, data_parallel_threshold)
+    _check(tables, world_size, strategy, optimizer, thresholds)
+    balanced, hotness = strategy == "balanced", hotness or {}
 
-        def load_with(rank: int, table: TableConfig = table) -> tuple[float, float, int]:
-            shares = (
-                (weight_bytes[rank] + table.num_bytes) / total_bytes,
-                (fetched[rank] + _fetched(table, hotness)) / total_fetched,
-            )
-            return max(shares), sum(shares), rank
+    def loads(block: _Block) -> tuple[float, float, float]:
+        return block.loads(hotness, optimizer)
 
-        best = min(range(world_size), key=load_with)
-        rank_of[table.name] = best
-        weight_bytes[best] += table.num_bytes
-        fetched[best] += _fetched(table, hotness)
-    return ShardingPlan(
-        world_size,
-        tuple(
-            Shard(table.name, rank_of[table.name], (0, table.num_rows), (0, table.embedding_dim)) for table in tables
-        ),
-    )
+    replicated = []
+    if world_size > 1 and balanced and data_parallel_threshold is None and batch_size:
+        replicated = [table for table in tables if _cheaper_replicated(table, batch_size, world_size)]
+    elif world_size > 1 and data_parallel_threshold:
+        replicated = [table for table in tables if table.num_elements <= data_parallel_threshold]
+    spread = [table for table in tables if table not in replicated]
+    if optimizer == "rowwise_adagrad":
+        column_slice_threshold = _NEVER
+    much = math.inf
+    if balanced and row_slice_threshold is None:
+        much = 2 * sum(table.num_bytes for table in spread) / world_size
+    narrowest = placement.NARROWEST if column_slice_threshold is None else _NEVER
+    blocks = [block for table in spread for block in _blocks(table, world_size, row_slice_threshold, much, narrowest)]
+    if balanced:
+        # On every rank the whole of a replicated table, and the lookups of the rank's own samples.
+        shared = np.sum([loads(_Block(table)) for table in replicated] or [(0, 0, 0)], axis=0)
+        placed = np.tile(shared * (1, 1 / world_size, 0), (world_size, 1))
+        columns = _balanced(blocks, placed, column_slice_threshold, loads)
+    else:
+        columns = _published(blocks, world_size, strategy, column_slice_threshold)
+    shards: dict[str, list[Shard]] = {table.name: [] for table in tables}
+    for block, of_ranks in zip(blocks, columns, strict=True):
+        shards[block.table.name] += _shards(block, of_ranks)
+    for table in replicated:
+        whole = (0, table.num_rows), (0, table.embedding_dim)
+        shards[table.name] = [Shard(table.name, rank, *whole) for rank in range(world_size)]
+    in_order = tuple(shard for group in shards.values() for shard in group)
+    return ShardingPlan(world_size, in_order, frozenset(table.name for table in replicated))
 
 
 def samples_of_rank(global_batch: int, world_size: int, rank: int) -> tuple[int, int]:
@@ -117,9 +167,145 @@ def samples_of_rank(global_batch: int, world_size: int, rank: int) -> tuple[int,
     return start, start + each + (rank < extra)
 
 
-def _fetched(table: TableConfig, hotness: Mapping[str, float]) -> float:
-    """Elements looked up in the table per sample."""
-    return sum(hotness.get(feature, 1) for feature in table.features) * table.embedding_dim
+@dataclass(frozen=True)
+class _Block:
+    """Rows of a table, all of them when not given, that are to be placed; on `rank` if that is decided."""
+
+    table: TableConfig
+    rows: tuple[int, int] | None = None
+    rank: int | None = None
+
+    @property
+    def span(self) -> tuple[int, int]:
+        return self.rows or (0, self.table.num_rows)
+
+    @property
+    def num_rows(self) -> int:
+        return self.span[1] - self.span[0]
+
+    def loads(self, hotness: Mapping[str, float], optimizer: str) -> tuple[float, float, float]:
+        """Bytes of weights and state; elements fetched and elements sent, per sample."""
+        table, width = self.table, self.table.embedding_dim
+        state = load.state_bytes(optimizer, self.num_rows, width)
+        fetched = load.fetched_per_sample(table, hotness) * load.share_of_ids(table, self.span)
+        sent = load.vectors_per_sample(table, hotness)
+        return self.num_rows * width * FLOAT_BYTES + state, fetched * width, sent * width
+
+    def all_on_its_rank(self) -> dict[int, int]:
+        """Rank -> columns, if the rank is decided."""
+        return {} if self.rank is None else {self.rank: self.table.embedding_dim}
+
+
+def _balanced(
+    blocks: Sequence[_Block], placed: np.ndarray, threshold: int | None, loads: Callable[[_Block], Sequence[float]]
+) -> list[dict[int, int]]:
+    """For each block, rank -> its number of columns.
+
+    Args:
+      placed: [world_size, 3], what the ranks have already.
+      threshold: column_slice_threshold.
+      loads: block -> its three loads.
+    """
+    for block in blocks:
+        if block.rank is not None:
+            placed[block.rank] += loads(block)
+    free = [block for block in blocks if block.rank is None]
+    divisible = [
+        placement.Divisible(
+            f"{block.table.name}:{block.span[0]}",
+            loads(block),
+            block.num_rows,
+            block.table.embedding_dim,
+            tuple(_widths(block, threshold, len(placed))) if threshold else None,
+        )
+        for block in free
+    ]
+    found = iter(placement.balance(divisible, len(placed), placed))
+    return [next(found) if block.rank is None else block.all_on_its_rank() for block in blocks]
+
+
+def _published(
+    blocks: Sequence[_Block], world_size: int, strategy: str, threshold: int | None
+) -> list[dict[int, int]]:
+    """For each block, rank -> its number of columns."""
+    free = [number for number, block in enumerate(blocks) if block.rank is None]
+    if threshold is None:
+        threshold = placement.threshold_for([blocks[number].table.num_elements for number in free], world_size)
+    pieces = [(number, width) for number in free for width in _widths(blocks[number], threshold, world_size)]
+    sizes = [blocks[number].table.num_rows * width for number, width in pieces]
+    ranks = placement.PUBLISHED[strategy](sizes, [number for number, _ in pieces], world_size)
+    result = [block.all_on_its_rank() for block in blocks]
+    for (number, width), rank in zip(pieces, ranks, strict=True):
+        result[number][rank] = result[number].get(rank, 0) + width
+    return result
+
+
+def _widths(block: _Block, threshold: float, world_size: int) -> list[int]:
+    return placement.columns_cut(block.num_rows, block.table.embedding_dim, threshold, world_size)
+
+
+def _shards(block: _Block, columns: Mapping[int, int]) -> list[Shard]:
+    """The rectangles of a block, side by side in the order of the ranks."""
+    shards, start = [], 0
+    for rank in sorted(columns):
+        stop = start + columns[rank]
+        shards.append(Shard(block.table.name, rank, block.span, (start, stop)))
+        start = stop
+    assert start == block.table.embedding_dim
+    return shards
+
+
+def _blocks(
+    table: TableConfig, world_size: int, row_slice_threshold: int | None, much: float, narrowest: int
+) -> list[_Block]:
+    """The table as one block, or cut by rows.
+
+    Args:
+      row_slice_threshold: from so many elements on, over all ranks.
+      much: else, into blocks that cuts by columns can bring down to so many bytes,
+      narrowest: where pieces have so many columns at least.
+    """
+    if world_size > 1 and row_slice_threshold and table.num_elements >= row_slice_threshold:
+        spans = [samples_of_rank(table.num_rows, world_size, rank) for rank in range(world_size)]
+        return [_Block(table, span, rank) for rank, span in enumerate(spans) if span[0] < span[1]]
+    smallest = table.num_bytes / max(1, table.embedding_dim // narrowest)
+    parts = min(math.ceil(smallest / much), world_size, table.num_rows // _FEWEST_ROWS)
+    if parts <= 1:
+        return [_Block(table)]
+    return [_Block(table, samples_of_rank(table.num_rows, parts, part)) for part in range(parts)]
+
+
+def _cheaper_replicated(table: TableConfig, batch_size: int, world_size: int) -> bool:
+    """Whether a step moves much less if the table is replicated.
+
+    Then every rank sends the gradients of the rows it used to all others, at most rows * (world_size - 1); else vectors
+    of all its samples travel to it and their gradients back.
+    """
+    exchanged = 2 * batch_size / world_size * len(table.features)
+    return table.num_rows * (world_size - 1) * _REPLICATED_GAIN <= exchanged
+
+
+def _check(
+    tables: Sequence[TableConfig], world_size: int, strategy: str, optimizer: str, thresholds: Sequence[int | None]
+) -> None:
+    names = [table.name for table in tables]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise PlanError(f"table {twice!r} is there twice. Give each table a name of its own.")
+    if world_size < 1:
+        raise PlanError(f"world_size {world_size}: there must be at least one rank.")
+    if strategy not in STRATEGIES:
+        raise PlanError(f"strategy {strategy!r}: it must be one of {', '.join(STRATEGIES)}.")
+    if optimizer not in load.STATE:
+        raise PlanError(f"optimizer {optimizer!r}: it must be one of {', '.join(load.STATE)}.")
+    for name, threshold in zip(("column_slice", "row_slice", "data_parallel"), thresholds, strict=True):
+        if threshold is not None and threshold < (name != "data_parallel"):
+            raise PlanError(f"{name}_threshold {threshold}: it is a number of elements, and must be positive.")
+    if optimizer == "rowwise_adagrad" and thresholds[0] is not None:
+        raise PlanError(
+            f"column_slice_threshold {thresholds[0]}: rowwise_adagrad keeps one number a row and needs the whole row. "
+            "Use row_slice_threshold, or adagrad."
+        )
 
 
 def _grouped(shards: Sequence[Shard], attribute: str) -> dict:

@@ -40,7 +40,7 @@ def test_every_rank_makes_the_same_plan_whatever_the_order(tables, world_size, r
     shuffled = random.sample(tables, len(tables))
     assert set(make_plan(shuffled, world_size).shards) == set(make_plan(tables, world_size).shards)
     names = [shard.table for shard in make_plan(shuffled, world_size).shards]
-    assert names == [config.name for config in shuffled]
+    assert list(dict.fromkeys(names)) == [config.name for config in shuffled]
 
 
 def test_equal_tables_are_dealt_evenly():
