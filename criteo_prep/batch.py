@@ -36,6 +36,15 @@ class Ids:
         count = int(self.row_lengths[start:stop].sum())
         return Ids(self.values[before : before + count], self.row_lengths[start:stop])
 
+    def take(self, rows: np.ndarray) -> "Ids":
+        """The ids of samples rows[0], rows[1], ... (int64 [n])."""
+        if self.row_lengths is None:
+            return Ids(self.values[rows])
+        lengths = self.row_lengths[rows]
+        starts = np.cumsum(self.row_lengths, dtype=np.int64)[rows] - lengths
+        before = np.cumsum(lengths, dtype=np.int64) - lengths
+        return Ids(self.values[np.arange(lengths.sum()) + np.repeat(starts - before, lengths)], lengths)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -64,6 +73,12 @@ class Batch:
         label = None if self.label is None else self.label[start:stop]
         numerical = None if self.numerical is None else self.numerical[start:stop]
         return Batch(label, numerical, {name: ids.part(start, stop) for name, ids in self.categorical.items()})
+
+    def take(self, rows: np.ndarray) -> "Batch":
+        """Samples rows[0], rows[1], ... (int64 [n]), as copies."""
+        label = None if self.label is None else self.label[rows]
+        numerical = None if self.numerical is None else self.numerical[rows]
+        return Batch(label, numerical, {name: ids.take(rows) for name, ids in self.categorical.items()})
 
 
 def joined(batches: Sequence[Batch]) -> Batch:

@@ -47,6 +47,10 @@ class ArrayFile:
             buffer, offset = buffer[got:], offset + got
         return values
 
+    @property
+    def descriptor(self) -> int:
+        return self._descriptor
+
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)

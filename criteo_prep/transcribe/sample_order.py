@@ -1,34 +1,25 @@
-"""In which order a pass over a split takes its samples: as they stand, shuffled by windows, or as one permutation.
+"""In which order a pass over a tf_raw split takes its samples: as they stand, shuffled by windows, or permuted.
 
 A sample's place in a pass decides which row of the split it is, by the seed and the number of the pass alone. So every
-rank takes the same samples whatever it reads of them, and a pass can be begun at any place. NumPy only.
+process takes the same samples whatever it reads of them, and a pass can be begun at any place.
 """
 
 import threading
-from typing import Protocol
 
 import numpy as np
 
 from criteo_prep.batch import Batch, joined
+from criteo_prep.transcribe.scattered import take_samples
+from criteo_prep.transcribe.tf_raw import Reader
 
 _ROUNDS = 6
 _WINDOWS_KEPT = 2  # a batch may end in the window after the one that it begins in
 
 
-class Reads(Protocol):
-    """What a reader of samples offers, such as that of tf_raw."""
-
-    num_samples: int
-
-    def read(self, start: int, stop: int) -> Batch: ...
-
-    def take(self, rows: np.ndarray) -> Batch: ...
-
-
 class InOrder:
     """The samples as they stand. Arguments as for ByWindow, so that one can stand for the other."""
 
-    def __init__(self, reader: Reads, seed: int, window: int):
+    def __init__(self, reader: Reader, seed: int, window: int):
         self._reader = reader
 
     def read(self, epoch: int, start: int, stop: int) -> Batch:
@@ -41,13 +32,14 @@ class ByWindow:
 
     Args:
       reader: of the split.
-      seed: of the job, the same on all ranks.
-      window: samples, which are held in memory.
+      seed: the same in all processes.
+      window: samples; two windows are held in memory.
     """
 
-    def __init__(self, reader: Reads, seed: int, window: int):
+    def __init__(self, reader: Reader, seed: int, window: int):
         self._reader, self._seed, self._window = reader, seed, window
-        self._lock, self._kept = threading.Lock(), {}
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[int, int], tuple[Batch, np.ndarray]] = {}
 
     def read(self, epoch: int, start: int, stop: int) -> Batch:
         """The samples at the places [start, stop) of pass number `epoch`."""
@@ -77,12 +69,12 @@ class Permuted:
     last sample is sent on until it falls on one.
     """
 
-    def __init__(self, reader: Reads, seed: int, window: int):
+    def __init__(self, reader: Reader, seed: int, window: int):
         self._reader, self._seed = reader, seed
 
     def read(self, epoch: int, start: int, stop: int) -> Batch:
         """The samples at the places [start, stop) of pass number `epoch`."""
-        return self._reader.take(self.rows(epoch, start, stop))
+        return take_samples(self._reader, self.rows(epoch, start, stop))
 
     def rows(self, epoch: int, start: int, stop: int) -> np.ndarray:
         """The rows of the split at these places, int64 [stop - start]."""

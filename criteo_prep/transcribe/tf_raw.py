@@ -14,7 +14,7 @@ this project's extension.
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -95,6 +95,10 @@ class Reader:
         """The split in order, read ahead by threads; the last batch holds what is left."""
         starts = range(0, self.num_samples, batch_size)
         return in_order(lambda start: self.read(start, min(start + batch_size, self.num_samples)), starts)
+
+    def opened(self, feature: Feature) -> Sequence[ArrayFile]:
+        """The open files of a feature, ids before offsets; none of one that is not read. Numericals go by the first."""
+        return self._files.get(feature.name, ())
 
     def close(self) -> None:
         for file in (file for files in self._files.values() for file in files):
