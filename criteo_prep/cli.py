@@ -100,6 +100,13 @@ def transcribe(argv: Sequence[str]) -> int:
     return run(argv) or 0
 
 
+def split_bin(argv: Sequence[str]) -> int:
+    """raw records into labels, dense numbers and ids, or a dataset to train on; and back"""
+    from criteo_prep.split_bin import main as run
+
+    return run(argv) or 0
+
+
 def generate_feature_spec(argv: Sequence[str]) -> int:
     """the feature spec of a published synthetic dataset"""
     from criteo_prep.generate_feature_spec import main as run
@@ -111,6 +118,7 @@ VERBS = {
     "preprocess": preprocess,
     "synthesize": synthesize,
     "transcribe": transcribe,
+    "split-bin": split_bin,
     "generate-feature-spec": generate_feature_spec,
 }
 

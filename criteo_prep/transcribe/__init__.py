@@ -25,7 +25,7 @@ from criteo_prep.transcribe import criteo_npy, record_binary, split_tfrecords, t
 from criteo_prep.transcribe.request import SYNTHETIC_BATCHES, Request, TranscribeError, check
 from criteo_prep.transcribe.standard import check_holds
 
-__all__ = ["SYNTHETIC_BATCHES", "Request", "TranscribeError", "transcribe", "transcribe_dataset"]
+__all__ = ["SYNTHETIC_BATCHES", "Request", "TranscribeError", "transcribe", "transcribe_dataset", "transcribe_spec"]
 
 _LARGEST = 2**31 - 1  # the cardinality that stands for one that is still to be found; ids are below it
 
@@ -103,7 +103,14 @@ def transcribe_dataset(
       ValueError: the request, the source or the destination is not what it must be.
     """
     check(request, READERS, WRITERS)
-    source_spec, splits = _source(request)
+    return transcribe_spec(request, _source_spec(request), quiet, warn)
+
+
+def transcribe_spec(
+    request: Request, source_spec: FeatureSpec, quiet: bool = False, warn: Callable[[str], None] = lambda message: None
+) -> dict[str, int]:
+    """As transcribe_dataset, for a source whose spec is at hand; the request's source folder is not looked at."""
+    splits = _splits(request, source_spec)
     if AUTO in (feature.cardinality for feature in source_spec.categorical):
         source_spec = _with_cardinalities(request, source_spec, splits, quiet, warn)
     spec = _destination_spec(request, source_spec, splits)
@@ -145,11 +152,13 @@ def check_space(folder: Path, needed: int) -> None:
         )
 
 
-def _source(request: Request) -> tuple[FeatureSpec, tuple[str, ...]]:
-    """The source's spec and the splits to take."""
+def _source_spec(request: Request) -> FeatureSpec:
     spec = FeatureSpec.load(Path(request.src_dataset_path) / request.src_feature_spec, auto=True)
-    if request.src_dataset_type == "split_tfrecords":
-        spec = split_tfrecords.with_sources(spec)
+    return split_tfrecords.with_sources(spec) if request.src_dataset_type == "split_tfrecords" else spec
+
+
+def _splits(request: Request, spec: FeatureSpec) -> tuple[str, ...]:
+    """The splits to take."""
     splits = ("train", "test") if request.src_dataset_type == "synthetic" else spec.splits
     splits = tuple(split for split in splits if split == "train" or not request.train_only)
     if not splits:
@@ -158,7 +167,7 @@ def _source(request: Request) -> tuple[FeatureSpec, tuple[str, ...]]:
             f"{spec.path}: source_spec names no files of {wanted}. If it is the spec of a synthetic dataset, "
             "add --src_dataset_type synthetic."
         )
-    return spec, splits
+    return splits
 
 
 def _with_cardinalities(

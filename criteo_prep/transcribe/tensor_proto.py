@@ -3,7 +3,7 @@
     Example { features { feature { key: "data", value { bytes_list { value: <TensorProto> } } } } }
     TensorProto { dtype, tensor_shape { dim { size } ... }, tensor_content }
 
-Ragged tensors are a string tensor [2] of the TensorProtos of values and row splits, which stand in string_val instead of
+Ragged tensors are a string tensor [2] of the TensorProtos of values and row splits, in string_val instead of
 tensor_content. What is written has the bytes that TensorFlow writes.
 
 Source: example.proto, feature.proto, tensor.proto and tensor_shape.proto of TensorFlow.

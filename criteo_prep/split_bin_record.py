@@ -1,0 +1,148 @@
+"""Raw records in the files of split-bin: what a record is made of, its metadata.json, and the range of its ids."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL
+
+PARTS = ("label", "dense", "category")
+WORD = 4  # bytes of every number
+ID_TYPES = ("int32", "uint32")
+NUMBER_TYPES = ("int32", "float32")
+
+
+class SplitBinError(ValueError):
+    """The input is not made of records, or an id is not one."""
+
+
+@dataclass(frozen=True)
+class RecordForm:
+    """What a record is made of.
+
+    Attributes:
+      label_type, dense_type, category_type: dtypes of 4 bytes.
+      hotness: ids of each table, in order.
+      dense_log: whether whoever trains on it takes the logarithm of the dense numbers.
+    """
+
+    label_type: str = "int32"
+    dense_type: str = "int32"
+    category_type: str = "int32"
+    hotness: tuple[int, ...] = (1,) * NUM_CATEGORICAL
+    dense_log: bool = True
+
+    @property
+    def columns(self) -> dict[str, slice]:
+        """The words of each part in a record."""
+        return {"label": slice(0, 1), "dense": slice(1, 1 + NUM_NUMERICAL), "category": slice(14, self.words)}
+
+    @property
+    def words(self) -> int:
+        return 1 + NUM_NUMERICAL + sum(self.hotness)
+
+
+@dataclass
+class Ids:
+    """What is known of the ids: the limits, and the largest ones found."""
+
+    hotness: tuple[int, ...]
+    slot_sizes: list[int] | None
+    largest: np.ndarray = field(init=False)
+
+    def __post_init__(self):
+        self.largest = np.full(len(self.hotness), -1, np.int64)
+
+    def largest_of(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(smallest, largest) id of each table in ids [n, sum(hotness)]; n is positive."""
+        starts = np.concatenate([[0], np.cumsum(self.hotness)[:-1]])
+        return (np.minimum.reduceat(ids.min(axis=0).astype(np.int64), starts),
+                np.maximum.reduceat(ids.max(axis=0).astype(np.int64), starts))  # fmt: skip
+
+    def check(self, ids: np.ndarray, path: Path, first_row: int, words: int) -> np.ndarray:
+        """The largest id of each table. Raises SplitBinError for the first one that is negative or beyond its slot."""
+        smallest, largest = self.largest_of(ids)
+        limits = np.array(self.slot_sizes or [1 << 31] * len(self.hotness), np.int64)
+        if (smallest >= 0).all() and (largest < limits).all():
+            return largest
+        limit_of = np.repeat(limits, self.hotness)
+        row, column = np.argwhere((ids < 0) | (ids.astype(np.int64) >= limit_of))[0]
+        table = int(np.searchsorted(np.cumsum(self.hotness), column, side="right"))
+        offset = ((first_row + row) * words + 1 + NUM_NUMERICAL + column) * WORD
+        raise SplitBinError(
+            f"{path}: record {first_row + row}, byte {offset}: id {ids[row, column]} of table {table} is not in "
+            f"[0, {limits[table]}). The slot sizes are wrong, the ids are of another type, or the file is damaged."
+        )
+
+
+def num_records(path: Path, form: RecordForm) -> int:
+    """Records in a file, from its size. Raises SplitBinError where that is no whole number."""
+    if not path.is_file():
+        raise SplitBinError(f"{path}: there is no such file. Name a file of records.")
+    size, each = path.stat().st_size, form.words * WORD
+    if size % each:
+        raise SplitBinError(
+            f"{path}: {size} bytes is not a multiple of {each}, the size of a record. The file is truncated, or its "
+            "records are others (--hotness_per_table)."
+        )
+    return size // each
+
+
+def rows_of_parts(folder: Path, form: RecordForm) -> int:
+    """Records in label.bin, dense.bin and category.bin. Raises SplitBinError where they disagree."""
+    rows = {}
+    for part, columns in form.columns.items():
+        path, each = folder / f"{part}.bin", (columns.stop - columns.start) * WORD
+        if not path.is_file():
+            raise SplitBinError(f"{path}: there is no such file. Name a folder that split-bin has made.")
+        if (size := path.stat().st_size) % each:
+            raise SplitBinError(f"{path}: {size} bytes is not a multiple of {each}. The file is truncated.")
+        rows[part] = size // each
+    if len(set(rows.values())) > 1:
+        raise SplitBinError(f"{folder}: the files have different numbers of records: {rows}. One of them is truncated.")
+    return rows["label"]
+
+
+def metadata(form: RecordForm, slot_sizes: list[int]) -> str:
+    """The text of metadata.json; byte by byte what the published program writes."""
+    document = {
+        "vocab_sizes": slot_sizes,
+        "label_raw_type": form.label_type,
+        "dense_raw_type": form.dense_type,
+        "category_raw_type": form.category_type,
+        "dense_log": form.dense_log,
+    }
+    if set(form.hotness) != {1}:
+        document["hotness_per_table"] = list(form.hotness)
+    return json.dumps(document)
+
+
+def read_metadata(path: Path) -> tuple[RecordForm, list[int]]:
+    """(form, slot sizes) of a metadata.json. Raises SplitBinError where it is none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SplitBinError(f"{path}: there is no such file. Name a folder that split-bin has made.") from None
+    except (ValueError, RecursionError) as error:
+        raise SplitBinError(f"{path}: is not JSON: {error}.") from None
+    if not isinstance(document, dict):
+        raise SplitBinError(f"{path}: must be a mapping, not {type(document).__name__}.")
+    sizes = positive_integers(document.get("vocab_sizes"), f"{path}: vocab_sizes")
+    hotness = document.get("hotness_per_table", [1] * len(sizes))
+    hotness = positive_integers(hotness, f"{path}: hotness_per_table")
+    types = [document.get(f"{part}_raw_type", "int32") for part in PARTS]
+    for part, found, known in zip(PARTS, types, (NUMBER_TYPES, NUMBER_TYPES, ID_TYPES), strict=True):
+        if found not in known:
+            raise SplitBinError(f"{path}: {part}_raw_type is {found!r}; {' or '.join(known)} are right.")
+    if len(hotness) != len(sizes):
+        raise SplitBinError(f"{path}: {len(sizes)} vocab_sizes, but {len(hotness)} in hotness_per_table.")
+    return RecordForm(*types, tuple(hotness), document.get("dense_log") is True), sizes
+
+
+def positive_integers(value: object, where: str) -> list[int]:
+    """A list of positive integers below 2**31. Raises SplitBinError where it is none."""
+    if not isinstance(value, list) or not value or not all(type(n) is int and 0 < n < 1 << 31 for n in value):
+        raise SplitBinError(f"{where}: must be a list of positive integers below 2147483648, such as [3, 20, 7].")
+    return value

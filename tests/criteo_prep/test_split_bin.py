@@ -1,0 +1,177 @@
+"""Records taken apart and put together, against plain slices of an array."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from criteo_prep import split_bin
+from criteo_prep.destination import DestinationError
+from criteo_prep.feature_spec import FeatureSpec
+from criteo_prep.split_bin import RecordForm, SplitBinError, join, main, split
+from criteo_prep.transcribe.tf_raw import Reader
+
+SLOTS = [200 + i for i in range(26)]
+MULTI_HOT = tuple([3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1])
+
+
+def records(path, rows, hotness=(1,) * 26, dtype=np.int32):
+    """Random records in a file. Returns them as [rows, words]."""
+    rng = np.random.default_rng(3)
+    words = rng.integers(0, 200, (rows, 14 + sum(hotness))).astype(np.int32)
+    words[:, 0] = rng.integers(0, 2, rows)
+    words[:, 1:14] -= 5
+    if dtype == np.float32:
+        words[:, :14] = words[:, :14].astype(np.float32).view(np.int32)
+    words.tofile(path)
+    return words
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5, 2048, 40_000])
+def test_the_published_files(tmp_path, rows):
+    words = records(tmp_path / "train.bin", rows)
+    assert split(tmp_path / "train.bin", tmp_path / "out", RecordForm(), SLOTS, quiet=True) == SLOTS
+    assert files_of(tmp_path / "out") == {
+        "label.bin": words[:, :1].tobytes(), "dense.bin": words[:, 1:14].tobytes(),
+        "category.bin": words[:, 14:].tobytes(),
+        "metadata.json": (
+            '{"vocab_sizes": [' + ", ".join(map(str, SLOTS)) + '], "label_raw_type": "int32", '
+            '"dense_raw_type": "int32", "category_raw_type": "int32", "dense_log": true}').encode()}  # fmt: skip
+    assert join(tmp_path / "out", tmp_path / "again.bin", quiet=True) == rows
+    assert (tmp_path / "again.bin").read_bytes() == (tmp_path / "train.bin").read_bytes()
+
+
+def test_records_of_912_bytes(tmp_path):
+    words = records(tmp_path / "in.bin", 3000, MULTI_HOT, np.float32)
+    assert words[0].nbytes == 912
+    form = RecordForm("float32", "float32", "uint32", MULTI_HOT, False)
+    split(tmp_path / "in.bin", tmp_path / "out", form, quiet=True)
+    document = json.loads((tmp_path / "out/metadata.json").read_text())
+    assert document["hotness_per_table"] == list(MULTI_HOT) and document["dense_log"] is False
+    first = np.cumsum((14, *MULTI_HOT))
+    assert document["vocab_sizes"] == [int(words[:, a:b].max()) + 1 for a, b in zip(first, first[1:], strict=False)]
+    assert (tmp_path / "out/category.bin").read_bytes() == words[:, 14:].tobytes()
+    join(tmp_path / "out", tmp_path / "again.bin", quiet=True)
+    assert (tmp_path / "again.bin").read_bytes() == words.tobytes()
+
+
+def test_sizes_that_are_not_given_are_found_and_said_aloud(tmp_path, capsys):
+    words = records(tmp_path / "in.bin", 500)
+    assert main([str(tmp_path / "in.bin"), str(tmp_path / "out"), "--quiet"]) == 0
+    found = [int(largest) + 1 for largest in words[:, 14:].max(axis=0)]
+    assert f"vocab_sizes are the largest id + 1 found in {tmp_path}/in.bin, not" in (heard := capsys.readouterr().out)
+    assert str(found) in heard and "500 records" in heard
+    assert json.loads((tmp_path / "out/metadata.json").read_text())["vocab_sizes"] == found
+
+
+@pytest.mark.parametrize("dense, log", [("int32", "True"), ("float32", "false"), ("float32", "True")])
+def test_the_layout_to_train_on(tmp_path, dense, log):
+    words = records(tmp_path / "in.bin", 700, dtype=np.dtype(dense).type)
+    argv = [str(tmp_path / "in.bin"), str(tmp_path / "out"), "--layout=tf_raw", f"--dense_type={dense}",
+            f"--dense-log={log}", f"--label_type={dense}", "--quiet", "--slot_size_array", str(SLOTS)]  # fmt: skip
+    assert main(argv) == 0
+    spec = FeatureSpec.load(tmp_path / "out/feature_spec.yaml")
+    assert [feature.cardinality for feature in spec.categorical] == SLOTS
+    with Reader(tmp_path / "out", spec, "train") as reader:
+        batch = reader.read(0, 700)
+    numbers = words[:, 1:14].view(dense).astype(np.float64)
+    expected = np.log(np.maximum(numbers, -2) + 3) * (numbers > -3) if log == "True" else numbers
+    assert batch.numerical.tolist() == expected.astype(np.float16).tolist()
+    assert batch.label.tolist() == (words[:, 0].view(dense) == 1).tolist()
+    for i, ids in enumerate(batch.categorical.values()):
+        assert ids.values.tolist() == words[:, 14 + i].tolist()
+
+
+def test_cardinalities_of_the_layout_to_train_on_are_found(tmp_path, capsys):
+    words = records(tmp_path / "in.bin", 100)
+    assert main([str(tmp_path / "in.bin"), str(tmp_path / "out"), "--layout=tf_raw", "--quiet"]) == 0
+    spec = FeatureSpec.load(tmp_path / "out/feature_spec.yaml")
+    assert [table.cardinality for table in spec.categorical] == (words[:, 14:].max(axis=0) + 1).tolist()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(0, 50), st.integers(1, 20), st.integers(1, 7))
+def test_any_form_survives(tmp_path_factory, hotness, rows, block, cached):
+    folder = tmp_path_factory.mktemp("split")
+    words = records(folder / "in.bin", rows, hotness)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(split_bin, "_BLOCK", block)
+        patch.setattr(split_bin, "_CACHED", cached)
+        split(folder / "in.bin", folder / "out", RecordForm(hotness=tuple(hotness)), quiet=True)
+        join(folder / "out", folder / "again.bin", quiet=True)
+    assert (folder / "out/dense.bin").read_bytes() == words[:, 1:14].tobytes()
+    assert (folder / "again.bin").read_bytes() == words.tobytes()
+
+
+@pytest.mark.parametrize("table, row, bad, limits", [(0, 0, -1, SLOTS), (3, 2999, 203, SLOTS), (25, 2048, -7, None)])
+def test_an_id_out_of_range_is_named_and_nothing_is_made(tmp_path, table, row, bad, limits):
+    words = records(tmp_path / "in.bin", 3000)
+    words[row, 14 + table] = bad
+    words.tofile(tmp_path / "in.bin")
+    limit = limits[table] if limits else 2**31
+    offset = row * 160 + 56 + 4 * table
+    reason = rf"in.bin: record {row}, byte {offset}: id {bad} of table {table} is not in \[0, {limit}\)"
+    with pytest.raises(SplitBinError, match=reason):
+        split(tmp_path / "in.bin", tmp_path / "out", RecordForm(), limits, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.bin"]
+
+
+@pytest.mark.parametrize("argv, reason", [
+    (["none.bin", "out"], "none.bin: there is no such file"),
+    (["short.bin", "out"], "short.bin: 330 bytes is not a multiple of 160, the size of a record"),
+    (["in.bin", "out", "--slot_size_array=[1, 2]"], "--slot_size_array has 2 sizes, a record has 26 tables"),
+    (["in.bin", "out", "--slot_size_array=__import__('os').system('true')"], "--slot_size_array: must be a list"),
+    (["in.bin", "out", "--slot_size_array=[1, true]"], "must be a list of positive integers"),
+    (["in.bin", "out", "--slot_size_array=" + "[" * 100_000], "must be a list of positive integers"),
+    (["in.bin", "out", "--hotness_per_table=[0]"], "--hotness_per_table: must be a list of positive integers"),
+    (["in.bin", "."], "holds the input in.bin, which would be lost"),
+    (["in.bin", "full"], "full: is not empty"),
+    (["--join", "full", "new.bin"], "full/metadata.json: there is no such file"),
+])  # fmt: skip
+def test_misuse_leaves_everything_as_it_was(tmp_path, monkeypatch, capsys, argv, reason):
+    monkeypatch.chdir(tmp_path)
+    records(tmp_path / "in.bin", 4)
+    (tmp_path / "short.bin").write_bytes(bytes(330))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/kept").write_bytes(b"x")
+    before = sorted(tmp_path.rglob("*"))
+    assert main([*argv, "--quiet"]) == 1
+    assert reason in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_output_that_is_there_is_replaced_on_request_only(tmp_path):
+    records(tmp_path / "in.bin", 4)
+    split(tmp_path / "in.bin", tmp_path / "out", RecordForm(), SLOTS, quiet=True)
+    with pytest.raises(DestinationError, match="is not empty"):
+        split(tmp_path / "in.bin", tmp_path / "out", RecordForm(), SLOTS, quiet=True)
+    with pytest.raises(DestinationError, match="in.bin: is there already. .* --overwrite"):
+        join(tmp_path / "out", tmp_path / "in.bin", quiet=True)
+    records(tmp_path / "in.bin", 2)
+    split(tmp_path / "in.bin", tmp_path / "out", RecordForm(), SLOTS, overwrite=True, quiet=True)
+    assert (tmp_path / "out/label.bin").stat().st_size == 8
+    join(tmp_path / "out", tmp_path / "in.bin", overwrite=True, quiet=True)
+
+
+@pytest.mark.parametrize("name, content, reason", [
+    ("label.bin", bytes(12), "the files have different numbers of records"),
+    ("dense.bin", bytes(53), "dense.bin: 53 bytes is not a multiple of 52"),
+    ("metadata.json", b"{", "metadata.json: is not JSON"), ("metadata.json", b"[]", "must be a mapping"),
+    ("metadata.json", b'{"vocab_sizes": [5]}', "category.bin: 416 bytes is not a multiple|different numbers"),
+    ("metadata.json", b'{"vocab_sizes": "5"}', "vocab_sizes: must be a list"),
+    ("metadata.json", b'{"vocab_sizes": [5], "dense_raw_type": "object"}', "dense_raw_type is 'object'; int32 or"),
+    ("category.bin", b"\xff" * 416, "category.bin: record 0, byte 56: id -1 of table 0 is not in"),
+])  # fmt: skip
+def test_parts_that_do_not_fit(tmp_path, name, content, reason):
+    records(tmp_path / "in.bin", 4)
+    split(tmp_path / "in.bin", tmp_path / "out", RecordForm(), SLOTS, quiet=True)
+    (tmp_path / "out" / name).write_bytes(content)
+    with pytest.raises(SplitBinError, match=reason):
+        join(tmp_path / "out", tmp_path / "new.bin", quiet=True)
+    assert not list(tmp_path.glob("*new*"))
