@@ -113,6 +113,7 @@ class DistributedEmbedding:
         my_features = features_of_ranks[comm.rank]
         self.global_features = () if self._data_parallel else my_features
         self.sample_features = tuple(layout.table_of) if self._data_parallel else tuple(replicated)
+        self._sample_columns = layout.fixed_columns(self.sample_features)
         self._ids = None
         if self._data_parallel and pooled:
             self._ids = IdExchange(comm, layout, self.sample_features, features_of_ranks)
@@ -173,10 +174,9 @@ class DistributedEmbedding:
         found = [lookup(of_all) for lookup in self._lookups.values()]
         found += [lookup(ids.of_mine) for lookup in self._own_lookups.values()]
         if self._row_exchanges:
-            columns = self._layout.fixed_columns(self.sample_features)
             num_samples = tf.shape(ids.of_mine.fixed)[0]
             for features, rows in self._row_exchanges:
-                bags = {f: bags_of(ids.of_mine, f, self._layout, columns, self._dtype) for f in features}
+                bags = {f: bags_of(ids.of_mine, f, self._layout, self._sample_columns, self._dtype) for f in features}
                 requests = rows.request(bags, num_samples, self._dtype)
                 found.append((self._gather(rows.width, requests.asked_rows), requests))
         if not self._lookups:  # a tensor without columns, so that this rank takes part in the exchange of gradients

@@ -82,9 +82,12 @@ class VectorExchange:
             def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
                 rows = tf.concat([tf.reshape(self._of_samples(mine, part), [-1]) for part in self._targets], axis=0)
                 sent = tf.gather(tf.reshape(upstream, [-1, self._grain]), rows)
-                num_sent = tf.reduce_sum(in_rows)
-                returned = all_to_all(self._comm, sent[:num_sent], in_rows, "vector_gradients")
-                return tf.reshape(returned, tf.shape(local)), tf.reshape(sent[num_sent:], tf.shape(own))
+                by_own = tf.zeros_like(own)
+                if self._grains[-1]:
+                    num_sent = tf.reduce_sum(in_rows)
+                    sent, by_own = sent[:num_sent], tf.reshape(sent[num_sent:], tf.shape(own))
+                returned = all_to_all(self._comm, sent, in_rows, "vector_gradients")
+                return tf.reshape(returned, tf.shape(local)), by_own
 
             return tf.reshape(vectors, [mine, self._width]), gradient
 
@@ -115,7 +118,7 @@ class IdExchange:
         self._comm, self._of_ranks = comm, features_of_ranks
         columns = layout.fixed_columns(features)
         self._columns = [
-            [c for name in wanted if name in columns for c in range(columns[name].start, columns[name].stop)]
+            np.array([c for name in wanted if name in columns for c in range(*columns[name].indices(2**31))], np.int32)
             for wanted in features_of_ranks
         ]
         self._hotness = layout.hotness
