@@ -4,7 +4,7 @@ The writer is an argument, so this room knows no layout on disk; only the Criteo
 is made here (criteo_tsv).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -36,6 +36,7 @@ class Reader:
       seed: of the dataset.
       labels: "random", fair coins that nothing predicts, or "teacher", the planted click model.
       base_rate, signal: the teacher's, see Teacher.
+      features: names of the features to make; all by default.
 
     Raises:
       FeatureSpecError: a feature cannot be drawn.
@@ -51,6 +52,7 @@ class Reader:
         labels: str = "random",
         base_rate: float = BASE_RATE,
         signal: float = SIGNAL,
+        features: Iterable[str] | None = None,
     ):
         if labels not in LABELS:
             raise ValueError(f"labels {labels!r}: must be one of {', '.join(LABELS)}.")
@@ -62,21 +64,34 @@ class Reader:
         self._label_key = stream_key(seed, split, "label")
         values = np.tile(_VALUES.astype(np.float64), (len(spec.numerical), 1))
         self._teacher = Teacher(self._columns, values, base_rate, signal) if labels == "teacher" else None
+        wanted = set(spec.features if features is None else features)
+        self._label = spec.label.name in wanted
+        self._numerical = any(feature.name in wanted for feature in spec.numerical)
+        self._wanted = [feature.name in wanted for feature in spec.categorical]
 
     def read(self, start: int, stop: int, truth: Truth | None = None) -> Batch:
         """Samples [start, stop); `truth`, if given, counts their labels.
 
         Returns:
-          Batch with label bool [n], numerical float16 [n, numericals], and per feature ids [n] of its smallest dtype.
+          Batch with label bool [n], numerical float16 [n, numericals], and per feature `hotness` ids a sample of its
+          smallest dtype.
         """
         assert 0 <= start <= stop <= self.num_samples
-        levels = self._columns.levels(self.split, start, stop)
-        ids = [self._columns.ids(self.split, i, start, stop, dtype) for i, dtype in enumerate(self._dtypes)]
-        logits = self._teacher.logits(ids, levels) if self._teacher else None
-        label = draw_labels(logits, stop - start, self._label_key, start, Truth() if truth is None else truth)
-        names = (feature.name for feature in self.spec.categorical)
-        categorical = {name: Ids(values) for name, values in zip(names, ids, strict=True)}
-        return Batch(label, _VALUES.take(levels, mode="clip"), categorical)
+        needs_all, label, categorical = self._teacher and self._label, None, {}
+        levels = self._columns.levels(self.split, start, stop) if self._numerical or needs_all else None
+        ids = [
+            self._columns.ids(self.split, i, start, stop, dtype) if self._wanted[i] or needs_all else None
+            for i, dtype in enumerate(self._dtypes)
+        ]
+        if self._label:
+            logits = self._teacher.logits(ids, levels) if self._teacher else None
+            label = draw_labels(logits, stop - start, self._label_key, start, Truth() if truth is None else truth)
+        for feature, values, wanted in zip(self.spec.categorical, ids, self._wanted, strict=True):
+            if wanted:
+                hotness = feature.hotness
+                lengths = np.full(stop - start, hotness, np.int32) if hotness > 1 else None
+                categorical[feature.name] = Ids(values, lengths)
+        return Batch(label, _VALUES.take(levels, mode="clip") if self._numerical else None, categorical)
 
     def batches(self, batch_size: int = BATCH_SIZE, workers: int | None = None) -> Iterator[Batch]:
         """The split in order; `workers` threads work ahead (all cores by default). `truth` covers what was yielded."""

@@ -29,7 +29,7 @@ class Columns:
       missing_levels: the same per numerical column.
 
     Raises:
-      FeatureSpecError: a feature cannot be drawn, because its alpha is absent or negative or its hotness is not 1.
+      FeatureSpecError: a feature cannot be drawn, because its alpha is absent or negative, or it is ragged.
     """
 
     def __init__(
@@ -54,15 +54,16 @@ class Columns:
         self._laws = [laws[feature.cardinality, feature.alpha] for feature in self.categorical]
 
     def ids(self, split: str, column: int, start: int, stop: int, dtype: str = "int32") -> np.ndarray:
-        """Ids of rows [start, stop) of a split; -1 where the value is missing.
+        """Ids of rows [start, stop) of a split, `hotness` a row, row after row; -1 where the value is missing.
 
         Args:
           column: position in `categorical`.
           dtype: int8, int16 or int32, wide enough for the cardinality.
         """
-        out = np.empty(stop - start, dtype)
-        key = stream_key(self.seed, split, "id", self.categorical[column].name)
-        self._laws[column].fill(key, start, out, self.missing_ids[column])
+        feature = self.categorical[column]
+        out = np.empty((stop - start) * feature.hotness, dtype)
+        key = stream_key(self.seed, split, "id", feature.name)
+        self._laws[column].fill(key, start * feature.hotness, out, self.missing_ids[column])
         return out
 
     def levels(self, split: str, start: int, stop: int) -> np.ndarray:
@@ -73,9 +74,9 @@ class Columns:
 
 
 def _check_drawable(feature: Feature) -> None:
-    if feature.hotness != 1:
+    if feature.ragged:
         raise FeatureSpecError(
-            f"{feature.name}: hotness {feature.hotness}: only one id a sample can be generated so far. Use hotness 1."
+            f"{feature.name}: is ragged, but synthetic samples all have the same number of ids. Give it a hotness."
         )
     if feature.alpha is None:
         raise FeatureSpecError(

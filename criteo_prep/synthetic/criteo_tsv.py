@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from criteo_prep.compiled import compiled
-from criteo_prep.feature_spec import Feature
+from criteo_prep.feature_spec import Feature, FeatureSpecError
 from criteo_prep.manifest import ChecksummedFile
 from criteo_prep.schema import NUM_NUMERICAL, log_numerical, split_rows_of_last_day
 from criteo_prep.synthetic.ahead import in_order
@@ -86,6 +86,9 @@ class DayWriter:
       seed: of the dataset.
       labels: "random" or "teacher".
       base_rate, signal: the teacher's.
+
+    Raises:
+      FeatureSpecError: a column has more than one id a row, or cannot be drawn.
     """
 
     def __init__(
@@ -96,6 +99,12 @@ class DayWriter:
         base_rate: float = BASE_RATE,
         signal: float = SIGNAL,
     ):
+        for feature in categorical:
+            if feature.hotness != 1:
+                raise FeatureSpecError(
+                    f"{feature.name}: has {feature.hotness} ids a row, but Criteo's logs have one value a field. Use a "
+                    "one-hot preset, or the layout tf_raw."
+                )
         self._columns = Columns(categorical, NUM_NUMERICAL, seed, MISSING_VALUES, MISSING_NUMBERS)
         self._numbers = numbers_of_levels()
         seen = log_numerical(self._numbers, np.zeros(self._numbers.shape, bool)).astype(np.float64)

@@ -5,7 +5,9 @@ column order (cat_0 is the first categorical column of the TSV). The published T
 in another order, and keep it here under their published names: they were once read back from a file whose keys were
 sorted as text (cat_0, cat_1, cat_10, ..., cat_19, cat_2, ...), T15 was not.
 
-Source: NVIDIA's generate_feature_spec for DLRM (TensorFlow 2).
+The lists of TorchRec's example and of MLPerf, and multi-hot variants, stand beside them under names of their own.
+
+Source: NVIDIA's generate_feature_spec for DLRM (TensorFlow 2), where no other one is named.
 """
 
 import math
@@ -29,6 +31,26 @@ T0 = (
     227605432, 39061, 17296, 7425, 20266, 4, 7123, 1544, 64, 130229467, 3067956, 405283, 11,
     2209, 11939, 155, 4, 977, 15, 292775614, 40790948, 187188510, 590152, 12974, 109, 37,
 )  # fmt: skip
+# Source: TorchRec's DLRM example. The MLPerf lists cap the ids of a column; none has an id for missing values.
+MLPERF_40M = (
+    40000000, 39060, 17295, 7424, 20265, 3, 7122, 1543, 63, 40000000, 3067956, 405282, 10,
+    2209, 11938, 155, 4, 976, 14, 40000000, 40000000, 40000000, 590152, 12973, 108, 36,
+)  # fmt: skip
+MLPERF_80M = (
+    80000000, 39060, 17295, 7424, 20265, 3, 7122, 1543, 63, 80000000, 3067956, 405282, 10,
+    2209, 11938, 155, 4, 976, 14, 80000000, 40790948, 80000000, 590152, 12973, 108, 36,
+)  # fmt: skip
+TORCHREC_FULL = (
+    227605432, 39060, 17295, 7424, 20265, 3, 7122, 1543, 63, 130229467, 3067956, 405282, 10,
+    2209, 11938, 155, 4, 976, 14, 292775614, 40790948, 187188510, 590152, 12973, 108, 36,
+)  # fmt: skip
+TORCHREC_T3 = (
+    45833188, 36746, 17245, 7413, 20243, 3, 7114, 1441, 62, 29275261, 1572176, 345138, 10,
+    2209, 11267, 128, 4, 974, 14, 48937457, 11316796, 40094537, 452104, 12606, 104, 35,
+)  # fmt: skip
+
+# Ids a sample in each column, natural order. Source: MLPerf's multi-hot DLRM-DCNv2.
+MULTI_HOT = (3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1)
 
 SORTED_AS_TEXT = tuple(sorted(range(len(CATEGORICAL)), key=CATEGORICAL.__getitem__))  # 0, 1, 10, 11, ...
 
@@ -45,10 +67,14 @@ class Preset:
     categorical: tuple[Feature, ...]
 
 
-def _preset(name: str, cardinalities: tuple[int, ...], order: tuple[int, ...] | None = None) -> Preset:
-    ordered = cardinalities if order is None else tuple(cardinalities[i] for i in order)
-    columns = zip(CATEGORICAL, ordered, strict=True)
-    return Preset(name, tuple(Feature(column, "int32", rows, hotness=1, alpha=ALPHA) for column, rows in columns))
+def _preset(
+    name: str,
+    cardinalities: tuple[int, ...],
+    order: tuple[int, ...] = tuple(range(len(CATEGORICAL))),
+    hotness: tuple[int, ...] = (1,) * len(CATEGORICAL),
+) -> Preset:
+    columns = zip(CATEGORICAL, order, hotness, strict=True)
+    return Preset(name, tuple(Feature(column, "int32", cardinalities[i], hot, ALPHA) for column, i, hot in columns))
 
 
 PRESETS = {
@@ -60,6 +86,12 @@ PRESETS = {
         _preset("criteo_t15", T15),
         _preset("criteo_t3", T3),
         _preset("criteo_t0", T0),
+        _preset("criteo_t15_multi_hot", T15, hotness=MULTI_HOT),
+        _preset("mlperf_40m", MLPERF_40M),
+        _preset("mlperf_40m_multi_hot", MLPERF_40M, hotness=MULTI_HOT),
+        _preset("mlperf_80m", MLPERF_80M),
+        _preset("torchrec_full", TORCHREC_FULL),
+        _preset("torchrec_t3", TORCHREC_T3),
     )
 }
 

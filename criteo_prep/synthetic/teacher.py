@@ -6,6 +6,7 @@
                 m_j * c_j where missing
     categorical sum over columns of m_f * e_f(id)
     pairs       sum over three pairs of columns (f, g) of h_f(id_f) * h_g(id_g)
+                (of several ids a row, e_f and h_f are their sum by the root of how many they are)
 
 a, b, c, e and h are seeded hashes of the column (and id), close to normal; m is the column's importance, 0.8^rank in a
 seeded order. e and h shrink in the tail, as 1 / sqrt(1 + id / 50): an id that training sees once teaches nobody
@@ -69,7 +70,7 @@ class Teacher:
         """The true logits, float32 [n], of n rows.
 
         Args:
-          ids: per categorical column, integers [n], -1 where missing.
+          ids: per categorical column, integers [n * hotness], row after row, -1 where missing.
           levels: uint16 [n, num_numerical], MISSING_LEVEL where missing.
         """
         total = np.full(len(levels), self._bias, np.float32)
@@ -81,12 +82,11 @@ class Teacher:
         """The three sums of the formula, unscaled, float32 [n] each."""
         rows = len(levels)
         numerical, categorical, pairs = (np.zeros(rows, np.float32) for _ in WEIGHTS)
-        left, right = np.empty(rows, np.float32), np.empty(rows, np.float32)
         _add_level_effects(levels, self._numerical, numerical)
         for effect, column in zip(self._effects, ids, strict=True):
-            categorical += effect.of(column, left)
+            categorical += effect.of(column, rows)
         for f, g in self.pairs:
-            pairs += self._factors[f].of(ids[f], left) * self._factors[g].of(ids[g], right)
+            pairs += self._factors[f].of(ids[f], rows) * self._factors[g].of(ids[g], rows)
         return numerical, categorical, pairs
 
     def _calibrate(self, base_rate: float, signal: float) -> None:
@@ -136,9 +136,14 @@ class _IdHash:
         self._missing = self._weight * np.float32(_near_normal(key, -1))
         _fill_head(key, self._weight, self._head)
 
-    def of(self, ids: np.ndarray, out: np.ndarray) -> np.ndarray:
+    def of(self, ids: np.ndarray, rows: int) -> np.ndarray:
+        """The number of each of `rows` rows, float32: of several ids a row, their sum by the root of how many."""
+        out = np.empty(len(ids), np.float32)
         _gather(ids, self._head, self._key, self._weight, self._missing, out)
-        return out
+        if len(ids) == rows:
+            return out
+        hotness = len(ids) // rows
+        return out.reshape(rows, hotness).sum(axis=1) / np.float32(math.sqrt(hotness))
 
 
 def _importance(seed: int, names: list[str]) -> list[float]:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
+from criteo_prep.feature_spec import FeatureSpecError
 from criteo_prep.schema import CATEGORICAL, log_numerical
 from criteo_prep.synthetic.columns import MISSING_LEVEL
 from criteo_prep.synthetic.criteo_tsv import (
@@ -129,3 +130,8 @@ def test_days_that_cannot_be_filled_are_refused(tmp_path, rows, message):
     with pytest.raises(ValueError, match=message):
         DayWriter(TABLES, seed=1).write(tmp_path, *rows)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_ids_a_row_have_no_place_in_a_log():
+    with pytest.raises(FeatureSpecError, match="cat_0: has 3 ids a row, but Criteo's logs have one value a field"):
+        DayWriter(preset("criteo_t15_multi_hot").categorical, 1)

@@ -2,7 +2,17 @@
 
 import pytest
 
-from criteo_prep.synthetic.presets import PRESETS, T0, T3, T15, PresetError, preset, published_spec, scaled
+from criteo_prep.synthetic.presets import (
+    MULTI_HOT,
+    PRESETS,
+    T0,
+    T3,
+    T15,
+    PresetError,
+    preset,
+    published_spec,
+    scaled,
+)
 
 
 def cardinalities(name):
@@ -33,10 +43,25 @@ def test_natural_order_under_own_names(name, shape):
     assert sorted(cardinalities(f"{name}_synthetic")) == sorted(shape)
 
 
-def test_every_column_is_one_hot_with_the_published_exponent():
-    for shape in PRESETS.values():
-        assert {(table.dtype, table.hotness, table.alpha) for table in shape.categorical} == {("int32", 1, 1.45)}
+@pytest.mark.parametrize("name, rows, largest", [
+    ("mlperf_40m", 204_184_588, 40_000_000), ("mlperf_80m", 364_975_536, 80_000_000),
+    ("torchrec_full", 882_774_559, 292_775_614), ("torchrec_t3", 177_944_275, 48_937_457)])  # fmt: skip
+def test_the_lists_of_torchrec_and_mlperf(name, rows, largest):
+    assert (sum(cardinalities(name)), max(cardinalities(name))) == (rows, largest)
+    # Natural order: no list has more ids in a column than T0, whose id for missing values it does not have.
+    if name != "mlperf_80m":
+        assert all(a <= b for a, b in zip(cardinalities(name), T0, strict=True))
+
+
+def test_every_column_has_the_published_exponent_and_only_multi_hot_ones_several_ids():
+    for name, shape in PRESETS.items():
+        assert {(table.dtype, table.alpha) for table in shape.categorical} == {("int32", 1.45)}
         assert [feature.name for feature in shape.categorical] == [f"cat_{i}" for i in range(26)]
+        hotness = [feature.hotness for feature in shape.categorical]
+        assert hotness == (list(MULTI_HOT) if name.endswith("_multi_hot") else [1] * 26)
+    assert sum(MULTI_HOT) == 214
+    assert cardinalities("mlperf_40m_multi_hot") == cardinalities("mlperf_40m")
+    assert [table.hotness for table in scaled(preset("criteo_t15_multi_hot"), 0.01).categorical] == list(MULTI_HOT)
 
 
 def test_scaled_rounds_up_and_keeps_two_ids():

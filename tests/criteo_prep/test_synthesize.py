@@ -12,6 +12,7 @@ from criteo_prep.destination import DestinationError
 from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.manifest import check_files, load_manifest
 from criteo_prep.synthesize import Synthesis, SynthesizeError, synthesize
+from criteo_prep.synthetic.presets import MULTI_HOT
 from criteo_prep.transcribe.tf_raw import Reader
 
 SMALL = Synthesis("criteo_t3_synthetic", 3_000, scale=0.0001, seed=4, labels="teacher")
@@ -79,6 +80,18 @@ def test_random_labels(tmp_path):
     splits = synthesize(dataclasses.replace(SMALL, labels="random"), tmp_path / "set", quiet=True)
     assert splits["train"]["best_auc"] == 0.5
     assert splits["train"]["num_clicks"] / 3_000 == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_multi_hot_dataset_holds_its_ids_and_says_so(tmp_path):
+    request = dataclasses.replace(SMALL, preset="criteo_t15_multi_hot", num_samples=200)
+    splits = synthesize(request, tmp_path / "set", quiet=True)
+    assert 0.5 < splits["train"]["best_auc"] < 1
+    spec = FeatureSpec.load(tmp_path / "set/feature_spec.yaml")
+    assert spec.validate_files("train") == 200
+    sizes = {feature.name: (tmp_path / f"set/train/{feature.name}.bin").stat().st_size for feature in spec.categorical}
+    assert sizes["cat_20"] == 200 * 100 * np.dtype(spec.features["cat_20"].dtype).itemsize
+    batch = Reader(tmp_path / "set", spec, "train").read(50, 60)
+    assert sum(len(ids.values) for ids in batch.categorical.values()) == 10 * sum(MULTI_HOT)
 
 
 def test_preprocess_takes_the_days_and_not_the_manifest(tmp_path):

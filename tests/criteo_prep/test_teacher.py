@@ -193,7 +193,7 @@ def test_a_model_can_learn_it_and_pairs_need_more_than_a_sum():
 
 @pytest.mark.parametrize("change, message", [
     ({"alpha": None}, "a: has no alpha"), ({"alpha": -1.0}, "a: alpha -1.0: must be at least 0"),
-    ({"hotness": 3}, "a: hotness 3: only one id a sample")])  # fmt: skip
+    ({"ragged": True}, "a: is ragged, but synthetic samples all have the same number of ids")])  # fmt: skip
 def test_a_feature_that_cannot_be_drawn_is_named(change, message):
     spec = tf_raw_spec([dataclasses.replace(TABLES[0], **change)])
     with pytest.raises(FeatureSpecError, match=message):
@@ -223,3 +223,36 @@ def test_a_dataset_without_numericals_or_without_pairs_has_its_signal_elsewhere(
         truth = generate(spec, 20_000, 5, Kept(), "teacher")
         assert 0.7 < truth.best_auc < 0.9
         assert truth.num_clicks / truth.num_samples == pytest.approx(0.25, abs=0.02)
+
+
+def test_the_effect_of_several_ids_is_their_sum_by_the_root_of_how_many():
+    tables = (dataclasses.replace(TABLES[0], hotness=4), TABLES[1])
+    columns, single = Columns(tables, 2, seed=9), Columns(TABLES[:2], 2, seed=9)
+    several, one = Teacher(columns, VALUES), Teacher(single, VALUES)
+    ids, levels = np.array([[7, 0, 49_999, 3], [1, 1, 1, 1]], np.int32), np.zeros((8, 2), np.uint16)
+    other = np.zeros(8, np.int32)
+    _, each, pairs_each = one._groups([ids.reshape(-1), other], levels)
+    _, found, pairs = several._groups([ids.reshape(-1), other[:2]], levels[:2])
+    b = one._effects[1].of(other[:1], 1)[0]  # what column b adds to each
+    np.testing.assert_allclose(found - b, (each - b).reshape(2, 4).sum(axis=1) / 2, rtol=1e-5)
+    np.testing.assert_allclose(pairs, pairs_each.reshape(2, 4).sum(axis=1) / 2, rtol=1e-5)
+
+
+def test_several_ids_a_sample_are_the_draws_of_one_stream_in_turn():
+    hot = tf_raw_spec([dataclasses.replace(TABLES[0], hotness=3), *TABLES[1:]], num_numerical=2)
+    batch = Reader(hot, "train", 100, 7, "teacher").read(20, 90)
+    assert batch.categorical["a"].row_lengths.tolist() == [3] * 70
+    flat = Reader(SPEC, "train", 300, 7).read(60, 270)
+    np.testing.assert_array_equal(batch.categorical["a"].values, flat.categorical["a"].values)
+
+
+@pytest.mark.parametrize("labels", ["random", "teacher"])
+def test_a_reader_of_some_features_has_the_same_ones_as_a_reader_of_all(labels):
+    whole = Reader(SPEC, "train", 500, 7, labels).read(100, 400)
+    some = Reader(SPEC, "train", 500, 7, labels, features=["c", "label", "a"]).read(100, 400)
+    assert list(some.categorical) == ["a", "c"] and some.numerical is None
+    assert some.label.tolist() == whole.label.tolist()
+    assert some.categorical["c"].values.tolist() == whole.categorical["c"].values.tolist()
+    numbers = Reader(SPEC, "train", 500, 7, labels, features=["num_0", "num_1"]).read(100, 400)
+    assert numbers.label is None and not numbers.categorical
+    assert numbers.numerical.tolist() == whole.numerical.tolist()
