@@ -2,39 +2,72 @@
 
 A rank reads label and numericals of its own samples, and the ids that the embedding layer wants: those of its own
 tables for every sample of the global batch (model-parallel input), or those of all tables for its own samples
-(data-parallel input), or some of both. A thread reads ahead, so that the step finds its batch in memory.
+(data-parallel input), or some of both. Threads read ahead, so that the step finds its batch in memory.
 """
 
-import queue
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from criteo_prep import synthetic
 from criteo_prep.feature_spec import FeatureSpec, FeatureSpecError
+from criteo_prep.synthetic.ahead import in_order
+from criteo_prep.transcribe.sample_order import ORDERS
 from criteo_prep.transcribe.tf_raw import Reader
+from dlrm_tf2.array_pool import ArrayPool
 from dlrm_tf2.embedding.ids import IdBatch, RankIds
 from dlrm_tf2.embedding.plan import samples_of_rank
+from dlrm_tf2.file_watch import FileWatch
 
-_READ_AHEAD = 2  # batches
+_THREADS = 2
+_TILE = 4096  # samples whose ids are put side by side at a time; they stay in the cache meanwhile
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a split is read.
+
+    Attributes:
+      shuffle: one of ORDERS: "none", by "window", or "full".
+      window: samples of a window.
+      seed: of the order of the samples and of synthetic ones; the same on all ranks.
+      drop_last: leave out what is left of a pass after its last whole batch.
+      synthetic_samples: make that many samples a pass, from the spec's cardinalities, instead of reading files.
+    """
+
+    shuffle: str = "none"
+    window: int = 1 << 18
+    seed: int = 0
+    drop_last: bool = False
+    synthetic_samples: int | None = None
+
+
+class Position(NamedTuple):
+    """Where training stands in the data: `sample` samples of pass number `epoch` (from 0) are behind it."""
+
+    epoch: int = 0
+    sample: int = 0
 
 
 @dataclass(frozen=True)
 class RankBatch:
-    """One rank's part of a global batch.
+    """One rank's part of a global batch. Its arrays are used again when nobody holds them any more.
 
     Attributes:
       global_batch: number of samples in the global batch.
       label: float32 [local batch].
       numerical: float32 [local batch, numericals].
       ids: int32 arrays, in the form that DistributedEmbedding.lookup takes.
+      after: the position that follows the batch.
     """
 
     global_batch: int
     label: np.ndarray
     numerical: np.ndarray
     ids: RankIds
+    after: Position
 
 
 class RankData:
@@ -46,6 +79,7 @@ class RankData:
       global_features: categorical features to read for the whole global batch.
       sample_features: categorical features to read for this rank's samples.
       rank, world_size: which samples of a batch are this rank's.
+      reading: in which order, and from where.
 
     Raises:
       FeatureSpecError: the split's files are missing, truncated or disagree, or it holds no sample.
@@ -59,83 +93,110 @@ class RankData:
         sample_features: tuple[str, ...],
         rank: int,
         world_size: int,
+        reading: Reading = Reading(),  # noqa: B008 - frozen
     ):
-        self._spec, self._rank, self._world_size = spec, rank, world_size
+        self._spec, self._rank, self._world_size, self._reading = spec, rank, world_size, reading
         self._global_features, self._sample_features = global_features, sample_features
-        own = [spec.label.name, *(feature.name for feature in spec.numerical), *sample_features]
-        self._samples = Reader(spec.root, spec, split, features=own)
-        self._tables = Reader(spec.root, spec, split, features=global_features)
-        self.num_samples = self._samples.num_samples
+        own = (spec.label.name, *(feature.name for feature in spec.numerical), *sample_features)
+        if reading.synthetic_samples is None:
+            readers = [Reader(spec.root, spec, split, features) for features in (own, global_features)]
+            self.num_samples = readers[0].num_samples
+            self._samples, self._tables = (ORDERS[reading.shuffle](r, reading.seed, reading.window) for r in readers)
+            chunks = [spec.chunk_of(split, feature) for feature in (*own, *global_features)]
+            self._watch = FileWatch(spec.root / file for chunk in chunks for file in chunk.files)
+        else:
+            self.num_samples = reading.synthetic_samples
+            self._samples, self._tables = (
+                _Endless(spec, split, features, self.num_samples, reading.seed) for features in (own, global_features)
+            )
+            self._watch = FileWatch([])
+        self._pool = ArrayPool()
         if self.num_samples == 0:
             raise FeatureSpecError(f"{spec.path}: the split {split!r} holds no sample. Make it from more rows.")
 
-    def num_batches(self, global_batch: int) -> int:
-        """Batches of a pass over the split; the last one may be smaller."""
-        return -(-self.num_samples // global_batch)
+    def num_batches(self, global_batch: int, start: int = 0) -> int:
+        """Batches of a pass over the split from sample `start` on; the last one may be smaller."""
+        left = self.num_samples - start
+        return left // global_batch if self._reading.drop_last else -(-left // global_batch)
 
-    def batches(self, global_batch: int, start: int = 0) -> Iterator[RankBatch]:
-        """One pass over the split in order, from batch number `start` on; the last batch holds what is left.
+    def batches(self, global_batch: int, position: Position = Position()) -> Iterator[RankBatch]:  # noqa: B008
+        """What is left of a pass from `position` on; the last batch holds what is left, unless drop_last.
 
         Raises:
-          FeatureSpecError: a file shrank, or holds an id that is not below its cardinality.
+          FeatureSpecError: a file shrank or is gone, or holds an id that is not below its cardinality.
         """
-        starts = range(start * global_batch, self.num_samples, global_batch)
-        return _read_ahead(self._read(first, min(first + global_batch, self.num_samples)) for first in starts)
+        epoch, start = position
+        starts = (start + global_batch * number for number in range(self.num_batches(global_batch, start)))
+        yield from in_order(
+            lambda first: self._read(epoch, first, min(first + global_batch, self.num_samples)), starts, _THREADS
+        )
 
-    def _read(self, start: int, stop: int) -> RankBatch:
+    def _read(self, epoch: int, start: int, stop: int) -> RankBatch:
+        self._watch.check(start)
         first, last = samples_of_rank(stop - start, self._world_size, self._rank)
-        mine = self._samples.read(start + first, start + last)
-        of_all = self._tables.read(start, stop).categorical if self._global_features else {}
+        mine = self._samples.read(epoch, start + first, start + last)
+        of_all = self._tables.read(epoch, start, stop).categorical if self._global_features else {}
         ids = RankIds(
             self._id_batch(of_all, self._global_features, stop - start),
             self._id_batch(mine.categorical, self._sample_features, last - first),
         )
-        return RankBatch(stop - start, mine.label.astype(np.float32), mine.numerical.astype(np.float32), ids)
+        label = self._pool.empty(last - first, (), np.float32)
+        label[:] = mine.label
+        after = Position(epoch, stop)
+        return RankBatch(stop - start, label, self._numerical(mine.numerical, last - first), ids, after)
 
-    def _id_batch(self, columns: dict, features: tuple[str, ...], num_samples: int) -> IdBatch:
+    def _numerical(self, numerical: np.ndarray | None, rows: int) -> np.ndarray:
+        out = self._pool.empty(rows, (len(self._spec.numerical),), np.float32)
+        if numerical is None:
+            return out
+        if numerical.dtype == np.float16:
+            _widen(np.ascontiguousarray(numerical), out)
+        else:
+            out[:] = numerical
+        return out
+
+    def _id_batch(self, columns: Mapping, features: tuple[str, ...], num_samples: int) -> IdBatch:
         """The Ids of some features: those with a fixed number of ids side by side, the others by name."""
         ragged = {
-            name: (columns[name].values, columns[name].row_lengths.astype(np.int32))
+            name: (columns[name].values, columns[name].row_lengths.astype(np.int32, copy=False))
             for name in features
             if self._spec.features[name].ragged
         }
         hotness = {name: self._spec.features[name].hotness for name in features if name not in ragged}
-        fixed, start = np.empty((num_samples, sum(hotness.values())), np.int32), 0
-        for name, width in hotness.items():
-            fixed[:, start : start + width] = columns[name].values.reshape(num_samples, width)
-            start += width
+        fixed = self._pool.empty(num_samples, (sum(hotness.values()),), np.int32)
+        _put_side_by_side([columns[name].values.reshape(num_samples, hotness[name]) for name in hotness], fixed)
         return IdBatch(fixed, ragged, {})
 
 
-def _read_ahead(batches: Iterator[RankBatch]) -> Iterator[RankBatch]:
-    """Yields what `batches` yields, read by a thread that stays at most _READ_AHEAD batches in front."""
-    ready: queue.Queue = queue.Queue(_READ_AHEAD)
-    stopped = threading.Event()
+class _Endless:
+    """Synthetic samples, other ones in each pass."""
 
-    def put(item: object) -> None:
-        while not stopped.is_set():
-            try:
-                return ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
+    def __init__(self, spec: FeatureSpec, split: str, features: tuple[str, ...], num_samples: int, seed: int):
+        self._num_samples = num_samples
+        self._reader = synthetic.Reader(spec, split, 1 << 60, seed, features=features)
 
-    def read() -> None:
-        try:
-            for batch in batches:
-                put(batch)
-                if stopped.is_set():
-                    return
-            put(None)
-        except BaseException as error:  # belongs to whoever waits for the batch
-            put(error)
+    def read(self, epoch: int, start: int, stop: int):
+        return self._reader.read(epoch * self._num_samples + start, epoch * self._num_samples + stop)
 
-    reader = threading.Thread(target=read, name="read-ahead", daemon=True)
-    reader.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stopped.set()
-        reader.join()
+
+def _put_side_by_side(columns: list[np.ndarray], out: np.ndarray) -> None:
+    """Copies columns [n, width] each to out [n, sum of widths], in tiles."""
+    for start in range(0, len(out), _TILE):
+        tile, place = out[start : start + _TILE], 0
+        for column in columns:
+            width = column.shape[1]
+            tile[:, place : place + width] = column[start : start + _TILE]
+            place += width
+
+
+def _widen(halves: np.ndarray, out: np.ndarray) -> None:
+    """Finite float16 [n, m] -> float32 [n, m], six times as fast as NumPy's own conversion.
+
+    Sign, exponent and fraction move to their places in a float32; its exponent is then short of the difference of the
+    two biases, 127 - 15, which the product makes good, subnormal numbers included.
+    """
+    bits = out.view(np.int32)
+    np.copyto(bits, halves.view(np.int16))
+    np.left_shift(bits, 13, out=bits)
+    np.bitwise_and(bits, np.int32(-0x70002000), out=bits)
+    np.multiply(out, np.float32(2.0**112), out=out)

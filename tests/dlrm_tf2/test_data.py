@@ -5,11 +5,14 @@ import threading
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from small_dataset import write_dataset
 
-from criteo_prep.feature_spec import FeatureSpecError
+from criteo_prep.feature_spec import Feature, FeatureSpecError, tf_raw_spec
 from criteo_prep.transcribe.tf_raw import Reader
-from dlrm_tf2.data import RankData
+from dlrm_tf2 import file_watch
+from dlrm_tf2.array_pool import ArrayPool
+from dlrm_tf2.data import _TILE, Position, RankData, Reading, _put_side_by_side, _widen
 from dlrm_tf2.embedding.plan import samples_of_rank
 
 
@@ -38,11 +41,146 @@ def test_the_ranks_together_read_every_sample_once(tmp_path, world_size, batch_s
         assert sum(batch.global_batch for batch in stream) == 1000
 
 
-def test_a_pass_can_start_at_any_batch(tmp_path):
-    data = RankData(write_dataset(tmp_path), "train", ("cat_0",), (), 0, 1)
-    whole, rest = list(data.batches(300)), list(data.batches(300, start=2))
-    np.testing.assert_array_equal(rest[0].ids.of_all.fixed, whole[2].ids.of_all.fixed)
-    assert len(rest) == 2
+def flat(batches):
+    """Label, numericals and ids of all batches, each as one array."""
+    batches = list(batches)
+    parts = [[b.label for b in batches], [b.numerical for b in batches], [b.ids.of_all.fixed for b in batches]]
+    return [np.concatenate(part) for part in parts]
+
+
+@pytest.mark.parametrize("shuffle", ["none", "window", "full"])
+def test_a_pass_goes_on_where_it_was_left(tmp_path, shuffle):
+    reading = Reading(shuffle, window=130, seed=3)
+    data = RankData(write_dataset(tmp_path), "train", ("cat_0", "cat_3"), (), 0, 1, reading)
+    whole = list(data.batches(300))
+    assert [batch.after for batch in whole] == [Position(0, 300), Position(0, 600), Position(0, 900), Position(0, 1000)]
+    for size in (300, 77):  # resuming with another batch size is possible
+        rest = flat(data.batches(size, whole[1].after))
+        for mine, theirs in zip(rest, flat(whole[2:]), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    assert data.num_batches(300, start=600) == 2
+    assert list(data.batches(300, Position(0, 1000))) == []
+
+
+@pytest.mark.parametrize("shuffle", ["window", "full"])
+def test_shuffled_ranks_agree_on_the_samples(tmp_path, shuffle):
+    """Two ranks' labels, and the ids that each of them reads for all, are those of one rank."""
+    spec, reading = write_dataset(tmp_path), Reading(shuffle, window=130, seed=3)
+    alone = flat(RankData(spec, "train", ("cat_0", "cat_3"), (), 0, 1, reading).batches(101))
+    streams = [list(RankData(spec, "train", ("cat_0", "cat_3"), (), r, 2, reading).batches(101)) for r in (0, 1)]
+    label = np.concatenate([batch.label for batches in zip(*streams, strict=True) for batch in batches])
+    np.testing.assert_array_equal(label, alone[0])
+    for stream in streams:
+        np.testing.assert_array_equal(flat(stream)[2], alone[2])
+    in_order = flat(RankData(spec, "train", ("cat_0", "cat_3"), (), 0, 1).batches(101))
+    assert alone[2].tolist() != in_order[2].tolist()
+    assert sorted(alone[2].tolist()) == sorted(in_order[2].tolist())
+
+
+def test_data_parallel_input_reads_the_same_samples(tmp_path):
+    spec, reading = write_dataset(tmp_path), Reading("window", window=130, seed=3)
+    of_all = list(RankData(spec, "train", ("cat_0", "cat_3"), (), 1, 2, reading).batches(101))
+    of_mine = list(RankData(spec, "train", (), ("cat_0", "cat_3"), 1, 2, reading).batches(101))
+    for model_parallel, data_parallel in zip(of_all, of_mine, strict=True):
+        first, last = samples_of_rank(model_parallel.global_batch, 2, 1)
+        np.testing.assert_array_equal(data_parallel.ids.of_mine.fixed, model_parallel.ids.of_all.fixed[first:last])
+        np.testing.assert_array_equal(data_parallel.label, model_parallel.label)
+
+
+def test_what_is_left_of_a_pass_can_be_dropped(tmp_path):
+    data = RankData(write_dataset(tmp_path), "train", ("cat_0",), (), 0, 1, Reading(drop_last=True))
+    assert [batch.global_batch for batch in data.batches(300)] == [300, 300, 300]
+    assert data.num_batches(300) == 3 and data.num_batches(300, start=500) == 1
+
+
+def test_every_float16_is_widened_exactly():
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)].reshape(-1, 2)
+    out = np.empty(halves.shape, np.float32)
+    _widen(halves, out)
+    np.testing.assert_array_equal(out.view(np.int32), halves.astype(np.float32).view(np.int32))
+
+
+@pytest.mark.parametrize("samples", [0, 1, _TILE - 1, _TILE, 2 * _TILE + 3])
+def test_ids_side_by_side(samples):
+    rng = np.random.default_rng(0)
+    columns = [rng.integers(0, 1000, (samples, width)).astype(np.int32) for width in (1, 3, 1, 7)]
+    out = np.empty((samples, 12), np.int32)
+    _put_side_by_side(columns, out)
+    np.testing.assert_array_equal(out, np.concatenate(columns, axis=1))
+
+
+def test_arrays_are_used_again_once_nobody_holds_them():
+    pool = ArrayPool()
+    first = pool.empty(10, (3,), np.int32)
+    address = first.ctypes.data
+    kept = first[2:4][0]  # a view of a view
+    del first
+    second = pool.empty(10, (3,), np.int32)
+    assert second.ctypes.data != address
+    del kept
+    third = pool.empty(8, (3,), np.int32)
+    assert third.ctypes.data == address and third.shape == (8, 3)
+    del third
+    assert pool.empty(8, (3,), np.float32).ctypes.data != address
+    assert pool.empty(8, (4,), np.int32).ctypes.data != address
+
+
+def test_a_tensor_over_an_array_keeps_it():
+    pool = ArrayPool()
+    array = pool.empty(4096, (16,), np.float32)
+    array[:] = 1
+    tensor = tf.convert_to_tensor(array)
+    del array
+    pool.empty(4096, (16,), np.float32)[:] = 2
+    assert float(tf.reduce_max(tensor)) == 1
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_synthetic_batches_are_fresh_and_the_same_on_all_ranks(tmp_path, world_size):
+    features = [Feature("a", "int32", 1000, alpha=1.2), Feature("b", "int8", 50, 3, alpha=0.0)]
+    spec = tf_raw_spec(features, num_numerical=2, splits=())
+    names = tuple(spec.channels["categorical"])
+    reading = Reading(seed=5, synthetic_samples=250)
+    ranks = [RankData(spec, "train", names, (), rank, world_size, reading) for rank in range(world_size)]
+    epochs = [[flat(rank.batches(100, Position(epoch, 0))) for rank in ranks] for epoch in (0, 1)]
+    alone = flat(RankData(spec, "train", names, (), 0, 1, reading).batches(100))
+    assert alone[2].shape == (250, 4) and alone[2][:, 1:].max() < 50 and alone[2].min() >= 0
+    assert len({tuple(row) for row in alone[2].tolist()}) > 240
+    for stream in epochs[0]:
+        np.testing.assert_array_equal(stream[2], alone[2])
+    assert sum(len(stream[0]) for stream in epochs[0]) == 250
+    assert epochs[1][0][2].tolist() != epochs[0][0][2].tolist()
+    with pytest.raises(FeatureSpecError, match="has no alpha"):
+        RankData(tf_raw_spec([Feature("a", "int32", 9)]), "train", ("cat_0",), (), 0, 1, reading)
+
+
+def change_while_reading(tmp_path, monkeypatch, change):
+    """Reads two batches, lets `change` do something to a file, and reads on."""
+    monkeypatch.setattr(file_watch, "_INTERVAL_S", 0.0)
+    data = RankData(write_dataset(tmp_path), "train", ("cat_1",), (), 0, 1)
+    batches = data.batches(10)
+    next(batches)
+    change(tmp_path / "train/cat_1.bin")
+    list(batches)
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda path: path.unlink(), r"cat_1\.bin: is gone; training had read up to row \d+"),
+    (lambda path: os.truncate(path, 500), r"cat_1\.bin: has 500 bytes and had 1000 .* up to row \d+"),
+    (lambda path: path.with_suffix(".new").write_bytes(path.read_bytes()) and path.with_suffix(".new").replace(path),
+     r"cat_1\.bin: was replaced by another file; .* up to row \d+")])  # fmt: skip
+def test_a_file_that_changes_while_it_is_read_is_named(tmp_path, monkeypatch, change, message):
+    with pytest.raises(FeatureSpecError, match=message):
+        change_while_reading(tmp_path, monkeypatch, change)
+
+
+def test_a_file_that_shrinks_between_two_looks_is_named(tmp_path):
+    data = RankData(write_dataset(tmp_path), "train", ("cat_1",), (), 0, 1)
+    data._watch._next = float("inf")
+    os.truncate(tmp_path / "train/cat_1.bin", 500)
+    with pytest.raises(FeatureSpecError, match=r"cat_1\.bin: ends at byte 500, before sample 510"):
+        list(data.batches(10))
 
 
 def test_a_rank_without_tables_reads_its_samples(tmp_path):
@@ -77,7 +215,9 @@ def test_an_empty_split_is_refused(tmp_path):
 
 def test_leaving_a_pass_early_leaves_no_thread(tmp_path):
     data = RankData(write_dataset(tmp_path), "train", ("cat_0",), (), 0, 1)
+    before = threading.active_count()
     batches = data.batches(10)
     next(batches)
+    assert threading.active_count() > before
     batches.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "read-ahead"]
+    assert threading.active_count() == before
