@@ -1,6 +1,6 @@
 """The one record in memory: a run of consecutive samples, column by column."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,18 +97,43 @@ def joined(batches: Sequence[Batch]) -> Batch:
     return Batch(label, numerical, categorical)
 
 
+class Groups:
+    """Takes batches of any sizes and hands on the same samples in groups of one size; the last holds what is left.
+
+    Args:
+      size: samples in a group, at least 1.
+      take: is called with each group.
+    """
+
+    def __init__(self, size: int, take: Callable[[Batch], None]):
+        self._size, self._take = size, take
+        self._waiting: list[Batch] = []  # fewer than `size` samples
+        self._num_waiting = 0
+
+    def add(self, batch: Batch) -> None:
+        start = 0
+        while self._num_waiting + batch.num_samples - start >= self._size:
+            stop = start + self._size - self._num_waiting
+            self._take(joined([*self._waiting, batch.part(start, stop)]))
+            self._waiting, self._num_waiting, start = [], 0, stop
+        if start < batch.num_samples:
+            self._waiting.append(batch.part(start, batch.num_samples))
+            self._num_waiting += batch.num_samples - start
+
+    def finish(self) -> None:
+        """Hands on what is left, if anything."""
+        if self._waiting:
+            self._take(joined(self._waiting))
+        self._waiting, self._num_waiting = [], 0
+
+
 def in_batches_of(batch_size: int, batches: Iterable[Batch]) -> Iterator[Batch]:
     """The same samples in batches of `batch_size`; the last one holds what is left. Takes batches of any sizes."""
-    waiting: list[Batch] = []
-    num_waiting = 0
+    ready: list[Batch] = []
+    groups = Groups(batch_size, ready.append)
     for batch in batches:
-        start = 0
-        while num_waiting + batch.num_samples - start >= batch_size:
-            stop = start + batch_size - num_waiting
-            yield joined([*waiting, batch.part(start, stop)])
-            waiting, num_waiting, start = [], 0, stop
-        if start < batch.num_samples:
-            waiting.append(batch.part(start, batch.num_samples))
-            num_waiting += batch.num_samples - start
-    if waiting:
-        yield joined(waiting)
+        groups.add(batch)
+        yield from ready
+        ready.clear()
+    groups.finish()
+    yield from ready

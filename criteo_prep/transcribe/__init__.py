@@ -34,12 +34,53 @@ def _read_synthetic(root: Path, spec: FeatureSpec, split: str, request: Request)
     return synthetic.Reader(spec, split, request.max_batches(split) * request.src_batch_size, request.seed)
 
 
+# pyarrow is imported where it is needed: a trainer that reads tf_raw does without.
+
+
+def _read_parquet(root: Path, spec: FeatureSpec, split: str, request: Request):
+    from criteo_prep.transcribe import parquet
+
+    return parquet.Reader(root, spec, split)
+
+
+def _write_parquet(root: Path, spec: FeatureSpec, split: str, request: Request):
+    from criteo_prep.transcribe import parquet
+
+    return parquet.Writer(root, spec, split)
+
+
+def _parquet_spec(source: FeatureSpec, splits: tuple[str, ...]) -> FeatureSpec:
+    from criteo_prep.transcribe import parquet
+
+    return parquet.parquet_spec(source, splits)
+
+
+def _read_csv(root: Path, spec: FeatureSpec, split: str, request: Request):
+    from criteo_prep.transcribe import csv
+
+    return csv.Reader(root, spec, split)
+
+
+def _write_csv(root: Path, spec: FeatureSpec, split: str, request: Request):
+    from criteo_prep.transcribe import csv
+
+    return csv.Writer(root, spec, split)
+
+
+def _csv_spec(source: FeatureSpec, splits: tuple[str, ...]) -> FeatureSpec:
+    from criteo_prep.transcribe import csv
+
+    return csv.csv_spec(source, splits)
+
+
 # layout -> (root, spec, split, request) -> reader
 READERS: dict[str, Callable] = {
     "tf_raw": lambda root, spec, split, request: tf_raw.Reader(root, spec, split),
     "record_binary": lambda root, spec, split, request: record_binary.Reader(root, spec, split),
     "criteo_npy": lambda root, spec, split, request: criteo_npy.Reader(root, spec, split),
     "split_tfrecords": lambda root, spec, split, request: split_tfrecords.Reader(root, spec, split),
+    "parquet": _read_parquet,
+    "csv": _read_csv,
     "synthetic": _read_synthetic,
 }
 
@@ -71,6 +112,8 @@ WRITERS: dict[str, tuple[Callable, Callable]] = {
         split_tfrecords.split_tfrecords_spec,
         lambda root, spec, split, request: split_tfrecords.Writer(root, spec, split, request.dst_prebatch_size),
     ),
+    "parquet": (_parquet_spec, _write_parquet),
+    "csv": (_csv_spec, _write_csv),
 }
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from criteo_prep.batch import Batch, Ids, in_batches_of, joined
+from criteo_prep.batch import Batch, Groups, Ids, in_batches_of
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
 from criteo_prep.feature_spec_files import existing_file
 from criteo_prep.schema import SPLITS, natural_key
@@ -196,9 +196,9 @@ class Writer:
     """
 
     def __init__(self, root: str | Path, spec: FeatureSpec, split: str, prebatch_size: int = 65536):
-        self.root, self.spec, self.split, self._size = Path(root), spec, split, prebatch_size
-        self.num_samples = self.num_rounded = self._num_records = self._num_waiting = 0
-        self._waiting: list[Batch] = []  # fewer than prebatch_size samples
+        self.root, self.spec, self.split = Path(root), spec, split
+        self.num_samples = self.num_rounded = self._num_records = 0
+        self._groups = Groups(prebatch_size, self._write_record)
         self._files = {}
         for chunk in chunks_of_type(spec, split, LAYOUT):
             path = self.root / chunk.files[0]
@@ -208,20 +208,13 @@ class Writer:
     def write(self, batch: Batch) -> None:
         """Appends samples. Raises FeatureSpecError, see checked_batch."""
         batch = checked_batch(batch, self.spec, self.split, self.num_samples, lambda feature: self.root / self.split)
-        start = 0
-        while self._num_waiting + batch.num_samples - start >= self._size:
-            stop = start + self._size - self._num_waiting
-            self._write_record(joined([*self._waiting, batch.part(start, stop)]))
-            self._waiting, self._num_waiting, start = [], 0, stop
-        if start < batch.num_samples:
-            self._waiting.append(batch.part(start, batch.num_samples))
-            self._num_waiting += batch.num_samples - start
+        self._groups.add(batch)
         self.num_samples += batch.num_samples
 
     def _write_record(self, batch: Batch) -> None:
         self._append(self.spec.label, tensor(batch.label.astype(np.int8).reshape(-1, 1)))
         if self.spec.numerical:
-            numerical, rounded = narrowed(batch.numerical, "float16", self.split, self._num_records * self._size)
+            numerical, rounded = narrowed(batch.numerical, "float16", self.split, 0)
             self.num_rounded += rounded
             self._append(self.spec.numerical[0], tensor(numerical))
         for feature in self.spec.categorical:
@@ -242,8 +235,8 @@ class Writer:
 
     def __exit__(self, exception_type, exception, traceback) -> None:
         try:
-            if exception_type is None and self._waiting:
-                self._write_record(joined(self._waiting))
+            if exception_type is None:
+                self._groups.finish()
         finally:
             for file in self._files.values():
                 file.close()

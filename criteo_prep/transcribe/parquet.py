@@ -1,0 +1,228 @@
+"""parquet: one column a feature, found by its name; a list column where a feature has several ids a sample.
+
+The chunk of the feature spec names the columns, in any order, and any number of files, read one after the other. A
+column has the dtype of its feature; other columns are left alone. Ours are <split>.parquet with label int8, numericals
+float32 and ids int32, in row groups of 65536 samples.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from criteo_prep.batch import Batch, Groups, Ids, in_batches_of
+from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
+from criteo_prep.feature_spec_files import existing_file
+from criteo_prep.synthetic.ahead import in_order
+from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels, narrowed
+from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standard_spec
+
+LAYOUT = "parquet"
+_ROWS = 65536  # in a row group that is written, and in a piece that is read
+# What pyarrow raises for files that are damaged or not what it supports.
+_DAMAGED = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+
+
+def parquet_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpec:
+    """A source's features as columns of <split>.parquet. Raises as standard_spec does."""
+
+    def chunks(split: str, spec: FeatureSpec) -> list[Chunk]:
+        order = (*spec.channels["label"], *spec.channels["numerical"], *spec.channels["categorical"])
+        return [Chunk(order, (f"{split}.parquet",), LAYOUT)]
+
+    return standard_spec(LAYOUT, source, splits, "int32", "float32", "int8", chunks)
+
+
+def _chunk(spec: FeatureSpec, split: str) -> Chunk:
+    chunks = chunks_of_type(spec, split, LAYOUT)
+    if len(chunks) != 1:
+        raise LayoutError(f"{spec.path}: source_spec: {split}: has {len(chunks)} chunks; one of all columns is right.")
+    return chunks[0]
+
+
+class Reader:
+    """Reads one split of a parquet dataset.
+
+    Args:
+      root: the dataset folder.
+      spec: its feature spec.
+      split: "train", "test" or "validation".
+
+    Raises:
+      LayoutError: a file is not parquet, or has no column of a feature's name and dtype.
+      FeatureSpecError: a file is missing.
+    """
+
+    def __init__(self, root: str | Path, spec: FeatureSpec, split: str):
+        self.root, self.spec, self.split = Path(root), spec, split
+        chunk = _chunk(spec, split)
+        self._names = list(chunk.features)
+        self._files: list[tuple[Path, pq.ParquetFile]] = []
+        try:
+            for path in [existing_file(self.root, file, self._names[0]) for file in chunk.files]:
+                self._files.append((path, self._open(path)))
+        except BaseException:
+            self.close()
+            raise
+        self.num_samples = sum(file.metadata.num_rows for _, file in self._files)
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """The split in order, read ahead; the last batch holds what is left."""
+        pieces = self._pieces()
+        ahead = in_order(lambda _: next(pieces, None), itertools.count(), workers=1)  # until it is None
+        return in_batches_of(batch_size, iter(lambda: next(ahead), None))
+
+    def _pieces(self) -> Iterator[Batch]:
+        first_row = 0
+        for path, file in self._files:
+            start = first_row
+            try:
+                for table in file.iter_batches(_ROWS, columns=self._names):
+                    yield self._batch(table, path, first_row - start)
+                    first_row += table.num_rows
+            except LayoutError:
+                raise
+            except _DAMAGED as error:
+                if isinstance(error, ValueError) and not isinstance(error, pa.ArrowException):
+                    raise  # ours, with its row
+                raise _damaged(path, error) from None
+            if first_row - start != file.metadata.num_rows:
+                raise LayoutError(
+                    f"{path}: has {first_row - start} rows, its footer says {file.metadata.num_rows}. It is damaged."
+                )
+
+    def _batch(self, table: pa.RecordBatch, path: Path, first_row: int) -> Batch:
+        spec, rows = self.spec, table.num_rows
+        label = _numbers(table.column(spec.label.name), spec.label.name, path, first_row)
+        numerical = None
+        if spec.numerical:
+            names = [feature.name for feature in spec.numerical]
+            columns = [_numbers(table.column(name), name, path, first_row) for name in names]
+            numerical = np.empty((rows, len(columns)), np.result_type(*columns))
+            for i, column in enumerate(columns):
+                numerical[:, i] = column
+            check_finite(numerical, names, path, first_row)
+        categorical = {}
+        for feature in spec.categorical:
+            ids = _ids(table.column(feature.name), feature, path, first_row)
+            check_ids(ids, feature, path, first_row)
+            categorical[feature.name] = ids
+        return Batch(checked_labels(label, path, first_row), numerical, categorical)
+
+    def _open(self, path: Path) -> pq.ParquetFile:
+        try:
+            file = pq.ParquetFile(path)
+            schema = file.schema_arrow
+        except _DAMAGED as error:
+            raise _damaged(path, error) from None
+        for name in self._names:
+            feature = self.spec.features[name]
+            if schema.names.count(name) != 1:
+                raise LayoutError(f"{path}: has {schema.names.count(name)} columns {name!r}; exactly one is right.")
+            found, several = schema.field(name).type, feature.hotness > 1 or feature.ragged
+            is_list = pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
+            value = found.value_type if is_list else found
+            if is_list != several or value != pa.from_numpy_dtype(np.dtype(feature.dtype)):
+                raise LayoutError(
+                    f"{path}: column {name!r} is {found}, but the feature spec says {feature.dtype} with hotness "
+                    f"{feature.hotness}{', ragged' * feature.ragged}. Write there what the file has."
+                )
+        return file
+
+    def close(self) -> None:
+        for _, file in self._files:
+            file.close()
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, exception_type, exception, traceback) -> None:
+        self.close()
+
+
+class Writer:
+    """Writes one split as a parquet file. A context manager; its caller removes what failed.
+
+    Args:
+      root: folder to write in.
+      spec: as parquet_spec makes it.
+      split: the split to write.
+    """
+
+    def __init__(self, root: str | Path, spec: FeatureSpec, split: str):
+        self.root, self.spec, self.split = Path(root), spec, split
+        self.num_samples = self.num_rounded = 0
+        chunk = _chunk(spec, split)
+        self._path = self.root / chunk.files[0]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._schema = pa.schema([(name, _type(spec.features[name])) for name in chunk.features])
+        # Ids hardly repeat within a page: a dictionary costs time and saves nothing.
+        self._file = pq.ParquetWriter(self._path, self._schema, compression="none", use_dictionary=False,
+                                      write_statistics=False)  # fmt: skip
+        self._groups = Groups(_ROWS, self._write_group)
+
+    def write(self, batch: Batch) -> None:
+        """Appends samples. Raises FeatureSpecError, see checked_batch."""
+        batch = checked_batch(batch, self.spec, self.split, self.num_samples, lambda feature: self._path)
+        self._groups.add(batch)
+        self.num_samples += batch.num_samples
+
+    def _write_group(self, batch: Batch) -> None:
+        spec = self.spec
+        columns = {spec.label.name: pa.array(batch.label.astype(spec.label.dtype))}
+        if spec.numerical:
+            numerical, rounded = narrowed(batch.numerical, spec.numerical[0].dtype, self.split, 0)
+            self.num_rounded += rounded
+            for i, feature in enumerate(spec.numerical):
+                columns[feature.name] = pa.array(np.ascontiguousarray(numerical[:, i]))
+        for feature in spec.categorical:
+            ids = batch.categorical[feature.name]
+            values = pa.array(ids.values.astype(feature.dtype, copy=False))
+            if ids.row_lengths is not None:
+                offsets = np.concatenate([[0], np.cumsum(ids.row_lengths)]).astype(np.int32)
+                values = pa.ListArray.from_arrays(pa.array(offsets), values)
+            columns[feature.name] = values
+        batch = pa.RecordBatch.from_arrays([columns[name] for name in self._schema.names], schema=self._schema)
+        self._file.write_batch(batch, row_group_size=_ROWS)
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, exception_type, exception, traceback) -> None:
+        try:
+            if exception_type is None:
+                self._groups.finish()
+        finally:
+            self._file.close()
+
+
+def _type(feature: Feature) -> pa.DataType:
+    value = pa.from_numpy_dtype(np.dtype(feature.dtype))
+    return pa.list_(value) if feature.hotness > 1 or feature.ragged else value
+
+
+def _numbers(column: pa.Array, name: str, path: Path, first_row: int) -> np.ndarray:
+    if column.null_count:
+        row = first_row + int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+        raise LayoutError(f"{path}: row {row}: {name!r} is null. Write a number: 0, which stands for a missing value.")
+    return column.to_numpy(zero_copy_only=False)
+
+
+def _ids(column: pa.Array, feature: Feature, path: Path, first_row: int) -> Ids:
+    if feature.hotness == 1 and not feature.ragged:
+        return Ids(_numbers(column, feature.name, path, first_row))
+    if column.null_count:
+        _numbers(column, feature.name, path, first_row)
+    values = column.flatten()
+    if values.null_count:
+        raise LayoutError(f"{path}: a list of {feature.name!r} after row {first_row} holds a null. Leave it out.")
+    lengths = column.value_lengths().to_numpy(zero_copy_only=False).astype(np.int32)
+    return Ids(values.to_numpy(zero_copy_only=False), lengths)
+
+
+def _damaged(path: Path, error: BaseException) -> LayoutError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return LayoutError(f"{path}: cannot be read as parquet: {reason[:200]}. It is damaged; copy or make it again.")
