@@ -4,8 +4,9 @@ Every verb is a function that takes its arguments, and imports what it needs onl
 """
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import criteo_prep
 from criteo_prep.flags import with_underscores
@@ -16,13 +17,19 @@ def preprocess(argv: Sequence[str]) -> int:
     parser = _parser("preprocess", preprocess.__doc__)
     parser.add_argument(
         "--input", nargs="+", required=True, metavar="PATH",
-        help="a folder with files day_0, day_1, ..., or with a single file; or files. Plain or gzip",
+        help="a folder with files day_0, day_1, ..., or with a single file; or files. "
+        "Text, plain, gzip or zstd, or parquet",
     )  # fmt: skip
     parser.add_argument("--output", required=True, metavar="DIR", help="the dataset folder to make")
     parser.add_argument(
-        "--threshold", required=True, type=int, metavar="T",
-        help="a value that occurs fewer than T times shares id 0 with missing ones; 0 keeps all",
+        "--threshold", required=True, metavar="T",
+        help="a value that occurs fewer than T times shares id 0 with missing ones; 0 keeps all. "
+        "15,cat_0:3 sets it for a column apart",
     )  # fmt: skip
+    parser.add_argument(
+        "--max_cardinality", metavar="C", help="a column with more ids folds the highest ones (off; as --threshold)"
+    )
+    parser.add_argument("--days", metavar="LIST", help="the day files to take, such as 0-3,23 (all)")
     parser.add_argument(
         "--test_fraction", type=float, metavar="F",
         help="the last part of all rows to test on (default for a single file: 0.1). "
@@ -30,23 +37,108 @@ def preprocess(argv: Sequence[str]) -> int:
     )  # fmt: skip
     parser.add_argument("--test_file", metavar="FILE", help="its rows are the test rows; all others train")
     parser.add_argument(
+        "--vocabulary_days", choices=("all", "train"), default="all",
+        help="count the values of all rows (default; the published cardinalities do), or of the train rows only",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shuffle", choices=("none", "global"), default="none",
+        help="train rows in file order (default), or in random order",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the random order (0)")
+    parser.add_argument(
+        "--keep_raw", action="store_true",
+        help="keep the raw values, 104 bytes a row, to change the threshold at will later",
+    )  # fmt: skip
+    _add_preprocessing_flags(parser)
+    args = parser.parse_args(argv)
+
+    from criteo_prep.preprocess import preprocess as run
+    from criteo_prep.preprocess.rules import make_rules
+
+    rules = make_rules(
+        args.threshold, args.max_cardinality, args.vocabulary_days, args.on_bad_row, args.shuffle, args.seed
+    )
+    return _preprocessed(
+        args,
+        lambda how: run(args.input, args.output, rules, args.test_fraction, args.test_file, args.days, args.keep_raw,
+                        args.overwrite, how),
+    )  # fmt: skip
+
+
+def encode(argv: Sequence[str]) -> int:
+    """new rows -> a dataset with the ids of one that is there"""
+    parser = _parser("encode", encode.__doc__)
+    parser.add_argument(
+        "--vocabulary", required=True, metavar="DATASET", help="the dataset that preprocess made, whose ids are used"
+    )
+    parser.add_argument(
+        "--input", nargs="+", required=True, metavar="PATH",
+        help="files or a folder; rows with labels (40 columns) or without (39)",
+    )  # fmt: skip
+    parser.add_argument("--output", required=True, metavar="DIR", help="the dataset folder to make; its split is test")
+    _add_preprocessing_flags(parser)
+    args = parser.parse_args(argv)
+
+    from criteo_prep.preprocess.new_rows import encode as run
+
+    return _preprocessed(
+        args, lambda how: run(args.vocabulary, args.input, args.output, args.on_bad_row, args.overwrite, how)
+    )
+
+
+def verify(argv: Sequence[str]) -> int:
+    """whether a dataset is what its spec and its manifest say"""
+    parser = _parser("verify", verify.__doc__)
+    parser.add_argument("dataset", metavar="DATASET", help="the dataset folder")
+    parser.add_argument("--workers", type=int, metavar="W", help="threads (all cores)")
+    parser.add_argument("--quiet", action="store_true", help="show no progress, and of the table only what is wrong")
+    args = parser.parse_args(argv)
+
+    from criteo_prep.verify import verify as run
+
+    report = run(args.dataset, args.workers, args.quiet)
+    print(report.text(args.quiet))
+    return 0 if report.good else 1
+
+
+def _add_preprocessing_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that `preprocess` and `encode` share."""
+    parser.add_argument(
         "--on_bad_row", choices=("error", "skip"), default="error",
         help="stop at a bad row (default), or leave bad rows out and count them",
     )  # fmt: skip
     parser.add_argument(
-        "--vocabulary_days", choices=("all", "train"), default="all",
-        help="count the values of all rows (default; the published cardinalities do), or of the train rows only",
-    )  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="replace what is at the output, at the end")
+        "--memory_limit", metavar="SIZE", help="such as 8G (what the machine or its cgroup has, less a tenth)"
+    )
+    parser.add_argument("--workers", type=int, metavar="W", help="threads (all cores); the bytes do not depend on it")
+    parser.add_argument("--overwrite", action="store_true", help="make it anew, and replace the output at the end")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
-    args = parser.parse_args(argv)
+    parser.add_argument("--log_json", metavar="FILE", help="append progress to FILE as JSON, a line each (- is stderr)")
 
-    from criteo_prep.preprocess import preprocess as run
 
-    outcome = run(
-        args.input, args.output, args.threshold, test_fraction=args.test_fraction, test_file=args.test_file,
-        on_bad_row=args.on_bad_row, vocabulary_days=args.vocabulary_days, overwrite=args.overwrite, quiet=args.quiet,
-    )  # fmt: skip
+def _preprocessed(args: argparse.Namespace, run: Callable) -> int:
+    """Calls `run` with a How of the shared flags, and says what came of it."""
+    from criteo_prep.preprocess import unfinished
+    from criteo_prep.preprocess.make import How
+
+    if args.workers is not None and args.workers < 1:
+        raise ValueError(f"--workers {args.workers}: must be at least 1.")
+    with contextlib.ExitStack() as stack:
+        log = None
+        if args.log_json:
+            log = sys.stderr
+            if args.log_json != "-":
+                log = stack.enter_context(open(args.log_json, "a", encoding="utf-8"))
+        try:
+            outcome = run(How(args.workers, args.memory_limit, args.quiet, log))
+        except (ValueError, OSError, KeyboardInterrupt) as error:
+            if kept := unfinished(args.output):
+                print(f"criteo-prep: what is done is kept in {kept}; the same command goes on from there. "
+                      "Delete it to give up.", file=sys.stderr)  # fmt: skip
+            if isinstance(error, KeyboardInterrupt):
+                print("criteo-prep: interrupted", file=sys.stderr)
+                return 130
+            raise
     for warning in outcome.warnings:
         print(f"criteo-prep: {warning}", file=sys.stderr)
     print(outcome.summary())
@@ -116,6 +208,8 @@ def generate_feature_spec(argv: Sequence[str]) -> int:
 
 VERBS = {
     "preprocess": preprocess,
+    "encode": encode,
+    "verify": verify,
     "synthesize": synthesize,
     "transcribe": transcribe,
     "split-bin": split_bin,

@@ -17,12 +17,17 @@ class DestinationError(ValueError):
 
 
 @contextlib.contextmanager
-def new_dataset(destination: str | Path, overwrite: bool = False) -> Iterator[Path]:
+def new_dataset(
+    destination: str | Path, overwrite: bool = False, resume: bool = False
+) -> Iterator[Path]:
     """Yields an empty staging folder; a clean exit turns it into `destination`, an exception removes it.
 
     Args:
       destination: folder to create. It may exist if it is empty, or if `overwrite` is set.
       overwrite: replace what is there, at commit; until then the old dataset stays as it is.
+      resume: the staging folder holds what an earlier writer left, and an exception leaves it for the next one. An
+      empty
+        one is removed all the same.
 
     Raises:
       DestinationError: the destination holds files, is no folder, cannot be replaced, or another process is writing it.
@@ -30,18 +35,25 @@ def new_dataset(destination: str | Path, overwrite: bool = False) -> Iterator[Pa
     destination = Path(os.path.realpath(destination))  # a link's target, which may be on another disk
     check_free(destination, overwrite)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    staging = destination.parent / f".{destination.name}.partial"
+    staging = staging_of(destination)
     with _locked(staging, destination):
         _recover(destination)
         check_free(destination, overwrite)
         try:
-            _clear(staging)  # what a killed writer left
+            if not resume:
+                _clear(staging)  # what a killed writer left
             yield staging
             check_free(destination, overwrite)
             _replace(staging, destination)
         except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
+            if not resume or not any(staging.iterdir()):
+                shutil.rmtree(staging, ignore_errors=True)
             raise
+
+
+def staging_of(destination: Path) -> Path:
+    """The folder where a dataset is until it is finished."""
+    return destination.parent / f".{destination.name}.partial"
 
 
 def check_free(destination: Path, overwrite: bool = False) -> None:

@@ -3,7 +3,11 @@
     {"format": 1, "made_by": "criteo-prep preprocess", "versions": {"criteo_prep": "0.1.0", ...},
      "inputs": [{"name": "day_0", "bytes": 1234, ...}], "rules": {"threshold": 15, ...},
      "splits": {"train": {"num_samples": 1000}, ...},
-     "files": {"train/cat_0.bin": {"bytes": 1000, "crc32": "0123abcd"}, ...}}
+     "files": {"train/cat_0.bin": {"bytes": 1000, "crc32": "0123abcd"}, ...},
+     "checksum": "0123456789abcdef"}
+
+A file has a crc32, or, where `preprocess` wrote it, "xxh3_64": a checksum for each block of "block_bytes", so that a
+large file can be checked by many threads. "checksum" is the xxh3_64 of the manifest itself up to the comma before it.
 """
 
 import importlib.metadata
@@ -19,6 +23,8 @@ import criteo_prep
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+BLOCK_BYTES = 32 << 20
+_CHECKSUM = ',\n "checksum": "'
 _KEYS = ("format", "made_by", "versions", "inputs", "rules", "splits", "files")
 
 
@@ -60,6 +66,44 @@ class ChecksummedFile:
         self.close()
 
 
+class BlockChecksums:
+    """The checksums of a file's blocks, from its data as it is written, in order."""
+
+    def __init__(self, block_bytes: int = BLOCK_BYTES):
+        import xxhash
+
+        self.bytes, self._block_bytes, self._new = 0, block_bytes, xxhash.xxh3_64
+        self._done: list[str] = []
+        self._block = self._new()
+
+    def update(self, data) -> None:
+        """Takes the next data: bytes, or an array that is contiguous."""
+        data = memoryview(data).cast("B") if len(data) else b""
+        while data:
+            room = self._block_bytes - self.bytes % self._block_bytes
+            self._block.update(data[:room])
+            self.bytes += len(data[:room])
+            data = data[room:]
+            if self.bytes % self._block_bytes == 0:
+                self._done.append(self._block.hexdigest())
+                self._block = self._new()
+
+    @property
+    def entry(self) -> dict:
+        """What the manifest says of the file."""
+        open_ = [self._block.hexdigest()] if self.bytes % self._block_bytes else []
+        return {"bytes": self.bytes, "block_bytes": self._block_bytes, "xxh3_64": [*self._done, *open_]}
+
+
+def block_entry(path: str | Path) -> dict:
+    """BlockChecksums of a file that is there already; reads it."""
+    checksums = BlockChecksums()
+    with open(path, "rb", buffering=0) as file:
+        while data := file.read(4 << 20):
+            checksums.update(data)
+    return checksums.entry
+
+
 def file_entry(path: str | Path) -> dict:
     """What the manifest says of a file that is there already; reads it."""
     size = crc32 = 0
@@ -91,9 +135,10 @@ def save_manifest(root: str | Path, document: dict) -> None:
     assert all(key in document for key in _KEYS), f"a manifest needs {_KEYS}"
     path = Path(root) / MANIFEST
     temporary = path.with_name(f".{MANIFEST}.partial")
+    document.pop("checksum", None)
+    text = json.dumps(document, indent=1).removesuffix("\n}")
     with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(document, file, indent=1)
-        file.write("\n")
+        file.write(f'{text}{_CHECKSUM}{_xxh3(text)}"\n}}\n')
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -112,7 +157,23 @@ def load_manifest(root: str | Path) -> dict:
         raise ManifestError(f"{path}: is not a manifest of format {FORMAT}. A newer version may have written it.")
     if missing := [key for key in _KEYS if key not in document]:
         raise ManifestError(f"{path}: has no {missing[0]!r}; it is damaged. Make the dataset again.")
+    document.pop("checksum", None)
     return document
+
+
+def is_intact(root: str | Path) -> bool | None:
+    """Whether the manifest is, byte for byte, as it was written; None where an older version wrote no checksum."""
+    text = (Path(root) / MANIFEST).read_bytes().decode("utf-8", "replace")
+    if "checksum" not in json.loads(text):
+        return None
+    content = text.rpartition(_CHECKSUM)[0]
+    return text == f'{content}{_CHECKSUM}{_xxh3(content)}"\n}}\n'
+
+
+def _xxh3(text: str) -> str:
+    import xxhash
+
+    return xxhash.xxh3_64(text.encode()).hexdigest()
 
 
 def check_files(root: str | Path, document: dict) -> None:

@@ -3,8 +3,10 @@
 Where stderr is not a terminal, such as the log of a job, the live line is a line every half minute.
 """
 
+import json
 import sys
 import time
+from typing import TextIO
 
 _REFRESH_S = 0.5
 _REFRESH_IN_A_FILE_S = 30.0
@@ -18,13 +20,14 @@ class Progress:
       total: how much there is to do, in `unit`; None when it is not known, and then no ETA is shown.
       unit: what is counted, such as "rows" or "bytes".
       quiet: say nothing.
+      log: takes the same as JSON objects, a line each, also when quiet.
     """
 
-    def __init__(self, stage: str, total: int | None, unit: str, quiet: bool = False):
-        self.stage, self.total, self.unit, self.quiet = stage, total, unit, quiet
+    def __init__(self, stage: str, total: int | None, unit: str, quiet: bool = False, log: TextIO | None = None):
+        self.stage, self.total, self.unit, self.quiet, self.log = stage, total, unit, quiet, log
         self.done = 0
         self._live = sys.stderr.isatty() and not quiet
-        self._start = self._shown = time.monotonic()
+        self._start = self._shown = self._logged = time.monotonic()
 
     def __enter__(self) -> "Progress":
         return self
@@ -32,6 +35,9 @@ class Progress:
     def advance(self, amount: int) -> None:
         self.done += amount
         now = time.monotonic()
+        if self.log and now - self._logged >= _REFRESH_S:
+            self._logged = now
+            self._write_log(now, "running")
         if self.quiet or now - self._shown < (_REFRESH_S if self._live else _REFRESH_IN_A_FILE_S):
             return
         self._shown = now
@@ -39,6 +45,8 @@ class Progress:
         print(f"{start}{self._line(now)}", end=end, file=sys.stderr, flush=True)
 
     def __exit__(self, exception_type, exception, traceback) -> None:
+        if self.log:
+            self._write_log(time.monotonic(), "done" if exception_type is None else "stopped")
         if self.quiet:
             return
         seconds = time.monotonic() - self._start
@@ -47,6 +55,14 @@ class Progress:
         rate = _count(self.done / seconds) if seconds > 0 else "-"
         print(f"{clear}{self.stage}: {_count(self.done)} {self.unit} in {seconds:.1f} s ({rate} {self.unit}/s){end}",
               file=sys.stderr, flush=True)
+
+    def _write_log(self, now: float, state: str) -> None:
+        seconds = now - self._start
+        rate = self.done / seconds if seconds > 0 else None
+        left = max(0, self.total - self.done) / rate if self.total and rate and state == "running" else None
+        state = {"stage": self.stage, "state": state, "done": self.done, "total": self.total, "unit": self.unit}
+        state |= {"seconds": round(seconds, 3), "rate": rate, "seconds_left": left}
+        print(json.dumps(state), file=self.log, flush=True)
 
     def _line(self, now: float) -> str:
         seconds = now - self._start

@@ -1,88 +1,174 @@
-"""How often each value of one column occurs, exactly. Memory follows the distinct values, never the rows."""
+"""How often each value of one column occurs, exactly. Memory follows the distinct values, never the rows.
+
+A column with few distinct values is counted in one pass by a hash table. One with more is counted in two: the first
+marks the values that occur in a bitmap of 2^32 bits, which then numbers them, and the second counts by those numbers.
+"""
+
+from collections.abc import Iterable
 
 import numpy as np
 
 from criteo_prep.compiled import compiled
+from criteo_prep.preprocess.machine_words import prefetch
+from criteo_prep.preprocess.rank_bitmap import RankBitmap
 
+MAX_SMALL = 1 << 21  # distinct values up to which the hash table is used
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # see encode.py
 _FIRST_BITS = 10
+_AHEAD = 16  # values between asking for a cache line and using it
+_MAX_ROWS = 1 << 31  # rows in a hash table, whose counts have 32 bits
+_COUNT_BITS = np.uint64(32)
 
 
-class ValueCounts:
+class SmallCounts:
     """Counts of the values added so far: a hash table with open addressing that doubles when it is half full.
 
-    It takes 24 to 48 bytes per distinct value, and half as much again while it grows.
+    It takes 16 to 32 bytes per distinct value, and half as much again while it grows.
     """
 
     def __init__(self) -> None:
-        self._bits = _FIRST_BITS
-        self._values = np.zeros(1 << self._bits, np.uint32)
-        self._counts = np.zeros(1 << self._bits, np.int64)  # 0: the slot is free
-        self._distinct = 0
+        self._slots = np.zeros(1 << _FIRST_BITS, np.uint64)  # count << 32 | value; 0: the slot is free
+        self._num_rows = 0
+        self._earlier: list[tuple[np.ndarray, np.ndarray]] = []  # emptied tables
+        self.num_distinct = 0
 
     @property
     def num_slots(self) -> int:
-        return len(self._values)
+        return len(self._slots)
 
-    def add(self, values: np.ndarray, missing: np.ndarray) -> None:
-        """Counts the values of some rows.
-
-        Args:
-          values: uint32 [n].
-          missing: bool [n]; a row with a missing mark is not counted.
-        """
+    def add(self, values: np.ndarray) -> None:
+        """Counts some values: uint32 [n]."""
+        if self._num_rows + len(values) > _MAX_ROWS:
+            self._earlier.append(self._table())
+            self._slots[:] = 0
+            self.num_distinct = self._num_rows = 0
+        self._num_rows += len(values)
         done = 0
         while True:
-            done, self._distinct = _add(values, missing, done, self._bits, self._values, self._counts, self._distinct)
+            done, self.num_distinct = _add(values, done, self._slots, self.num_distinct)
             if done == len(values):
                 return
-            self._grow()
+            slots = np.zeros(2 * len(self._slots), np.uint64)
+            _move(self._slots, slots)
+            self._slots = slots
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """(values uint32 [distinct], counts int64 [distinct]), in no particular order."""
-        used = self._counts > 0
-        return self._values[used], self._counts[used]
+        """(values uint32 [distinct] ascending, counts int64 [distinct])."""
+        tables = [*self._earlier, self._table()]
+        values, place = np.unique(np.concatenate([values for values, _ in tables]), return_inverse=True)
+        counts = np.zeros(len(values), np.int64)
+        np.add.at(counts, place, np.concatenate([counts for _, counts in tables]))
+        return values, counts
 
-    def _grow(self) -> None:
-        old_values, old_counts = self._values, self._counts
-        self._bits += 1
-        self._values = np.zeros(1 << self._bits, np.uint32)
-        self._counts = np.zeros(1 << self._bits, np.int64)
-        _move(old_values, old_counts, self._bits, self._values, self._counts)
+    def _table(self) -> tuple[np.ndarray, np.ndarray]:
+        used = self._slots[self._slots != 0]
+        return used.astype(np.uint32), (used >> _COUNT_BITS).astype(np.int64)
+
+
+class LargeCounts:
+    """Counts by a bitmap: `mark` every value, `index`, `allocate`, then `count` every value.
+
+    It takes rank_bitmap.BITMAP_BYTES and 4 bytes per distinct value.
+    """
+
+    def __init__(self) -> None:
+        self.members = RankBitmap()
+        self.counts = np.empty(0, np.uint32)  # by rank, that is by ascending value
+        self.num_wraps: dict[int, int] = {}  # rank -> how often its count went past 32 bits
+
+    def mark(self, values: np.ndarray) -> None:
+        self.members.add(values)
+
+    def index(self) -> None:
+        self.members.index()
+
+    def allocate(self) -> None:
+        self.counts = np.zeros(self.members.num_values, np.uint32)
+
+    def count(self, values: np.ndarray) -> None:
+        for rank in self.members.count(values, self.counts).tolist():
+            self.num_wraps[rank] = self.num_wraps.get(rank, 0) + 1
+
+    def set_zeros(self, num_zeros: int) -> None:
+        """Says how often the value 0 occurs, for it also stands for missing values. Its rank is 0."""
+        if self.members.words[0] & np.uint64(1):
+            self.num_wraps.pop(0, None)
+            self.counts[0] = num_zeros & 0xFFFFFFFF
+            if num_zeros >> 32:
+                self.num_wraps[0] = num_zeros >> 32
+
+
+def count_small(blocks: Iterable[np.ndarray], num_zeros: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Counts a column in one pass.
+
+    Args:
+      blocks: its values, uint32 [n] each; a 0 may stand for a missing value.
+      num_zeros: how often the value 0 occurs, not missing.
+
+    Returns:
+      (values uint32 [distinct] ascending, counts int64 [distinct]), or None as soon as there are more than MAX_SMALL.
+    """
+    table = SmallCounts()
+    for values in blocks:
+        table.add(values)
+        if table.num_distinct > MAX_SMALL:
+            return None
+    values, counts = table.result()
+    if len(values) and values[0] == 0:
+        counts[0] = num_zeros
+    seen = counts > 0
+    return values[seen], counts[seen]
 
 
 @compiled
-def _add(values, missing, start, bits, slot_values, slot_counts, distinct):
-    """Counts values[start:] in the 2^bits slots until half of them are used. Returns (rows done, distinct values)."""
-    shift = np.uint64(64 - bits)
-    last = slot_values.size - 1
-    limit = slot_values.size // 2
+def _slot(value, shift):
+    return np.int64((np.uint64(value) * _SPREAD) >> shift)
+
+
+@compiled
+def _shift(num_slots):
+    """64 - log2(num_slots)."""
+    shift = 64
+    while num_slots > 1:
+        num_slots >>= 1
+        shift -= 1
+    return np.uint64(shift)
+
+
+@compiled
+def _add(values, start, slots, distinct):
+    """Counts values[start:] in the slots until half of them are used. Returns (values done, distinct values)."""
+    shift = _shift(slots.size)
+    last = slots.size - 1
+    limit = slots.size // 2
+    one = np.uint64(1) << _COUNT_BITS
     for i in range(start, values.size):
-        if missing[i]:
-            continue
+        if i + _AHEAD < values.size:
+            prefetch(slots, _slot(values[i + _AHEAD], shift))
         value = values[i]
-        slot = np.int64((np.uint64(value) * _SPREAD) >> shift)
-        while slot_counts[slot] != 0 and slot_values[slot] != value:
+        slot = _slot(value, shift)
+        word = slots[slot]
+        while word != 0 and np.uint32(word) != value:
             slot = (slot + 1) & last
-        if slot_counts[slot] == 0:
+            word = slots[slot]
+        if word == 0:
             if distinct == limit:
                 return i, distinct
             distinct += 1
-            slot_values[slot] = value
-        slot_counts[slot] += 1
+            word = np.uint64(value)
+        slots[slot] = word + one
     return values.size, distinct
 
 
 @compiled
-def _move(values, counts, bits, slot_values, slot_counts):
-    """Puts the used slots of one table into another, empty one of 2^bits slots."""
-    shift = np.uint64(64 - bits)
-    last = slot_values.size - 1
-    for i in range(values.size):
-        if counts[i] == 0:
+def _move(old, slots):
+    """Puts the used slots of one table into another, empty one."""
+    shift = _shift(slots.size)
+    last = slots.size - 1
+    for i in range(old.size):
+        if old[i] == 0:
             continue
-        slot = np.int64((np.uint64(values[i]) * _SPREAD) >> shift)
-        while slot_counts[slot] != 0:
+        slot = _slot(np.uint32(old[i]), shift)
+        while slots[slot] != 0:
             slot = (slot + 1) & last
-        slot_values[slot] = values[i]
-        slot_counts[slot] = counts[i]
+        slots[slot] = old[i]

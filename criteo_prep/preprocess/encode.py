@@ -1,68 +1,124 @@
 """Values of one column to ids, by a vocabulary. (The numericals' rule is schema.log_numerical.)"""
 
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
 import numpy as np
 
 from criteo_prep.compiled import compiled
 from criteo_prep.feature_spec import minimal_dtype
-from criteo_prep.preprocess.threshold import Vocabulary
+from criteo_prep.preprocess import threshold
+from criteo_prep.preprocess.machine_words import prefetch
+from criteo_prep.preprocess.rank_bitmap import RankBitmap
 
+MAX_SMALL = 1 << 21  # values up to which a hash table is used
 # A multiplicative hash: the top bits of value * 2^64 / golden ratio spread both hashes and small integers.
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
+_AHEAD = 16  # values between asking for a cache line and using it
 
 
 class IdTable:
-    """A vocabulary made ready for looking up: a hash table with open addressing, at most half full.
+    """A vocabulary made ready for looking up; it may be used from many threads.
 
-    It takes 16 to 32 bytes per value of the vocabulary, and may be used from many threads.
+    A hash table with open addressing, at most half full, of 16 to 32 bytes per value; or, for many values, a bitmap
+    that numbers them and 4 bytes per value.
+
+    Args:
+      chunks: called twice at most; gives the vocabulary's values, uint32 [n] each, in the order of their ids.
+      num_values: how many there are.
+      cap: --max_cardinality; see threshold.CAP_RULE.
     """
 
-    def __init__(self, vocabulary: Vocabulary):
-        self.dtype = np.dtype(minimal_dtype(vocabulary.cardinality))
-        self._bits = max(1, int(2 * len(vocabulary.values)).bit_length())
-        self._values = np.zeros(1 << self._bits, np.uint32)
-        self._ids = np.zeros(1 << self._bits, np.int32)  # 0: the slot is free
-        _insert(vocabulary.values, self._bits, self._values, self._ids)
+    def __init__(self, chunks: Callable[[], Iterable[np.ndarray]], num_values: int, cap: int | None = None):
+        self.cardinality = threshold.capped_cardinality(num_values, cap)
+        self.dtype = np.dtype(minimal_dtype(self.cardinality))
+        self._id_of_zero = 0  # apart: in the columns 0 stands for missing nearly always
+        self._members = RankBitmap() if num_values > MAX_SMALL else None
+        if self._members:
+            for values in chunks():
+                self._members.add(values[values != 0])
+            self._members.index()
+            self._table = np.zeros(self._members.num_values, np.int32)  # by rank
+        else:
+            bits = max(1, int(2 * num_values).bit_length())
+            self._table = np.zeros(1 << bits, np.uint64)  # id << 32 | value; 0: the slot is free
+        first = 1
+        for values in chunks():
+            self._put(values, threshold.capped(np.arange(first, first + len(values)), cap).astype(np.int32))
+            first += len(values)
 
-    def encode(self, values: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    @classmethod
+    def load(cls, path: str | Path, cap: int | None = None) -> "IdTable":
+        """Of a vocabulary file; see threshold.read_vocabulary for what it raises."""
+        chunks = lambda: (values for values, _ in threshold.read_vocabulary(path, cap))  # noqa: E731
+        return cls(chunks, threshold.num_kept(path), cap)
+
+    def encode(self, values: np.ndarray, zero_rows: np.ndarray) -> np.ndarray:
         """The ids of some rows: 0 for a missing value and for one that has no id.
 
         Args:
-          values: uint32 [n].
-          missing: bool [n]; the value under a missing mark does not count.
+          values: uint32 [n], 0 for a missing value.
+          zero_rows: int64 [k]: the rows whose value is 0 and not missing.
 
         Returns:
           [n] of the smallest dtype that the vocabulary's cardinality allows.
         """
         ids = np.empty(len(values), self.dtype)
-        _look_up(values, missing, self._bits, self._values, self._ids, ids)
+        if self._members:
+            self._members.look_up(values, self._table, ids)
+        else:
+            _look_up(values, self._table, ids)
+        ids[zero_rows] = self._id_of_zero
         return ids
 
+    def _put(self, values: np.ndarray, ids: np.ndarray) -> None:
+        used = values != 0
+        self._id_of_zero = int(ids[~used][0]) if not used.all() else self._id_of_zero
+        if self._members:
+            self._members.put(values[used], ids[used], self._table)
+        else:
+            _insert(values[used], ids[used], self._table)
+
 
 @compiled
-def _insert(values, bits, slot_values, slot_ids):
-    """Puts values[i] -> id i + 1 into the table of 2^bits slots."""
-    shift = np.uint64(64 - bits)
-    last = slot_values.size - 1
+def _slot(value, shift):
+    return np.int64((np.uint64(value) * _SPREAD) >> shift)
+
+
+@compiled
+def _shift(num_slots):
+    """64 - log2(num_slots)."""
+    shift = 64
+    while num_slots > 1:
+        num_slots >>= 1
+        shift -= 1
+    return np.uint64(shift)
+
+
+@compiled
+def _insert(values, ids, slots):
+    """Puts values[i] -> ids[i] into the table."""
+    shift = _shift(slots.size)
+    last = slots.size - 1
     for i in range(values.size):
-        slot = np.int64((np.uint64(values[i]) * _SPREAD) >> shift)
-        while slot_ids[slot] != 0:
+        slot = _slot(values[i], shift)
+        while slots[slot] != 0:
             slot = (slot + 1) & last
-        slot_values[slot] = values[i]
-        slot_ids[slot] = i + 1
+        slots[slot] = np.uint64(ids[i]) << np.uint64(32) | np.uint64(values[i])
 
 
 @compiled
-def _look_up(values, missing, bits, slot_values, slot_ids, ids):
-    """Fills ids from the table of 2^bits slots."""
-    shift = np.uint64(64 - bits)
-    last = slot_values.size - 1
+def _look_up(values, slots, ids):
+    """Fills ids from the table; a value that is not there has id 0."""
+    shift = _shift(slots.size)
+    last = slots.size - 1
     for i in range(values.size):
-        found = np.int32(0)
-        if not missing[i]:
-            value = values[i]
-            slot = np.int64((np.uint64(value) * _SPREAD) >> shift)
-            found = slot_ids[slot]
-            while found != 0 and slot_values[slot] != value:
-                slot = (slot + 1) & last
-                found = slot_ids[slot]
-        ids[i] = found
+        if i + _AHEAD < values.size:
+            prefetch(slots, _slot(values[i + _AHEAD], shift))
+        value = values[i]
+        slot = _slot(value, shift)
+        word = slots[slot]
+        while word != 0 and np.uint32(word) != value:
+            slot = (slot + 1) & last
+            word = slots[slot]
+        ids[i] = np.int32(word >> np.uint64(32))

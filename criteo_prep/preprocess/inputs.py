@@ -1,5 +1,6 @@
 """Which files are read, in which order, and how their rows become train, test and validation."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from criteo_prep.schema import day_number, natural_key, split_rows_of_last_day, 
 
 TEST_FRACTION = 0.1  # of one file, where nothing else is said
 
-LAST_DAY, FRACTION, TEST_FILE = "last_day", "fraction", "test_file"
+LAST_DAY, FRACTION, TEST_FILE, ALL_TEST = "last_day", "fraction", "test_file", "all_test"
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Inputs:
     Attributes:
       train: files in order.
       evaluation: the file after them: the last day or the test file; None when a part of the train files is the test.
-      rule: LAST_DAY, FRACTION or TEST_FILE.
+      rule: LAST_DAY, FRACTION, TEST_FILE, or ALL_TEST, under which all rows are test.
       test_fraction: of all rows, under FRACTION; else None.
       ignored: files of the given folder that are no day files and are not read.
     """
@@ -39,6 +40,8 @@ class Inputs:
 
     @property
     def split_names(self) -> tuple[str, ...]:
+        if self.rule == ALL_TEST:
+            return ("test",)
         return ("train", "test", "validation") if self.rule == LAST_DAY else ("train", "test")
 
     @property
@@ -58,6 +61,8 @@ class Inputs:
           num_evaluation: rows of the evaluation file, 0 where there is none.
         """
         total = num_train + num_evaluation
+        if self.rule == ALL_TEST:
+            return {"test": range(total)}
         if self.rule == FRACTION:
             num_train, _ = split_rows_of_one_file(total, self.test_fraction)
         train = {"train": range(0, num_train)}
@@ -69,7 +74,10 @@ class Inputs:
 
 
 def find_inputs(
-    paths: Sequence[str | Path], test_file: str | Path | None = None, test_fraction: float | None = None
+    paths: Sequence[str | Path],
+    test_file: str | Path | None = None,
+    test_fraction: float | None = None,
+    days: str | None = None,
 ) -> Inputs:
     """Decides what the given files are.
 
@@ -78,6 +86,7 @@ def find_inputs(
       test_file: holds the test rows; the others train.
       test_fraction: this last part of all rows is test. At most one of the two may be given; for one file 0.1 is meant
         where neither is.
+      days: the numbers of the day files to take, such as "0-3,23"; all by default.
 
     Raises:
       InputError: no file, a file twice, or nothing that says which rows are for evaluation.
@@ -86,7 +95,9 @@ def find_inputs(
         raise InputError("--test_file and --test_fraction: both say which rows are test. Give one of them.")
     if test_fraction is not None and not 0 < test_fraction < 1:
         raise InputError(f"--test_fraction {test_fraction}: must be above 0 and below 1.")
-    files, ignored = _files_of(paths)
+    files, ignored = files_of(paths)
+    if days is not None:
+        files, ignored = _chosen(files, ignored, days)
     if all(day_number(file) is not None for file in files):
         files = _days_in_order(files)
     is_days = len(files) > 1 and all(day_number(file) is not None for file in files)
@@ -107,7 +118,7 @@ def find_inputs(
     )
 
 
-def _files_of(paths: Sequence[str | Path]) -> tuple[list[Path], tuple[Path, ...]]:
+def files_of(paths: Sequence[str | Path]) -> tuple[list[Path], tuple[Path, ...]]:
     """The files to read, and those of a folder that are left aside."""
     paths = [Path(path) for path in paths]
     if len(paths) == 1 and paths[0].is_dir():
@@ -132,6 +143,20 @@ def _files_in(folder: Path) -> tuple[list[Path], tuple[Path, ...]]:
         return files, ()
     found = f"{len(files)} files, none of them named day_N" if files else "no file"
     raise InputError(f"{folder}: holds {found}. Name the files to read.")
+
+
+def _chosen(files: list[Path], ignored: tuple[Path, ...], days: str) -> tuple[list[Path], tuple[Path, ...]]:
+    """The files of the wanted days."""
+    wanted: set[int] = set()
+    for part in days.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if not match:
+            raise InputError(f"--days {days}: {part.strip()!r} is neither a day nor a range of days such as 0-3.")
+        wanted.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    if missing := sorted(wanted - {day_number(file) for file in files}):
+        raise InputError(f"--days {days}: there is no file of day {missing[0]} among the inputs.")
+    chosen = [file for file in files if day_number(file) in wanted]
+    return chosen, ignored  # a day that was not asked for is no news
 
 
 def _days_in_order(files: list[Path]) -> list[Path]:

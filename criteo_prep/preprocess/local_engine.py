@@ -1,242 +1,139 @@
-"""Preprocessing on one machine: every row is parsed once, every column is counted and encoded on its own.
+"""Parsing on one machine: every file is read and parsed once, blocks in parallel, and gone on with where it was
+stopped.
 
-    parse    input files -> label and numericals in final form, and 26 raw columns in a work folder
-    columns  raw column -> counts -> vocabulary -> ids in final form; then the raw column is deleted
+    <root>/work/label.bin, numerical.bin     all rows in order, until `arrange` makes the splits of them
+    <root>/raw/cat_<i>.raw                   see raw_columns.py
 
-Memory: a few blocks of text while parsing; then the distinct values of one large column, and up to 2 * _LARGE_SLOTS
-table slots for each other worker. It does not grow with the rows. The bytes written are the same for any number
-of workers and any block size.
+Reading, parsing and writing overlap: a thread reads and writes, the workers parse. Memory is a few blocks of text.
+The bytes written are the same for any number of workers and any block size.
 """
 
-import threading
+import contextlib
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from criteo_prep.feature_spec import Feature, FeatureSpec
-from criteo_prep.manifest import ChecksummedFile, file_entry
-from criteo_prep.preprocess.blocks import text_blocks
-from criteo_prep.preprocess.count import ValueCounts
-from criteo_prep.preprocess.encode import IdTable
-from criteo_prep.preprocess.raw_columns import RawColumns
-from criteo_prep.preprocess.threshold import Vocabulary, make_vocabulary
-from criteo_prep.preprocess.tsv import REASONS, BadRowError, Rows, parse
+from criteo_prep.preprocess import parquet_rows
+from criteo_prep.preprocess.blocks import BLOCK_BYTES, text_blocks
+from criteo_prep.preprocess.journal import Journal, ParsedFile
+from criteo_prep.preprocess.numerical import log_of
+from criteo_prep.preprocess.raw_columns import RawColumns, append, open_to_append
+from criteo_prep.preprocess.tsv import REASONS, BadRow, BadRowError, Rows, parse
 from criteo_prep.progress import Progress
-from criteo_prep.schema import CATEGORICAL, log_numerical
+from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL
 
-# A column whose count table has more slots than this (12 bytes each) is worked on alone.
-_LARGE_SLOTS = 1 << 24
-_COPY_BYTES = 4 << 20
+CHECKPOINT_BYTES = 256 << 20  # of output, between two checkpoints
+_OUTPUT_ROW_BYTES = 1 + 2 * NUM_NUMERICAL + 4 * NUM_CATEGORICAL
 
 
-@dataclass
-class ParsedFile:
-    """What one input file held.
+@dataclass(frozen=True)
+class Parsing:
+    """How files are parsed.
 
     Attributes:
-      num_rows: good rows.
-      skipped: reason -> bad rows that were left out, for the reasons that occurred.
-      first_skipped: the first of them for each reason, in words.
+      labelled: rows have labels.
+      skip_bad_rows: leave bad rows out and count them; else the first one is an error.
+      workers: blocks parsed at a time.
+      block_bytes: text in a block.
+      checkpoint_bytes: output after which the journal is written.
     """
 
-    path: Path
-    num_rows: int
-    skipped: dict[str, int]
-    first_skipped: dict[str, str]
+    labelled: bool
+    skip_bad_rows: bool
+    workers: int
+    block_bytes: int = BLOCK_BYTES
+    checkpoint_bytes: int = CHECKPOINT_BYTES
 
 
 @dataclass(frozen=True)
 class _ParsedBlock:
     rows: Rows
     numerical: np.ndarray  # float16 [n, 13]
-    packed_missing: np.ndarray  # see RawColumns.append
+    zero_rows: list[np.ndarray]  # see RawColumns.append
 
 
 class RowWriter:
-    """Takes the parsed rows of some files, in order: label and numericals of one split, and the raw columns.
+    """Takes the parsed rows, in order; a context manager that closes its files.
 
     Args:
-      root: the dataset folder in the making; the split's folder is created.
-      spec: names the files.
-      split: where the rows go until they are cut.
-      raw: takes the categorical columns.
+      root: the dataset folder in the making.
+      journal: says what is there already.
     """
 
-    def __init__(self, root: Path, spec: FeatureSpec, split: str, raw: RawColumns):
-        (root / split).mkdir()
-        self._label = ChecksummedFile(root / label_file(spec, split))
-        self._numerical = ChecksummedFile(root / numerical_file(spec, split))
-        self._raw = raw
+    def __init__(self, root: Path, journal: Journal):
+        rows = journal.num_rows
+        (root / "raw").mkdir(exist_ok=True)
+        self._raw = RawColumns(root / "raw", rows, journal.num_zeros, writable=True)
+        self._label = open_to_append(root / "work" / "label.bin", rows)
+        self._numerical = open_to_append(root / "work" / "numerical.bin", 2 * NUM_NUMERICAL * rows)
 
     def write(self, block: _ParsedBlock) -> None:
         if len(block.rows):
-            self._label.write(block.rows.label)
-            self._numerical.write(block.numerical)
-            self._raw.append(block.rows.values, block.packed_missing)
+            append(self._label, block.rows.label)
+            append(self._numerical, block.numerical)
+            self._raw.append(block.rows.values, block.zero_rows)
 
     @property
-    def entries(self) -> list[dict]:
-        """The manifest's entries of the label and the numerical file."""
-        return [self._label.entry, self._numerical.entry]
+    def num_zeros(self) -> list[int]:
+        return list(self._raw.num_zeros)
 
     def __enter__(self) -> "RowWriter":
         return self
 
     def __exit__(self, exception_type, exception, traceback) -> None:
+        self._raw.close()
         self._label.close()
         self._numerical.close()
 
 
-def label_file(spec: FeatureSpec, split: str) -> str:
-    return spec.chunk_of(split, spec.label.name).files[0]
-
-
-def numerical_file(spec: FeatureSpec, split: str) -> str:
-    return spec.chunk_of(split, spec.numerical[0].name).files[0]
-
-
-def parse_files(
-    paths: tuple[Path, ...],
-    writer: RowWriter,
-    skip_bad_rows: bool,
-    workers: int,
-    block_bytes: int,
-    progress: "ReadProgress",
-) -> list[ParsedFile]:
-    """Parses files into `writer`, blocks in parallel, in order.
-
-    Args:
-      skip_bad_rows: leave bad rows out and count them; else the first one is an error.
-      workers: blocks parsed at a time.
-      block_bytes: text in a block.
+def parse_files(paths: tuple[Path, ...], root: Path, journal: Journal, how: Parsing, progress: "ReadProgress") -> None:
+    """Parses the files, from where the journal says on, into label, numericals and raw columns.
 
     Raises:
       BadRowError: a bad row, by file, line and field, when they are not skipped.
-      InputError, OSError: a file cannot be read.
+      InputError, OSError: a file cannot be read, or the disk is full.
     """
-    parsed = []
-    with ThreadPoolExecutor(workers) as pool:
-        for path in paths:
-            file = ParsedFile(path, 0, {}, {})
-            first_line = 1
-            texts = text_blocks(path, block_bytes, progress.read)
-            for block in _in_order(pool, texts, workers):
-                _take_bad_rows(file, block.rows, first_line, skip_bad_rows)
-                writer.write(block)
-                file.num_rows += len(block.rows)
-                first_line += block.rows.num_lines
-                progress.parsed(block.rows.num_lines)
-            parsed.append(file)
-    return parsed
-
-
-def cut_rows(root: Path, spec: FeatureSpec, split: str, num_rows: int, tail_split: str) -> dict[str, dict]:
-    """Moves the rows of a split's label and numericals from `num_rows` on to another, new split.
-
-    Returns:
-      The manifest's entries of the four files.
-    """
-    (root / tail_split).mkdir()
-    entries = {}
-    for file_of, row_bytes in ((label_file, 1), (numerical_file, 2 * len(spec.numerical))):
-        head, tail = file_of(spec, split), file_of(spec, tail_split)
-        with open(root / head, "r+b") as source, ChecksummedFile(root / tail) as target:
-            source.seek(num_rows * row_bytes)
-            while data := source.read(_COPY_BYTES):
-                target.write(data)
-            source.truncate(num_rows * row_bytes)
-        entries |= {head: file_entry(root / head), tail: target.entry}
-    return entries
-
-
-class ColumnEncoder:
-    """Turns the raw columns into the dataset's categorical files, several columns at a time.
-
-    Args:
-      root: the dataset folder in the making, with a folder for each split and `vocabularies`.
-      spec: names the files.
-      raw: the raw columns; each is deleted when it is done.
-      splits: split -> its rows.
-      counted: the rows that the vocabularies are made from.
-      threshold: see make_vocabulary.
-      progress: advances by 2 for every value, counted and encoded.
-    """
-
-    def __init__(
-        self, root: Path, spec: FeatureSpec, raw: RawColumns, splits: dict[str, range], counted: range, threshold: int,
-        progress: Progress,
-    ):  # fmt: skip
-        self._root, self._spec, self._raw, self._splits = root, spec, raw, splits
-        self._counted, self._threshold, self._progress = counted, threshold, progress
-        self._progress_lock = threading.Lock()
-        self._large_column = threading.Lock()
-        self._stop = threading.Event()
-
-    def run(self, workers: int) -> tuple[list[Feature], dict[str, dict]]:
-        """Does all columns.
-
-        Returns:
-          The features in column order, and the manifest's entries of the files that were written.
-        """
-        entries: dict[str, dict] = {}
-        features: dict[int, Feature] = {}
-        pool = ThreadPoolExecutor(workers)
+    with RowWriter(root, journal) as writer, ThreadPoolExecutor(how.workers) as pool:
+        progress.pass_over([file for file in journal.files if file.finished])
         try:
-            columns = {pool.submit(self._do_column, column): column for column in range(len(CATEGORICAL))}
-            for future in as_completed(columns):
-                features[columns[future]], files = future.result()
-                entries |= files
-        except BaseException:
-            self._stop.set()
-            pool.shutdown(cancel_futures=True)
+            for number, path in enumerate(paths):
+                if number == len(journal.files):
+                    journal.files.append(ParsedFile(str(path), num_zeros=journal.num_zeros))
+                if not journal.files[number].finished:
+                    _parse_file(pool, path, writer, journal, how, progress)
+        except (ValueError, OSError):
+            with contextlib.suppress(OSError):  # as on a full disk; an earlier checkpoint is there
+                journal.save()
             raise
-        pool.shutdown()
-        return [features[column] for column in sorted(features)], entries
+    journal.parsed = True
+    journal.save()
 
-    def _do_column(self, column: int) -> tuple[Feature, dict[str, dict]]:
-        name = CATEGORICAL[column]
-        alone = False
-        try:
-            counts = ValueCounts()
-            for values, missing in self._frames(column, self._counted):
-                counts.add(values, missing)
-                if counts.num_slots > _LARGE_SLOTS and not alone:
-                    alone = self._large_column.acquire()
-            vocabulary = make_vocabulary(*counts.result(), self._threshold)
-            del counts
-            path = f"vocabularies/{name}.parquet"
-            vocabulary.save(self._root / path)
-            entries = {path: file_entry(self._root / path), **self._encode(column, vocabulary)}
-        finally:
-            if alone:
-                self._large_column.release()
-        self._raw.delete(column)
-        return Feature(name, "", vocabulary.cardinality), entries
 
-    def _encode(self, column: int, vocabulary: Vocabulary) -> dict[str, dict]:
-        """Writes the ids of every split. Returns the manifest's entries."""
-        ids_of = IdTable(vocabulary)
-        entries = {}
-        for split, rows in self._splits.items():
-            path = self._spec.chunk_of(split, CATEGORICAL[column]).files[0]
-            with ChecksummedFile(self._root / path) as file:
-                for values, missing in self._frames(column, rows):
-                    file.write(ids_of.encode(values, missing))
-            entries[path] = file.entry
-        return entries
-
-    def _frames(self, column: int, rows: range) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields (values, missing) of the given rows of a column, and counts them as progress."""
-        for values, missing in self._raw.frames(column, rows):
-            if self._stop.is_set():
-                raise InterruptedError("the work was stopped")
-            yield values, missing
-            with self._progress_lock:
-                self._progress.advance(len(values))
+def _parse_file(
+    pool: ThreadPoolExecutor, path: Path, writer: RowWriter, journal: Journal, how: Parsing, progress: "ReadProgress"
+) -> None:
+    """Parses the last file of the journal, from its position on."""
+    file = journal.files[-1]
+    saved_rows = journal.num_rows
+    for block, position in _in_order(pool, _block_parsers(path, file.position, how, progress), how.workers):
+        if not how.skip_bad_rows:
+            _refuse_bad_rows(file, block.rows)
+        writer.write(block)
+        _count_bad_rows(file, block.rows)
+        file.num_rows += len(block.rows)
+        file.num_lines += block.rows.num_lines
+        file.position, file.num_zeros = position, writer.num_zeros
+        progress.parsed(block.rows.num_lines)
+        if (journal.num_rows - saved_rows) * _OUTPUT_ROW_BYTES >= how.checkpoint_bytes:
+            journal.save()
+            saved_rows = journal.num_rows
+    file.finished = True
+    journal.save()
 
 
 class ReadProgress:
@@ -244,11 +141,16 @@ class ReadProgress:
 
     Args:
       progress: counts rows.
-      total_bytes: of all input files, as stored.
+      sizes: bytes of each input file, as stored.
     """
 
-    def __init__(self, progress: Progress, total_bytes: int):
-        self._progress, self._total_bytes, self._read_bytes = progress, total_bytes, 0
+    def __init__(self, progress: Progress, sizes: list[int]):
+        self._progress, self._sizes, self._read_bytes = progress, sizes, 0
+        self._left_bytes = sum(sizes)
+
+    def pass_over(self, files: list[ParsedFile]) -> None:
+        """Those are parsed already."""
+        self._left_bytes -= sum(self._sizes[: len(files)])
 
     def read(self, num_bytes: int) -> None:
         self._read_bytes += num_bytes
@@ -256,34 +158,75 @@ class ReadProgress:
     def parsed(self, rows: int) -> None:
         if self._read_bytes:
             done = self._progress.done + rows
-            self._progress.total = max(done, int(done * self._total_bytes / self._read_bytes))
+            self._progress.total = max(done, int(done * self._left_bytes / self._read_bytes))
         self._progress.advance(rows)
 
 
-def _parse_block(text: bytes) -> _ParsedBlock:
-    rows = parse(text)
-    return _ParsedBlock(
-        rows, log_numerical(rows.numbers, rows.numbers_missing), np.packbits(rows.values_missing, axis=1)
-    )
+def _block_parsers(
+    path: Path, position: int, how: Parsing, progress: ReadProgress
+) -> Iterator[tuple[Callable[[], _ParsedBlock], int]]:
+    """Yields (what parses a block, the position after it) of one file, from a position on."""
+    if parquet_rows.is_parquet(path):
+        size, num_rows = path.stat().st_size, max(1, parquet_rows.num_rows_of(path))
+        for batch, stop in parquet_rows.row_blocks(path, how.labelled, position):
+            progress.read(size * batch.num_rows // num_rows)
+            yield partial(_parse_batch, batch, how.labelled), stop
+    else:
+        for text, stop in text_blocks(path, how.block_bytes, progress.read, position):
+            yield partial(_parse_text, text, how.labelled), stop
 
 
-def _in_order(pool: ThreadPoolExecutor, texts: Iterator[bytes], workers: int) -> Iterator[_ParsedBlock]:
-    """Parses blocks in `pool`, at most workers + 1 of them on their way, and yields them in order."""
-    pending: deque[Future] = deque()
-    for text in texts:
-        pending.append(pool.submit(_parse_block, text))
+def _parse_text(text: np.ndarray, labelled: bool) -> _ParsedBlock:
+    return _finished(parse(text, labelled))
+
+
+def _parse_batch(batch, labelled: bool) -> _ParsedBlock:
+    return _finished(parquet_rows.rows_of(batch, labelled))
+
+
+def _finished(rows: Rows) -> _ParsedBlock:
+    zero_rows = [rows.zero_rows(column) for column in range(NUM_CATEGORICAL)]
+    return _ParsedBlock(rows, log_of(rows.numbers, rows.missing), zero_rows)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, parsers: Iterator[tuple[Callable[[], _ParsedBlock], int]], workers: int
+) -> Iterator[tuple[_ParsedBlock, int]]:
+    """Parses blocks in `pool`, at most workers + 1 of them on their way, and yields them in order. What was parsed
+    before an input failed is yielded before the error is raised, so that it is kept."""
+    pending: deque[tuple[Future, int]] = deque()
+    failure = None
+    while True:
+        try:
+            parser, position = next(parsers)
+        except StopIteration:
+            break
+        except (ValueError, OSError) as error:
+            failure = error
+            break
+        pending.append((pool.submit(parser), position))
         if len(pending) > workers:
-            yield pending.popleft().result()
+            future, position = pending.popleft()
+            yield future.result(), position
     while pending:
-        yield pending.popleft().result()
+        future, position = pending.popleft()
+        yield future.result(), position
+    if failure:
+        raise failure
 
 
-def _take_bad_rows(file: ParsedFile, rows: Rows, first_line: int, skip: bool) -> None:
-    """Adds the bad rows of a block to the file's account, or raises BadRowError for the first of them."""
+def _refuse_bad_rows(file: ParsedFile, rows: Rows) -> None:
     for bad in sorted(rows.first_bad, key=lambda bad: bad.line):
-        where = f"{file.path}: line {first_line + bad.line}: {bad.found}"
-        if not skip:
-            raise BadRowError(f"{where}. Correct the row, or add --on_bad_row skip to leave such rows out.")
+        raise BadRowError(f"{_where(file, bad)}. Correct the row, or add --on_bad_row skip to leave such rows out.")
+
+
+def _count_bad_rows(file: ParsedFile, rows: Rows) -> None:
+    """Adds the bad rows of a block to the file's account."""
+    for bad in sorted(rows.first_bad, key=lambda bad: bad.line):
         reason = REASONS[bad.reason]
         file.skipped[reason] = file.skipped.get(reason, 0) + int(rows.num_bad[bad.reason])
-        file.first_skipped.setdefault(reason, where)
+        file.first_skipped.setdefault(reason, _where(file, bad))
+
+
+def _where(file: ParsedFile, bad: BadRow) -> str:
+    return f"{file.path}: line {file.num_lines + bad.line + 1}: {bad.found}"

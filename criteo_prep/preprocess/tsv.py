@@ -2,7 +2,11 @@
 
 A row is 40 fields with a tab between two: the label (0 or 1), 13 integers (nothing, or an optional minus and 1 to 18
 digits), 26 values (nothing, or 1 to 8 hexadecimal digits of either case). It ends in LF, CR LF, or the end of the file.
-A field with nothing in it is missing. Whatever else is found makes the whole row bad.
+A field with nothing in it is missing. Whatever else is found makes the whole row bad. Rows without labels have 39
+fields.
+
+A field of the usual form (an integer of up to 7 digits, 8 hexadecimal digits, nothing) is read as one 64-bit word,
+without a loop over its characters; the loop takes all others.
 """
 
 from dataclasses import dataclass
@@ -11,11 +15,13 @@ import numpy as np
 
 from criteo_prep.compiled import compiled
 from criteo_prep.preprocess.blocks import MAX_LINE_BYTES
+from criteo_prep.preprocess.machine_words import load_word, trailing_zeros
 from criteo_prep.schema import CATEGORICAL, LABEL, NUM_CATEGORICAL, NUM_NUMERICAL, NUMERICAL
 
 FIELDS = (LABEL, *NUMERICAL, *CATEGORICAL)
 NUM_FIELDS = len(FIELDS)
 MAX_DIGITS = 18  # every such integer fits int64
+FIRST_VALUE = 1 + NUM_NUMERICAL  # the first categorical field, label included
 
 # Why a row is bad; the first that holds is the reason. The order is that of the codes in the kernels.
 REASONS = ("blank_line", "line_too_long", "too_few_fields", "too_many_fields", "bad_label", "bad_number", "bad_value")
@@ -23,9 +29,19 @@ _BLANK, _LONG_LINE, _FEW, _MANY, _LABEL, _NUMBER, _VALUE = range(len(REASONS))
 
 _TAB, _LF, _CR, _MINUS, _ZERO = 9, 10, 13, 45, 48
 _NOT_HEX = 255
-_HEX = np.full(256, _NOT_HEX, np.uint8)  # byte -> what the hexadecimal digit stands for
+HEX = np.full(256, _NOT_HEX, np.uint8)  # byte -> what the hexadecimal digit stands for
 for _digit in range(16):
-    _HEX[ord(f"{_digit:x}")] = _HEX[ord(f"{_digit:X}")] = _digit
+    HEX[ord(f"{_digit:x}")] = HEX[ord(f"{_digit:X}")] = _digit
+
+# Constants for eight bytes at a time.
+_EACH = 0x0101010101010101
+_HIGH, _LOW7, _CASE = (np.uint64(_EACH * byte) for byte in (0x80, 0x7F, 0x20))
+_NIBBLE, _ONE = np.uint64(_EACH * 0x0F), np.uint64(_EACH)
+_FROM_0, _AFTER_9 = np.uint64(_EACH * (0x80 - 0x30)), np.uint64(_EACH * (0x80 - 0x3A))
+_FROM_A, _AFTER_F = np.uint64(_EACH * (0x80 - 0x61)), np.uint64(_EACH * (0x80 - 0x67))
+_BYTES02, _BYTES0 = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x000000FF000000FF)
+_LOW16 = np.uint64(0x0000FFFF0000FFFF)
+_MUL_HIGH, _MUL_LOW = np.uint64(100 + (1000000 << 32)), np.uint64(1 + (10000 << 32))
 
 
 class BadRowError(ValueError):
@@ -46,10 +62,13 @@ class Rows:
     """The good rows of a block, n of them, and what is known of the bad ones.
 
     Attributes:
-      label: bool [n].
-      numbers: int64 [n, 13]; numbers_missing: bool [n, 13].
-      values: uint32 [26, n], a row per column; values_missing: bool [26, n]. Under a missing mark the value is 0, which
-        is also a value that may be there.
+      label: bool [n]; all False where rows have none.
+      numbers: int64 [n, 13].
+      values: uint32 [26, n], a row per column.
+      missing: uint64 [n]; bit f says that field f (label included) is missing. Its number or value is 0, which is
+      also a
+        value that may be there.
+      num_zeros: how many values are 0 without being missing.
       num_lines: lines of the block, good and bad.
       num_bad: int64 [number of reasons].
       first_bad: the first bad row of each reason that occurs.
@@ -57,9 +76,9 @@ class Rows:
 
     label: np.ndarray
     numbers: np.ndarray
-    numbers_missing: np.ndarray
     values: np.ndarray
-    values_missing: np.ndarray
+    missing: np.ndarray
+    num_zeros: int
     num_lines: int
     num_bad: np.ndarray
     first_bad: tuple[BadRow, ...]
@@ -67,38 +86,61 @@ class Rows:
     def __len__(self) -> int:
         return len(self.label)
 
+    def is_missing(self, field: int) -> np.ndarray:
+        """bool [n]: whether field `field` (label included, from 0) is missing."""
+        return (self.missing >> np.uint64(field)) & np.uint64(1) != 0
 
-def parse(text: bytes) -> Rows:
-    """The rows of `text`, whole lines that all end in LF (see blocks.text_blocks)."""
-    assert text.endswith(b"\n") or not text, "a block ends in a newline"
+    def zero_rows(self, column: int) -> np.ndarray:
+        """int64 [k]: the rows whose value in a categorical column is 0 and not missing."""
+        if not self.num_zeros:
+            return np.empty(0, np.int64)
+        return np.flatnonzero((self.values[column] == 0) & ~self.is_missing(FIRST_VALUE + column))
+
+
+def parse(text: bytes | np.ndarray, labelled: bool = True) -> Rows:
+    """The rows of `text`, whole lines that all end in LF (see blocks.text_blocks).
+
+    Args:
+      text: bytes or uint8 [bytes].
+      labelled: rows have 40 fields; else 39, without the label.
+    """
     characters = np.frombuffer(text, np.uint8)
-    capacity = int(np.count_nonzero(characters == _LF))
-    label = np.empty(capacity, np.bool_)
+    assert not len(characters) or characters[-1] == _LF, "a block ends in a newline"
+    capacity = num_lines(characters)
+    label = np.zeros(capacity, np.bool_)
     numbers = np.empty((capacity, NUM_NUMERICAL), np.int64)
-    numbers_missing = np.empty((capacity, NUM_NUMERICAL), np.bool_)
     values = np.empty((NUM_CATEGORICAL, capacity), np.uint32)
-    values_missing = np.empty((NUM_CATEGORICAL, capacity), np.bool_)
+    missing = np.empty(capacity, np.uint64)
     num_bad = np.zeros(len(REASONS), np.int64)
     first_bad = np.full((len(REASONS), 4), -1, np.int64)
-    rows, lines = _parse_lines(
-        characters, _HEX, label, numbers, numbers_missing, values, values_missing, num_bad, first_bad
+    rows, lines, num_zeros = _parse_lines(
+        characters, HEX, labelled, label, numbers, values, missing, num_bad, first_bad
     )
     return Rows(
         label=label[:rows],
         numbers=numbers[:rows],
-        numbers_missing=numbers_missing[:rows],
         values=values[:, :rows],
-        values_missing=values_missing[:, :rows],
+        missing=missing[:rows],
+        num_zeros=num_zeros,
         num_lines=lines,
         num_bad=num_bad,
-        first_bad=tuple(_described(text, code, *first_bad[code].tolist()) for code in np.flatnonzero(num_bad)),
+        first_bad=tuple(
+            _described(characters, labelled, code, *first_bad[code].tolist()) for code in np.flatnonzero(num_bad)
+        ),
     )
 
 
-def _described(text: bytes, reason: int, line: int, start: int, end: int, field: int) -> BadRow:
-    """Puts into words what is wrong with the line text[start:end]."""
-    fields = text[start:end].rstrip(b"\n").removesuffix(b"\r").split(b"\t")
-    whole = f"{NUM_FIELDS} fields with a tab between two: {LABEL}, {NUM_NUMERICAL} integers, {NUM_CATEGORICAL} values"
+def num_lines(text: np.ndarray) -> int:
+    """Newlines in uint8 [bytes]."""
+    return int(_count_lines(text))
+
+
+def _described(text: np.ndarray, labelled: bool, reason: int, line: int, start: int, end: int, field: int) -> BadRow:
+    """Puts into words what is wrong with the line text[start:end]; `field` counts the label in any case."""
+    fields = text[start:end].tobytes().rstrip(b"\n").removesuffix(b"\r").split(b"\t")
+    label = f"{LABEL}, " if labelled else ""
+    num_fields = NUM_FIELDS if labelled else NUM_FIELDS - 1
+    whole = f"{num_fields} fields with a tab between two: {label}{NUM_NUMERICAL} integers, {NUM_CATEGORICAL} values"
     if reason == _BLANK:
         found = f"the line is empty; expected {whole}"
     elif reason == _LONG_LINE:
@@ -111,85 +153,162 @@ def _described(text: bytes, reason: int, line: int, start: int, end: int, field:
             _NUMBER: f"nothing, or an integer of at most {MAX_DIGITS} digits",
             _VALUE: "nothing, or 1 to 8 hexadecimal digits",
         }[reason]
-        content = fields[field]
+        number = field if labelled else field - 1
+        content = fields[number]
         shown = repr(content[:32])[1:] + ("..." if len(content) > 32 else "")
-        found = f"field {field + 1} ({FIELDS[field]}) is {shown}; expected {expected}"
+        found = f"field {number + 1} ({FIELDS[field]}) is {shown}; expected {expected}"
     return BadRow(line, reason, found)
 
 
+def reason_of_field(field: int) -> int:
+    """The code of the reason why a row whose field `field` (label included) is wrong is bad."""
+    return _LABEL if field == 0 else _NUMBER if field < FIRST_VALUE else _VALUE
+
+
 @compiled
-def _parse_lines(text, hex_digits, label, numbers, numbers_missing, values, values_missing, num_bad, first_bad):
-    """text: uint8 [bytes], ends in LF. The arrays after it are filled; see Rows. first_bad: int64 [reasons, 4] takes
-    (line, start, end, field) of each reason's first row. Returns (good rows, lines)."""
-    position = row = line = 0
+def _count_lines(text):
+    """Newlines in text, uint8 [bytes]."""
+    lines = 0
+    for position in range(text.size):
+        lines += text[position] == _LF
+    return lines
+
+
+@compiled
+def _parse_lines(text, hex_digits, labelled, label, numbers, values, missing, num_bad, first_bad):
+    """text: uint8 [bytes], ends in LF. The arrays after `labelled` are filled; see Rows. first_bad: int64 [reasons, 4]
+    takes (line, start, end, field) of each reason's first row. Returns (good rows, lines, values that are 0)."""
+    position = row = line = num_zeros = 0
     while position < text.size:
-        field, end = _parse_row(
-            text, position, hex_digits, row, label, numbers, numbers_missing, values, values_missing
-        )
+        field, end, zeros = _parse_row(text, position, hex_digits, labelled, row, label, numbers, values, missing)
         if field < 0:
             row += 1
+            num_zeros += zeros
         else:
-            reason, end = _why_bad(text, position, field)
+            reason, end = _why_bad(text, position, field, NUM_FIELDS - 1 if labelled else NUM_FIELDS - 2)
             if num_bad[reason] == 0:
                 first_bad[reason, 0], first_bad[reason, 1] = line, position
                 first_bad[reason, 2], first_bad[reason, 3] = end, field
             num_bad[reason] += 1
         line += 1
         position = end
-    return row, line
+    return row, line, num_zeros
 
 
 @compiled
-def _parse_row(text, position, hex_digits, row, label, numbers, numbers_missing, values, values_missing):
-    """Fills row `row` of the arrays. Returns (-1, start of the next line), or (first field that is wrong, anything).
+def _parse_row(text, position, hex_digits, labelled, row, label, numbers, values, missing):
+    """Fills row `row` of the arrays. Returns (-1, start of the next line, values that are 0), or (first field that is
+    wrong, anything, anything).
 
-    No bounds are checked: every loop stops at a byte that is no digit, and the text ends in LF, which is none."""
-    digit = np.int64(text[position]) - _ZERO
-    if digit < 0 or digit > 1 or text[position + 1] != _TAB:
-        return 0, position
-    label[row] = digit == 1
-    position += 2
+    Beyond the words, no bounds are checked: every loop stops at a byte that is no digit, and the text ends in LF."""
+    absent = np.uint64(0)
+    zeros = 0
+    if labelled:
+        digit = np.int64(text[position]) - _ZERO
+        if digit < 0 or digit > 1 or text[position + 1] != _TAB:
+            return 0, position, 0
+        label[row] = digit == 1
+        position += 2
     for column in range(NUM_NUMERICAL):
         negative = text[position] == _MINUS
         if negative:
             position += 1
-        start = position
-        number = np.int64(0)
-        digit = np.int64(text[position]) - _ZERO
-        while 0 <= digit <= 9:
-            number = number * 10 + digit
-            position += 1
-            digit = np.int64(text[position]) - _ZERO
-        num_digits = position - start
-        if text[position] != _TAB or num_digits > MAX_DIGITS or (negative and num_digits == 0):
-            return 1 + column, position
+        number, end = _short_number(text, position)
+        if end < 0:
+            number, end = _any_number(text, position)
+            if end < 0:
+                return 1 + column, position, 0
+        if end == position:
+            if negative:
+                return 1 + column, position, 0
+            absent |= np.uint64(1) << np.uint64(1 + column)
         numbers[row, column] = -number if negative else number
-        numbers_missing[row, column] = num_digits == 0
-        position += 1
+        position = end + 1
     for column in range(NUM_CATEGORICAL):
-        start = position
-        value = np.uint32(0)
-        digit = hex_digits[text[position]]
-        while digit != _NOT_HEX:
-            value = np.uint32((value << np.uint32(4)) | np.uint32(digit))
-            position += 1
-            digit = hex_digits[text[position]]
-        if column == NUM_CATEGORICAL - 1 and text[position] == _CR and text[position + 1] == _LF:
-            num_digits = position - start
-            position += 1
-        else:
-            num_digits = position - start
-        if text[position] != (_TAB if column < NUM_CATEGORICAL - 1 else _LF) or num_digits > 8:
-            return 1 + NUM_NUMERICAL + column, position
+        last = _LF if column == NUM_CATEGORICAL - 1 else _TAB
+        value, end = _full_value(text, position, last)
+        if end < 0:
+            value, end = _any_value(text, position, hex_digits, last)
+            if end < 0:
+                return FIRST_VALUE + column, position, 0
+            if end == position:
+                absent |= np.uint64(1) << np.uint64(FIRST_VALUE + column)
+            end += text[end] == _CR
+        zeros += value == 0 and (absent >> np.uint64(FIRST_VALUE + column)) & np.uint64(1) == 0
         values[column, row] = value
-        values_missing[column, row] = num_digits == 0
-        position += 1
-    return -1, position
+        position = end + 1
+    missing[row] = absent
+    return -1, position, zeros
 
 
 @compiled
-def _why_bad(text, start, field):
-    """The reason why the line at `start` is bad, its first wrong field being `field`. Returns (reason, next line)."""
+def _short_number(text, position):
+    """Reads 0 to 7 digits and a tab, as one word. Returns (number, position of the tab), or end -1 for all else."""
+    if position + 8 > text.size:
+        return np.int64(0), np.int64(-1)
+    word = load_word(text, position)
+    low = word & _LOW7
+    other = ~((low + _FROM_0) & ~(low + _AFTER_9) & ~word) & _HIGH
+    if other == 0:
+        return np.int64(0), np.int64(-1)
+    bits = trailing_zeros(other) & np.uint64(56)  # 8 x number of digits
+    if (word >> bits) & np.uint64(255) != _TAB:
+        return np.int64(0), np.int64(-1)
+    digits = ((word & _NIBBLE) << (np.uint64(56) - bits)) << np.uint64(8)  # right-aligned, zeros before them
+    digits = digits * np.uint64(10) + (digits >> np.uint64(8))
+    number = ((digits & _BYTES0) * _MUL_HIGH + ((digits >> np.uint64(16)) & _BYTES0) * _MUL_LOW) >> np.uint64(32)
+    return np.int64(number), position + np.int64(bits >> np.uint64(3))
+
+
+@compiled
+def _any_number(text, position):
+    """Reads 0 to MAX_DIGITS digits and a tab. Returns (number, position of the tab), or end -1 for all else."""
+    start = position
+    number = np.int64(0)
+    digit = np.int64(text[position]) - _ZERO
+    while 0 <= digit <= 9:
+        number = number * 10 + digit
+        position += 1
+        digit = np.int64(text[position]) - _ZERO
+    good = text[position] == _TAB and position - start <= MAX_DIGITS
+    return number, position if good else np.int64(-1)
+
+
+@compiled
+def _full_value(text, position, last):
+    """Reads 8 hexadecimal digits and the byte `last`, as one word. Returns (value, its position), or end -1."""
+    if position + 9 > text.size or text[position + 8] != last:
+        return np.uint32(0), np.int64(-1)
+    word = load_word(text, position)
+    low, letter = word & _LOW7, (word | _CASE) & _LOW7
+    good = ((low + _FROM_0) & ~(low + _AFTER_9)) | ((letter + _FROM_A) & ~(letter + _AFTER_F))
+    if good & ~word & _HIGH != _HIGH:
+        return np.uint32(0), np.int64(-1)
+    digits = (word & _NIBBLE) + np.uint64(9) * ((word >> np.uint64(6)) & _ONE)
+    pairs = ((digits & _BYTES02) << np.uint64(4)) | ((digits >> np.uint64(8)) & _BYTES02)
+    fours = ((pairs & _LOW16) << np.uint64(8)) | ((pairs >> np.uint64(16)) & _LOW16)
+    return np.uint32(((fours & np.uint64(0xFFFF)) << np.uint64(16)) | (fours >> np.uint64(32))), position + 8
+
+
+@compiled
+def _any_value(text, position, hex_digits, last):
+    """Reads 0 to 8 hexadecimal digits and the byte `last`, or CR LF where that is LF. Returns (value, position after
+    the digits), or end -1 for all else."""
+    start = position
+    value = np.uint32(0)
+    digit = hex_digits[text[position]]
+    while digit != _NOT_HEX:
+        value = np.uint32((value << np.uint32(4)) | np.uint32(digit))
+        position += 1
+        digit = hex_digits[text[position]]
+    ends = text[position] == last or (last == _LF and text[position] == _CR and text[position + 1] == _LF)
+    return value, position if ends and position - start <= 8 else np.int64(-1)
+
+
+@compiled
+def _why_bad(text, start, field, expected_tabs):
+    """The reason why the line at `start` is bad, its first wrong field being `field`. Returns (reason, next
+    line)."""
     end = start
     num_tabs = 0
     while text[end] != _LF:
@@ -199,9 +318,9 @@ def _why_bad(text, start, field):
         reason = _BLANK
     elif end - start > MAX_LINE_BYTES:
         reason = _LONG_LINE
-    elif num_tabs < NUM_FIELDS - 1:
+    elif num_tabs < expected_tabs:
         reason = _FEW
-    elif num_tabs > NUM_FIELDS - 1:
+    elif num_tabs > expected_tabs:
         reason = _MANY
     elif field == 0:
         reason = _LABEL

@@ -29,11 +29,12 @@ def test_preprocess(tmp_path, rows, capsys):
     assert code == 0
     assert "samples: train 18, test 2" in out and f"{tmp_path / 'set'}: complete" in out
     assert "sum 52" in out  # 26 columns with one value and id 0
-    assert [line.split(":")[0] for line in err.splitlines()] == ["parse", "columns"]
+    assert [line.split(":")[0] for line in err.splitlines()] == ["criteo-prep", "parse", "arrange", "columns"]
+    assert "preflight: about 20 rows" in err
     code, out, err = run(capsys, "preprocess", "--input", rows, "--output", tmp_path / "set", "--threshold", 3)
     assert (code, err) == (0, "") and f"{tmp_path / 'set'}: already complete" in out
-    code, out, err = run(capsys, "preprocess", "--input", rows, "--output", tmp_path / "set", "--threshold", 4)
-    assert (code, out) == (1, "") and "threshold: there 3, asked for 4" in err
+    code, out, err = run(capsys, "preprocess", "--input", rows, "--output", tmp_path / "set", "--threshold", 2)
+    assert (code, out) == (1, "") and "threshold: there 3, asked for 2" in err
 
 
 def test_quiet_and_hyphens_and_equals_signs(tmp_path, rows, capsys):
@@ -77,8 +78,8 @@ def test_interrupted(monkeypatch, capsys):
         (["preproces"], "invalid choice: 'preproces'"),
         (["preprocess", "--input", "x", "--output", "y"], "required: --threshold"),
         (["preprocess", "--input", "x", "--output", "y", "--thresh", "3"], "required: --threshold"),
-        (["preprocess", "--input", "x", "--output", "y", "--threshold", "3.5"], "invalid int value: '3.5'"),
-        (["preprocess", "--input", "x", "--output", "y", "--threshold", "3", "--shuffle"], "arguments: --shuffle"),
+        (["preprocess", "--input", "x", "--output", "y", "--threshold", "3", "--seed", "x"], "invalid int value: 'x'"),
+        (["preprocess", "--input", "x", "--output", "y", "--threshold", "3", "--shufle"], "arguments: --shufle"),
         (["preprocess", "--input", "x", "--output", "y", "--threshold", "3", "--on_bad_row", "x"], "invalid choice"),
     ],
 )

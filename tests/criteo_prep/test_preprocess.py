@@ -2,7 +2,9 @@
 
 import collections
 import gzip
+import io
 import itertools
+import json
 import math
 import os
 import random
@@ -11,13 +13,26 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+import zstandard
 
-from criteo_prep.destination import DestinationError
+from criteo_prep.destination import DestinationError, new_dataset
 from criteo_prep.feature_spec import FeatureSpec
-from criteo_prep.manifest import ManifestError, file_entry, load_manifest
-from criteo_prep.preprocess import DifferentDatasetError, local_engine, preprocess, raw_columns
+from criteo_prep.manifest import ManifestError, block_entry, load_manifest
+from criteo_prep.preprocess import (
+    DifferentDatasetError,
+    arrange,
+    columns,
+    count,
+    encode,
+    local_engine,
+    preflight,
+    preprocess,
+    raw_columns,
+)
 from criteo_prep.preprocess.blocks import InputError
 from criteo_prep.preprocess.inputs import find_inputs
+from criteo_prep.preprocess.make import How
+from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.threshold import VocabularyError
 from criteo_prep.preprocess.tsv import BadRowError
 from criteo_prep.transcribe.tf_raw import Reader
@@ -25,9 +40,15 @@ from criteo_prep.transcribe.tf_raw import Reader
 HAND_MADE = Path(__file__).parents[1] / "data" / "hand_made.tsv"
 
 
+RULES = ("max_cardinality", "vocabulary_days", "on_bad_row", "shuffle", "seed")
+HOW = ("workers", "memory_limit", "block_bytes", "checkpoint_bytes", "log")
+
+
 def make(paths, destination, threshold=3, **more):
     paths = [paths] if isinstance(paths, (str, Path)) else paths
-    return preprocess(paths, destination, threshold, quiet=True, **more)
+    rules = make_rules(threshold, **{name: more.pop(name) for name in RULES if name in more})
+    how = How(quiet=True, **{name: more.pop(name) for name in HOW if name in more})
+    return preprocess(paths, destination, rules, how=how, **more)
 
 
 def random_rows(seed, count):
@@ -152,8 +173,9 @@ def test_bytes_depend_on_neither_workers_nor_block_size_nor_luck(tmp_path, monke
     days = [tmp_path / f"day_{day}" for day in range(3)]
     make(days, tmp_path / "a", workers=1)
     make(days, tmp_path / "b", workers=3, block_bytes=1000)
-    monkeypatch.setattr(local_engine, "_LARGE_SLOTS", 0)  # every column waits until it may work alone
-    make(days, tmp_path / "c", workers=4, block_bytes=100)
+    monkeypatch.setattr(count, "MAX_SMALL", 350)  # the last columns are counted and encoded by a bitmap
+    monkeypatch.setattr(encode, "MAX_SMALL", 15)
+    make(days, tmp_path / "c", workers=4, block_bytes=100, checkpoint_bytes=0)
     assert content(tmp_path / "a") == content(tmp_path / "b") == content(tmp_path / "c")
 
 
@@ -175,7 +197,7 @@ def test_manifest_and_files(tmp_path):
     folders = sorted(path.name for path in (tmp_path / "set").iterdir() if path.is_dir())
     assert folders == ["test", "train", "validation", "vocabularies"]
     for name, entry in document["files"].items():
-        assert entry == file_entry(tmp_path / "set" / name), name
+        assert entry == block_entry(tmp_path / "set" / name), name
 
 
 def test_bad_rows_are_skipped_and_counted(tmp_path):
@@ -195,41 +217,152 @@ def test_bad_rows_are_skipped_and_counted(tmp_path):
     assert "bad rows skipped: 7 (" in outcome.summary()
 
 
+def kept_in(folder):
+    """What stands in a folder beside the test's own files: an unfinished run, or nothing."""
+    return sorted(name for name in os.listdir(folder) if not name.startswith("day_"))
+
+
 @pytest.mark.parametrize("block_bytes", [100, 1 << 20])
-def test_a_bad_row_is_named_and_leaves_nothing(tmp_path, block_bytes):
+def test_a_bad_row_is_named_and_the_good_part_is_kept(tmp_path, block_bytes):
     rows = random_rows(6, 30)
-    rows[17] = rows[17][:-1] + "g"
-    rows[25] = ""
-    write_rows(tmp_path / "day_0", random_rows(7, 10))
-    write_rows(tmp_path / "day_1", rows)
-    before = content(tmp_path)
+    bad = [*rows[:17], rows[17][:-1] + "g", *rows[18:25], "", *rows[26:]]
+    days = [write_rows(tmp_path / "day_0", random_rows(7, 10)), write_rows(tmp_path / "day_1", bad)]
     with pytest.raises(BadRowError, match=r"day_1: line 18: field 40 \(cat_25\) is '.*g'; .* add --on_bad_row skip"):
-        make([tmp_path / "day_0", tmp_path / "day_1"], tmp_path / "set", block_bytes=block_bytes)
-    assert content(tmp_path) == before and sorted(os.listdir(tmp_path)) == ["day_0", "day_1"]
+        make(days, tmp_path / "set", block_bytes=block_bytes)
+    assert kept_in(tmp_path) == [".set.partial"]
+    write_rows(days[1], rows)
+    write_rows(days[0], random_rows(7, 10))
+    make(days, tmp_path / "set", block_bytes=block_bytes)
+    make(days, tmp_path / "at_once")
+    assert content(tmp_path / "set") == content(tmp_path / "at_once")
+    assert kept_in(tmp_path) == ["at_once", "set"]
 
 
-def test_truncated_gzip_leaves_nothing(tmp_path):
-    path = write_rows(tmp_path / "day_0.gz", random_rows(8, 50))
-    path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(InputError, match=r"day_0\.gz: the gzip stream ends early"):
-        make(path, tmp_path / "set")
-    assert os.listdir(tmp_path) == ["day_0.gz"]
-
-
-@pytest.mark.parametrize("stage", ["parse_block", "encode"])
-def test_an_interrupt_leaves_nothing_and_stops_the_other_columns(tmp_path, monkeypatch, stage):
-    write_rows(tmp_path / "day_0", random_rows(9, 50))
-
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
-
-    if stage == "encode":
-        monkeypatch.setattr(local_engine.ColumnEncoder, "_encode", interrupt)
-    else:
-        monkeypatch.setattr(local_engine, "_parse_block", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+def test_a_bad_first_row_leaves_nothing(tmp_path):
+    write_rows(tmp_path / "day_0", ["header", *random_rows(7, 10)])
+    with pytest.raises(BadRowError, match="line 1"):
         make(tmp_path / "day_0", tmp_path / "set")
-    assert os.listdir(tmp_path) == ["day_0"]
+    assert kept_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("stage", ["parse", "arrange", "encode"])
+def test_an_interrupt_keeps_what_is_done_and_the_same_command_goes_on(tmp_path, monkeypatch, stage):
+    days = [write_rows(tmp_path / f"day_{day}", random_rows(day, 50)) for day in range(3)]
+    make(days, tmp_path / "at_once")
+    times = iter(range(100))
+
+    def interrupted(original):
+        def late(*arguments):
+            if next(times) == 2:
+                raise KeyboardInterrupt
+            return original(*arguments)
+
+        return late
+
+    room, name = {"parse": (local_engine, "_parse_text"), "arrange": (arrange, "_copy"),
+                  "encode": (columns.ColumnEncoder, "_encode")}[stage]  # fmt: skip
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(room, name, interrupted(getattr(room, name)))
+        make(days, tmp_path / "set", workers=1)
+    assert kept_in(tmp_path) == [".set.partial", "at_once"]
+    parsed_again = []
+    monkeypatch.setattr(local_engine, "text_blocks", lambda path, *more: parsed_again.append(path.name) or iter(()))
+    if stage == "parse":
+        monkeypatch.undo()
+    make(days, tmp_path / "set")
+    assert parsed_again == [] and content(tmp_path / "set") == content(tmp_path / "at_once")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_truncated_input_is_named_and_other_files_are_kept(tmp_path, monkeypatch, pack):
+    monkeypatch.setattr(preflight, "estimated_rows", lambda path: 400)  # else it is found before anything starts
+    rows = [random_rows(day, 400) for day in range(3)]
+    days = [tmp_path / "day_0", tmp_path / "day_1.packed", tmp_path / "day_2"]
+    text = "".join(row + "\n" for row in rows[1]).encode()
+    write_rows(days[0], rows[0]), write_rows(days[2], rows[2]), days[1].write_bytes(pack(text)[:-30])
+    with pytest.raises(InputError, match=r"day_1\.packed: the (gzip|zstd) stream ends early"):
+        make(days, tmp_path / "set", block_bytes=1000)
+    assert kept_in(tmp_path) == [".set.partial"]
+    days[1].write_bytes(pack(text))
+    make(days, tmp_path / "set")
+    make(days, tmp_path / "at_once")
+    assert content(tmp_path / "set") == content(tmp_path / "at_once")
+
+
+def test_other_rules_over_an_unfinished_run_redo_only_what_they_must(tmp_path, monkeypatch, capsys):
+    days = [write_rows(tmp_path / f"day_{day}", random_rows(day, 50)) for day in range(3)]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(columns.ColumnEncoder, "_do_column", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        make(days, tmp_path / "set", 2)
+    rules, said = make_rules(5), []
+    monkeypatch.setattr(How, "say", lambda self, line: said.append(line))
+    monkeypatch.setattr(local_engine, "text_blocks", None)  # nothing is parsed
+    preprocess(days, tmp_path / "set", rules, how=How(quiet=True))
+    monkeypatch.undo()
+    assert any("150 rows need not be parsed again:\n  threshold: there 2, asked for 5" in line for line in said)
+    make(days, tmp_path / "at_once", 5)
+    assert content(tmp_path / "set") == content(tmp_path / "at_once")
+
+
+@pytest.mark.parametrize("shuffle", ["none", "global"])
+@pytest.mark.parametrize("keep_raw", [False, True])
+def test_a_higher_threshold_over_a_finished_dataset_needs_no_parsing(tmp_path, monkeypatch, keep_raw, shuffle):
+    days = [write_rows(tmp_path / f"day_{day}", random_rows(day, 300)) for day in range(3)]
+    for threshold in (2, "9,cat_1:4"):
+        make(days, tmp_path / f"direct{threshold}", threshold, keep_raw=keep_raw, shuffle=shuffle)
+    make(days, tmp_path / "set", 2, keep_raw=keep_raw, shuffle=shuffle)
+    monkeypatch.setattr(local_engine, "text_blocks", None)
+    made = make(days, tmp_path / "set", "9,cat_1:4", shuffle=shuffle)
+    assert content(tmp_path / "set") == content(tmp_path / "direct9,cat_1:4") and not made.already_complete
+    assert made.manifest["rules"]["threshold"] == "9,cat_1:4"
+    if keep_raw:
+        make(days, tmp_path / "set", 2, shuffle=shuffle)
+        assert content(tmp_path / "set") == content(tmp_path / "direct2")
+    else:
+        with pytest.raises(DifferentDatasetError, match="must be parsed again"):
+            make(days, tmp_path / "set", 2, shuffle=shuffle)
+
+
+def test_shuffle_is_one_permutation_of_the_train_rows(tmp_path):
+    days = [write_rows(tmp_path / f"day_{day}", random_rows(day, 300)) for day in range(3)]
+    for name, more in (("plain", {}), ("a", {"shuffle": "global"}), ("b", {"shuffle": "global", "seed": 1})):
+        make(days, tmp_path / name, 2, **more)
+
+    def rows_of(name, split):
+        spec = FeatureSpec.load(tmp_path / name / "feature_spec.yaml")
+        with Reader(tmp_path / name, spec, split) as reader:
+            batch = reader.read(0, reader.num_samples)
+        ids = [ids.values for ids in batch.categorical.values()]
+        return np.concatenate([batch.label[:, None], batch.numerical, np.stack(ids, axis=1)], axis=1).tolist()
+
+    for name in ("a", "b"):
+        assert sorted(rows_of(name, "train")) == sorted(rows_of("plain", "train"))
+        assert rows_of(name, "train") != rows_of("plain", "train")
+        assert rows_of(name, "test") == rows_of("plain", "test")
+    assert rows_of("a", "train") != rows_of("b", "train")
+
+
+def test_chosen_days(tmp_path):
+    days = [write_rows(tmp_path / f"day_{day}", random_rows(day, 20 + day)) for day in range(5)]
+    outcome = make(days, tmp_path / "set", days="0-1,4")
+    assert [entry["name"] for entry in outcome.manifest["inputs"]] == ["day_0", "day_1", "day_4"]
+    for text, message in (("0-x", "neither a day nor a range"), ("7", "no file of day 7")):
+        with pytest.raises(InputError, match=message):
+            make(days, tmp_path / "other", days=text)
+
+
+def test_max_cardinality_folds_the_highest_ids(tmp_path):
+    rows = random_rows(1, 200)
+    path = write_rows(tmp_path / "rows.tsv", rows)
+    make(path, tmp_path / "free", 0)
+    outcome = make(path, tmp_path / "capped", 0, max_cardinality="10,cat_1:7")
+    free = FeatureSpec.load(tmp_path / "free" / "feature_spec.yaml")
+    for number, feature in enumerate(outcome.spec.categorical):
+        cap = 7 if number == 1 else 10
+        assert feature.cardinality == min(free.features[feature.name].cardinality, cap)
+        before = np.fromfile(tmp_path / "free" / "train" / f"{feature.name}.bin", free.features[feature.name].dtype)
+        after = np.fromfile(tmp_path / "capped" / "train" / f"{feature.name}.bin", feature.dtype)
+        assert after.tolist() == [id_ and 1 + (id_ - 1) % (cap - 1) for id_ in before.tolist()]
 
 
 def test_running_again(tmp_path):
@@ -239,8 +372,8 @@ def test_running_again(tmp_path):
     again = make(path, tmp_path / "set", 3)
     assert (first.already_complete, again.already_complete) == (False, True)
     assert again.summary() == first.summary()
-    with pytest.raises(DifferentDatasetError, match=r"threshold: there 3, asked for 4\n(?s:.*)--overwrite"):
-        make(path, tmp_path / "set", 4)
+    with pytest.raises(DifferentDatasetError, match=r"threshold: there 3, asked for 2\n(?s:.*)--overwrite"):
+        make(path, tmp_path / "set", 2)
     with pytest.raises(DifferentDatasetError, match="split: there 'the last floor.*0.1.*0.2"):
         make(path, tmp_path / "set", 3, test_fraction=0.2)
     assert content(tmp_path / "set") == before
@@ -349,10 +482,27 @@ def test_inputs_that_make_no_sense(tmp_path, monkeypatch, paths, more, message):
         find_inputs(paths, **more)
 
 
-def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
     """The raw columns go to a device that is always full."""
-    write_rows(tmp_path / "day_0", random_rows(9, 50))
-    monkeypatch.setattr(raw_columns, "open", lambda path, mode: open("/dev/full", mode, buffering=0), raising=False)
-    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
-        make(tmp_path / "day_0", tmp_path / "set")
-    assert os.listdir(tmp_path) == ["day_0"]
+    days = [write_rows(tmp_path / f"day_{day}", random_rows(day, 50)) for day in range(2)]
+    original = raw_columns.open_to_append
+    full = lambda path, size: open("/dev/full", "wb", buffering=0) if path.name == "cat_3.raw" else original(path, size)  # noqa: E731
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        patch.setattr(raw_columns, "open_to_append", full)
+        make(days, tmp_path / "set")
+    assert kept_in(tmp_path) == []
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
+    path = write_rows(tmp_path / "day_0", random_rows(9, 50))
+    with new_dataset(tmp_path / "set", resume=True), pytest.raises(DestinationError, match="another process"):
+        make(path, tmp_path / "set")
+
+
+def test_progress_as_json_lines(tmp_path):
+    log = io.StringIO()
+    make(write_rows(tmp_path / "day_0", random_rows(9, 50)), tmp_path / "set", log=log)
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [(line["stage"], line["state"], line["done"]) for line in lines if line["state"] != "running"] == [
+        ("parse", "done", 50), ("arrange", "done", 100), ("columns", "done", 2600),
+    ]  # fmt: skip

@@ -1,6 +1,5 @@
 """The id rule and its files; exact counting in bounded memory."""
 
-from collections import Counter
 
 import numpy as np
 import pyarrow
@@ -9,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from criteo_prep.preprocess.count import ValueCounts
 from criteo_prep.preprocess.threshold import Vocabulary, VocabularyError, make_vocabulary
 
 
@@ -79,34 +77,3 @@ def test_load_refuses_what_is_no_vocabulary(tmp_path):
         Vocabulary.load(tmp_path / "ids.parquet")
 
 
-@pytest.mark.parametrize("spread", [1, 1 << 20, 0x9E3779B1])
-def test_counts_of_many_values_in_many_blocks(spread):
-    """More values than the first table has slots, so that it grows in the middle of a block, several times."""
-    generator = np.random.default_rng(spread)
-    counts, expected = ValueCounts(), Counter()
-    for rows in (0, 1, 3000, 40_000, 7):
-        spread_out = generator.zipf(1.3, rows).astype(np.uint64) * np.uint64(spread)
-        values = (spread_out & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-        values[: rows // 9] = 0
-        missing = generator.random(rows) < 0.1
-        counts.add(values, missing)
-        expected.update(values[~missing].tolist())
-    seen, times = counts.result()
-    assert len(seen) == len(expected) > 1024
-    assert dict(zip(seen.tolist(), times.tolist(), strict=True)) == expected
-
-
-def test_missing_values_are_not_counted():
-    counts = ValueCounts()
-    counts.add(np.zeros(5, np.uint32), np.array([True, False, True, False, True]))
-    seen, times = counts.result()
-    assert (seen.tolist(), times.tolist()) == ([0], [2])
-
-
-def test_memory_follows_the_distinct_values_not_the_rows():
-    counts = ValueCounts()
-    values = np.arange(500, dtype=np.uint32)
-    before = counts.num_slots
-    for _ in range(100):
-        counts.add(values, np.zeros(500, bool))
-    assert counts.num_slots == before

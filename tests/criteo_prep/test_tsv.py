@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -56,8 +57,11 @@ def check_against_twin(text):
     assert len(parsed) == len(rows)
     for row, (label, numbers, values) in enumerate(rows):
         assert parsed.label[row] == label
-        assert with_none(parsed.numbers[row], parsed.numbers_missing[row]) == numbers
-        assert with_none(parsed.values[:, row], parsed.values_missing[:, row]) == values
+        absent = [bool(parsed.missing[row] >> np.uint64(field) & np.uint64(1)) for field in range(40)]
+        assert with_none(parsed.numbers[row], absent[1:14]) == numbers
+        assert with_none(parsed.values[:, row], absent[14:]) == values
+    for column in range(26):
+        assert parsed.zero_rows(column).tolist() == [row for row, (_, _, v) in enumerate(rows) if v[column] == 0]
     assert parsed.num_lines == text.count(b"\n")
     assert {reason: n for reason, n in zip(REASONS, parsed.num_bad.tolist(), strict=True) if n} == {
         reason: list(bad.values()).count(reason) for reason in bad.values()
@@ -73,9 +77,10 @@ def test_a_row_of_every_kind_of_field():
     rows = parse(b"\t".join([b"1", *numbers, *values]) + b"\n")
     assert rows.label.tolist() == [True]
     assert rows.numbers[0, [0, 1, 3, 4, 5]].tolist() == [0, -1, 5000000000, -999999999999999999, 7]
-    assert np.flatnonzero(rows.numbers_missing[0]).tolist() == [2, 6, 7, 8, 9, 10, 11, 12]
     assert rows.values[[0, 1, 3, 4], 0].tolist() == [0xFFFFFFFF, 0, 0xA, 0xDEADBEEF]
-    assert np.flatnonzero(rows.values_missing[:, 0]).tolist() == [2, *range(5, 26)]  # 00000000 is there
+    missing = [field for field in range(40) if rows.is_missing(field)[0]]
+    assert missing == [3, 7, 8, 9, 10, 11, 12, 13, 16, *range(19, 40)]  # 00000000, field 15, is there
+    assert rows.num_zeros == 1 and rows.zero_rows(1).tolist() == [0] and rows.zero_rows(2).tolist() == []
     assert rows.num_bad.sum() == 0
 
 
@@ -168,16 +173,23 @@ def test_any_bytes_are_read_as_the_twin_reads_them(text):
     check_against_twin(text + b"\n")
 
 
+def two_frames(text):
+    return zstandard.compress(text[:9]) + zstandard.compress(text[9:])
+
+
 @pytest.mark.parametrize("block_bytes", [1, 7, 64, 1 << 20])
-@pytest.mark.parametrize("packed", [False, True])
-def test_blocks_are_the_lines_of_the_file(tmp_path, block_bytes, packed):
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, two_frames])
+def test_blocks_are_the_lines_of_the_file(tmp_path, block_bytes, pack):
     text = b"first\n\nsecond\r\n" + b"x" * 100 + b"\nlast without newline"
     path = tmp_path / "day_0"
-    path.write_bytes(gzip.compress(text) if packed else text)
+    path.write_bytes(pack(text))
     read = []
-    blocks = list(text_blocks(path, block_bytes, read.append))
-    assert b"".join(blocks) == text + b"\n"
-    assert all(block.endswith(b"\n") for block in blocks)
+    blocks = [(bytes(block), stop) for block, stop in text_blocks(path, block_bytes, read.append)]
+    assert b"".join(block for block, _ in blocks) == text + b"\n"
+    assert all(block.endswith(b"\n") for block, _ in blocks)
+    for number, (_, stop) in enumerate(blocks):  # every end is a place to go on from
+        rest = [bytes(block) for block, _ in text_blocks(path, block_bytes, skip_bytes=stop)]
+        assert b"".join(rest) == b"".join(block for block, _ in blocks[number + 1 :])
     assert sum(read) <= path.stat().st_size
 
 
@@ -193,7 +205,8 @@ def test_what_is_too_long_does_not_depend_on_the_block_size(tmp_path, length, en
     path.write_bytes(b"x" * length + end)
     seen = set()
     for block_bytes in (1000, 70_000, 1 << 24):
-        (block,) = text_blocks(path, block_bytes)
+        ((block, stop),) = text_blocks(path, block_bytes)
+        assert stop == path.stat().st_size
         assert len(block) <= MAX_LINE_BYTES + 2 + block_bytes
         (bad,) = parse(block).first_bad
         seen.add(REASONS[bad.reason])

@@ -1,0 +1,123 @@
+"""A finished dataset -> one with other thresholds, without parsing.
+
+Ids are ranked by count, so a higher threshold keeps the first ids and leaves the others out: id > K becomes 0, and
+the dtype may shrink. Any other threshold is made from the raw columns, where the dataset kept them. Files that stay
+as they are get a second name in the new folder instead of a copy.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from criteo_prep import manifest
+from criteo_prep.feature_spec import FeatureSpec, minimal_dtype
+from criteo_prep.preprocess import threshold
+from criteo_prep.preprocess.arrange import in_parallel, label_file, numerical_file
+from criteo_prep.preprocess.columns import write_ids
+from criteo_prep.preprocess.journal import Journal, ParsedFile
+from criteo_prep.preprocess.make import FEATURE_SPEC, How, Order
+from criteo_prep.preprocess.rules import per_column
+from criteo_prep.schema import CATEGORICAL
+
+FROM_RAW, FROM_IDS = "the raw columns", "the ids"
+_ABOUT_COLUMNS = {"threshold", "max_cardinality", "cap", "vocabulary_days"}
+_BLOCK_IDS = 1 << 18
+
+
+def source_for(dataset: Path, there: dict, order: Order) -> str | None:
+    """What the wanted dataset can be made from: FROM_RAW, FROM_IDS, or None.
+
+    Args:
+      dataset: a finished dataset; there: its manifest.
+    """
+    old, new = there["rules"], order.wanted["rules"]
+    changed = {key for key in {**old, **new} if old.get(key) != new.get(key)}
+    inputs = [{key: entry[key] for key in wanted} for entry, wanted in
+              zip(there["inputs"], order.wanted["inputs"], strict=False)]  # fmt: skip
+    if inputs != order.wanted["inputs"] or len(there["inputs"]) != len(inputs) or not changed <= _ABOUT_COLUMNS:
+        return None
+    if there["made_by"] != order.wanted["made_by"]:
+        return None
+    if f"raw/{CATEGORICAL[0]}.raw" in there["files"]:
+        return FROM_RAW
+    if changed != {"threshold"}:
+        return None
+    caps = per_column("max_cardinality", old.get("max_cardinality"))
+    for name, before, after, cap in zip(
+        CATEGORICAL, per_column("threshold", old["threshold"]), order.rules.thresholds, caps, strict=True
+    ):
+        folded = cap is not None and threshold.num_kept(_vocabulary(dataset, name)) + 1 > cap
+        if after != before and (max(after, 1) < max(before, 1) or folded):
+            return None
+    return FROM_IDS
+
+
+def begin(root: Path, dataset: Path, there: dict, source: str, order: Order, how: How) -> None:
+    """Fills `root` with what the stages of make.make would find done, unless an earlier run did.
+
+    Args:
+      source: FROM_RAW or FROM_IDS.
+    """
+    journal = Journal.load(root / "work")
+    if journal is not None and not manifest.differences(journal.wanted, order.wanted):
+        return
+    spec = order.layout
+    for folder in ("work", "raw", "vocabularies", *there["splits"]):
+        (root / folder).mkdir(exist_ok=True)
+    for split in there["splits"]:
+        for file in (label_file(spec, split), numerical_file(spec, split)):
+            _link(dataset / file, root / file)
+    raw = [file for file in there["files"] if file.startswith("raw/")]
+    for file in raw:
+        _link(dataset / file, root / file)
+    zeros = [there["files"][f"raw/{name}.zeros"]["bytes"] // 8 if raw else 0 for name in CATEGORICAL]
+    files = [ParsedFile(entry["name"], entry["rows"], entry["skipped"], finished=True, num_zeros=zeros)
+             for entry in there["inputs"]]  # fmt: skip
+    journal = Journal(root / "work", order.wanted, files, parsed=True)
+    if source == FROM_IDS:
+        old = FeatureSpec.load(dataset / FEATURE_SPEC)
+        with how.progress(
+            "derive", sum(s["num_samples"] for s in there["splits"].values()) * len(CATEGORICAL), "ids"
+        ) as p:
+
+            def do(column: int) -> None:
+                document = _derive_column(root, dataset, old, there, order.rules.thresholds[column], column)
+                journal.finish_column(CATEGORICAL[column], document)
+                p.advance(sum(split["num_samples"] for split in there["splits"].values()))
+
+            in_parallel(do, list(range(len(CATEGORICAL))), how.memory.workers)
+    journal.save()
+
+
+def _derive_column(root: Path, dataset: Path, old: FeatureSpec, there: dict, threshold_: int, column: int) -> dict:
+    """Writes vocabulary and ids of a column under a threshold that is not lower. Returns what the journal says."""
+    name = CATEGORICAL[column]
+    vocabulary = _vocabulary(root, name)
+    kept = threshold.cut_vocabulary(_vocabulary(dataset, name), vocabulary, threshold_)
+    cardinality = min(kept + 1, old.features[name].cardinality)
+    dtype = np.dtype(minimal_dtype(cardinality))
+    files = {f"vocabularies/{name}.parquet": manifest.block_entry(vocabulary)}
+    for split in there["splits"]:
+        path = old.chunk_of(split, name).files[0]
+        blocks = _cut_ids(dataset / path, np.dtype(old.features[name].dtype), dtype, cardinality)
+        (root / path).unlink(missing_ok=True)
+        files[path] = write_ids(root / path, blocks, there["splits"][split]["num_samples"], dtype, None)
+    return {"cardinality": cardinality, "files": files}
+
+
+def _cut_ids(path: Path, old: np.dtype, new: np.dtype, cardinality: int):
+    """Yields the ids of a file, with 0 for those that are not below the cardinality."""
+    with open(path, "rb", buffering=0) as file:
+        while data := file.read(_BLOCK_IDS * old.itemsize):
+            ids = np.frombuffer(data, old)
+            yield np.where(ids < cardinality, ids, 0).astype(new)
+
+
+def _vocabulary(dataset: Path, name: str) -> Path:
+    return dataset / "vocabularies" / f"{name}.parquet"
+
+
+def _link(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    os.link(source, target)

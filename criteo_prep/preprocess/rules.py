@@ -1,0 +1,120 @@
+"""What a user may decide about a dataset, beside its inputs; and how thresholds and caps per column are written."""
+
+import re
+from dataclasses import dataclass
+
+from criteo_prep.feature_spec import minimal_dtype
+from criteo_prep.preprocess.threshold import CAP_RULE, ID_RULE, VocabularyError
+from criteo_prep.schema import CATEGORICAL, NUM_CATEGORICAL, NUM_NUMERICAL, NUMERICAL_RULE
+
+ON_BAD_ROW = ("error", "skip")
+VOCABULARY_DAYS = ("all", "train")
+SHUFFLES = ("none", "global")
+# Published tools number the columns of the file: 14 is cat_0
+_FIRST_PUBLISHED, _LAST_PUBLISHED = 1 + NUM_NUMERICAL, NUM_NUMERICAL + NUM_CATEGORICAL
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How rows become samples.
+
+    Attributes:
+      thresholds: for each categorical column: a value that occurs less often has id 0.
+      caps: for each categorical column the largest cardinality, or None; see threshold.CAP_RULE.
+      vocabulary_days: "all", or "train" to count the values of the train rows only.
+      on_bad_row: "error", or "skip" to leave bad rows out and count them.
+      shuffle: "none", or "global" for the train rows in an order drawn by `seed`.
+      seed: of the shuffle.
+    """
+
+    thresholds: tuple[int, ...]
+    caps: tuple[int | None, ...] = (None,) * NUM_CATEGORICAL
+    vocabulary_days: str = "all"
+    on_bad_row: str = "error"
+    shuffle: str = "none"
+    seed: int = 0
+
+    def document(self) -> dict:
+        """For the manifest. What is as it always is, is left out."""
+        caps = {} if not any(self.caps) else {"max_cardinality": shown_per_column(self.caps), "cap": CAP_RULE}
+        shuffle = {} if self.shuffle == "none" else {"shuffle": self.shuffle, "seed": self.seed}
+        return {
+            "threshold": shown_per_column(self.thresholds),
+            **caps,
+            "vocabulary_days": self.vocabulary_days,
+            "on_bad_row": self.on_bad_row,
+            **shuffle,
+            "ids": ID_RULE,
+            "numerical": NUMERICAL_RULE,
+        }
+
+
+def make_rules(
+    threshold: int | str,
+    max_cardinality: int | str | None = None,
+    vocabulary_days: str = "all",
+    on_bad_row: str = "error",
+    shuffle: str = "none",
+    seed: int = 0,
+) -> Rules:
+    """Rules of what the user gave; raises VocabularyError where that makes no sense."""
+    assert vocabulary_days in VOCABULARY_DAYS and on_bad_row in ON_BAD_ROW and shuffle in SHUFFLES
+    thresholds = per_column("threshold", threshold)
+    caps = per_column("max_cardinality", max_cardinality)
+    if any(each is None for each in thresholds):
+        raise VocabularyError(
+            f"--threshold {threshold}: gives no threshold for all columns. Begin with one: 15,cat_0:3."
+        )
+    if negative := [each for each in thresholds if each < 0]:
+        raise VocabularyError(f"--threshold {negative[0]}: is negative; 0 keeps every value.")
+    for cap in caps:
+        if cap is not None and cap < 2:
+            raise VocabularyError(f"--max_cardinality {cap}: must be at least 2, id 0 and another one.")
+        if cap is not None:
+            minimal_dtype(cap)
+    if not 0 <= seed < 1 << 63:
+        raise VocabularyError(f"--seed {seed}: must be from 0 to 2^63 - 1.")
+    return Rules(thresholds, caps, vocabulary_days, on_bad_row, shuffle, seed if shuffle != "none" else 0)
+
+
+def per_column(flag: str, given: int | str | None) -> tuple[int | None, ...]:
+    """A number for each categorical column: of "15", or "15,cat_0:3" (all 15, but cat_0 3), or "15,14:3", which is the
+    same by the published number of the column. None where nothing is said."""
+    numbers: list[int | None] = [None] * NUM_CATEGORICAL
+    if given is None:
+        return tuple(numbers)
+    named: dict[int, int] = {}
+    for part in str(given).split(","):
+        match = re.fullmatch(r"(?:(\w+):)?(-?\d+)", part.strip())
+        column = _column(match[1]) if match and match[1] else None
+        if not match or (match[1] and column is None):
+            raise VocabularyError(
+                f"--{flag} {given}: {part.strip()!r} is neither a number nor COLUMN:number, where COLUMN is "
+                f"{CATEGORICAL[0]} to {CATEGORICAL[-1]}, or {_FIRST_PUBLISHED} to {_LAST_PUBLISHED}."
+            )
+        if column is None and numbers[0] is not None or column in named:
+            raise VocabularyError(f"--{flag} {given}: says {match[1] or 'what holds for all columns'} twice.")
+        if column is None:
+            numbers = [int(match[2])] * NUM_CATEGORICAL
+        else:
+            named[column] = int(match[2])
+    return tuple(named.get(column, number) for column, number in enumerate(numbers))
+
+
+def shown_per_column(numbers: tuple[int | None, ...]) -> int | str | None:
+    """The shortest text that `per_column` reads as these numbers; a single number as such."""
+    given = [number for number in numbers if number is not None]
+    if not given:
+        return None
+    usual = max(given, key=given.count) if len(given) == len(numbers) else None
+    parts = [] if usual is None else [str(usual)]
+    parts += [f"{name}:{n}" for name, n in zip(CATEGORICAL, numbers, strict=True) if n is not None and n != usual]
+    return usual if len(parts) == 1 and usual is not None else ",".join(parts)
+
+
+def _column(name: str) -> int | None:
+    if name in CATEGORICAL:
+        return CATEGORICAL.index(name)
+    if name.isdecimal() and _FIRST_PUBLISHED <= int(name) <= _LAST_PUBLISHED:
+        return int(name) - _FIRST_PUBLISHED
+    return None
