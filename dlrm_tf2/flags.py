@@ -2,23 +2,29 @@
 
 import argparse
 import dataclasses
+import json
 import typing
+from collections.abc import Mapping
+from pathlib import Path
 
 from dlrm_tf2.config import ConfigError, TrainConfig
 
 # Flags of NVIDIA's DLRM and DCNv2 that are not here yet. They are refused by name, so that no script believes in them.
 NOT_THERE = frozenset(
-    """cpu_offloading_threshold_gb column_slice_threshold concat_embedding cross_layer_projection_dim
-    data_parallel_threshold dataset_type dist_strategy embedding_trainable
-    embedding_zeros_initializer inter_op_parallelism intra_op_parallelism num_cross_layers
-    profiled_rank profiler_start_step row_slice_threshold run_eagerly synthetic_dataset_cardinalities
-    synthetic_dataset_hotness synthetic_dataset_num_numerical_features synthetic_dataset_train_batches
-    synthetic_dataset_use_feature_spec synthetic_dataset_valid_batches tfdata_debug use_mde_embeddings""".split()
+    """concat_embedding
+    embedding_trainable
+    embedding_zeros_initializer inter_op_parallelism intra_op_parallelism
+    profiled_rank profiler_start_step run_eagerly synthetic_dataset_cardinalities
+    synthetic_dataset_hotness synthetic_dataset_num_numerical_features 
+    synthetic_dataset_use_feature_spec tfdata_debug use_mde_embeddings""".split()
 )
 
 
-def parse(arguments: list[str], program: str) -> TrainConfig:
+def parse(arguments: list[str], program: str, defaults: Mapping[str, object] | None = None) -> TrainConfig:
     """Turns a command line into a TrainConfig.
+
+    Args:
+      defaults: flag -> its default, where it is not TrainConfig's.
 
     Flags are written with underscores or hyphens, `--flag value` or `--flag=value`, and never abbreviated. A boolean
     flag is `--amp`, `--amp=true`, `--amp=false` or `--noamp`.
@@ -28,6 +34,7 @@ def parse(arguments: list[str], program: str) -> TrainConfig:
       SystemExit: after --help.
     """
     parser = _parser(program)
+    parser.set_defaults(**(defaults or {}))
     values, unknown = parser.parse_known_args([_underscored(argument) for argument in arguments])
     if unknown:
         raise ConfigError(_refusal(unknown[0]))
@@ -95,6 +102,16 @@ def _widths(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 512,256,128") from None
 
 
+def _width_or_widths(text: str) -> int | tuple[int, ...]:
+    if text.endswith(".json"):
+        try:
+            text = ",".join(str(width) for width in json.loads(Path(text).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise argparse.ArgumentTypeError(f"{text}: is not a JSON list of whole numbers: {error}") from None
+    widths = _widths(text)
+    return widths if len(widths) > 1 else widths[0]
+
+
 def _whole(text: str) -> int:
     """A whole number; 100.0 is one too, because the published print_freq is a float flag."""
     try:
@@ -119,5 +136,7 @@ _CONVERTERS = {
     int: _whole,
     int | None: _whole,
     float: _number,
+    float | None: _number,
     tuple[int, ...]: _widths,
+    int | tuple[int, ...]: _width_or_widths,
 }

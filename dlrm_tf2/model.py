@@ -1,4 +1,4 @@
-"""DLRM, as in Figure 1 of its paper: bottom MLP, embeddings, interaction, top MLP.
+"""DLRM, as in Figure 1 of its paper: bottom MLP, embeddings, interaction, top MLP. With cross layers it is DCNv2.
 
 Source: Naumov et al., "Deep Learning Recommendation Model for Personalization and Recommendation Systems" (2019).
 """
@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import ModelConfig
+from dlrm_tf2.cross import CrossNetwork
 from dlrm_tf2.embedding.distributed import DistributedEmbedding, Looked
 from dlrm_tf2.embedding.ids import RankIds
 from dlrm_tf2.embedding.plan import ShardingPlan
@@ -29,7 +30,7 @@ class Dlrm:
       training: False takes no memory for what the optimizer keeps for the tables.
       data_parallel_input: see DistributedEmbedding.
       initialize_tables: False leaves the tables' memory as it is, for weights that a checkpoint is about to bring.
-      interaction: the op that computes the interaction, see dlrm_tf2.interaction.choose.
+      interaction: the op that computes the dot interaction, see dlrm_tf2.interaction.choose.
     """
 
     def __init__(
@@ -51,6 +52,12 @@ class Dlrm:
         # The published model pads 13 numericals to 16 columns, and its checkpoints have a kernel of 16 rows.
         self._input_width = -(-config.num_numerical // 8) * 8
         self.bottom_mlp = Mlp("bottom_mlp", self._input_width, config.bottom_mlp_dims, relu_at_end=True, seed=seed)
+        self.cross = None
+        if config.interaction == "cross":
+            self.cross = CrossNetwork(
+                config.interaction_width, config.num_cross_layers, config.cross_layer_projection_dim, seed
+            )
+            interaction = Interaction("cross", self.cross, compiles=True)
         self.top_mlp = Mlp("top_mlp", config.interaction_width, config.top_mlp_dims, relu_at_end=False, seed=seed)
         optimizer = optimizer or Optimizer()
         self.embedding = DistributedEmbedding(
@@ -69,7 +76,8 @@ class Dlrm:
     @property
     def dense_variables(self) -> list[tf.Variable]:
         """The replicated variables, in a fixed order."""
-        return [*self.bottom_mlp.trainable_variables, *self.top_mlp.trainable_variables]
+        cross = self.cross.variables_in_order if self.cross else []
+        return [*self.bottom_mlp.trainable_variables, *cross, *self.top_mlp.trainable_variables]
 
     @property
     def dense_by_name(self) -> dict[str, tf.Variable]:
@@ -88,17 +96,22 @@ class Dlrm:
           numerical: float32 [local batch, numericals].
           looked: what `lookup` returned.
         """
-        vectors = self.embedding.exchange(looked)
-        return self._dense(numerical, tf.reshape(vectors, [-1, len(self.config.features), self.config.embedding_dim]))
+        return self._dense(numerical, self.embedding.exchange(looked))
 
     def _dense_block(self, numerical: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
         return self._above(self.interaction.compute(self._below(numerical, vectors)))
 
     def _below_interaction(self, numerical: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
-        """All vectors of the interaction, [local batch, 1 + features, width]: the bottom MLP's first."""
+        """The interaction's input, the bottom MLP's vector first.
+
+        [local batch, 1 + features, width] for dot; one after the other, [local batch, interaction width], for cross.
+        """
         padding = self._input_width - self.config.num_numerical
         inputs = tf.pad(tf.cast(numerical, self.compute_dtype), [[0, 0], [0, padding]])
         bottom = self.bottom_mlp(inputs)
+        if self.cross:
+            return tf.concat([bottom, vectors], axis=1)
+        vectors = tf.reshape(vectors, [-1, len(self.config.features), self.config.embedding_dim])
         return tf.concat([bottom[:, tf.newaxis, :], vectors], axis=1)
 
     def _above_interaction(self, interacted: tf.Tensor) -> tf.Tensor:

@@ -127,8 +127,8 @@ def train(case: Case, comm, steps: int, learning_rate: float = 0.3, dtype: str =
         )  # fmt: skip
         if compiled is None:
             relaxed = tf.nest.map_structure(lambda t: tf.TensorSpec([None, *t.shape[1:]], t.dtype), ids)
-            scalar = tf.TensorSpec([], dtype)
-            compiled = tf.function(step, autograph=False, input_signature=[relaxed, tf.TensorSpec([None], dtype), scalar])
+            signature = [relaxed, tf.TensorSpec([None], dtype), tf.TensorSpec([], dtype)]
+            compiled = tf.function(step, autograph=False, input_signature=signature)
         losses.append(float(compiled(ids, tf.constant(label[first:last], dtype), tf.constant(float(number), dtype))))
     parts = {
         (slot, shard): embedding.read_rows(shard, slot, *shard.rows)

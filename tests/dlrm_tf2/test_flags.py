@@ -1,9 +1,11 @@
 """The command line: published names and defaults, no silent acceptance."""
 
 import dataclasses
+import re
 
 import pytest
 
+from dlrm_tf2 import dcnv2
 from dlrm_tf2.config import ConfigError, TrainConfig
 from dlrm_tf2.flags import NOT_THERE, parse
 
@@ -55,6 +57,9 @@ def test_every_field_is_a_flag_and_every_flag_reaches_its_field():
         "top_mlp_dims": (5, 1), "amp": True, "loss_scale": 2.0, "xla": True, "cpu": True, "seed": 11,
         "auc_thresholds": 12, "evals_per_epoch": 13, "print_freq": 14, "save_checkpoint_path": "s",
         "combiner": "mean", "data_parallel_input": True, "momentum": 0.0,
+        "num_cross_layers": 2, "cross_layer_projection_dim": 31,
+        "dist_strategy": "basic", "column_slice_threshold": 20, "row_slice_threshold": 21,
+        "data_parallel_threshold": 0, "cpu_offloading_threshold_gb": 1.5, "world_size": 22,
         "restore_checkpoint_path": "r", "log_path": "l", "interaction": "dot_custom_cuda", "interaction_op": "native",
     }  # fmt: skip
     assert set(values) == {field.name for field in dataclasses.fields(TrainConfig)}
@@ -108,6 +113,12 @@ def test_published_flags_that_are_not_there_are_refused_by_name(name):
         (["--learning_rate", "nan"], "it must be positive"),
         (["--amp=maybe"], "'maybe' is neither true nor false"),
         (["--seed", "-3"], "--seed is -3"),
+        (["--column_slice_threshold", "0"], "--column_slice_threshold is 0; it must be at least 1"),
+        (["--row_slice_threshold", "-5"], "--row_slice_threshold is -5; it must be at least 1"),
+        (["--data_parallel_threshold", "-1"], "--data_parallel_threshold is -1; it must be at least 0"),
+        (["--cpu_offloading_threshold_gb", "-1"], "--cpu_offloading_threshold_gb is -1.0; it must be at least 0"),
+        (["--dist_strategy", "greedy"], "invalid choice: 'greedy'"),
+        (["--optimizer", "rowwise_adagrad", "--column_slice_threshold", "9"], "needs the whole row"),
         (["stray"], "'stray' does not belong to any flag"),
     ],
 )
@@ -130,3 +141,31 @@ def test_the_published_evaluation_command_is_the_training_command_and_two_flags(
 def test_config_survives_json():
     config = parsed("--bottom_mlp_dims", "8,4", "--embedding_dim", "4", "--seed", "5")
     assert TrainConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize("text, dims", [("64", 64), ("64,32", (64, 32)), ("{folder}/dims.json", (2, 3))])
+def test_embedding_widths(tmp_path, text, dims):
+    (tmp_path / "dims.json").write_text("[2, 3]")
+    cross = ["--interaction", "cross", "--embedding_dim", text.format(folder=tmp_path)]
+    assert parsed(*cross).embedding_dim == dims
+
+
+def test_dcnv2_has_its_published_defaults():
+    config = parse(DATASET, "dcnv2", dcnv2.DEFAULTS)
+    assert (config.interaction, config.optimizer) == ("cross", "adam")
+    assert (config.learning_rate, config.warmup_steps) == (1e-4, 100)
+    assert (config.num_cross_layers, config.cross_layer_projection_dim) == (3, 512)
+    assert (config.beta1, config.beta2, config.decay_start_step) == (0.9, 0.999, 48000)
+    assert parse([*DATASET, "--optimizer", "sgd"], "dcnv2", dcnv2.DEFAULTS).optimizer == "sgd"
+
+
+@pytest.mark.parametrize("arguments, reason", [
+    (["--embedding_dim", "128,64"], "The dot interaction needs them equal"),
+    (["--interaction", "cross", "--embedding_dim", "nowhere.json"], "nowhere.json: is not a JSON list"),
+    (["--interaction", "cross", "--interaction_op", "native"], "the op is for the dot interaction"),
+    (["--momentum", "0.9", "--optimizer", "adam"], "only sgd has a momentum"),
+    (["--beta1", "1"], "beta1 is 1.0; it must be between 0 and 1"),
+])
+def test_contradictions(arguments, reason):
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        parsed(*arguments)
