@@ -91,9 +91,7 @@ def choose(interaction_op: str, device: str) -> tuple[Interaction, str]:
     """
     if interaction_op == "tensorflow":
         return TENSORFLOW, "interaction: TensorFlow's ops, as asked"
-    why_not = ops.why_unavailable()
-    if why_not is None and device == "gpu" and not ops.has_cuda():
-        why_not = "the op library was built without CUDA; build it again with nvcc on the path"
+    why_not = ops.why_no_cuda() if device == "gpu" else ops.why_unavailable()
     if why_not is None:
         asked = "" if interaction_op == "auto" else ", as asked"
         return NATIVE, f"interaction: the native op on the {device.upper()}{asked}"

@@ -46,12 +46,22 @@ def kernels() -> ctypes.CDLL:
     pointers, sizes, choices = [ctypes.c_void_p], [ctypes.c_int64], [ctypes.c_int] * 2
     kernels.dlrm_dot_interaction_cpu.argtypes = pointers * 2 + sizes * 4 + choices
     kernels.dlrm_dot_interaction_gradient_cpu.argtypes = pointers * 3 + sizes * 4 + choices
+    if hasattr(kernels, "dlrm_cuda_status"):  # built with nvcc
+        rest = sizes * 3 + choices + pointers
+        kernels.dlrm_dot_interaction_cuda.argtypes = pointers * 2 + rest
+        kernels.dlrm_dot_interaction_gradient_cuda.argtypes = pointers * 3 + rest
     return kernels
 
 
-def has_cuda() -> bool:
-    """Whether the library was built with its CUDA kernels."""
-    return available() and hasattr(kernels(), "dlrm_dot_interaction_cuda")
+def why_no_cuda() -> str | None:
+    """Why the native ops do not serve this machine's GPU, as the end of a sentence; None where they do."""
+    if not available():
+        return why_unavailable()
+    library = kernels()
+    if not hasattr(library, "dlrm_cuda_status"):
+        return "the op library was built without CUDA; build it again with nvcc on the path"
+    status = library.dlrm_cuda_status()
+    return None if status == 0 else f"the CUDA kernels do not run here: {library.dlrm_error_text(status).decode()}"
 
 
 @functools.cache

@@ -26,26 +26,36 @@ def build(destination: Path, log: Path | None = None) -> str | None:
     missing = [tool for tool in ("cmake", "make", "g++") if shutil.which(tool) is None]
     if missing:
         return f"{', '.join(missing)} not found"
-    with tempfile.TemporaryDirectory(prefix="dlrm_ops_") as scratch:
-        staging = Path(scratch) / "lib"
-        steps = (
-            ["cmake", "-G", "Unix Makefiles", "-S", str(SOURCE), "-B", scratch,
-             f"-DPython3_EXECUTABLE={sys.executable}"],
-            ["cmake", "--build", scratch, "-j", str(len(os.sched_getaffinity(0)))],
-            ["cmake", "--install", scratch, "--prefix", str(staging)],
-        )
-        output = ""
-        for step in steps:
-            run = subprocess.run(step, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            output += run.stdout
+    output = ""
+    for cuda in ("ON", "OFF"):  # a CUDA compiler that fails must not take the CPU kernels with it
+        with tempfile.TemporaryDirectory(prefix="dlrm_ops_") as scratch:
+            why, printed = _compile(Path(scratch), cuda)
+            output += printed
             if log is not None:
                 log.parent.mkdir(parents=True, exist_ok=True)
                 log.write_text(output)
-            if run.returncode != 0:
-                errors = [line.strip() for line in output.splitlines() if "rror" in line]
-                return f"`{' '.join(step[:2])}` failed: {(errors or ['no output'])[0]}"
-        _put(staging, destination)
-    return None if (destination / "libdlrm_ops.so").is_file() else f"{sys.executable} has no TensorFlow"
+            if why is None:
+                _put(Path(scratch) / "lib", destination)
+                return None if (destination / "libdlrm_ops.so").is_file() else f"{sys.executable} has no TensorFlow"
+    return why
+
+
+def _compile(scratch: Path, cuda: str) -> tuple[str | None, str]:
+    """Runs cmake into scratch/lib. Returns (why it failed, or None; what it printed)."""
+    steps = (
+        ["cmake", "-G", "Unix Makefiles", "-S", str(SOURCE), "-B", str(scratch),
+         f"-DPython3_EXECUTABLE={sys.executable}", f"-DDLRM_CUDA_KERNELS={cuda}"],
+        ["cmake", "--build", str(scratch), "-j", str(len(os.sched_getaffinity(0)))],
+        ["cmake", "--install", str(scratch), "--prefix", str(scratch / "lib")],
+    )  # fmt: skip
+    output = ""
+    for step in steps:
+        run = subprocess.run(step, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        output += run.stdout
+        if run.returncode != 0:
+            errors = [line.strip() for line in output.splitlines() if "rror" in line]
+            return f"`{' '.join(step[:2])}` failed: {(errors or ['no output'])[0]}", output
+    return None, output
 
 
 def _put(staging: Path, destination: Path) -> None:

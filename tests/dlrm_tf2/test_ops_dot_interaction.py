@@ -154,7 +154,7 @@ def test_the_native_op_stays_outside_of_the_compiled_blocks(tmp_path):
 
 def test_choice(monkeypatch):
     monkeypatch.setattr(ops, "why_unavailable", lambda: None)
-    monkeypatch.setattr(ops, "has_cuda", lambda: False)
+    monkeypatch.setattr(ops, "why_no_cuda", lambda: "it was built without CUDA")
     assert interaction.choose("auto", "cpu") == (interaction.NATIVE, "interaction: the native op on the CPU")
     assert interaction.choose("tensorflow", "cpu")[0] is interaction.TENSORFLOW
     chosen, line = interaction.choose("auto", "gpu")

@@ -39,6 +39,9 @@ int dlrm_dot_interaction_gradient_cpu(const void* features, const void* upstream
                                       int64_t last, int64_t num_vectors, int64_t width, int element_type,
                                       int instruction_set);
 
+// Whether the current GPU can run these kernels: 0, or why not (no driver, no code for this GPU).
+int dlrm_cuda_status(void);
+
 // The whole batch on a GPU, queued on `stream` (a cudaStream_t). Pointers are device memory.
 // kernel: -1 for the fastest that serves the shape, 0 for the general one, 1 for the tensor cores' (which refuses
 // shapes that it does not serve with DLRM_BAD_ARGUMENT).

@@ -1,4 +1,5 @@
-// AVX-512 with bfloat16 dot products (vdpbf16ps): 32 products a instruction, summed in float32. The other types as AVX-512.
+// AVX-512 with bfloat16 dot products (vdpbf16ps): 32 products an instruction, summed in float32. The other types as
+// AVX-512.
 //
 // vdpbf16ps takes denormals for zero and rounds each pair of products once; both are far below a bfloat16 step.
 #include "dot_interaction_avx512.h"

@@ -124,8 +124,8 @@ DLRM_INLINE void dot_tile(const typename V::Element* const* a, const typename V:
   }
 }
 
-// The strictly lower dots of one sample, row-major, into `dots`. Tiles of R rows by 4 columns; rows past the end are the
-// last row again, and what they give is not stored.
+// The strictly lower dots of one sample, row-major, into `dots`. Tiles of R rows by 4 columns; rows past the end are
+// the last row again, and what they give is not stored.
 template <class V>
 DLRM_INLINE void lower_dots(const typename V::Element* rows, int64_t stride, int64_t num_vectors, int64_t width,
                             float* dots) {
