@@ -62,6 +62,10 @@ class TrainConfig:
     top_mlp_dims: tuple[int, ...] = _flag((1024, 1024, 512, 256, 1), "layer widths; the last is 1")
     combiner: str = _flag("sum", "how the vectors of several ids of a sample become one", ("sum", "mean"))
     data_parallel_input: bool = _flag(False, "each rank reads all features of its samples, not those of its tables")
+    dedup_ids: str = _flag(
+        "auto", "with data_parallel_input: fetch each row once for all samples of a rank; auto does it for features "
+        "whose ids repeat much", ("on", "off", "auto")
+    )
     dist_strategy: str = _flag(
         "balanced", "how tables are placed: by memory, lookups and traffic together, or one of the published three",
         ("balanced", "basic", "memory_balanced", "memory_optimized")
@@ -114,6 +118,8 @@ class TrainConfig:
         _require(self.epochs is None or self.epochs >= 1, f"--epochs is {self.epochs}; it must be at least 1.")
         _require(self.seed is None or 0 <= self.seed < 2**63, f"--seed is {self.seed}; it must be from 0 to 2**63 - 1.")
         _require(self.learning_rate > 0, f"--learning_rate is {self.learning_rate}; it must be positive.")
+        _require(self.dedup_ids != "on" or self.data_parallel_input,
+                 "--dedup_ids on needs --data_parallel_input: without it the ranks exchange no ids.")
         _require(self.loss_scale > 0, f"--loss_scale is {self.loss_scale}; it must be positive.")
         _require(0 <= self.momentum < 1, f"--momentum is {self.momentum}; it must be from 0 to below 1.")
         _require(not self.momentum or self.optimizer == "sgd",

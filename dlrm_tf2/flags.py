@@ -15,7 +15,7 @@ NOT_THERE = frozenset(
     embedding_trainable
     embedding_zeros_initializer inter_op_parallelism intra_op_parallelism
     profiled_rank profiler_start_step run_eagerly synthetic_dataset_cardinalities
-    synthetic_dataset_hotness synthetic_dataset_num_numerical_features 
+    synthetic_dataset_hotness synthetic_dataset_num_numerical_features
     synthetic_dataset_use_feature_spec tfdata_debug use_mde_embeddings""".split()
 )
 

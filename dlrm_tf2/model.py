@@ -3,6 +3,8 @@
 Source: Naumov et al., "Deep Learning Recommendation Model for Personalization and Recommendation Systems" (2019).
 """
 
+from collections.abc import Collection
+
 import tensorflow as tf
 
 from dlrm_tf2.comm import Comm
@@ -28,7 +30,7 @@ class Dlrm:
       xla: compile MLPs and interaction.
       optimizer: the formula by which everything is updated.
       training: False takes no memory for what the optimizer keeps for the tables.
-      data_parallel_input: see DistributedEmbedding.
+      data_parallel_input, deduplicated: see DistributedEmbedding.
       initialize_tables: False leaves the tables' memory as it is, for weights that a checkpoint is about to bring.
       interaction: the op that computes the dot interaction, see dlrm_tf2.interaction.choose.
     """
@@ -45,6 +47,7 @@ class Dlrm:
         optimizer: Optimizer | None = None,
         training: bool = True,
         data_parallel_input: bool = False,
+        deduplicated: Collection[str] = (),
         interaction: Interaction = TENSORFLOW,
     ):
         self.config = config
@@ -62,7 +65,8 @@ class Dlrm:
         optimizer = optimizer or Optimizer()
         self.embedding = DistributedEmbedding(
             config.tables, plan, comm, seed if initialize_tables else None, optimizer if training else None,
-            hotness=config.hotness_of, data_parallel_input=data_parallel_input, wire_dtype=compute_dtype,
+            hotness=config.hotness_of, data_parallel_input=data_parallel_input, deduplicated=deduplicated,
+            wire_dtype=compute_dtype,
         )  # fmt: skip
         self.dense_optimizer = DenseOptimizer(optimizer, self.dense_variables)
         self.interaction = interaction

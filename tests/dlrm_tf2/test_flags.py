@@ -56,10 +56,12 @@ def test_every_field_is_a_flag_and_every_flag_reaches_its_field():
         "decay_start_step": 8, "decay_steps": 9, "embedding_dim": 16, "bottom_mlp_dims": (4, 16),
         "top_mlp_dims": (5, 1), "amp": True, "loss_scale": 2.0, "xla": True, "cpu": True, "seed": 11,
         "auc_thresholds": 12, "evals_per_epoch": 13, "print_freq": 14, "save_checkpoint_path": "s",
-        "combiner": "mean", "data_parallel_input": True, "momentum": 0.0,
+        "combiner": "mean", "data_parallel_input": True, "dedup_ids": "on", "momentum": 0.0,
         "num_cross_layers": 2, "cross_layer_projection_dim": 31,
         "dist_strategy": "basic", "column_slice_threshold": 20, "row_slice_threshold": 21,
         "data_parallel_threshold": 0, "cpu_offloading_threshold_gb": 1.5, "world_size": 22,
+        "dataset_type": "tf_raw", "synthetic_dataset_train_batches": 23, "synthetic_dataset_valid_batches": 24,
+        "shuffle": "window", "shuffle_window": 25, "drop_last": True,
         "restore_checkpoint_path": "r", "log_path": "l", "interaction": "dot_custom_cuda", "interaction_op": "native",
     }  # fmt: skip
     assert set(values) == {field.name for field in dataclasses.fields(TrainConfig)}
@@ -164,6 +166,7 @@ def test_dcnv2_has_its_published_defaults():
     (["--interaction", "cross", "--embedding_dim", "nowhere.json"], "nowhere.json: is not a JSON list"),
     (["--interaction", "cross", "--interaction_op", "native"], "the op is for the dot interaction"),
     (["--momentum", "0.9", "--optimizer", "adam"], "only sgd has a momentum"),
+    (["--dedup_ids", "on"], "--dedup_ids on needs --data_parallel_input"),
     (["--beta1", "1"], "beta1 is 1.0; it must be between 0 and 1"),
 ])
 def test_contradictions(arguments, reason):
