@@ -5,6 +5,7 @@ tables for every sample of the global batch (model-parallel input), or those of 
 (data-parallel input), or some of both. Threads read ahead, so that the step finds its batch in memory.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -127,11 +128,33 @@ class RankData:
         """
         epoch, start = position
         starts = (start + global_batch * number for number in range(self.num_batches(global_batch, start)))
-        yield from in_order(
-            lambda first: self._read(epoch, first, min(first + global_batch, self.num_samples)), starts, _THREADS
-        )
 
-    def _read(self, epoch: int, start: int, stop: int) -> RankBatch:
+        def read(first: int) -> RankBatch:
+            stop = min(first + global_batch, self.num_samples)
+            ends = self.num_batches(global_batch, stop) == 0
+            return self._read(epoch, first, stop, Position(epoch + 1, 0) if ends else Position(epoch, stop))
+
+        yield from in_order(read, starts, _THREADS)
+
+    def passes(self, global_batch: int, position: Position) -> Iterator[RankBatch]:
+        """What is left of the pass that `position` is in, and then pass after pass without end. Raises as `batches`."""
+        yield from self.batches(global_batch, position)
+        for epoch in itertools.count(position.epoch + 1):
+            yield from self.batches(global_batch, Position(epoch, 0))
+
+    def document(self, position: Position) -> dict:
+        """What a checkpoint keeps, so that training can go on from `position`: JSON-able."""
+        reading = self._reading
+        window = reading.window if reading.shuffle == "window" else None
+        order = {"shuffle": reading.shuffle, "shuffle_window": window, "num_samples": self.num_samples}
+        return {**position._asdict(), "seed": reading.seed, **order}
+
+    def position_in(self, document: dict) -> Position | None:
+        """The position of a checkpoint's document; None if that is of another order or number of samples."""
+        position = Position(document["epoch"], document["sample"])
+        return position if self.document(position) == document else None
+
+    def _read(self, epoch: int, start: int, stop: int, after: Position) -> RankBatch:
         self._watch.check(start)
         first, last = samples_of_rank(stop - start, self._world_size, self._rank)
         mine = self._samples.read(epoch, start + first, start + last)
@@ -142,7 +165,6 @@ class RankData:
         )
         label = self._pool.empty(last - first, (), np.float32)
         label[:] = mine.label
-        after = Position(epoch, stop)
         return RankBatch(stop - start, label, self._numerical(mine.numerical, last - first), ids, after)
 
     def _numerical(self, numerical: np.ndarray | None, rows: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2 import metrics
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.data import RankBatch, RankData
+from dlrm_tf2.data import Position, RankBatch, RankData, Reading
 from dlrm_tf2.embedding.ids import RankIds
 from dlrm_tf2.model import Dlrm
 from dlrm_tf2.optim import Schedule
@@ -51,9 +51,19 @@ class Trainer:
       comm: the ranks.
       log: where to say what happens.
       step: training steps that the model has already had (from a checkpoint).
+      data: data_document() of the run that saved the checkpoint; training goes on behind the samples that it has seen.
     """
 
-    def __init__(self, config: TrainConfig, spec: FeatureSpec, model: Dlrm, comm: Comm, log: RunLog, step: int = 0):
+    def __init__(
+        self,
+        config: TrainConfig,
+        spec: FeatureSpec,
+        model: Dlrm,
+        comm: Comm,
+        log: RunLog,
+        step: int = 0,
+        data: dict | None = None,
+    ):
         self._config, self._spec, self._model, self._comm, self._log = config, spec, model, comm, log
         self.step = step
         self._schedule = Schedule(
@@ -61,7 +71,12 @@ class Trainer:
         )
         self._loss_scale = config.loss_scale if config.amp else 1.0
         # Opened now, so that a dataset that cannot be evaluated is refused before hours of training.
+        self._data_seed = data["seed"] if data else config.seed or 0
         self._training = self._data("train") if config.mode == "train" else None
+        self._position = self._training.position_in(data) if data and self._training else Position()
+        if self._position is None:
+            log.say("The checkpoint's training data was other data, or in another order: this run begins a new pass.")
+            self._position = Position()
         self._test = self._data("test") if config.mode != "train" or config.evals_per_epoch else None
         label = tf.TensorSpec([None], tf.float32)
         numerical = tf.TensorSpec([None, model.config.num_numerical], tf.float32)
@@ -75,15 +90,16 @@ class Trainer:
         config, log = self._config, self._log
         data = self._training
         steps_per_epoch = data.num_batches(config.batch_size)
-        steps, epochs = self._length(steps_per_epoch)
+        steps, epochs = self._length(data, steps_per_epoch)
         first, last = self.step + 1, self.step + steps
         self._say_length(data, steps_per_epoch, last)
-        evaluate_after = self._evaluation_steps(steps_per_epoch, epochs, steps)
+        evaluate_after = self._evaluation_steps(data, steps_per_epoch, epochs, steps)
         self._comm.broadcast(self._model.dense_variables)
         clock = StepClock(warmup=min(2 * config.print_freq, steps // 2))
         evaluation = None
-        batches = (batch for _ in range(epochs) for batch in data.batches(config.batch_size))
+        batches = clock.waiting_for(data.passes(config.batch_size, self._position))
         for self.step, batch in zip(range(first, last + 1), batches, strict=False):
+            self._position = batch.after
             learning_rate = self._schedule.at(self.step)
             loss = self._train_step(batch.label, batch.numerical, batch.ids, learning_rate, float(self.step))
             clock.count(batch.global_batch)
@@ -95,12 +111,16 @@ class Trainer:
                 with clock.paused():
                     evaluation = self.evaluate()
                     self._log_evaluation(evaluation)
-        throughput, step_ms = clock.mean()
+        throughput, step_ms, _ = clock.mean()
         summary = {"throughput": throughput, "mean_step_time_ms": step_ms}
         if evaluation:
             summary |= {"auc": evaluation.auc, "validation_loss": evaluation.loss}
         log.record(summary)
         return summary
+
+    def data_document(self) -> dict:
+        """Where training stands in its data, for a checkpoint."""
+        return self._training.document(self._position)
 
     def evaluate(self) -> Evaluation:
         """Scores every sample of the test split once (or max_steps batches in mode eval), over all ranks."""
@@ -164,10 +184,17 @@ class Trainer:
         return self._model.logits(numerical, self._model.lookup(ids))
 
     def _data(self, split: str) -> RankData:
-        embedding = self._model.embedding
-        return RankData(
-            self._spec, split, embedding.global_features, embedding.sample_features, self._comm.rank, self._comm.size
-        )
+        config, embedding, comm = self._config, self._model.embedding, self._comm
+        samples = None
+        if config.dataset_type == "synthetic":
+            samples = (config.synthetic_dataset_train_batches * config.batch_size if split == "train"
+                       else config.synthetic_dataset_valid_batches * config.valid_batch_size)
+        if split == "train":
+            reading = Reading(config.shuffle, config.shuffle_window, self._data_seed, config.drop_last, samples)
+        else:
+            reading = Reading(seed=self._data_seed, synthetic_samples=samples)
+        features = embedding.global_features, embedding.sample_features
+        return RankData(self._spec, split, *features, comm.rank, comm.size, reading)
 
     def _test_batches(self) -> Iterator[RankBatch]:
         """The test split, with its progress shown; in the modes eval and inference at most max_steps batches of it."""
@@ -182,37 +209,49 @@ class Trainer:
             self._log.live(f"test split: batch {number} of {num_batches}, {left_s:.0f} s left")
         self._log.live("")
 
-    def _length(self, steps_per_epoch: int) -> tuple[int, int]:
-        """(steps to run, passes over the data that they need)."""
+    def _length(self, data: RankData, steps_per_epoch: int) -> tuple[int, int]:
+        """(steps to run, passes over the data that they need). What is left of a pass begun before counts as one."""
         max_steps, epochs = self._config.max_steps, self._config.epochs
+        first = data.num_batches(self._config.batch_size, self._position.sample)
+        of_epochs = first + steps_per_epoch * ((epochs or 1) - 1)
+        if of_epochs == 0:
+            raise TrainingError(
+                f"drop_last leaves none of {data.num_samples} training samples: batch_size is "
+                f"{self._config.batch_size}. Lower it."
+            )
         if max_steps == -1:
-            return steps_per_epoch * (epochs or 1), epochs or 1
-        if epochs is not None and steps_per_epoch * epochs < max_steps:
-            self._log.say(f"max_steps {max_steps} is more than {epochs} epochs have: {steps_per_epoch * epochs} steps.")
-            max_steps = steps_per_epoch * epochs
-        return max_steps, -(-max_steps // steps_per_epoch)
+            return of_epochs, epochs or 1
+        if epochs is not None and of_epochs < max_steps:
+            self._log.say(f"max_steps {max_steps} is more than {epochs} epochs have: {of_epochs} steps.")
+            max_steps = of_epochs
+        return max_steps, 1 + max(0, -(-(max_steps - first) // steps_per_epoch))
 
     def _say_length(self, data: RankData, steps_per_epoch: int, last: int) -> None:
         batch_size, say = self._config.batch_size, self._log.say
-        if data.num_samples < batch_size:
+        if data.num_samples < batch_size and not self._config.drop_last:
             say(f"The training split holds {data.num_samples} samples, fewer than batch_size {batch_size}: "
                 f"each step trains on all {data.num_samples}.")
         say(f"train: {data.num_samples} samples, {steps_per_epoch} steps an epoch; steps {self.step + 1} to {last}")
+        if self._position != Position():
+            say(f"data: on from sample {self._position.sample} of pass {self._position.epoch + 1}")
+        if self._config.drop_last and data.num_samples % batch_size:
+            say(f"drop_last: the last {data.num_samples % batch_size} samples of each pass are not trained on")
         end = self._schedule.last_step
         say(f"learning rate: 0 from step {end} on; the last step is {last}"
             + (f". Warning: {last - max(end - 1, self.step)} steps learn nothing." if last >= end else ""))
 
-    def _evaluation_steps(self, steps_per_epoch: int, epochs: int, steps: int) -> set[int]:
+    def _evaluation_steps(self, data: RankData, steps_per_epoch: int, epochs: int, steps: int) -> set[int]:
         """Which of the steps of this run, counted from 1, an evaluation follows."""
         per_epoch = self._config.evals_per_epoch
         if per_epoch == 0:
             return set()
+        before = steps_per_epoch - data.num_batches(self._config.batch_size, self._position.sample)
         spaced = {
-            epoch * steps_per_epoch + math.ceil(steps_per_epoch * part / per_epoch)
+            epoch * steps_per_epoch + math.ceil(steps_per_epoch * part / per_epoch) - before
             for epoch in range(epochs)
             for part in range(1, per_epoch + 1)
         }
-        return {step for step in spaced if step < steps} | {steps}
+        return {step for step in spaced if 0 < step < steps} | {steps}
 
     def _scored(self, logits: list[np.ndarray], labels: list[np.ndarray]) -> Evaluation:
         """The metrics over all ranks' samples, computed once, on rank 0."""
@@ -234,9 +273,9 @@ class Trainer:
         return Evaluation(auc, metrics.log_loss(logits, labels), len(labels))
 
     def _log_step(self, loss: float, learning_rate: float, clock: "StepClock", done: int, steps: int) -> None:
-        samples_per_s, step_ms = clock.lap()
+        samples_per_s, step_ms, data_wait_ms = clock.lap()
         self._log.record({"step": self.step, "loss": loss, "learning_rate": learning_rate,
-                          "samples_per_s": samples_per_s, "step_ms": step_ms})
+                          "samples_per_s": samples_per_s, "step_ms": step_ms, "data_wait_ms": data_wait_ms})
         left_s = (steps - done) * step_ms / 1e3
         self._log.say(f"step {self.step} ({done}/{steps}): loss {loss:.5f}, learning rate {learning_rate:.4g}, "
                       f"{samples_per_s:,.0f} samples/s, {step_ms:.1f} ms, {left_s:.0f} s left")

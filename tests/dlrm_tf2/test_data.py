@@ -1,5 +1,7 @@
 """What each rank reads of a dataset."""
 
+import itertools
+import json
 import os
 import threading
 
@@ -53,7 +55,7 @@ def test_a_pass_goes_on_where_it_was_left(tmp_path, shuffle):
     reading = Reading(shuffle, window=130, seed=3)
     data = RankData(write_dataset(tmp_path), "train", ("cat_0", "cat_3"), (), 0, 1, reading)
     whole = list(data.batches(300))
-    assert [batch.after for batch in whole] == [Position(0, 300), Position(0, 600), Position(0, 900), Position(0, 1000)]
+    assert [batch.after for batch in whole] == [Position(0, 300), Position(0, 600), Position(0, 900), Position(1, 0)]
     for size in (300, 77):  # resuming with another batch size is possible
         rest = flat(data.batches(size, whole[1].after))
         for mine, theirs in zip(rest, flat(whole[2:]), strict=True):
@@ -87,8 +89,33 @@ def test_data_parallel_input_reads_the_same_samples(tmp_path):
         np.testing.assert_array_equal(data_parallel.label, model_parallel.label)
 
 
+@pytest.mark.parametrize("shuffle", ["none", "window", "full"])
+def test_pass_after_pass_from_a_saved_position(tmp_path, shuffle):
+    spec, reading = write_dataset(tmp_path), Reading(shuffle, window=130, seed=3)
+    data = RankData(spec, "train", ("cat_0",), (), 0, 1, reading)
+    run = list(itertools.islice(data.passes(300, Position(0, 0)), 9))
+    assert [batch.global_batch for batch in run] == [300, 300, 300, 100] * 2 + [300]
+    document = json.loads(json.dumps(data.document(run[5].after)))
+    again = RankData(spec, "train", ("cat_0",), (), 0, 1, reading)
+    assert again.position_in(document) == Position(1, 600)
+    rest = flat(itertools.islice(again.passes(300, again.position_in(document)), 3))
+    for mine, theirs in zip(rest, flat(run[6:]), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    if shuffle != "none":
+        assert flat(run[:4])[2].tolist() != flat(run[4:8])[2].tolist()
+
+
+@pytest.mark.parametrize("other", [Reading("full", seed=3), Reading("window", 131, 3), Reading("window", 130, 4)])
+def test_a_position_of_another_order_is_none(tmp_path, other):
+    spec = write_dataset(tmp_path)
+    document = RankData(spec, "train", (), (), 0, 1, Reading("window", 130, 3)).document(Position(1, 600))
+    assert RankData(spec, "train", (), (), 0, 1, other).position_in(document) is None
+    assert RankData(spec, "test", (), (), 0, 1, Reading("window", 130, 3)).position_in(document) is None
+
+
 def test_what_is_left_of_a_pass_can_be_dropped(tmp_path):
     data = RankData(write_dataset(tmp_path), "train", ("cat_0",), (), 0, 1, Reading(drop_last=True))
+    assert [batch.after for batch in data.batches(300)][-1] == Position(1, 0)
     assert [batch.global_batch for batch in data.batches(300)] == [300, 300, 300]
     assert data.num_batches(300) == 3 and data.num_batches(300, start=500) == 1
 

@@ -62,7 +62,8 @@ def test_the_log_is_flat_json_with_the_published_summary(trained):
     assert log[0]["batch_size"] == 128 and log[0]["seed"] == 7
     steps = [entry for entry in log if "loss" in entry]
     assert [entry["step"] for entry in steps] == list(range(1, 25))  # 3 epochs of 8 batches, the last of 104 samples
-    assert all(set(entry) == {"step", "loss", "learning_rate", "samples_per_s", "step_ms"} for entry in steps)
+    keys = {"step", "loss", "learning_rate", "samples_per_s", "step_ms", "data_wait_ms"}
+    assert all(set(entry) == keys and 0 <= entry["data_wait_ms"] <= entry["step_ms"] for entry in steps)
     evaluations = [entry for entry in log if set(entry) == {"step", "auc", "test_loss"}]
     assert [entry["step"] for entry in evaluations] == [8, 16, 24]
     assert set(log[-1]) == {"throughput", "mean_step_time_ms", "auc", "validation_loss"}
