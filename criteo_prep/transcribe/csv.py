@@ -100,7 +100,7 @@ class Reader:
         try:
             stream = pa_csv.open_csv(
                 path,
-                pa_csv.ReadOptions(block_size=_BLOCK_BYTES, column_names=list(chunk.features), use_threads=False),
+                pa_csv.ReadOptions(block_size=_BLOCK_BYTES, column_names=list(chunk.features)),
                 pa_csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
                 pa_csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
             )
