@@ -1,6 +1,6 @@
-"""The program: trains, evaluates or benchmarks DLRM.
+"""The program: trains, evaluates or benchmarks DLRM, or says how its tables would be spread.
 
-    python -m dlrm_tf2.dlrm --dataset_path DIR [--mode train|eval|inference] ...
+    python -m dlrm_tf2.dlrm --dataset_path DIR [--mode train|eval|inference|plan] ...
     horovodrun -np 4 python -m dlrm_tf2.dlrm --dataset_path DIR ...
 """
 
@@ -15,9 +15,9 @@ if __name__ == "__main__" and not __package__:  # run as a file: the packages ar
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from criteo_prep.feature_spec import FeatureSpec
-from dlrm_tf2 import flags, memory, preflight, runtime
+from dlrm_tf2 import flags, memory, planning, preflight, runtime
 from dlrm_tf2.config import ModelConfig, TrainConfig
-from dlrm_tf2.embedding.plan import ShardingPlan, make_plan
+from dlrm_tf2.embedding.plan import ShardingPlan
 
 if TYPE_CHECKING:
     from dlrm_tf2.comm import Comm
@@ -39,6 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
             time.sleep(1)  # a launcher kills the job at the first exit, and rank 0 must get its word out
         return 1
     try:
+        if config.mode == "plan":
+            if launch.rank == 0:
+                print(planning.report_of(config, model, spec, config.world_size or launch.world_size))
+            return 0
         _run(config, spec, model, launch)
     except (ValueError, OSError, RuntimeError) as error:
         rank = f" rank {launch.rank}:" if launch.world_size > 1 else ""
@@ -64,11 +68,12 @@ def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, laun
     ranks = comm.connect(launch.world_size)
     seed = config.seed if config.seed is not None else random.SystemRandom().getrandbits(31)
     config = dataclasses.replace(config, seed=ranks.broadcast_object(seed, name="seed"))
-    plan = make_plan(model_config.tables, ranks.size)
+    plan = planning.plan_of(config, model_config, spec, ranks.size)
     log = RunLog(config.log_path, enabled=ranks.rank == 0)
     log.record({"world_size": ranks.size, "device": device.device, **dataclasses.asdict(config)})
     chosen, note = interaction.choose(config.interaction_op_asked, device.device)
-    for note in (*device.notes, note):
+    notes = (*device.notes, note, planning.offloading_note(config, model_config, plan, device.device))
+    for note in filter(None, notes):
         log.say(note)
     if config.restore_checkpoint_path:
         model_config.check_same(
@@ -77,7 +82,7 @@ def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, laun
     if config.mode == "train" and config.save_checkpoint_path:
         checkpoint.check_destination(config.save_checkpoint_path)  # now, not after the training
     if device.device == "cpu":
-        log.say(_check_memory(config, model_config, plan, launch, ranks))
+        log.say(_check_memory(config, model_config, spec, plan, launch, ranks))
     try:
         start = time.perf_counter()
         restoring = config.restore_checkpoint_path is not None
@@ -106,12 +111,18 @@ def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, laun
 
 
 def _check_memory(
-    config: TrainConfig, model: ModelConfig, plan: ShardingPlan, launch: runtime.Launch, ranks: "Comm"
+    config: TrainConfig,
+    model: ModelConfig,
+    spec: FeatureSpec,
+    plan: ShardingPlan,
+    launch: runtime.Launch,
+    ranks: "Comm",
 ) -> str:
     """The memory line of this machine; refuses on all ranks what does not fit on one of their machines."""
     line = refusal = ""
     try:
-        line = preflight.check(config, model, plan, launch.local_ranks, memory.available_bytes())
+        hotness = planning.hotness_of(spec)
+        line = preflight.check(config, model, plan, launch.local_ranks, memory.available_bytes(), hotness)
     except preflight.DoesNotFit as error:
         refusal = str(error)
     refusals = [refused for refused in ranks.allgather_object(refusal, name="memory") if refused]

@@ -1,8 +1,9 @@
 """What a run will need in memory, counted before anything is allocated. No TensorFlow."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dlrm_tf2.config import ModelConfig, TrainConfig
+from dlrm_tf2.embedding.load import STATE, fetched_per_sample, state_bytes, vectors_per_sample
 from dlrm_tf2.embedding.plan import ShardingPlan
 
 _FLOAT_BYTES = 4
@@ -14,41 +15,75 @@ class DoesNotFit(ValueError):
     """The run needs more memory than there is."""
 
 
-def weight_bytes(model: ModelConfig, plan: ShardingPlan, rank: int) -> int:
-    """Bytes of weights on a rank: its shards, and the MLPs with their gradients."""
+def weight_bytes(model: ModelConfig, plan: ShardingPlan, rank: int, optimizer: str, training: bool) -> int:
+    """Bytes on a rank that do not depend on the batch.
+
+    Its shards with what the optimizer keeps for them, and the MLPs with theirs and their gradients.
+    """
     bottom = (-(-model.num_numerical // 8) * 8, *model.bottom_mlp_dims)
     top = (model.interaction_width, *model.top_mlp_dims)
     dense = sum((a + 1) * b for widths in (bottom, top) for a, b in zip(widths, widths[1:], strict=False))
-    return plan.bytes_of(rank) + 3 * dense * _FLOAT_BYTES
+    dense += model.num_cross_weights
+    copies = 3 + sum(STATE[optimizer])  # of row-wise Adagrad MLPs have the usual one
+    state = sum(state_bytes(optimizer, shard.num_rows, shard.num_columns) for shard in plan.of_rank(rank))
+    return plan.bytes_of(rank) + (state if training else 0) + copies * dense * _FLOAT_BYTES
 
 
-def batch_bytes(model: ModelConfig, plan: ShardingPlan, rank: int, training: bool, xla: bool) -> float:
+def batch_bytes(
+    model: ModelConfig,
+    plan: ShardingPlan,
+    rank: int,
+    training: bool,
+    xla: bool,
+    optimizer: str = "sgd",
+    hotness: Mapping[str, float] | None = None,
+) -> float:
     """Bytes that one sample of the global batch needs on a rank while a step runs.
 
-    Counts the vectors looked up, for the whole global batch, and in training the update of their rows; and for the
-    rank's share of the batch the vectors as exchanged, the products of the interaction and the activations of the MLPs.
-    XLA keeps those of the gradients besides, where TensorFlow reuses the memory.
+    Counts the vectors looked up, for the whole global batch (of replicated tables for the rank's share), and in
+    training the update of their rows; and for the rank's share of the batch the vectors as exchanged, the products of
+    the interaction and the activations of the MLPs. XLA keeps those of the gradients besides, where TensorFlow reuses
+    the memory.
 
-    Source: fitted to the resident memory of processes that trained with batches of 8192 to 65536; a little above it.
+    Args:
+      hotness: feature -> ids per sample; 1 for a feature that is not named.
+
+    Source: fitted to the resident memory of processes that trained with sgd and batches of 8192 to 65536; a little
+    above it.
     """
-    local = len(plan.of_rank(rank)) * model.embedding_dim
+    tables = {table.name: table for table in model.tables}
+    looked_up = 0.0
+    for shard in plan.of_rank(rank):
+        ids = fetched_per_sample(tables[shard.table], hotness or {})
+        vectors = vectors_per_sample(tables[shard.table], hotness or {})
+        rows = ids + (vectors if vectors < ids else 0)  # what is pooled is there beside its pool
+        if training:
+            # A gradient for each; then each row once, with its state.
+            rows += ids * (1 if optimizer == "sgd" else 2 + STATE[optimizer][0])
+        looked_up += rows * shard.num_columns / (plan.world_size if shard.table in plan.replicated else 1)
     vectors = (len(model.features) + 1) * model.embedding_dim
     products = (len(model.features) + 1) ** 2
     layers = model.interaction_width + sum(model.bottom_mlp_dims) + sum(model.top_mlp_dims)
-    looked_up, share = local, products + vectors * (1 if plan.world_size == 1 else 3) + 2 * layers
-    if training:
-        looked_up, share = 2 * local, share * (2 if xla else 1)
+    share = products + vectors * (1 if plan.world_size == 1 else 3) + 2 * layers
+    if training and xla:
+        share *= 2
     return _FLOAT_BYTES * (looked_up + share / plan.world_size)
 
 
 def check(
-    config: TrainConfig, model: ModelConfig, plan: ShardingPlan, ranks: Sequence[int], available_bytes: int
+    config: TrainConfig,
+    model: ModelConfig,
+    plan: ShardingPlan,
+    ranks: Sequence[int],
+    available_bytes: int,
+    hotness: Mapping[str, float] | None = None,
 ) -> str:
     """Compares what the ranks of one machine need with what is there.
 
     Args:
       ranks: the ranks that share the memory.
       available_bytes: memory that they may use, all of them together.
+      hotness: as in batch_bytes.
 
     Returns:
       One line for the log.
@@ -61,11 +96,14 @@ def check(
     if not training or config.evals_per_epoch:
         batches["valid_batch_size"] = config.valid_batch_size
     tables = sum(plan.bytes_of(rank) for rank in ranks)
-    fixed = sum(weight_bytes(model, plan, rank) + _PROCESS_BYTES for rank in ranks)
+    fixed = sum(weight_bytes(model, plan, rank, config.optimizer, training) + _PROCESS_BYTES for rank in ranks)
     where = "this machine" if len(ranks) == 1 else f"this machine ({len(ranks)} ranks)"
     needed = fixed
     for name, size in batches.items():
-        each = sum(batch_bytes(model, plan, rank, name == "batch_size", config.xla) for rank in ranks)
+        each = sum(
+            batch_bytes(model, plan, rank, name == "batch_size", config.xla, config.optimizer, hotness)
+            for rank in ranks
+        )
         if fixed + each > available_bytes:
             raise DoesNotFit(
                 f"The model does not fit on {where}: it needs {fixed} bytes ({_gib(fixed)}, {_gib(tables)} of them "

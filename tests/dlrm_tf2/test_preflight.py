@@ -1,5 +1,6 @@
 """What a run needs in memory, counted by hand and held against what is there."""
 
+import dataclasses
 import re
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from criteo_prep.synthetic import presets
 from dlrm_tf2 import preflight
 from dlrm_tf2.config import ModelConfig, TrainConfig
-from dlrm_tf2.embedding.plan import make_plan
+from dlrm_tf2.embedding.plan import Shard, ShardingPlan, make_plan
 
 GIB = 1 << 30
 
@@ -29,7 +30,34 @@ def test_weights_by_hand():
     tables = (10 + 6) * 4 * 4
     # 13 numericals are padded to 16; 2 tables and the bottom output make 3 pairs, 4 + 3 is padded to 8.
     dense = (16 * 8 + 8) + (8 * 4 + 4) + (8 * 5 + 5) + (5 * 1 + 1)
-    assert preflight.weight_bytes(model, make_plan(model.tables, 1), 0) == tables + 3 * 4 * dense
+    assert preflight.weight_bytes(model, make_plan(model.tables, 1), 0, "sgd", True) == tables + 3 * 4 * dense
+
+
+@pytest.mark.parametrize("optimizer, of_tables, of_mlps", [
+    ("sgd", 0, 3), ("adagrad", 22 * 4, 4), ("rowwise_adagrad", 22, 4), ("adam", 2 * 22 * 4, 5),
+])  # fmt: skip
+def test_what_the_optimizer_keeps_counts_in_training(optimizer, of_tables, of_mlps):
+    model = model_of((10, 6, 6), dim=4, bottom=(8, 4), top=(5, 1))
+    plan = make_plan(model.tables, 1, optimizer=optimizer)
+    dense = preflight.weight_bytes(model, plan, 0, "sgd", True) // 4 - 22 * 4
+    assert preflight.weight_bytes(model, plan, 0, optimizer, False) == 4 * (22 * 4 + dense // 3 * of_mlps)
+    assert preflight.weight_bytes(model, plan, 0, optimizer, True) == 4 * (22 * 4 + of_tables + dense // 3 * of_mlps)
+
+
+def test_cut_tables_and_many_ids_by_hand():
+    model = dataclasses.replace(model_of((1000, 10), dim=4, bottom=(8, 4), top=(5, 1)), hotness=(3, 1))
+    plan = ShardingPlan(2, (
+        Shard("cat_0", 0, (0, 1000), (0, 3)), Shard("cat_0", 1, (0, 1000), (3, 4)),
+        Shard("cat_1", 0, (0, 10), (0, 4)), Shard("cat_1", 1, (0, 10), (0, 4)),
+    ), frozenset({"cat_1"}))  # fmt: skip
+    none, rank_0, rank_1 = (
+        preflight.batch_bytes(model, plan, rank, False, False, hotness={"cat_0": 3}) for rank in (7, 0, 1)
+    )
+    # cat_0: 3 rows and their sum for each sample; cat_1: one row for each of the rank's own samples.
+    assert rank_0 - none == pytest.approx(4 * (3 * (3 + 1) + 4 / 2))
+    assert rank_1 - none == pytest.approx(4 * (1 * (3 + 1) + 4 / 2))
+    trained = preflight.batch_bytes(model, plan, 0, True, False, "adagrad", {"cat_0": 3})
+    assert trained - none == pytest.approx(4 * (3 * (3 + 1 + 3 * 3) + 4 * (1 + 3) / 2))
 
 
 def test_published_t15_tables():

@@ -1,0 +1,123 @@
+"""A plan as a text for people: its tables, what each rank has and does, and how even that is. No TensorFlow."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dlrm_tf2.embedding.cost import Imbalance, RankCost, cost_of, offloaded
+from dlrm_tf2.embedding.load import fetched_per_sample
+from dlrm_tf2.embedding.plan import ShardingPlan
+from dlrm_tf2.embedding.tables import TableConfig
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Step:
+    """The training step that a plan is for.
+
+    Attributes:
+      batch_size: global.
+      hotness: feature -> ids per sample; 1 for a feature that is not named.
+      optimizer: see load.STATE.
+      wire_bytes: of one number of a vector on its way.
+      data_parallel_input: see cost_of.
+    """
+
+    batch_size: int
+    hotness: Mapping[str, float]
+    optimizer: str = "sgd"
+    wire_bytes: int = 4
+    data_parallel_input: bool = False
+
+
+def report(
+    plan: ShardingPlan,
+    tables: Sequence[TableConfig],
+    step: Step,
+    activation_bytes: Sequence[float],
+    offloading_bytes: float | None = None,
+) -> str:
+    """The text, several lines.
+
+    Args:
+      tables: those of the plan.
+      activation_bytes: of each rank, what a step needs beside weights and state.
+      offloading_bytes: weights that a GPU has room for; None for no limit.
+    """
+    costs = cost_of(
+        plan, tables, step.batch_size, hotness=step.hotness, optimizer=step.optimizer, wire_bytes=step.wire_bytes,
+        data_parallel_input=step.data_parallel_input,
+    )  # fmt: skip
+    num_bytes = sum(table.num_bytes for table in tables)
+    lines = [f"tables: {len(tables)}, {num_bytes / _GIB:.3f} GiB ({num_bytes} bytes), {len(plan.shards)} shards"]
+    lines += _aligned(_table_rows(plan, tables, step.hotness))
+    if offloading_bytes is not None:
+        left = offloaded(plan, tables, offloading_bytes)
+        host = sum(shard.num_bytes for shard in left)
+        lines.append(f"in host memory, for a GPU with room for {offloading_bytes / _GIB:.2f} GiB of tables: "
+                     f"{len(left)} shards, {host / _GIB:.2f} GiB")
+    lines += _aligned(_rank_rows(plan, costs, activation_bytes))
+    lines.append(Imbalance.of(costs).line())
+    return "\n".join(lines)
+
+
+def _table_rows(plan: ShardingPlan, tables: Sequence[TableConfig], hotness: Mapping[str, float]) -> list[list[str]]:
+    """One line for the tables that are alike."""
+    alike: dict[tuple, list[TableConfig]] = defaultdict(list)
+    for table in tables:
+        alike[table.num_rows, table.embedding_dim, fetched_per_sample(table, hotness)].append(table)
+    rows = [["tables", "rows", "width", "ids/sample", "GiB", "where"]]
+    for (num_rows, width, ids), group in alike.items():
+        name = group[0].name if len(group) == 1 else f"{len(group)} tables"
+        where = Counter(_where(plan, table, len(group) == 1) for table in group)
+        text = ", ".join(f"{count} {way}" if len(group) > 1 else way for way, count in where.items())
+        gib = sum(table.num_bytes for table in group) / _GIB
+        rows.append([name, f"{num_rows}", f"{width}", f"{ids:g}", f"{gib:.3f}", text])
+    return rows
+
+
+def _where(plan: ShardingPlan, table: TableConfig, with_ranks: bool) -> str:
+    if table.name in plan.replicated:
+        return "replicated"
+    shards = plan.of_table(table.name)
+    ways = [f"by {way}" for way in ("rows", "columns") if len({getattr(shard, way) for shard in shards}) > 1]
+    text = " and ".join(ways) or "whole"
+    ranks = sorted({shard.rank for shard in shards})
+    return f"{text} on {'rank' if len(ranks) == 1 else 'ranks'} {_spans(ranks)}" if with_ranks else text
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    """Ascending numbers, runs of them joined: 0-3,7."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _rank_rows(plan: ShardingPlan, costs: Sequence[RankCost], activation_bytes: Sequence[float]) -> list[list[str]]:
+    rows = [["rank", "shards", "weight bytes", "state bytes", "activation bytes", "all GiB", "elements fetched",
+             "alltoall bytes"]]  # fmt: skip
+    for rank, (cost, activations) in enumerate(zip(costs, activation_bytes, strict=True)):
+        rows.append([
+            f"{rank}", f"{len(plan.of_rank(rank))}", f"{cost.weight_bytes}", f"{cost.state_bytes}",
+            f"{activations:.0f}", f"{(cost.table_bytes + activations) / _GIB:.2f}", f"{cost.fetched:.0f}",
+            f"{cost.sent_bytes:.0f}",
+        ])  # fmt: skip
+    return rows
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of columns: the first and those of words to the left, numbers to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    words = [not column[-1][:1].isdigit() for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if word else cell.rjust(width)
+            for cell, width, word in zip(row, widths, words, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
