@@ -103,7 +103,7 @@ def _read_manifest(root: Path) -> tuple[dict | None, list[Check]]:
     except manifest.ManifestError as error:
         return None, [Check(manifest.MANIFEST, str(error), False)]
     if intact is False:
-        return document, [Check(manifest.MANIFEST, "its bytes do not fit its own checksum; it was changed", False)]
+        return None, [Check(manifest.MANIFEST, "its bytes do not fit its own checksum; it was changed", False)]
     return document, [Check(manifest.MANIFEST, "as written" if intact else "has no checksum of its own")]
 
 

@@ -1,0 +1,183 @@
+"""Fault runs of `criteo-prep preprocess`: kill -9 at random moments, a full disk, a truncated gzip, a vanished file.
+
+    python bench/faults_preprocess.py [--kills 24] [--rows 400000] [--seed 0]
+
+Every kill point is a moment drawn at random within the time of an undisturbed run. After it the same command is run
+again, half of the times killed too, until one ends; then every file is compared with those of the undisturbed run. The
+full disk is a tmpfs of its own in a new mount namespace (unshare), or is left out where that is not allowed.
+"""
+
+import argparse
+import filecmp
+import gzip
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_SHELL_ON_A_SMALL_DISK = """
+set -e
+mount -t tmpfs -o size={size} tmpfs {disk}
+set +e
+{first} ; echo "exit $?"
+ls -A {disk}
+mount -o remount,size=2G {disk}
+{second} ; echo "exit $?"
+cp -r {disk}/set {result}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--kills", type=int, default=24, help="kill points (24)")
+    parser.add_argument("--rows", type=int, default=400_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", help="where the temporary files go")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="faults_preprocess_", dir=arguments.folder))
+    try:
+        days = make_days(folder, arguments.rows)
+        good, seconds = folder / "good", None
+        start = time.perf_counter()
+        assert run(days, good).returncode == 0
+        seconds = time.perf_counter() - start
+        results = [kills(days, good, folder, arguments, seconds, more) for more in ([], ["--shuffle", "global"])]
+        results += [full_disk(days, good, folder), truncated(days, good, folder), vanished(days, good, folder)]
+    finally:
+        shutil.rmtree(folder)
+    for what, tried, survived in results:
+        print(f"{what:58} tried {tried:3}  same bytes {survived:3}")
+    sys.exit(any(tried != survived for _, tried, survived in results))
+
+
+def command(days: list[Path], output: Path, more: list[str] = ()) -> list[str]:
+    return [sys.executable, "-m", "criteo_prep", "preprocess", "--input", *map(str, days), "--output", str(output),
+            "--threshold", "3", "--quiet", *more]  # fmt: skip
+
+
+def run(days: list[Path], output: Path, more: list[str] = ()) -> subprocess.CompletedProcess:
+    return subprocess.run(command(days, output, more), cwd=ROOT, capture_output=True, text=True)
+
+
+def make_days(folder: Path, rows: int) -> list[Path]:
+    """Three days, one of them gzip."""
+    subprocess.run(
+        [sys.executable, "-m", "criteo_prep", "synthesize", "--preset", "criteo_t15_synthetic", "--layout",
+         "criteo_tsv", "--num_samples", str(rows), "--num_days", "3", "--quiet", "--dst", str(folder / "days")],
+        check=True, cwd=ROOT, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    packed = folder / "days" / "day_1.gz"
+    packed.write_bytes(gzip.compress((folder / "days" / "day_1").read_bytes(), 1))
+    return [folder / "days" / "day_0", packed, folder / "days" / "day_2"]
+
+
+def kills(days, good, folder, arguments, seconds, more) -> tuple[str, int, int]:
+    """kill -9 of the whole process group at random moments; each unfinished result is gone on with until it is done."""
+    source = random.Random(arguments.seed)
+    reference, survived, num_kills = good, 0, 0
+    if more:
+        reference = folder / "good_other"
+        assert run(days, reference, more).returncode == 0
+    for _ in range(arguments.kills):
+        output = folder / "killed"
+        shutil.rmtree(output, ignore_errors=True)
+        while True:
+            process = subprocess.Popen(command(days, output, more), cwd=ROOT, stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+            try:
+                process.wait(source.uniform(0, seconds) if num_kills == 0 or source.random() < 0.5 else None)
+                break
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, 9)
+                process.wait()
+                num_kills += 1
+                assert not output.exists() or (output / "manifest.json").exists(), "half a dataset in its place"
+        survived += process.returncode == 0 and same(reference, output)
+    what = f"kill -9, {num_kills} times{' ' + ' '.join(more) if more else ''}"
+    return what, arguments.kills, survived
+
+
+def full_disk(days, good, folder) -> tuple[str, int, int]:
+    """Disks that are full at several moments: an error, nothing like a dataset, and going on with more room."""
+    tried = survived = 0
+    needed = sum(path.stat().st_size for path in good.rglob("*") if path.is_file())
+    for part in (0.3, 0.8, 1.5, 1.9):
+        disk, result = folder / "disk", folder / "result"
+        disk.mkdir(exist_ok=True)
+        shutil.rmtree(result, ignore_errors=True)
+        # The preflight would refuse it: the first rows of an input tell too little here, for it is told of 2 GB free.
+        text = " ".join(command(days, disk / "set"))
+        blind = f"{sys.executable} {Path(__file__).resolve()} --blind {' '.join(map(str, [disk / 'set', *days]))}"
+        script = _SHELL_ON_A_SMALL_DISK.format(
+            size=int(part * needed), disk=disk, first=blind, second=text, result=result
+        )
+        done = subprocess.run(["unshare", "-m", "-r", "bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
+        if "exit" not in done.stdout:
+            print("full disk left out: no mount namespace here:", done.stderr.strip()[-200:])
+            return "full disk (left out)", 0, 0
+        tried += 1
+        clear = "No space left on device" in done.stderr and "exit 1" in done.stdout and "\nset\n" not in done.stdout
+        survived += clear and same(good, result)
+    return "full disk (tmpfs), gone on with after more room", tried, survived
+
+
+def blind(output: str, days: list[str]) -> None:
+    """`preprocess` with a preflight that sees no disk."""
+    sys.path.insert(0, str(ROOT))
+    from criteo_prep import cli
+    from criteo_prep.preprocess import preflight
+
+    preflight.shutil = type("Blind", (), {"disk_usage": staticmethod(lambda _: type("Free", (), {"free": 1 << 50}))})
+    sys.exit(cli.main(["preprocess", "--input", *days, "--output", output, "--threshold", "3", "--quiet"]))
+
+
+def truncated(days, good, folder) -> tuple[str, int, int]:
+    """A gzip that ends early: an error that names it; with the whole file in its place the rest is done."""
+    output, whole = folder / "truncated", days[1].read_bytes()
+    status = days[1].stat()
+    survived = 0
+    for part in (0.1, 0.5, 0.9):
+        shutil.rmtree(output, ignore_errors=True)
+        days[1].write_bytes(whole[: int(part * len(whole))])
+        failed = run(days, output)
+        named = failed.returncode == 1 and "day_1.gz: the gzip stream ends early" in failed.stderr
+        nothing = not output.exists()
+        days[1].write_bytes(whole)
+        os.utime(days[1], ns=(status.st_atime_ns, status.st_mtime_ns))
+        survived += named and nothing and run(days, output).returncode == 0 and same(good, output)
+    return "truncated gzip, gone on with after it was replaced", 3, survived
+
+
+def vanished(days, good, folder) -> tuple[str, int, int]:
+    """The last day goes away while the first is parsed."""
+    output, away = folder / "vanished", folder / "away"
+    process = subprocess.Popen(
+        command(days, output), cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    while not (folder / ".vanished.partial" / "work").exists():
+        time.sleep(0.005)
+    days[2].rename(away)
+    error = process.communicate()[1]
+    days_missing = process.returncode == 1 and "day_2" in error and not output.exists()
+    away.rename(days[2])
+    done = days_missing and run(days, output).returncode == 0 and same(good, output)
+    return "an input file vanishes in the middle", 1, int(done)
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same files with the same bytes."""
+    files = sorted(str(path.relative_to(one)) for path in one.rglob("*") if path.is_file())
+    there = sorted(str(path.relative_to(other)) for path in other.rglob("*") if path.is_file())
+    return files == there and all(filecmp.cmp(one / file, other / file, shallow=False) for file in files)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--blind"]:
+        blind(sys.argv[2], sys.argv[3:])
+    else:
+        main()

@@ -1,0 +1,74 @@
+"""What a user may decide: per-column numbers, memory, and what the machine has."""
+
+import pytest
+
+from criteo_prep.preprocess.preflight import MemoryPlan, PreflightError, look_ahead, memory_available, memory_limit
+from criteo_prep.preprocess.rules import make_rules, per_column, shown_per_column
+from criteo_prep.preprocess.threshold import VocabularyError
+
+
+@pytest.mark.parametrize("given, changed, shown", [
+    ("15", {}, 15), (15, {}, 15), ("15,cat_0:3", {0: 3}, "15,cat_0:3"),
+    ("15,14:3, 39:0", {0: 3, 25: 0}, "15,cat_0:3,cat_25:0"),
+    ("cat_1:15,15", {}, 15),
+])  # fmt: skip
+def test_per_column(given, changed, shown):
+    numbers = per_column("threshold", given)
+    assert numbers == tuple(changed.get(column, 15) for column in range(26))
+    assert shown_per_column(numbers) == shown and per_column("threshold", shown) == numbers
+
+
+@pytest.mark.parametrize("threshold, message", [
+    ("x", "'x' is neither a number nor COLUMN:number"), ("3,13:5", "'13:5' is neither"), ("3,cat_26:5", "is neither"),
+    ("3,4", "says what holds for all columns twice"), ("3,cat_0:1,14:2", "says 14 twice"), ("-1", "-1: is negative"),
+    ("cat_0:3", "gives no threshold for all columns"), ("", "is neither a number"),
+])  # fmt: skip
+def test_thresholds_that_make_no_sense(threshold, message):
+    with pytest.raises(VocabularyError, match=message):
+        make_rules(threshold)
+
+
+def test_other_rules_that_make_no_sense():
+    with pytest.raises(VocabularyError, match="--max_cardinality 1: must be at least 2"):
+        make_rules(3, max_cardinality="1")
+    with pytest.raises(VocabularyError, match="--seed -1"):
+        make_rules(3, shuffle="global", seed=-1)
+
+
+@pytest.mark.parametrize(
+    "given, size", [(5, 5), ("8G", 8 << 30), ("1.5M", 3 << 19), ("2 GiB", 2 << 30), ("7kb", 7 << 10)]
+)
+def test_memory_limit(given, size):
+    assert memory_limit(given) == size
+
+
+def test_what_is_no_size():
+    with pytest.raises(PreflightError, match="--memory_limit lots: is no size. Write one such as 8G"):
+        memory_limit("lots")
+    assert 0 < memory_limit(None) < memory_available() * 1.5
+
+
+def test_preflight(tmp_path):
+    path = tmp_path / "rows.tsv"
+    path.write_text(("1" + "\t" * 39 + "\n") * 1000)
+    found = look_ahead((path,), tmp_path / "set", MemoryPlan(4 << 30, 2), False, False)
+    assert found.num_rows == 1000 and found.disk_needed == 1000 * (131 + 8)
+    assert "about 1,000 rows" in str(found)
+    with pytest.raises(PreflightError, match=r"--memory_limit 0.21 GB: .* are needed with 2 workers"):
+        look_ahead((path,), tmp_path / "set", MemoryPlan(200 << 20, 2), False, False)
+
+
+def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
+    path = tmp_path / "rows.tsv"
+    path.write_text(("1" + "\t" * 39 + "\n") * 1000)
+    monkeypatch.setattr("criteo_prep.preprocess.preflight.estimated_rows", lambda path: 10**15)
+    with pytest.raises(PreflightError, match="The disk is too small"):
+        look_ahead((path,), tmp_path / "set", MemoryPlan(4 << 30, 2), False, False)
+
+
+def test_large_columns_that_fit_memory():
+    assert MemoryPlan(2 << 30, 8).large_columns(10**9) == 1
+    assert MemoryPlan(64 << 30, 8).large_columns(10**6) == 8
+    MemoryPlan(3 << 30, 2).check_distinct("cat_0", 300_000_000, 1)
+    with pytest.raises(PreflightError, match=r"cat_0: 1,000,000,000 distinct values need .* Give a --memory_limit"):
+        MemoryPlan(3 << 30, 2).check_distinct("cat_0", 10**9, 1)

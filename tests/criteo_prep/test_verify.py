@@ -1,0 +1,125 @@
+"""A dataset against its spec and manifest: any changed byte is found."""
+
+import json
+import random
+import shutil
+
+import numpy as np
+import pytest
+
+from criteo_prep import cli
+from criteo_prep.feature_spec import FeatureSpecError
+from criteo_prep.preprocess import preprocess
+from criteo_prep.preprocess.make import How
+from criteo_prep.preprocess.rules import make_rules
+from criteo_prep.synthesize import Synthesis, synthesize
+from criteo_prep.verify import verify
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("verify")
+    source = random.Random(1)
+    rows = ["\t".join([str(source.randrange(2)), *[str(source.randrange(99))] * 13,
+                       *[f"{source.randrange(9):x}" for _ in range(26)]]) for _ in range(60)]  # fmt: skip
+    (folder / "rows.tsv").write_text("\n".join(rows))
+    preprocess([folder / "rows.tsv"], folder / "set", make_rules(2), keep_raw=True, how=How(quiet=True))
+    return folder / "set"
+
+
+@pytest.fixture
+def dataset(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "set")
+
+
+def problems(root):
+    return [f"{check.subject}: {check.found}" for check in verify(root, 2, quiet=True).checks if not check.good]
+
+
+def test_a_good_dataset(dataset, capsys):
+    assert problems(dataset) == []
+    assert cli.main(["verify", str(dataset)]) == 0
+    out = capsys.readouterr().out
+    assert "split train" in out and "54 samples" in out and out.rstrip().endswith("set: good")
+
+
+def test_any_changed_byte_of_any_file_is_found(dataset):
+    source = random.Random(2)
+    files = sorted(path for path in dataset.rglob("*") if path.is_file())
+    assert len(files) == 2 * 28 + 26 + 2 + 52
+    for path in files:
+        whole = path.read_bytes()
+        if not whole or (path.suffix != ".json" and source.random() < 0.6):
+            continue  # a sample of the files: a minute for all
+        for place in {source.choice([0, len(whole) - 1, source.randrange(len(whole))])}:
+            changed = bytearray(whole)
+            changed[place] ^= 1 << source.randrange(8)
+            path.write_bytes(changed)
+            try:
+                assert problems(dataset), f"{path.name}, byte {place}"
+            except FeatureSpecError:
+                assert path.name == "feature_spec.yaml"
+        path.write_bytes(whole)
+    assert problems(dataset) == []
+
+
+def test_every_byte_of_the_manifest(dataset):
+    path = dataset / "manifest.json"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 997):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        assert problems(dataset), place
+
+
+def test_what_is_wrong_is_said(dataset):
+    ids = np.fromfile(dataset / "train" / "cat_4.bin", np.int8)
+    ids[7] = 100
+    ids.tofile(dataset / "train" / "cat_4.bin")
+    (dataset / "train" / "label.bin").write_bytes(b"\2" + (dataset / "train" / "label.bin").read_bytes()[1:])
+    numerical = np.fromfile(dataset / "test" / "numerical.bin", np.float16)
+    numerical[5] = np.inf
+    numerical.tofile(dataset / "test" / "numerical.bin")
+    (dataset / "vocabularies" / "cat_9.parquet").unlink()
+    (dataset / "notes.txt").write_text("mine")
+    found = "\n".join(problems(dataset))
+    assert "train/cat_4.bin: byte 7: 100, but ids must be below the cardinality" in found
+    assert "train/cat_4.bin: bytes 0 to 53 do not fit their checksum" in found
+    assert "train/label.bin: byte 0: 2, but a label is 0 or 1" in found
+    assert "test/numerical.bin: byte 10: inf, but numericals must be finite" in found
+    assert "vocabularies/cat_9.parquet: there is no such file" in found
+    assert "notes.txt: is not in the manifest" in found
+    assert cli.main(["verify", str(dataset), "--quiet"]) == 1
+
+
+def test_a_truncated_file(dataset):
+    path = dataset / "test" / "cat_0.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert any("split test" in line for line in problems(dataset))
+
+
+def test_a_dataset_without_checksums_is_checked_for_the_rest(dataset, capsys):
+    (dataset / "manifest.json").unlink()
+    assert cli.main(["verify", str(dataset), "--quiet"]) == 0
+    cli.main(["verify", str(dataset)])
+    assert "the dataset has none, so a changed byte that is still in range is not found" in capsys.readouterr().out
+    (dataset / "train" / "label.bin").write_bytes(b"\7" * 54)
+    assert problems(dataset) == ["train/label.bin: byte 0: 7, but a label is 0 or 1"]
+
+
+def test_a_synthetic_dataset_has_checksums_of_whole_files(tmp_path):
+    synthesize(Synthesis("criteo_t15_synthetic", 50, scale=0.001), tmp_path / "set", quiet=True)
+    assert problems(tmp_path / "set") == []
+    path = tmp_path / "set" / "train" / "label.bin"
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    (found,) = problems(tmp_path / "set")
+    assert found.startswith("train/label.bin: its crc32 is ")
+
+
+def test_no_spec_is_an_error(tmp_path, capsys):
+    assert cli.main(["verify", str(tmp_path)]) == 1
+    assert "feature_spec.yaml" in capsys.readouterr().err
+
+
+def test_a_manifest_that_is_no_json(dataset):
+    (dataset / "manifest.json").write_text(json.dumps([1]))
+    assert any("is not a manifest" in line for line in problems(dataset))
