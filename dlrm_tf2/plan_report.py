@@ -111,9 +111,9 @@ def _rank_rows(plan: ShardingPlan, costs: Sequence[RankCost], activation_bytes: 
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of columns: the first and those of words to the left, numbers to the right."""
+    """Lines of columns, words to the left and numbers to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    words = [not column[-1][:1].isdigit() for column in zip(*rows, strict=True)]
+    words = [not column[-1].replace(".", "").isdigit() for column in zip(*rows, strict=True)]
     return [
         "  ".join(
             cell.ljust(width) if word else cell.rjust(width)

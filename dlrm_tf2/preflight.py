@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dlrm_tf2.config import ModelConfig, TrainConfig
 from dlrm_tf2.embedding.load import STATE, fetched_per_sample, state_bytes, vectors_per_sample
 from dlrm_tf2.embedding.plan import ShardingPlan
+from dlrm_tf2.embedding.tables import TableConfig
 
 _FLOAT_BYTES = 4
 # TensorFlow itself, its threads and this program, measured as resident memory of a process that trained a tiny model.
@@ -51,23 +52,40 @@ def batch_bytes(
     Source: fitted to the resident memory of processes that trained with sgd and batches of 8192 to 65536; a little
     above it.
     """
-    tables = {table.name: table for table in model.tables}
-    looked_up = 0.0
+    vectors = model.bottom_mlp_dims[-1] + sum(model.dims)
+    met = (len(model.features) + 1) ** 2  # products of the dot interaction
+    if model.interaction == "cross":
+        met = model.num_cross_layers * (3 * vectors + model.cross_layer_projection_dim)
+    layers = model.interaction_width + sum(model.bottom_mlp_dims) + sum(model.top_mlp_dims)
+    share = met + vectors * (1 if plan.world_size == 1 else 3) + 2 * layers
+    if training and xla:
+        share *= 2
+    looked_up = looked_up_elements(plan, rank, model.tables, training, optimizer, hotness or {})
+    return _FLOAT_BYTES * (looked_up + share / plan.world_size)
+
+
+def looked_up_elements(
+    plan: ShardingPlan,
+    rank: int,
+    tables: Sequence[TableConfig],
+    training: bool,
+    optimizer: str,
+    hotness: Mapping[str, float],
+) -> float:
+    """Elements that the lookups of a rank, and in training the updates, need at a time, for one sample.
+
+    Args: as in batch_bytes.
+    """
+    of_table, elements = {table.name: table for table in tables}, 0.0
     for shard in plan.of_rank(rank):
-        ids = fetched_per_sample(tables[shard.table], hotness or {})
-        vectors = vectors_per_sample(tables[shard.table], hotness or {})
+        ids = fetched_per_sample(of_table[shard.table], hotness)
+        vectors = vectors_per_sample(of_table[shard.table], hotness)
         rows = ids + (vectors if vectors < ids else 0)  # what is pooled is there beside its pool
         if training:
             # A gradient for each; then each row once, with its state.
             rows += ids * (1 if optimizer == "sgd" else 2 + STATE[optimizer][0])
-        looked_up += rows * shard.num_columns / (plan.world_size if shard.table in plan.replicated else 1)
-    vectors = (len(model.features) + 1) * model.embedding_dim
-    products = (len(model.features) + 1) ** 2
-    layers = model.interaction_width + sum(model.bottom_mlp_dims) + sum(model.top_mlp_dims)
-    share = products + vectors * (1 if plan.world_size == 1 else 3) + 2 * layers
-    if training and xla:
-        share *= 2
-    return _FLOAT_BYTES * (looked_up + share / plan.world_size)
+        elements += rows * shard.num_columns / (plan.world_size if shard.table in plan.replicated else 1)
+    return elements
 
 
 def check(

@@ -1,0 +1,87 @@
+"""The program: how the tables of a published synthetic model would be spread.
+
+    python -m dlrm_tf2.synthetic_models --model large --plan_only --world_size 128 --optimizer adagrad
+"""
+
+import argparse
+import sys
+
+from dlrm_tf2.embedding.load import STATE
+from dlrm_tf2.embedding.plan import STRATEGIES, PlanError, ShardingPlan, make_plan
+from dlrm_tf2.plan_report import Step, report
+from dlrm_tf2.preflight import looked_up_elements
+from dlrm_tf2.zoo import MODELS, ZooModel
+
+_FLOAT_BYTES = 4
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the program; returns its exit status."""
+    parser = _parser()
+    given = sys.argv[1:] if arguments is None else arguments
+    values = parser.parse_args(["--" + a[2:].replace("-", "_") if a.startswith("--") else a for a in given])
+    if not values.plan_only:
+        parser.error("--plan_only is missing: this version plans the models and does not train them")
+    model = MODELS[values.model]
+    try:
+        plan = make_plan(
+            model.tables,
+            values.world_size,
+            values.dist_strategy,
+            hotness=model.hotness,
+            optimizer=values.optimizer,
+            batch_size=values.batch_size,
+            column_slice_threshold=values.column_slice_threshold,
+            row_slice_threshold=values.row_slice_threshold,
+            data_parallel_threshold=values.data_parallel_threshold,
+        )
+    except PlanError as error:
+        parser.error(str(error))
+    step = Step(values.batch_size, model.hotness, values.optimizer, 2 if values.amp else 4, values.dp_input)
+    activations = [_activation_bytes(model, plan, rank, step) for rank in range(values.world_size)]
+    print(f"{values.model}: {values.dist_strategy}, {values.world_size} ranks, batch {values.batch_size}, "
+          f"{values.optimizer}; {len(model.hotness)} features, {sum(model.hotness.values())} ids a sample")
+    print(report(plan, model.tables, step, activations))
+    return 0
+
+
+def _activation_bytes(model: ZooModel, plan: ShardingPlan, rank: int, step: Step) -> float:
+    """What a training step needs on a rank beside weights and state; counted as preflight.batch_bytes counts."""
+    share = model.output_width * (1 if plan.world_size == 1 else 3) + 2 * (model.mlp_input_width + sum(model.mlp_dims))
+    looked_up = looked_up_elements(plan, rank, model.tables, True, step.optimizer, model.hotness)
+    return _FLOAT_BYTES * step.batch_size * (looked_up + share / plan.world_size)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="synthetic_models",
+        description="Plans the published synthetic models.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    positive, elements = _at_least(1), "; in elements (rows * width)"
+    parser.add_argument("--model", choices=tuple(MODELS), default="tiny", help="which of the models")
+    parser.add_argument("--plan_only", action="store_true", help="print the plan")
+    parser.add_argument("--world_size", type=positive, default=1, help="ranks to plan for")
+    parser.add_argument("--batch_size", type=positive, default=65536, help="global batch size")
+    parser.add_argument("--optimizer", choices=tuple(STATE), default="sgd", help="whose state the tables need")
+    parser.add_argument("--dist_strategy", choices=STRATEGIES, default="balanced", help="how tables are placed")
+    parser.add_argument("--column_slice_threshold", type=positive, help="above it columns are cut" + elements)
+    parser.add_argument("--row_slice_threshold", type=positive, help="from it on rows are spread" + elements)
+    parser.add_argument("--data_parallel_threshold", type=_at_least(0), help="up to it replicated" + elements)
+    parser.add_argument("--dp_input", action="store_true", help="each rank reads all features of its samples")
+    parser.add_argument("--amp", action="store_true", help="vectors travel in 16 bits")
+    return parser
+
+
+def _at_least(least: int):
+    def number(text: str) -> int:
+        if not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
+
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())
