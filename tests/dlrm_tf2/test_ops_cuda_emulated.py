@@ -6,6 +6,7 @@ No speed and no real GPU in here: bench/gpu checks the compiled kernels where th
 import ctypes
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,12 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 def kernels(tmp_path_factory):
     library = tmp_path_factory.mktemp("emulated") / "libemulated.so"
     sources = [HERE / "cuda_emulator" / "emulated_kernels.cc",
-               SOURCE / "dot_interaction_cpu.cc", SOURCE / "dot_interaction_cpu_scalar.cc"]  # fmt: skip
+               *(SOURCE / f"{name}.cc" for name in ("dot_interaction_cpu", "dot_interaction_cpu_scalar", "errors"))]
     subprocess.run(
         ["g++", "-O2", "-std=c++17", "-fPIC", "-shared", "-I", SOURCE, "-o", library, *sources], check=True
     )
     kernels = ctypes.CDLL(str(library))
+    kernels.path = library
     kernels.dlrm_dot_interaction_output_width.restype = ctypes.c_int64
     kernels.dlrm_dot_interaction_output_width.argtypes = [ctypes.c_int64] * 2
     rest = [ctypes.c_int64] * 3 + [ctypes.c_int] * 2 + [ctypes.c_void_p]
@@ -170,3 +172,39 @@ def test_same_bits_in_every_order_of_threads(kernels, dtype):
 def test_bad_arguments_are_refused(kernels, arguments):
     assert kernels.dlrm_dot_interaction_cuda(16, 16, *arguments, None) == BAD_ARGUMENT
     assert kernels.dlrm_dot_interaction_gradient_cuda(16, 16, 16, *arguments, None) == BAD_ARGUMENT
+
+
+class HostDevice:
+    """The GPU check's device, in this process's memory."""
+
+    def upload(self, values):
+        return placed(values.view(np.uint8).reshape(-1), 0)
+
+    def poisoned(self, num_bytes):
+        return placed(np.full(num_bytes, 0xFF, np.uint8), 0)
+
+    def address(self, memory):
+        return memory.ctypes.data
+
+    def download(self, memory):
+        return memory
+
+    def wait(self):
+        pass
+
+
+def test_the_gpu_check_passes_right_kernels_and_finds_wrong_ones(kernels, monkeypatch):
+    monkeypatch.syspath_prepend(str(SOURCE.parents[2] / "bench" / "gpu"))
+    for name in ("device", "times", "check"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import check
+    import device
+
+    right = device.Kernels(kernels.path)
+    # The general kernel takes 4 counts, 3 widths, 3 types; the tensor cores' 3 of the counts, 2 widths, 2 types.
+    found = check.check_grid(HostDevice(), right, check.small_grid())
+    assert found == {"checked": 2 * (4 * 3 * 3 + 3 * 2 * 2), "wrong": []}
+
+    monkeypatch.setattr(device, "output_width", lambda count, width: (width + count * (count - 1) // 2 + 15) // 8 * 8)
+    found = check.check_grid(HostDevice(), right, [((2, 5, 8), "float32", "general", 0)])
+    assert len(found["wrong"]) == 1 and "(2, 5, 8) float32 general" in found["wrong"][0]

@@ -31,8 +31,8 @@ int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 int code_of(int cuda_error) { return cuda_error == 0 ? DLRM_OK : DLRM_CUDA_ERROR + cuda_error; }
 
 // Warps to a block of the tensor-core kernels; 0 where one warp's sample is more than a block's shared memory.
-int warps_that_fit(const Gpu& gpu, int64_t elements_per_warp) {
-  return static_cast<int>(least(tensor_cores::kWarps, gpu.shared_bytes / (2 * elements_per_warp)));
+int warps_that_fit(const Gpu& gpu, int most, int64_t elements_per_warp) {
+  return static_cast<int>(least(most, gpu.shared_bytes / (2 * elements_per_warp)));
 }
 
 bool tensor_cores_serve(const Gpu& gpu, int64_t num_vectors, int64_t width, int element_type) {
@@ -49,7 +49,7 @@ int forward(const Gpu& gpu, const void* features, void* output, int64_t num_samp
   if constexpr (sizeof(T) == 2) {
     if (tensor) {
       const int64_t elements = tensor_cores::forward_elements(num_vectors, width, output_width);
-      const int warps = warps_that_fit(gpu, elements);
+      const int warps = warps_that_fit(gpu, tensor_cores::kForwardWarps, elements);
       const auto kernel = width == 128 ? tensor_cores::forward<T, 128> : tensor_cores::forward<T, 0>;
       return code_of(launch(kernel, (num_samples + warps - 1) / warps, 32 * warps, 2 * elements * warps, stream, from,
                             to, num_samples, num_vectors, width, output_width));
@@ -81,8 +81,8 @@ int gradient(const Gpu& gpu, const void* features, const void* upstream, void* r
   T* to = static_cast<T*>(result);
   if constexpr (sizeof(T) == 2) {
     if (tensor) {
-      const int64_t elements = tensor_cores::gradient_elements(num_vectors, width);
-      const int warps = warps_that_fit(gpu, elements);
+      const int64_t elements = tensor_cores::gradient_elements(num_vectors, width, output_width);
+      const int warps = warps_that_fit(gpu, tensor_cores::kGradientWarps, elements);
       const auto kernel = width == 128 ? tensor_cores::gradient<T, 128> : tensor_cores::gradient<T, 0>;
       return code_of(launch(kernel, (num_samples + warps - 1) / warps, 32 * warps, 2 * elements * warps, stream, from,
                             up, to, num_samples, num_vectors, width, output_width));
@@ -101,7 +101,7 @@ int prepare(const Gpu& gpu, int64_t num_samples, int64_t num_vectors, int64_t wi
             bool all_aligned, int64_t elements_per_warp, bool* tensor) {
   if (gpu.error != 0) return code_of(gpu.error);
   const bool served = tensor_cores_serve(gpu, num_vectors, width, element_type) && all_aligned &&
-                      warps_that_fit(gpu, elements_per_warp) >= 1;
+                      warps_that_fit(gpu, 1, elements_per_warp) == 1;
   if (kernel == 1 && !served) return DLRM_BAD_ARGUMENT;
   *tensor = served && kernel != 0;
   return num_samples == 0 ? DLRM_OK : -1;
@@ -150,8 +150,9 @@ int dlrm_dot_interaction_gradient_cuda(const void* features, const void* upstrea
                                        int kernel, void* stream) {
   if (!good(num_samples, num_vectors, width, element_type, kernel)) return DLRM_BAD_ARGUMENT;
   const Gpu gpu = current_gpu();
+  const int64_t output_width = dlrm_dot_interaction_output_width(num_vectors, width);
   const int64_t elements = num_vectors <= tensor_cores::kMostVectors
-                               ? tensor_cores::gradient_elements(num_vectors, width)
+                               ? tensor_cores::gradient_elements(num_vectors, width, output_width)
                                : int64_t(1) << 40;
   bool tensor = false;
   const int code = prepare(gpu, num_samples, num_vectors, width, element_type, kernel,

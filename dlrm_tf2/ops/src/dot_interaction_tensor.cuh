@@ -9,7 +9,8 @@
 
 namespace tensor_cores {
 
-constexpr int kMostVectors = 32, kWarps = 4;
+// Warps to a block: what lets most warps share a multiprocessor of 228 KB at 27 vectors of width 128.
+constexpr int kMostVectors = 32, kForwardWarps = 4, kGradientWarps = 2;
 
 // Rows of shared memory are an odd number of 16-byte units apart, so that eight rows lie in eight bank groups.
 __host__ __device__ inline int row_stride(int width) { return (width + 15) / 16 * 16 + 8; }
@@ -19,8 +20,9 @@ __host__ __device__ inline int padded_rows(int num_vectors) { return num_vectors
 __host__ __device__ inline int forward_elements(int num_vectors, int width, int output_width) {
   return num_vectors * row_stride(width) + (output_width - width);
 }
-__host__ __device__ inline int gradient_elements(int num_vectors, int width) {
-  return padded_rows(num_vectors) * row_stride(width) + padded_rows(num_vectors) * (padded_rows(num_vectors) + 8);
+__host__ __device__ inline int gradient_elements(int num_vectors, int width, int output_width) {
+  const int padded = padded_rows(num_vectors);
+  return padded * row_stride(width) + padded * (padded + 8) + output_width;
 }
 
 DLRM_DEVICE int pair_index(int row, int column) { return row * (row - 1) / 2 + column; }
@@ -36,7 +38,7 @@ DLRM_DEVICE void start_rows(T* rows, const T* from, int num_vectors, int width, 
 
 // kWidth: D where it is known to the compiler, else 0.
 template <class T, int kWidth>
-__global__ void __launch_bounds__(32 * kWarps)
+__global__ void __launch_bounds__(32 * kForwardWarps)
     forward(const T* features, T* output, int64_t num_samples, int num_vectors, int any_width, int output_width) {
   DLRM_SHARED(memory);
   const int width = kWidth ? kWidth : any_width;
@@ -97,7 +99,7 @@ __global__ void __launch_bounds__(32 * kWarps)
 // gradient = S X, S being the symmetric matrix with a zero diagonal that holds the upstream dots; plus, in row 0, the
 // upstream of the copied row. The result replaces X in shared memory, 16 columns at a time.
 template <class T, int kWidth>
-__global__ void __launch_bounds__(32 * kWarps)
+__global__ void __launch_bounds__(32 * kGradientWarps)
     gradient(const T* features, const T* upstream, T* result, int64_t num_samples, int num_vectors, int any_width,
              int output_width) {
   DLRM_SHARED(memory);
@@ -106,11 +108,12 @@ __global__ void __launch_bounds__(32 * kWarps)
   const int64_t sample = static_cast<int64_t>(blockIdx.x) * (blockDim.x / 32) + warp;
   if (sample >= num_samples) return;
   const int stride = row_stride(width), padded = padded_rows(num_vectors), weight_stride = padded + 8;
-  T* rows = reinterpret_cast<T*>(memory) + warp * gradient_elements(num_vectors, width);
+  T* rows = reinterpret_cast<T*>(memory) + warp * gradient_elements(num_vectors, width, output_width);
   T* weights = rows + padded * stride;
-  const T* up = upstream + sample * output_width;
+  T* up = weights + padded * weight_stride;
 
   start_rows(rows, features + sample * num_vectors * width, num_vectors, width, stride, lane);
+  start_rows(up, upstream + sample * output_width, 1, output_width, 0, lane);
   // Zeros meet zero weights, but what was in the memory before could be NaN.
   for (int i = num_vectors * stride / 8 + lane; i < padded * stride / 8; i += 32) {
     reinterpret_cast<uint4*>(rows)[i] = make_uint4(0, 0, 0, 0);
@@ -118,8 +121,9 @@ __global__ void __launch_bounds__(32 * kWarps)
   for (int i = lane; i < padded * weight_stride / 8; i += 32) {
     reinterpret_cast<uint4*>(weights)[i] = make_uint4(0, 0, 0, 0);
   }
+  wait_for_copies();
   __syncwarp();
-#pragma unroll 8
+#pragma unroll 4
   for (int i = 1; i < num_vectors; ++i) {
     if (lane < i) {
       const T value = up[width + pair_index(i, lane)];
@@ -127,7 +131,6 @@ __global__ void __launch_bounds__(32 * kWarps)
       weights[lane * weight_stride + i] = value;
     }
   }
-  wait_for_copies();
   __syncwarp();
 
   const int matrix_row = lane % 16, matrix_column = lane / 16 * 8;
