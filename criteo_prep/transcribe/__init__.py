@@ -5,6 +5,7 @@ A layout is a reader and a writer of the same shape: `Reader(root, spec, split).
 Which layouts there are is what stands in READERS and WRITERS.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import shutil
@@ -165,9 +166,11 @@ def transcribe_spec(
                 Progress(f"transcribe {split}", rows, "samples", quiet) as progress,
                 READERS[request.src_dataset_type](source_spec.root, source_spec, split, request) as source,
                 WRITERS[request.dst_dataset_type][1](folder, spec, split, request) as destination,
+                # Threads that read ahead end before their files are closed.
+                contextlib.closing(source.batches(request.src_batch_size)) as batches,
             ):
-                batches = itertools.islice(source.batches(request.src_batch_size), request.max_batches(split))
-                transcribe(batches, destination, progress, request.dense_log)
+                wanted = itertools.islice(batches, request.max_batches(split))
+                transcribe(wanted, destination, progress, request.dense_log)
                 if destination.num_samples != rows:
                     raise TranscribeError(
                         f"{source_spec.path}: {split} has {destination.num_samples} samples, but {rows} were counted "
