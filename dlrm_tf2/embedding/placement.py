@@ -44,7 +44,7 @@ def threshold_for(sizes: Sequence[int], num_pieces: int) -> float:
     """
     sizes, threshold = [-size for size in sizes], math.inf
     heapq.heapify(sizes)
-    while len(sizes) < num_pieces:
+    while sizes and len(sizes) < num_pieces:
         largest = -heapq.heappop(sizes)
         threshold = largest - 1
         heapq.heappush(sizes, -(largest // 2))

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlrm_tf2.embedding.plan import Shard, ShardingPlan, make_plan, samples_of_rank
+from dlrm_tf2.embedding.cost import cost_of, offloaded
+from dlrm_tf2.embedding.load import STATE, share_of_ids
+from dlrm_tf2.embedding.plan import STRATEGIES, PlanError, Shard, ShardingPlan, make_plan, samples_of_rank
 from dlrm_tf2.embedding.tables import TableConfig
 
 # The rows of the published Criteo set at threshold 15.
@@ -16,23 +18,100 @@ def table(name, rows, dim=4):
     return TableConfig(name, rows, dim)
 
 
+@st.composite
+def drawn_tables(draw):
+    shapes = draw(st.lists(st.tuples(st.integers(1, 300_000), st.integers(1, 64)), min_size=1, max_size=12))
+    return [
+        TableConfig(f"t{i}", rows, dim, draw(st.sampled_from([None, "sum"])), tuple(f"f{i}_{j}" for j in range(shared)))
+        for i, (rows, dim) in enumerate(shapes)
+        for shared in [draw(st.integers(1, 3))]
+    ]
+
+
+@st.composite
+def drawn_arguments(draw):
+    """Arguments of make_plan beside the tables."""
+    elements = st.none() | st.integers(1, 2_000_000)
+    arguments = {
+        "world_size": draw(st.integers(1, 9)),
+        "strategy": draw(st.sampled_from(STRATEGIES)),
+        "optimizer": draw(st.sampled_from(sorted(STATE))),
+        "batch_size": draw(st.none() | st.integers(1, 10_000)),
+        "row_slice_threshold": draw(elements),
+        "data_parallel_threshold": draw(elements),
+    }
+    if arguments["optimizer"] != "rowwise_adagrad":
+        arguments["column_slice_threshold"] = draw(elements)
+    return arguments
+
+
 table_lists = st.lists(
     st.tuples(st.integers(1, 10_000), st.integers(1, 64)), min_size=1, max_size=12
 ).map(lambda shapes: [table(f"t{i}", rows, dim) for i, (rows, dim) in enumerate(shapes)])
 
 
-@given(table_lists, st.integers(1, 6))
-def test_the_shards_of_a_table_tile_it_exactly_once(tables, world_size):
-    plan = make_plan(tables, world_size)
-    assert all(0 <= shard.rank < world_size for shard in plan.shards)
+def apart(one, other):
+    """Whether two rectangles share no element."""
+    return any(a[1] <= b[0] or b[1] <= a[0] for a, b in ((one.rows, other.rows), (one.columns, other.columns)))
+
+
+@given(drawn_tables(), drawn_arguments())
+def test_the_shards_of_a_table_tile_it_exactly_once(tables, arguments):
+    plan = make_plan(tables, **arguments)
+    assert all(0 <= shard.rank < arguments["world_size"] for shard in plan.shards)
+    assert list(dict.fromkeys(shard.table for shard in plan.shards)) == [config.name for config in tables]
     for config in tables:
         shards = plan.of_table(config.name)
-        area = sum(shard.num_rows * shard.num_columns for shard in shards)
-        assert area == config.num_rows * config.embedding_dim
-        for one, other in itertools.combinations(shards, 2):
-            apart = one.rows[1] <= other.rows[0] or other.rows[1] <= one.rows[0]
-            apart |= one.columns[1] <= other.columns[0] or other.columns[1] <= one.columns[0]
-            assert apart
+        whole = (0, config.num_rows), (0, config.embedding_dim)
+        if config.name in plan.replicated:
+            assert shards == tuple(Shard(config.name, rank, *whole) for rank in range(arguments["world_size"]))
+            continue
+        assert sum(shard.num_rows * shard.num_columns for shard in shards) == config.num_elements
+        assert all(0 <= s.rows[0] < s.rows[1] <= whole[0][1] and 0 <= s.columns[0] < s.columns[1] <= whole[1][1]
+                   for s in shards)
+        assert all(apart(one, other) for one, other in itertools.combinations(shards, 2))
+        # Pieces that meet on a rank are one shard, so that no id is looked up twice there.
+        assert len({(shard.rank, shard.rows) for shard in shards}) == len(shards)
+        if arguments["optimizer"] == "rowwise_adagrad":
+            assert all(shard.columns == whole[1] for shard in shards)
+
+
+@given(drawn_tables(), drawn_arguments())
+def test_thresholds_are_kept(tables, arguments):
+    plan = make_plan(tables, **arguments)
+    columns, rows, replicated = (
+        arguments.get(f"{name}_threshold") for name in ("column_slice", "row_slice", "data_parallel")
+    )
+    world_size = arguments["world_size"]
+    for config in tables:
+        shards, elements = plan.of_table(config.name), config.num_elements
+        if world_size == 1:
+            assert shards == (Shard(config.name, 0, (0, config.num_rows), (0, config.embedding_dim)),)
+        elif replicated is not None and elements <= replicated:
+            assert config.name in plan.replicated
+        elif config.name in plan.replicated:
+            assert arguments["strategy"] == "balanced" and replicated is None
+        elif rows is not None and elements >= rows:
+            assert len(shards) == min(world_size, config.num_rows)
+            sizes = [shard.num_rows for shard in shards]
+            assert max(sizes) - min(sizes) <= 1 and sizes == sorted(sizes, reverse=True)
+        elif columns is not None and elements <= columns:
+            assert len({shard.columns for shard in shards}) == 1
+
+
+@given(drawn_tables(), drawn_arguments(), st.integers(1, 300), st.booleans())
+def test_costs_add_up(tables, arguments, batch_size, data_parallel_input):
+    """What is sent is what is made, once each way; every sample's ids are looked up once."""
+    plan = make_plan(tables, **arguments)
+    costs = cost_of(plan, tables, batch_size, optimizer=arguments["optimizer"], data_parallel_input=data_parallel_input)
+    assert [cost.weight_bytes for cost in costs] == [plan.bytes_of(rank) for rank in range(plan.world_size)]
+    per_sample = sum(len(config.features) * config.embedding_dim for config in tables)
+    assert sum(cost.fetched for cost in costs) == pytest.approx(batch_size * per_sample)
+    if plan.world_size == 1:
+        assert costs[0].sent_bytes == 0
+    if arguments["optimizer"] in ("adagrad", "adam"):
+        slots = {"adagrad": 1, "adam": 2}[arguments["optimizer"]]
+        assert all(cost.state_bytes == slots * cost.weight_bytes for cost in costs)
 
 
 @given(table_lists, st.integers(1, 6), st.randoms())
@@ -113,3 +192,91 @@ def test_a_replicated_table_is_a_whole_shard_on_every_rank():
     assert plan.of_table("t") == copies
     assert (plan.bytes_of(0), plan.bytes_of(1)) == (80, 80 + 48)
     assert plan.of_table("none") == plan.of_rank(7) == ()
+
+
+def test_rows_are_cut_only_where_columns_do_not_help():
+    narrow = [table("huge", 10_000_000, 4), *(table(f"t{i}", 100_000, 4) for i in range(8))]
+    plan = make_plan(narrow, 8)
+    assert len({shard.rows for shard in plan.of_table("huge")}) > 1
+    assert max(plan.bytes_of(rank) for rank in range(8)) <= 2.1 * sum(plan.bytes_of(rank) for rank in range(8)) / 8
+    wide = [table("huge", 10_000_000, 64), *(table(f"t{i}", 100_000, 64) for i in range(8))]
+    plan = make_plan(wide, 8)
+    assert {shard.rows for shard in plan.of_table("huge")} == {(0, 10_000_000)} and len(plan.of_table("huge")) > 1
+
+
+def test_row_wise_adagrad_cuts_rows_instead():
+    tables = [table("huge", 10_000_000, 64), *(table(f"t{i}", 100_000, 64) for i in range(8))]
+    plan = make_plan(tables, 8, optimizer="rowwise_adagrad")
+    assert len(plan.of_table("huge")) > 1 and all(shard.num_columns == 64 for shard in plan.shards)
+
+
+def test_few_samples_replicate_nothing_and_many_replicate_small_tables():
+    tables = [table("small", 100, 16), table("large", 1_000_000, 16), table("large too", 1_000_000, 16)]
+    assert make_plan(tables, 2, batch_size=64).replicated == frozenset()
+    # Replicated, 100 rows go to one other rank; exchanged, 200 vectors and gradients do. Twice as good is enough.
+    assert make_plan(tables, 2, batch_size=200).replicated == {"small"}
+    assert make_plan(tables, 2, batch_size=198).replicated == frozenset()
+    assert make_plan(tables, 2).replicated == frozenset()
+    assert make_plan(tables, 2, batch_size=64, data_parallel_threshold=1600).replicated == {"small"}
+
+
+def test_the_first_rows_of_a_table_get_most_ids():
+    config = table("t", 1000, 4)
+    shares = [share_of_ids(config, rows) for rows in ((0, 1), (0, 500), (500, 1000), (0, 1000))]
+    assert shares[1] + shares[2] == pytest.approx(1) and shares[3] == 1
+    assert shares[0] > 0.1 and shares[1] > 0.85
+
+
+def test_costs_of_two_ranks_by_hand():
+    tables = [TableConfig("t", 10, 4, "sum", ("a", "b")), TableConfig("u", 6, 8)]
+    plan = ShardingPlan(2, (
+        Shard("t", 0, (0, 10), (0, 3)), Shard("t", 1, (0, 10), (3, 4)), Shard("u", 1, (0, 6), (0, 8)),
+    ))  # fmt: skip
+    first, second = cost_of(plan, tables, 5, hotness={"a": 3}, optimizer="rowwise_adagrad", data_parallel_input=True)
+    assert (first.weight_bytes, first.state_bytes) == (4 * 30, 4 * 10)
+    assert (second.weight_bytes, second.state_bytes) == (4 * (10 + 48), 4 * (10 + 6))
+    # A sample has 3 + 1 ids in t and 1 in u.
+    assert (first.fetched, second.fetched) == (5 * 4 * 3, 5 * (4 * 1 + 8))
+    # It gets 2 vectors of t and 1 of u.
+    assert (first.vector_elements, second.vector_elements) == (5 * 2 * 3, 5 * (2 * 1 + 8))
+    # Rank 0 has 3 samples, rank 1 has 2. Vectors to the other, gradients to the other, ids to the other (5 and 4).
+    assert first.sent_bytes == 4 * (2 * 6 + 3 * 10 + 3 * 5)
+    assert second.sent_bytes == 4 * (3 * 10 + 2 * 6 + 2 * 4)
+
+
+def test_costs_of_a_replicated_table_by_hand():
+    tables = [TableConfig("t", 10, 4)]
+    plan = ShardingPlan(3, tuple(Shard("t", rank, (0, 10), (0, 4)) for rank in range(3)), frozenset({"t"}))
+    costs = cost_of(plan, tables, 32)
+    assert [cost.fetched for cost in costs] == [11 * 4, 11 * 4, 10 * 4]  # each its own samples
+    # At most 10 rows, each an id of 8 bytes and a gradient of 4 float32, to two other ranks.
+    assert [cost.sent_bytes for cost in costs] == [2 * 10 * (8 + 16)] * 3
+    assert all(cost.vector_elements == 0 for cost in costs)
+
+
+def test_what_a_gpu_leaves_in_host_memory():
+    tables = [table(f"t{i}", rows, 1) for i, rows in enumerate((30, 10, 20))]
+    plan = make_plan(tables, 1)
+    assert offloaded(plan, tables, 4 * 60) == frozenset()
+    assert {shard.table for shard in offloaded(plan, tables, 4 * 59)} == {"t0"}  # 10 + 20 stay
+    assert {shard.table for shard in offloaded(plan, tables, 4 * 29)} == {"t0", "t2"}
+    copies = make_plan(tables, 2, data_parallel_threshold=100)
+    assert offloaded(copies, tables, 0) == frozenset()
+
+
+@pytest.mark.parametrize("arguments, reason", [
+    ({"world_size": 0}, "world_size 0: there must be at least one rank"),
+    ({"strategy": "best"}, "strategy 'best': it must be one of balanced, basic, memory_balanced, memory_optimized"),
+    ({"optimizer": "lamb"}, "optimizer 'lamb': it must be one of"),
+    ({"row_slice_threshold": 0}, "row_slice_threshold 0: it is a number of elements, and must be positive"),
+    ({"data_parallel_threshold": -1}, "data_parallel_threshold -1: it is a number of elements"),
+    ({"optimizer": "rowwise_adagrad", "column_slice_threshold": 5}, "needs the whole row"),
+])
+def test_a_plan_that_cannot_be(arguments, reason):
+    with pytest.raises(PlanError, match=reason):
+        make_plan([table("t", 5)], **{"world_size": 2, **arguments})
+
+
+def test_names_are_unique():
+    with pytest.raises(PlanError, match="table 't' is there twice"):
+        make_plan([table("t", 5), table("u", 5), table("t", 5)], 2)
