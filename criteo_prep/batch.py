@@ -39,7 +39,7 @@ class Ids:
     def take(self, rows: np.ndarray) -> "Ids":
         """The ids of samples rows[0], rows[1], ... (int64 [n])."""
         if self.row_lengths is None:
-            return Ids(self.values[rows])
+            return Ids(self.values.take(rows))
         lengths = self.row_lengths[rows]
         starts = np.cumsum(self.row_lengths, dtype=np.int64)[rows] - lengths
         before = np.cumsum(lengths, dtype=np.int64) - lengths
@@ -77,7 +77,7 @@ class Batch:
     def take(self, rows: np.ndarray) -> "Batch":
         """Samples rows[0], rows[1], ... (int64 [n]), as copies."""
         label = None if self.label is None else self.label[rows]
-        numerical = None if self.numerical is None else self.numerical[rows]
+        numerical = None if self.numerical is None else self.numerical.take(rows, axis=0)
         return Batch(label, numerical, {name: ids.take(rows) for name, ids in self.categorical.items()})
 
 
