@@ -70,7 +70,8 @@ def test_killed_at_any_moment_and_gone_on_with(tmp_path, shuffle, points):
         child(source.randrange(moments), output, shuffle, days)  # killed again, or not
         assert child(1 << 30, output, shuffle, days).returncode == 0
         assert contents(output) == contents(tmp_path / "good"), left
-    assert sorted(os.listdir(tmp_path)) == sorted(["day_0", "day_1", "good", "whole", *(f"set{n}" for n in range(points))])
+    names = ["day_0", "day_1", "good", "whole", *(f"set{n}" for n in range(points))]
+    assert sorted(os.listdir(tmp_path)) == sorted(names)
 
 
 def test_what_is_behind_the_last_checkpoint_is_cut_off(tmp_path, monkeypatch):
