@@ -99,7 +99,9 @@ def carry_out(order: Order, destination: Path, overwrite: bool, how: How) -> Out
         lines = manifest.differences(there, order.wanted)
         if not lines:
             manifest.check_files(destination, there)
-            return Outcome(there, FeatureSpec.load(destination / FEATURE_SPEC), True)
+            no_raw = order.keep_raw and not derive.has_raw(there)
+            warnings = (f"{destination}: has no raw columns; add --overwrite to make it with them",) if no_raw else ()
+            return Outcome(there, FeatureSpec.load(destination / FEATURE_SPEC), True, warnings)
         manifest.check_files(destination, there)
         source = derive.source_for(destination, there, order)
         if source is None:

@@ -39,7 +39,7 @@ def source_for(dataset: Path, there: dict, order: Order) -> str | None:
         return None
     if there["made_by"] != order.wanted["made_by"]:
         return None
-    if f"raw/{CATEGORICAL[0]}.raw" in there["files"]:
+    if has_raw(there):
         return FROM_RAW
     if changed != {"threshold"}:
         return None
@@ -51,6 +51,11 @@ def source_for(dataset: Path, there: dict, order: Order) -> str | None:
         if after != before and (max(after, 1) < max(before, 1) or folded):
             return None
     return FROM_IDS
+
+
+def has_raw(there: dict) -> bool:
+    """Whether a dataset, by its manifest, kept its raw columns."""
+    return f"raw/{CATEGORICAL[0]}.raw" in there["files"]
 
 
 def begin(root: Path, dataset: Path, there: dict, source: str, order: Order, how: How) -> None:

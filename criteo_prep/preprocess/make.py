@@ -177,6 +177,9 @@ def _begin(root: Path, order: Order, how: How) -> Journal:
     if journal is None:
         return _begin_anew(root, order)
     lines = manifest.differences(journal.wanted, order.wanted)
+    if not lines and order.keep_raw and journal.parsed and not _has_raw(root, journal.num_rows):
+        how.say(f"the unfinished work in {root} has not kept its raw columns; all is made again")
+        return _begin_anew(root, order)
     if not lines:
         done = sum(journal.column(name) is not None for name in CATEGORICAL)
         how.say(f"going on with {root}: {journal.num_rows:,} rows are parsed, {done} columns are done")
@@ -226,13 +229,15 @@ def _files_still_good(root: Path, journal: Journal, order: Order) -> list[Parsed
         changed.add("inputs")
     if changed & {"on_bad_row", "labels", "numerical"}:
         return []
-    rows = files[-1].num_zeros and sum(file.num_rows for file in files) if files else 0
-    is_whole = _size(root / "work" / "label.bin") >= journal.num_rows <= _size(root / "work" / "numerical.bin") // 26
-    if changed & {"inputs", "split", "shuffle", "seed"} and not is_whole:
-        return []  # the splits are made already
-    if any(_size(root / "raw" / f"{name}.raw") < 4 * rows for name in CATEGORICAL):
-        return []  # columns are encoded, by other rules, and gone
-    return files
+    arranged = _size(root / "work" / "label.bin") < journal.num_rows or not (root / "work" / "numerical.bin").exists()
+    if changed & {"inputs", "split", "shuffle", "seed"} and arranged:
+        return []
+    return files if _has_raw(root, sum(file.num_rows for file in files)) else []
+
+
+def _has_raw(root: Path, num_rows: int) -> bool:
+    """Whether no column is encoded and gone."""
+    return all(_size(root / "raw" / f"{name}.raw") >= 4 * num_rows for name in CATEGORICAL)
 
 
 def _size(path: Path) -> int:

@@ -323,6 +323,24 @@ def test_a_higher_threshold_over_a_finished_dataset_needs_no_parsing(tmp_path, m
             make(days, tmp_path / "set", 2, shuffle=shuffle)
 
 
+def test_raw_columns_that_were_not_kept_are_not_half_kept(tmp_path, monkeypatch):
+    path = write_rows(tmp_path / "day_0", random_rows(1, 50))
+    make(path, tmp_path / "at_once", keep_raw=True)
+    times = iter(range(100))
+    original = columns.ColumnEncoder._do_column
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(
+            columns.ColumnEncoder, "_do_column",
+            lambda *a: original(*a) if next(times) < 5 else (_ for _ in ()).throw(KeyboardInterrupt),
+        )  # fmt: skip
+        make(path, tmp_path / "set")
+    make(path, tmp_path / "set", keep_raw=True)
+    assert content(tmp_path / "set") == content(tmp_path / "at_once")
+    make(path, tmp_path / "plain")
+    again = make(path, tmp_path / "plain", keep_raw=True)
+    assert again.already_complete and "has no raw columns; add --overwrite" in again.warnings[0]
+
+
 def test_shuffle_is_one_permutation_of_the_train_rows(tmp_path):
     days = [write_rows(tmp_path / f"day_{day}", random_rows(day, 300)) for day in range(3)]
     for name, more in (("plain", {}), ("a", {"shuffle": "global"}), ("b", {"shuffle": "global", "seed": 1})):
