@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PROGRAMS = {f"dlrm_tf2.{name}" for name in ("dlrm", "dcnv2", "export", "synthetic_models", "report")}
 READS_ARGUMENTS = PROGRAMS | {"criteo_prep.cli", "criteo_prep.generate_feature_spec", "criteo_prep.split_bin"}
-NO_TENSORFLOW = {f"dlrm_tf2.{name}" for name in ("config", "zoo", "embedding.tables", "embedding.plan")}
+NO_TENSORFLOW = {f"dlrm_tf2.{name}" for name in ("config", "zoo", "embedding.tables", "embedding.load",
+                                                "embedding.placement", "embedding.plan", "embedding.cost")}
 ONLY = {  # who alone may import it, beside the package itself
     "horovod": {"dlrm_tf2.comm"}, "pyspark": {"criteo_prep.preprocess.spark_engine"},
     "bench": set(), "tests": set(), "criteo_prep.cli": {"criteo_prep.__main__"},
