@@ -8,6 +8,7 @@ from criteo_prep.feature_spec import tf_raw_spec
 from criteo_prep.manifest import file_entry, save_manifest, versions_of
 from criteo_prep.progress import Progress
 from criteo_prep.synthetic import LABELS, generate
+from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.synthetic.criteo_tsv import MEAN_ROW_BYTES, DayWriter
 from criteo_prep.synthetic.presets import Preset, preset, scaled
 from criteo_prep.synthetic.teacher import BASE_RATE, SIGNAL
@@ -104,8 +105,9 @@ def _tf_raw(request: Synthesis, shape: Preset, folder: Path, quiet: bool) -> dic
                              workers=request.workers, advance=progress.advance, **request.teacher)  # fmt: skip
         splits[split] = truth.document()
     spec.save(folder / SPEC)
-    files = [chunk.files[0] for chunks in spec.sources.values() for chunk in chunks]
-    return {"splits": splits, "files": {file: file_entry(folder / file) for file in [SPEC, *files]}}
+    files = [SPEC, *(chunk.files[0] for chunks in spec.sources.values() for chunk in chunks)]
+    entries = in_order(lambda file: file_entry(folder / file), files, request.workers)
+    return {"splits": splits, "files": dict(zip(files, entries, strict=True))}
 
 
 def _criteo_tsv(request: Synthesis, shape: Preset, folder: Path, quiet: bool) -> dict:
