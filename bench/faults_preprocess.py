@@ -86,16 +86,17 @@ def kills(days, good, folder, arguments, seconds, more) -> tuple[str, int, int]:
     for _ in range(arguments.kills):
         output = folder / "killed"
         shutil.rmtree(output, ignore_errors=True)
+        at_once = True
         while True:
             process = subprocess.Popen(command(days, output, more), cwd=ROOT, stdout=subprocess.DEVNULL,
                                        stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
             try:
-                process.wait(source.uniform(0, seconds) if num_kills == 0 or source.random() < 0.5 else None)
+                process.wait(source.uniform(0, seconds) if at_once or source.random() < 0.5 else None)
                 break
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, 9)
                 process.wait()
-                num_kills += 1
+                num_kills, at_once = num_kills + 1, False
                 assert not output.exists() or (output / "manifest.json").exists(), "half a dataset in its place"
         survived += process.returncode == 0 and same(reference, output)
     what = f"kill -9, {num_kills} times{' ' + ' '.join(more) if more else ''}"

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
@@ -66,7 +67,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
         if not arguments.no_polars:
             run["polars"] = polars(arguments, days, folder)
         runs.append(run)
-        print(f"run {number + 1} of {arguments.repeat} done, load {run['load']:.1f}", flush=True)
+        seconds = {name: f"{run[name]['seconds']:.1f} s" for name in ("ours", "polars") if name in run}
+        print(f"run {number + 1} of {arguments.repeat}: {seconds}, load {run['load']:.1f}", flush=True)
     total = statistics.median(run["ours"]["seconds"] for run in runs)
     rows = [["whole command", total, max(run["ours"]["peak_bytes"] for run in runs)]]
     for stage in runs[0]["ours"]["stages"]:
@@ -83,6 +85,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
         print(f"{name:20}{seconds:10.2f}{arguments.rows / seconds:14,.0f}{size / seconds / 1e6:10.0f}{rss:>12}")
     if ratio:
         print(f"polars / ours: {ratio:.2f}, median of the ratios within a run")
+    names = [name for name in ("ours", "polars") if name in runs[0]]
+    cpu = {name: statistics.median(run[name]["cpu_seconds"] for run in runs) for name in names}
+    print("processor seconds, which other programs disturb less: " + ", ".join(f"{n} {s:.1f}" for n, s in cpu.items()))
     print(f"ours / reading: {statistics.median(run['ours']['seconds'] / run['read'] for run in runs):.1f}")
     return {"rows": arguments.rows, "input_bytes": size, "runs": runs, "polars_ratio": ratio}
 
@@ -169,7 +174,7 @@ def timed(command: list[str]) -> dict:
 
     The peak is asked for while it runs: what wait4 tells can be this process's own, from before the exec.
     """
-    start = time.perf_counter()
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     peak = 0
     while process.poll() is None:
@@ -177,7 +182,9 @@ def timed(command: list[str]) -> dict:
         time.sleep(0.02)
     if process.returncode:
         raise RuntimeError(f"{command[:4]} exited with {process.returncode}")
-    return {"seconds": time.perf_counter() - start, "peak_bytes": peak}
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": seconds, "cpu_seconds": cpu, "peak_bytes": peak}
 
 
 def resident_peak(pid: int) -> int:
