@@ -49,8 +49,8 @@ def batch_bytes(
     Args:
       hotness: feature -> ids per sample; 1 for a feature that is not named.
 
-    Source: fitted to the resident memory of processes that trained with sgd and batches of 8192 to 65536; a little
-    above it.
+    Source: fitted to the resident memory of processes that trained with sgd and batches of 8192 to 65536, and checked
+    with the other optimizers at 16384; 10 to 20 % above it.
     """
     vectors = model.bottom_mlp_dims[-1] + sum(model.dims)
     met = (len(model.features) + 1) ** 2  # products of the dot interaction
