@@ -8,6 +8,7 @@ import dataclasses
 import random
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,16 +26,23 @@ if TYPE_CHECKING:
     from dlrm_tf2.trainer import Trainer
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the program; returns its exit status."""
+def main(
+    arguments: list[str] | None = None, program: str = "dlrm", defaults: Mapping[str, object] | None = None
+) -> int:
+    """Runs the program; returns its exit status.
+
+    Args:
+      program: what it calls itself.
+      defaults: flag -> its default, where it is not DLRM's.
+    """
     launch = runtime.Launch.detect()
     try:
-        config = flags.parse(sys.argv[1:] if arguments is None else arguments, "dlrm")
+        config = flags.parse(sys.argv[1:] if arguments is None else arguments, program, defaults)
         spec = FeatureSpec.load(Path(config.dataset_path) / config.feature_spec)
         model = ModelConfig.of(config, spec)
     except (ValueError, OSError) as error:  # the same on every rank, so one of them speaks
         if launch.rank == 0:
-            print(f"dlrm: {error}", file=sys.stderr)
+            print(f"{program}: {error}", file=sys.stderr)
         else:
             time.sleep(1)  # a launcher kills the job at the first exit, and rank 0 must get its word out
         return 1
@@ -46,10 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
         _run(config, spec, model, launch)
     except (ValueError, OSError, RuntimeError) as error:
         rank = f" rank {launch.rank}:" if launch.world_size > 1 else ""
-        print(f"dlrm:{rank} {error}", file=sys.stderr)
+        print(f"{program}:{rank} {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("dlrm: stopped", file=sys.stderr)
+        print(f"{program}: stopped", file=sys.stderr)
         return 130
     return 0
 
@@ -59,7 +67,7 @@ def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, laun
     # TensorFlow must not be imported before that.
     import tensorflow as tf
 
-    from dlrm_tf2 import checkpoint, comm, interaction
+    from dlrm_tf2 import checkpoint, comm, deduplication, interaction
     from dlrm_tf2.model import Dlrm
     from dlrm_tf2.optim import Optimizer
     from dlrm_tf2.run_log import RunLog
@@ -71,7 +79,9 @@ def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, laun
     plan = planning.plan_of(config, model_config, spec, ranks.size)
     log = RunLog(config.log_path, enabled=ranks.rank == 0)
     log.record({"world_size": ranks.size, "device": device.device, **dataclasses.asdict(config)})
-    chosen, note = interaction.choose(config.interaction_op_asked, device.device)
+    chosen, note = interaction.TENSORFLOW, None
+    if model_config.interaction == "dot":
+        chosen, note = interaction.choose(config.interaction_op_asked, device.device)
     notes = (*device.notes, note, planning.offloading_note(config, model_config, plan, device.device))
     for note in filter(None, notes):
         log.say(note)
@@ -83,25 +93,30 @@ def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, laun
         checkpoint.check_destination(config.save_checkpoint_path)  # now, not after the training
     if device.device == "cpu":
         log.say(_check_memory(config, model_config, spec, plan, launch, ranks))
+    deduplicated, note = deduplication.choose(config, spec, ranks)
+    if note:
+        log.say(note)
     try:
         start = time.perf_counter()
         restoring = config.restore_checkpoint_path is not None
         optimizer = Optimizer(config.optimizer, config.momentum, config.beta1, config.beta2)
         model = Dlrm(
             model_config, plan, ranks, config.seed, device.compute_dtype, config.xla, not restoring, optimizer,
-            config.mode == "train", config.data_parallel_input, chosen,
+            config.mode == "train", config.data_parallel_input, deduplicated, chosen,
         )
-        step = 0
+        step, data = 0, None
         if config.restore_checkpoint_path:
-            step = checkpoint.load_checkpoint(
+            restored = checkpoint.load_checkpoint(
                 config.restore_checkpoint_path, ranks, model.dense_by_name, model.embedding
-            )["step"]
+            )
+            step, data = restored["step"], restored.get("data")
             log.say(f"restored {config.restore_checkpoint_path}: step {step}")
         log.say(f"tables are ready after {time.perf_counter() - start:.1f} s")
-        trainer = Trainer(config, spec, model, ranks, log, step)
+        trainer = Trainer(config, spec, model, ranks, log, step, data)
         _report(config.mode, trainer, log)
         if config.mode == "train" and config.save_checkpoint_path:
-            document = {"model": model_config.document(), "step": trainer.step, "config": dataclasses.asdict(config)}
+            document = {"model": model_config.document(), "step": trainer.step, "data": trainer.data_document(),
+                        "config": dataclasses.asdict(config)}
             checkpoint.save_checkpoint(
                 config.save_checkpoint_path, ranks, model.dense_by_name, model.embedding, document
             )
