@@ -174,10 +174,8 @@ class Trainer:
         row_gradients, dense_gradients = tape.gradient(scaled, [looked.vectors, dense])
         loss, *dense_gradients = self._comm.allreduce_sum([loss, *dense_gradients], name="loss_and_dense_gradients")
         model.dense_optimizer.apply(dense_gradients, learning_rate, step, scale)
-        model.embedding.apply_gradient(looked, row_gradients, learning_rate, step, scale)
-        # A rank without tables has no use for the gradients, but the others wait for them in the exchange.
-        with tf.control_dependencies(row_gradients):
-            return tf.identity(loss)
+        zero = model.embedding.apply_gradient(looked, row_gradients, learning_rate, step, scale)
+        return loss + zero  # so that a rank takes part in exchanges of which it has no use, see apply_gradient
 
     def _forward(self, numerical: tf.Tensor, ids: RankIds) -> tf.Tensor:
         """Logits of this rank's samples, [local batch]."""

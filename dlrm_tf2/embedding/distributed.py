@@ -40,7 +40,8 @@ class DistributedEmbedding:
             tape.watch(looked.vectors)
             result = embedding.exchange(looked)   # [local batch, width], this rank's samples
             loss = ...                            # this rank's share of the mean over the global batch
-        embedding.apply_gradient(looked, tape.gradient(loss, looked.vectors), learning_rate)
+        zero = embedding.apply_gradient(looked, tape.gradient(loss, looked.vectors), learning_rate)
+        return loss + zero                        # see apply_gradient
 
     Every rank must run every part, whatever it holds: the others wait for it.
 
@@ -168,9 +169,9 @@ class DistributedEmbedding:
 
     def lookup(self, ids: RankIds) -> Looked:
         """Looks up what this rank has to look up: for itself and for the others."""
-        of_all = ids.of_all
+        of_all, came = ids.of_all, []
         if self._ids:
-            of_all = self._ids(ids.of_mine, tf.shape(ids.of_all.fixed)[0])
+            of_all, came = self._ids(ids.of_mine, tf.shape(ids.of_all.fixed)[0])
         found = [lookup(of_all) for lookup in self._lookups.values()]
         found += [lookup(ids.of_mine) for lookup in self._own_lookups.values()]
         if self._row_exchanges:
@@ -178,10 +179,16 @@ class DistributedEmbedding:
             for features, rows in self._row_exchanges:
                 bags = {f: bags_of(ids.of_mine, f, self._layout, self._sample_columns, self._dtype) for f in features}
                 requests = rows.request(bags, num_samples, self._dtype)
+                came.append(requests.asked_rows)
                 found.append((self._gather(rows.width, requests.asked_rows), requests))
-        if not self._lookups:  # a tensor without columns, so that this rank takes part in the exchange of gradients
-            found.insert(0, (tf.zeros([tf.shape(of_all.fixed)[0], 0, 1], self._dtype), Pooled(tf.zeros([0], tf.int64))))
-        return Looked([tf.cast(vectors, self._wire_dtype) for vectors, _ in found], [how for _, how in found])
+        if not self._lookups:  # something to differentiate by: this rank too takes part in the exchange of gradients
+            found.insert(0, (tf.zeros([tf.shape(of_all.fixed)[0], 1, 1], self._dtype), Pooled(tf.zeros([0], tf.int64))))
+        vectors = [tf.cast(vectors, self._wire_dtype) for vectors, _ in found]
+        for received in came:
+            # Others wait until this rank has received, also what is of no use here. TensorFlow leaves out what no value
+            # depends on, control dependencies or not; no size is negative, so this adds 0.
+            vectors[0] += tf.cast(tf.size(received) < 0, self._wire_dtype)
+        return Looked(vectors, [how for _, how in found])
 
     def exchange(self, looked: Looked) -> tf.Tensor:
         """The vectors of this rank's samples: [local batch, width], in the wire type. Differentiable."""
@@ -207,7 +214,7 @@ class DistributedEmbedding:
         learning_rate: tf.Tensor,
         step: tf.Tensor | None = None,
         scale: float = 1.0,
-    ) -> None:
+    ) -> tf.Tensor:
         """One step of the optimizer on the rows that were looked up.
 
         Args:
@@ -215,7 +222,13 @@ class DistributedEmbedding:
             global batch, so that no gradient depends on the number of ranks.
           learning_rate: scalar.
           step: 1, 2, ..., which adam reads.
+
+        Returns:
+          0, in the type of the weights. A step that is a tf.function must return it, or add it to what it returns:
+          without a value that depends on them TensorFlow leaves out exchanges of which this rank has no use, and the
+          other ranks wait for it.
         """
+        receipt = tf.zeros([], self._dtype)
         first_own = max(1, len(self._lookups))
         first_fetched = first_own + len(self._own_lookups)
         updates: dict[int, list[tuple[tf.Tensor, tf.Tensor]]] = {width: [] for width in self._slabs}
@@ -232,10 +245,15 @@ class DistributedEmbedding:
                 width = self._row_exchanges[number - first_fetched][1].width
                 if width in self._slabs:
                     updates[width].append((how.asked_rows, gradient))
+                else:
+                    receipt += tf.reduce_sum(gradient)  # of no rows
+            else:
+                receipt += tf.reduce_sum(gradient)  # see VectorExchange: zeros
         for width, parts in updates.items():
             if parts:
                 rows, gradient = parts[0] if len(parts) == 1 else map(_concatenated, zip(*parts, strict=True))
                 self._slabs[width].update(rows, gradient, learning_rate, step)
+        return receipt
 
     def read_rows(self, shard: Shard, slot: str, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of a shard of this rank, counted in its table: [stop - start, columns]."""

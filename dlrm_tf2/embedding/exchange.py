@@ -55,7 +55,7 @@ class VectorExchange:
         """The result for this rank's samples.
 
         Args:
-          local: [global batch, columns], any float type.
+          local: [global batch, columns], any float type; of a rank that makes no pieces [global batch, 1], see below.
           own: [local batch, columns], of the same type.
 
         Returns:
@@ -70,7 +70,7 @@ class VectorExchange:
             mine = batches[self._comm.rank]
             out_rows = batches * self._grains[self._comm.rank]
             in_rows = mine * self._grains[:-1]
-            received = all_to_all(self._comm, tf.reshape(local, [-1, self._grain]), out_rows, "vectors")
+            received = all_to_all(self._comm, self._sent(local), out_rows, "vectors")
             if self._grains[-1]:
                 received = tf.concat([received, tf.reshape(own, [-1, self._grain])], axis=0)
             vectors = tf.gather(received, self._received_rows(mine))
@@ -87,11 +87,22 @@ class VectorExchange:
                     num_sent = tf.reduce_sum(in_rows)
                     sent, by_own = sent[:num_sent], tf.reshape(sent[num_sent:], tf.shape(own))
                 returned = all_to_all(self._comm, sent, in_rows, "vector_gradients")
+                if not self._grains[self._comm.rank]:
+                    # Nothing came back, but the others wait for this rank: a gradient that does not depend on the
+                    # exchange, or has no elements, lets TensorFlow leave the exchange out.
+                    return tf.zeros_like(local) + tf.reduce_sum(returned), by_own
                 return tf.reshape(returned, tf.shape(local)), by_own
 
             return tf.reshape(vectors, [mine, self._width]), gradient
 
         return exchange(local, own)
+
+    def _sent(self, local: tf.Tensor) -> tf.Tensor:
+        if self._grains[self._comm.rank]:
+            return tf.reshape(local, [-1, self._grain])
+        # No rows, but not as a constant: TensorFlow would run an exchange of constants as it optimizes the graph.
+        nowhere = tf.cast(tf.where(tf.cast(local[:, 0], tf.float32) != 0), local.dtype)
+        return tf.tile(nowhere, [1, self._grain])
 
     def _received_rows(self, mine: tf.Tensor) -> tf.Tensor:
         """Where in the received rows the grains of a sample lie: int32 [mine, grains]."""
@@ -124,24 +135,28 @@ class IdExchange:
         self._hotness = layout.hotness
         self._sent = [feature for feature in features if any(feature in wanted for wanted in features_of_ranks)]
 
-    def __call__(self, batch: IdBatch, global_batch: tf.Tensor) -> IdBatch:
+    def __call__(self, batch: IdBatch, global_batch: tf.Tensor) -> tuple[IdBatch, list[tf.Tensor]]:
+        """The ids for this rank's tables, and everything that came in: what must run though it may be empty."""
         mine = tf.shape(batch.fixed)[0]
         by_rank = [tf.reshape(tf.gather(batch.fixed, columns, axis=1), [-1]) for columns in self._columns]
         splits = mine * tf.constant([len(columns) for columns in self._columns])
-        fixed = all_to_all(self._comm, tf.concat(by_rank, axis=0), splits, "ids")
-        fixed = tf.reshape(fixed, [global_batch, len(self._columns[self._comm.rank])])
+        came, fixed = [], tf.zeros([global_batch, 0], batch.fixed.dtype)
+        if any(len(columns) for columns in self._columns):
+            came = [all_to_all(self._comm, tf.concat(by_rank, axis=0), splits, "ids")]
+            fixed = tf.reshape(came[0], [global_batch, len(self._columns[self._comm.rank])])
         ragged, weights = {}, {}
         for feature in self._sent:
             if self._hotness[feature] is None:
                 values, lengths = batch.ragged[feature]
-                sent = self._to_owners(feature, values, "ids"), self._to_owners(feature, lengths, "row_lengths")
+                parts = self._to_owners(feature, values, "ids"), self._to_owners(feature, lengths, "row_lengths")
+                came += parts
                 if feature in self._of_ranks[self._comm.rank]:
-                    ragged[feature] = sent
+                    ragged[feature] = parts
             if feature in batch.weights:
-                sent = self._to_owners(feature, batch.weights[feature], "weights")
+                came.append(self._to_owners(feature, batch.weights[feature], "weights"))
                 if feature in self._of_ranks[self._comm.rank]:
-                    weights[feature] = sent
-        return IdBatch(fixed, ragged, weights)
+                    weights[feature] = came[-1]
+        return IdBatch(fixed, ragged, weights), came
 
     def _to_owners(self, feature: str, values: tf.Tensor, name: str) -> tf.Tensor:
         owners = np.array([feature in wanted for wanted in self._of_ranks], np.int32)
@@ -153,7 +168,8 @@ def all_to_all(comm: Comm, rows: tf.Tensor, splits: tf.Tensor, name: str) -> tf.
     """comm.alltoall for any floating-point type, with the shape that is known of the result."""
     # Nothing is added up on the way, so bfloat16, which Horovod does not know, travels as 16-bit integers.
     wire = tf.bitcast(rows, tf.int16) if rows.dtype == tf.bfloat16 else rows
-    received = tf.ensure_shape(comm.alltoall(wire, splits, name), [None, *wire.shape[1:]])
+    # Horovod pairs operations by the names that they get in their graphs: no argument of a step may have taken it.
+    received = tf.ensure_shape(comm.alltoall(wire, splits, f"embedding.{name}"), [None, *wire.shape[1:]])
     return tf.bitcast(received, rows.dtype) if rows.dtype == tf.bfloat16 else received
 
 
