@@ -68,9 +68,7 @@ class Slab:
           step: 1, 2, ..., which adam reads.
         """
         learning_rate = tf.cast(learning_rate, self._dtype)
-        if not self._slots:  # sgd: adding up is what the scatter does
-            self.variable.scatter_sub(tf.IndexedSlices(gradients * learning_rate, rows))
-            return
+        # For sgd too: subtracting a hot row's many small gradients one by one would round each time, in any order.
         rows, gradients = summed(rows, gradients)
         slots = {slot: tf.gather(variable, rows) for slot, variable in self._slots.items()}
         step = tf.cast(0 if step is None else step, self._dtype)
