@@ -77,7 +77,7 @@ def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, laun
     seed = config.seed if config.seed is not None else random.SystemRandom().getrandbits(31)
     config = dataclasses.replace(config, seed=ranks.broadcast_object(seed, name="seed"))
     plan = planning.plan_of(config, model_config, spec, ranks.size)
-    log = RunLog(config.log_path, enabled=ranks.rank == 0)
+    log = RunLog(config.log_path, enabled=ranks.rank == 0, live=ranks.size == 1)
     log.record({"world_size": ranks.size, "device": device.device, **dataclasses.asdict(config)})
     chosen, note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":

@@ -12,10 +12,12 @@ class RunLog:
     """Args:
     path: file to write; replaced if it is there. None for no file.
     enabled: False on every rank but 0, where all calls do nothing.
+    live: show lines that overwrite themselves; not under a launcher, which puts its own marks between lines.
     """
 
-    def __init__(self, path: str | None, enabled: bool):
+    def __init__(self, path: str | None, enabled: bool, live: bool = True):
         self._enabled = enabled
+        self._live = live and enabled and sys.stdout.isatty()
         self._file = None
         if enabled and path:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +36,7 @@ class RunLog:
 
     def live(self, line: str) -> None:
         """Prints a line that the next one overwrites; only on a terminal."""
-        if self._enabled and sys.stdout.isatty():
+        if self._live:
             print(f"\r{line}\x1b[K", end="", flush=True)
 
     def close(self) -> None:
