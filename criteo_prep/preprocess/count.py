@@ -9,11 +9,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from criteo_prep.compiled import compiled
+from criteo_prep.preprocess.hash_slots import shift_of, slot_of
 from criteo_prep.preprocess.machine_words import prefetch
 from criteo_prep.preprocess.rank_bitmap import RankBitmap
 
 MAX_SMALL = 1 << 21  # distinct values up to which the hash table is used
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # see encode.py
 _FIRST_BITS = 10
 _AHEAD = 16  # values between asking for a cache line and using it
 _MAX_ROWS = 1 << 31  # rows in a hash table, whose counts have 32 bits
@@ -121,32 +121,17 @@ def count_small(blocks: Iterable[np.ndarray], num_zeros: int) -> tuple[np.ndarra
 
 
 @compiled
-def _slot(value, shift):
-    return np.int64((np.uint64(value) * _SPREAD) >> shift)
-
-
-@compiled
-def _shift(num_slots):
-    """64 - log2(num_slots)."""
-    shift = 64
-    while num_slots > 1:
-        num_slots >>= 1
-        shift -= 1
-    return np.uint64(shift)
-
-
-@compiled
 def _add(values, start, slots, distinct):
     """Counts values[start:] in the slots until half of them are used. Returns (values done, distinct values)."""
-    shift = _shift(slots.size)
+    shift = shift_of(slots.size)
     last = slots.size - 1
     limit = slots.size // 2
     one = np.uint64(1) << _COUNT_BITS
     for i in range(start, values.size):
         if i + _AHEAD < values.size:
-            prefetch(slots, _slot(values[i + _AHEAD], shift))
+            prefetch(slots, slot_of(values[i + _AHEAD], shift))
         value = values[i]
-        slot = _slot(value, shift)
+        slot = slot_of(value, shift)
         word = slots[slot]
         while word != 0 and np.uint32(word) != value:
             slot = (slot + 1) & last
@@ -163,12 +148,12 @@ def _add(values, start, slots, distinct):
 @compiled
 def _move(old, slots):
     """Puts the used slots of one table into another, empty one."""
-    shift = _shift(slots.size)
+    shift = shift_of(slots.size)
     last = slots.size - 1
     for i in range(old.size):
         if old[i] == 0:
             continue
-        slot = _slot(np.uint32(old[i]), shift)
+        slot = slot_of(np.uint32(old[i]), shift)
         while slots[slot] != 0:
             slot = (slot + 1) & last
         slots[slot] = old[i]

@@ -8,12 +8,11 @@ import numpy as np
 from criteo_prep.compiled import compiled
 from criteo_prep.feature_spec import minimal_dtype
 from criteo_prep.preprocess import threshold
+from criteo_prep.preprocess.hash_slots import shift_of, slot_of
 from criteo_prep.preprocess.machine_words import prefetch
 from criteo_prep.preprocess.rank_bitmap import RankBitmap
 
 MAX_SMALL = 1 << 21  # values up to which a hash table is used
-# A multiplicative hash: the top bits of value * 2^64 / golden ratio spread both hashes and small integers.
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _AHEAD = 16  # values between asking for a cache line and using it
 
 
@@ -81,27 +80,12 @@ class IdTable:
 
 
 @compiled
-def _slot(value, shift):
-    return np.int64((np.uint64(value) * _SPREAD) >> shift)
-
-
-@compiled
-def _shift(num_slots):
-    """64 - log2(num_slots)."""
-    shift = 64
-    while num_slots > 1:
-        num_slots >>= 1
-        shift -= 1
-    return np.uint64(shift)
-
-
-@compiled
 def _insert(values, ids, slots):
     """Puts values[i] -> ids[i] into the table."""
-    shift = _shift(slots.size)
+    shift = shift_of(slots.size)
     last = slots.size - 1
     for i in range(values.size):
-        slot = _slot(values[i], shift)
+        slot = slot_of(values[i], shift)
         while slots[slot] != 0:
             slot = (slot + 1) & last
         slots[slot] = np.uint64(ids[i]) << np.uint64(32) | np.uint64(values[i])
@@ -110,13 +94,13 @@ def _insert(values, ids, slots):
 @compiled
 def _look_up(values, slots, ids):
     """Fills ids from the table; a value that is not there has id 0."""
-    shift = _shift(slots.size)
+    shift = shift_of(slots.size)
     last = slots.size - 1
     for i in range(values.size):
         if i + _AHEAD < values.size:
-            prefetch(slots, _slot(values[i + _AHEAD], shift))
+            prefetch(slots, slot_of(values[i + _AHEAD], shift))
         value = values[i]
-        slot = _slot(value, shift)
+        slot = slot_of(value, shift)
         word = slots[slot]
         while word != 0 and np.uint32(word) != value:
             slot = (slot + 1) & last
