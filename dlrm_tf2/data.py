@@ -18,6 +18,9 @@ from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.transcribe.sample_order import ORDERS
 from criteo_prep.transcribe.tf_raw import Reader
 from dlrm_tf2.array_pool import ArrayPool
+from dlrm_tf2.comm import Comm
+from dlrm_tf2.config import TrainConfig
+from dlrm_tf2.embedding.distributed import DistributedEmbedding
 from dlrm_tf2.embedding.ids import IdBatch, RankIds
 from dlrm_tf2.embedding.plan import samples_of_rank
 from dlrm_tf2.file_watch import FileWatch
@@ -188,6 +191,34 @@ class RankData:
         fixed = self._pool.empty(num_samples, (sum(hotness.values()),), np.int32)
         _put_side_by_side([columns[name].values.reshape(num_samples, hotness[name]) for name in hotness], fixed)
         return IdBatch(fixed, ragged, {})
+
+
+def open_split(
+    config: TrainConfig,
+    spec: FeatureSpec,
+    split: str,
+    embedding: DistributedEmbedding,
+    comm: Comm,
+    seed: int,
+) -> RankData:
+    """The split as a rank reads it in this run.
+
+    Args:
+      embedding: decides which features the rank reads.
+      seed: of the order of the samples and of synthetic ones.
+
+    Raises:
+      FeatureSpecError: see RankData.
+    """
+    training, samples = split == "train", None
+    if config.dataset_type == "synthetic":
+        samples = (config.synthetic_dataset_train_batches * config.batch_size if training
+                   else config.synthetic_dataset_valid_batches * max(config.valid_batch_sizes))
+    reading = Reading(seed=seed, synthetic_samples=samples)
+    if training:
+        reading = Reading(config.shuffle, config.shuffle_window, seed, config.drop_last, samples)
+    features = embedding.global_features, embedding.sample_features
+    return RankData(spec, split, *features, comm.rank, comm.size, reading)
 
 
 class _Endless:

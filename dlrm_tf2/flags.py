@@ -13,8 +13,8 @@ from dlrm_tf2.config import ConfigError, TrainConfig
 NOT_THERE = frozenset(
     """concat_embedding
     embedding_trainable
-    embedding_zeros_initializer inter_op_parallelism intra_op_parallelism
-    profiled_rank profiler_start_step run_eagerly synthetic_dataset_cardinalities
+    embedding_zeros_initializer
+    run_eagerly synthetic_dataset_cardinalities
     synthetic_dataset_hotness synthetic_dataset_num_numerical_features
     synthetic_dataset_use_feature_spec tfdata_debug use_mde_embeddings""".split()
 )

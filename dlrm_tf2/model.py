@@ -8,13 +8,13 @@ from collections.abc import Collection
 import tensorflow as tf
 
 from dlrm_tf2.comm import Comm
-from dlrm_tf2.config import ModelConfig
 from dlrm_tf2.cross import CrossNetwork
 from dlrm_tf2.embedding.distributed import DistributedEmbedding, Looked
 from dlrm_tf2.embedding.ids import RankIds
 from dlrm_tf2.embedding.plan import ShardingPlan
 from dlrm_tf2.interaction import TENSORFLOW, Interaction
 from dlrm_tf2.mlp import Mlp
+from dlrm_tf2.model_config import ModelConfig
 from dlrm_tf2.optim import DenseOptimizer, Optimizer
 
 

@@ -151,17 +151,15 @@ class DenseOptimizer:
             for slot, value in slots.items()
         }
 
-    def apply(self, gradients: Sequence[tf.Tensor], learning_rate: tf.Tensor, step: tf.Tensor, scale: float = 1.0):
+    def apply(self, gradients: Sequence[tf.Tensor], learning_rate: tf.Tensor, step: tf.Tensor):
         """One step of every variable.
 
         Args:
-          gradients: of `scale` times the loss, one for each variable.
+          gradients: of the loss, one for each variable.
           learning_rate: scalar.
           step: 1, 2, ..., a floating-point scalar.
         """
         for variable, slots, gradient in zip(self._variables, self._slots, gradients, strict=True):
-            if scale != 1.0:
-                gradient = gradient / scale
             step = tf.cast(step, gradient.dtype)
             direction, new = self._optimizer.update(gradient, slots, step, rows=False)
             for slot, value in new.items():

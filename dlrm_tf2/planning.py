@@ -2,9 +2,10 @@
 
 from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2 import preflight
-from dlrm_tf2.config import ConfigError, ModelConfig, TrainConfig
+from dlrm_tf2.config import ConfigError, TrainConfig
 from dlrm_tf2.embedding.cost import offloaded
 from dlrm_tf2.embedding.plan import ShardingPlan, make_plan
+from dlrm_tf2.model_config import ModelConfig
 from dlrm_tf2.plan_report import Step, report
 
 _GB = 10**9

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from dlrm_tf2.config import ModelConfig, TrainConfig
+from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.embedding.load import STATE, fetched_per_sample, state_bytes, vectors_per_sample
 from dlrm_tf2.embedding.plan import ShardingPlan
 from dlrm_tf2.embedding.tables import TableConfig
+from dlrm_tf2.model_config import ModelConfig
 
 _FLOAT_BYTES = 4
 # TensorFlow itself, its threads and this program, measured as resident memory of a process that trained a tiny model.
@@ -112,7 +113,7 @@ def check(
     training = config.mode == "train"
     batches = {"batch_size": config.batch_size} if training else {}
     if not training or config.evals_per_epoch:
-        batches["valid_batch_size"] = config.valid_batch_size
+        batches["valid_batch_size"] = max(config.valid_batch_sizes)
     tables = sum(plan.bytes_of(rank) for rank in ranks)
     fixed = sum(weight_bytes(model, plan, rank, config.optimizer, training) + _PROCESS_BYTES for rank in ranks)
     where = "this machine" if len(ranks) == 1 else f"this machine ({len(ranks)} ranks)"

@@ -55,18 +55,27 @@ class Runtime:
     notes: tuple[str, ...]
 
 
-def setup(launch: Launch, cpu: bool, amp: bool) -> Runtime:
+def setup(
+    launch: Launch,
+    cpu: bool,
+    amp: bool,
+    amp_dtype: str | None = None,
+    intra_op_threads: int | None = None,
+    inter_op_threads: int | None = None,
+) -> Runtime:
     """Prepares the process and starts TensorFlow.
 
     Args:
       launch: see Launch.detect.
       cpu: use no GPU even where there is one.
-      amp: compute in bfloat16 on a CPU, float16 on a GPU.
+      amp: compute in 16 bits: `amp_dtype`, or bfloat16 on a CPU and float16 on a GPU.
+      intra_op_threads: threads of an operation; this process's share of the cores when not given.
+      inter_op_threads: operations at a time; 2 when not given.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Horovod looks for new tensors this often (ms); its default of 1 ms is noticeable in a step of a few.
     os.environ.setdefault("HOROVOD_CYCLE_TIME", "0.2")
-    threads = _threads(launch)
+    threads = intra_op_threads or _threads(launch)
     if threads == 1 and launch.local_size > 1:
         # Ranks that wait must leave the core to those that work; by default Open MPI spins.
         os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
@@ -77,16 +86,17 @@ def setup(launch: Launch, cpu: bool, amp: bool) -> Runtime:
     if cpu or not gpus:
         tf.config.set_visible_devices([], "GPU")
         device = "cpu"
-        if amp:
-            notes.append("amp: bfloat16 on the CPU")
     else:
         mine = gpus[launch.local_rank % len(gpus)]
         tf.config.set_visible_devices(mine, "GPU")
         tf.config.experimental.set_memory_growth(mine, True)
         device = "gpu"
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(2)
-    compute_dtype = "float32" if not amp else "float16" if device == "gpu" else "bfloat16"
+    tf.config.threading.set_inter_op_parallelism_threads(inter_op_threads or 2)
+    compute_dtype = "float32"
+    if amp:
+        compute_dtype = amp_dtype or ("float16" if device == "gpu" else "bfloat16")
+        notes.append(f"amp: {compute_dtype} on the {device.upper()}")
     return Runtime(device, compute_dtype, threads, tuple(notes))
 
 

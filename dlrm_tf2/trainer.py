@@ -1,48 +1,34 @@
-"""The three modes: train, evaluate, benchmark inference."""
+"""Mode train: the steps of a run, and what is done between them."""
 
-import itertools
+import dataclasses
 import math
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
-import tensorflow as tf
 
 from criteo_prep.feature_spec import FeatureSpec
-from dlrm_tf2 import metrics
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.data import Position, RankBatch, RankData, Reading
-from dlrm_tf2.embedding.ids import RankIds
+from dlrm_tf2.data import Position, open_split
+from dlrm_tf2.evaluation import Evaluation, Evaluator
+from dlrm_tf2.loss_scaling import LossScaling
 from dlrm_tf2.model import Dlrm
 from dlrm_tf2.optim import Schedule
+from dlrm_tf2.run_length import length_of
 from dlrm_tf2.run_log import RunLog
+from dlrm_tf2.saving import Saver
 from dlrm_tf2.step_clock import StepClock
+from dlrm_tf2.stopping import NEVER, Stopped, StopRequest
+from dlrm_tf2.training_step import TrainingStep
 
-_INFERENCE_WARMUP = 10  # batches whose latency does not count, as published
+_MOST_SKIPPED = 100  # steps skipped one after the other, after which more of them will not help
 
 
 class TrainingError(ValueError):
     """Training cannot go on, such as when the loss is no longer a number."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """AUC (None when the split has only one class), mean binary cross entropy, and samples scored."""
-
-    auc: float | None
-    loss: float
-    num_samples: int
-
-    def line(self) -> str:
-        """For people: `AUC 0.xxxxxx, ...`."""
-        auc = "undefined" if self.auc is None else f"{self.auc:.6f}"
-        return f"AUC {auc}, test loss {self.loss:.6f}, {self.num_samples} samples"
-
-
 class Trainer:
-    """Runs a model over a dataset.
+    """Trains a model on a dataset.
 
     Args:
       config: the run.
@@ -50,8 +36,11 @@ class Trainer:
       model: this rank's part of the model.
       comm: the ranks.
       log: where to say what happens.
-      step: training steps that the model has already had (from a checkpoint).
-      data: data_document() of the run that saved the checkpoint; training goes on behind the samples that it has seen.
+      saver: saves checkpoints; None for none.
+      restored: the document of the checkpoint that the model's weights come from. Training goes on behind the samples
+        that it has seen.
+      resumes: this is the run that wrote that checkpoint, going on; otherwise a new one.
+      stop: whether the process was asked to stop.
     """
 
     def __init__(
@@ -61,229 +50,180 @@ class Trainer:
         model: Dlrm,
         comm: Comm,
         log: RunLog,
-        step: int = 0,
-        data: dict | None = None,
+        saver: Saver | None = None,
+        restored: dict | None = None,
+        resumes: bool = False,
+        stop: StopRequest = NEVER,
     ):
-        self._config, self._spec, self._model, self._comm, self._log = config, spec, model, comm, log
-        self.step = step
+        self._config, self._model, self._comm, self._log, self._stop = config, model, comm, log, stop
+        self._saver = saver
+        restored = restored or {"step": 0}
+        run = restored.get("run", {})
+        seed = restored["data"]["seed"] if restored.get("data") else config.seed or 0
+        # Both splits are opened now, so that a dataset that cannot be evaluated is refused before hours of training.
+        self._data = open_split(config, spec, "train", model.embedding, comm, seed)
+        self._evaluator = None
+        if config.evals_per_epoch or config.eval_every:
+            test = open_split(config, spec, "test", model.embedding, comm, seed)
+            self._evaluator = Evaluator(config, model, comm, log, test)
+        self.step, self._position = restored["step"], self._position_in(restored.get("data"))
+        self._began = self.step, self._position
+        if resumes:
+            self._began = run["first_step"] - 1, Position(*run["first_position"])
+        self._length = length_of(config, self._data, *self._began)
+        self._best_auc = run.get("best_auc") if resumes else None
+        self._scaling = None
+        if model.compute_dtype == "float16":
+            self._scaling = LossScaling(config.loss_scale, config.loss_scaling == "dynamic")
+            if run.get("loss_scaling"):
+                self._scaling.restore(run["loss_scaling"])
+        self._step = TrainingStep(model, comm, self._scaling)
         self._schedule = Schedule(
             config.learning_rate, config.warmup_steps, config.decay_start_step, config.decay_steps
         )
-        self._loss_scale = config.loss_scale if config.amp else 1.0
-        # Opened now, so that a dataset that cannot be evaluated is refused before hours of training.
-        self._data_seed = data["seed"] if data else config.seed or 0
-        self._training = self._data("train") if config.mode == "train" else None
-        self._position = self._training.position_in(data) if data and self._training else Position()
-        if self._position is None:
-            log.say("The checkpoint's training data was other data, or in another order: this run begins a new pass.")
-            self._position = Position()
-        self._test = self._data("test") if config.mode != "train" or config.evals_per_epoch else None
-        label = tf.TensorSpec([None], tf.float32)
-        numerical = tf.TensorSpec([None, model.config.num_numerical], tf.float32)
-        scalar = tf.TensorSpec([], tf.float32)
-        ids = model.embedding.signature
-        self._train_step = tf.function(self._train_step, input_signature=[label, numerical, ids, scalar, scalar])
-        self._forward = tf.function(self._forward, input_signature=[numerical, ids])
+        self._unread, self._loss, self._asked_to_stop = None, math.nan, False
+        self._skipped = self._skipped_in_a_row = 0
 
     def train(self) -> dict:
-        """Trains for the steps that the configuration asks for. Returns the flat summary."""
-        config, log = self._config, self._log
-        data = self._training
-        steps_per_epoch = data.num_batches(config.batch_size)
-        steps, epochs = self._length(data, steps_per_epoch)
-        first, last = self.step + 1, self.step + steps
-        self._say_length(data, steps_per_epoch, last)
-        evaluate_after = self._evaluation_steps(data, steps_per_epoch, epochs, steps)
+        """Trains to the last step of the run. Returns the flat summary.
+
+        Raises:
+          TrainingError: the loss is no longer a number.
+          Stopped: a rank was asked to stop; what was trained is saved.
+        """
+        config, last, first = self._config, self._length.last, self.step + 1
+        self._say_length()
         self._comm.broadcast(self._model.dense_variables)
-        clock = StepClock(warmup=min(2 * config.print_freq, steps // 2))
+        clock = StepClock(warmup=min(2 * config.print_freq, (last - self.step) // 2))
         evaluation = None
-        batches = clock.waiting_for(data.passes(config.batch_size, self._position))
-        for self.step, batch in zip(range(first, last + 1), batches, strict=False):
-            self._position = batch.after
-            learning_rate = self._schedule.at(self.step)
-            loss = self._train_step(batch.label, batch.numerical, batch.ids, learning_rate, float(self.step))
+        batches = clock.waiting_for(self._data.passes(config.batch_size, self._position))
+        for step, batch in zip(range(first, last + 1), batches, strict=False):
+            learning_rate = self._schedule.at(step)
+            unread = self._step(batch, learning_rate, step, self._stop.asked)
+            self._read()  # of the step before: on a GPU, this one runs meanwhile
+            self._unread, self.step, self._position = unread, step, batch.after
             clock.count(batch.global_batch)
-            done = self.step - first + 1
-            if self.step % config.print_freq == 0 or self.step == last:
-                self._log_step(float(loss), learning_rate, clock, done, steps)
-            if done in evaluate_after:
-                float(loss)  # on a GPU, wait for the step: its time is not the evaluation's
+            if self._asked_to_stop:
+                break
+            if step % config.print_freq == 0 or step == last:
+                self._read()
+                self._log_step(learning_rate, clock)
+            if step in self._length.evaluate_after:
+                self._read()  # its time is not the evaluation's
                 with clock.paused():
-                    evaluation = self.evaluate()
-                    self._log_evaluation(evaluation)
-        throughput, step_ms, _ = clock.mean()
-        summary = {"throughput": throughput, "mean_step_time_ms": step_ms}
-        if evaluation:
-            summary |= {"auc": evaluation.auc, "validation_loss": evaluation.loss}
-        log.record(summary)
+                    evaluation = self._evaluate()
+                if config.auc_threshold and (evaluation.auc or 0.0) >= config.auc_threshold:
+                    self._log.say(f"AUC {evaluation.auc:.6f} has reached --auc_threshold {config.auc_threshold}")
+                    break
+            if config.checkpoint_every and step % config.checkpoint_every == 0 and step != last:
+                with clock.paused():
+                    self._save()
+        self._read()
+        if self._asked_to_stop and self.step < last:
+            self._save()
+            raise Stopped(self.step, self._saver and self._saver.saved_step)
+        summary = self._summary(clock, evaluation)
+        self._log.record(summary)
+        self._save(finished=True)
         return summary
 
-    def data_document(self) -> dict:
-        """Where training stands in its data, for a checkpoint."""
-        return self._training.document(self._position)
+    def _read(self) -> None:
+        """Reads what the step before has come to, and ends training where it cannot go on."""
+        if self._unread is None:
+            return
+        outcome, self._unread = self._step.outcome(self._unread), None
+        self._loss = outcome.loss
+        self._asked_to_stop |= outcome.stops > 0
+        self._skipped += outcome.skipped
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if outcome.skipped else 0
+        if not math.isfinite(outcome.loss):
+            raise TrainingError(
+                f"step {self.step}: the loss is {outcome.loss}. {self._kept()} Lower --learning_rate or lengthen "
+                "--warmup_steps."
+            )
+        if self._skipped_in_a_row == _MOST_SKIPPED:
+            raise TrainingError(
+                f"step {self.step}: the gradients of the last {_MOST_SKIPPED} steps overflowed in float16. "
+                f"{self._kept()} Use --loss_scaling dynamic, a lower --loss_scale, or --amp_dtype bfloat16."
+            )
 
-    def evaluate(self) -> Evaluation:
-        """Scores every sample of the test split once (or max_steps batches in mode eval), over all ranks."""
-        logits, labels = [], []
-        for batch in self._test_batches():
-            logits.append(self._forward(batch.numerical, batch.ids).numpy())
-            labels.append(batch.label > 0.5)
-        return self._scored(logits, labels)
-
-    def evaluate_only(self) -> Evaluation:
-        """Mode eval: evaluates the restored model and records the flat summary."""
-        evaluation = self.evaluate()
-        self._log.record({"auc": evaluation.auc, "test_loss": evaluation.loss})
+    def _evaluate(self) -> Evaluation:
+        evaluation = self._evaluator.evaluate()
+        self._log.record({"step": self.step, **evaluation.record()})
+        self._log.say(f"step {self.step}: {evaluation.line()}")
+        if evaluation.auc is not None and evaluation.auc > (self._best_auc or 0.0):
+            self._best_auc = evaluation.auc
+            if self._config.keep_best:
+                self._saver.save_best(self._document(finished=False))
         return evaluation
 
-    def infer(self) -> dict:
-        """Scores the test split batch by batch, the way a server would, and times each. Returns the flat summary."""
-        latencies, logits, labels = [], [], []
-        for batch in self._test_batches():
-            if not latencies:
-                self._forward(batch.numerical, batch.ids)  # traces and compiles
-            start = time.perf_counter()
-            logits.append(self._forward(batch.numerical, batch.ids).numpy())
-            latencies.append((time.perf_counter() - start, batch.global_batch))
-            labels.append(batch.label > 0.5)
-        evaluation = self._scored(logits, labels)
-        timed = latencies[min(_INFERENCE_WARMUP, len(latencies) // 2) :]
-        seconds = np.array([latency for latency, _ in timed])
-        summary = {
-            "mean_inference_throughput": sum(size for _, size in timed) / seconds.sum(),
-            "mean_inference_latency": float(seconds.mean()),
-            **{f"p{p}_inference_latency": float(np.percentile(seconds, p)) for p in (90, 95, 99)},
-            "auc": evaluation.auc,
-        }
-        self._log.record(summary)
-        return summary
-
-    def _train_step(
-        self, label: tf.Tensor, numerical: tf.Tensor, ids: RankIds, learning_rate: tf.Tensor, step: tf.Tensor
-    ) -> tf.Tensor:
-        """Step number `step` (the first is 1). Returns the mean loss over the global batch, before the update."""
-        model, dense, scale = self._model, self._model.dense_variables, self._loss_scale
-        global_batch = tf.cast(tf.shape(ids.of_all.fixed)[0], tf.float32)
-        looked = model.lookup(ids)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([looked.vectors, dense])
-            logits = model.logits(numerical, looked)
-            # This rank's share of the mean over the global batch: shares add up, whatever the ranks' batch sizes.
-            loss = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(label, logits)) / global_batch
-            scaled = loss * scale
-        row_gradients, dense_gradients = tape.gradient(scaled, [looked.vectors, dense])
-        loss, *dense_gradients = self._comm.allreduce_sum([loss, *dense_gradients], name="loss_and_dense_gradients")
-        model.dense_optimizer.apply(dense_gradients, learning_rate, step, scale)
-        zero = model.embedding.apply_gradient(looked, row_gradients, learning_rate, step, scale)
-        return loss + zero  # so that a rank takes part in exchanges of which it has no use, see apply_gradient
-
-    def _forward(self, numerical: tf.Tensor, ids: RankIds) -> tf.Tensor:
-        """Logits of this rank's samples, [local batch]."""
-        return self._model.logits(numerical, self._model.lookup(ids))
-
-    def _data(self, split: str) -> RankData:
-        config, embedding, comm = self._config, self._model.embedding, self._comm
-        samples = None
-        if config.dataset_type == "synthetic":
-            samples = (config.synthetic_dataset_train_batches * config.batch_size if split == "train"
-                       else config.synthetic_dataset_valid_batches * config.valid_batch_size)
-        if split == "train":
-            reading = Reading(config.shuffle, config.shuffle_window, self._data_seed, config.drop_last, samples)
-        else:
-            reading = Reading(seed=self._data_seed, synthetic_samples=samples)
-        features = embedding.global_features, embedding.sample_features
-        return RankData(self._spec, split, *features, comm.rank, comm.size, reading)
-
-    def _test_batches(self) -> Iterator[RankBatch]:
-        """The test split, with its progress shown; in the modes eval and inference at most max_steps batches of it."""
-        size, limit = self._config.valid_batch_size, self._config.max_steps
-        num_batches = self._test.num_batches(size)
-        if self._config.mode != "train" and limit != -1:
-            num_batches = min(num_batches, limit)
-        start = time.perf_counter()
-        for number, batch in enumerate(itertools.islice(self._test.batches(size), num_batches), 1):
-            yield batch
-            left_s = (time.perf_counter() - start) / number * (num_batches - number)
-            self._log.live(f"test split: batch {number} of {num_batches}, {left_s:.0f} s left")
-        self._log.live("")
-
-    def _length(self, data: RankData, steps_per_epoch: int) -> tuple[int, int]:
-        """(steps to run, passes over the data that they need). What is left of a pass begun before counts as one."""
-        max_steps, epochs = self._config.max_steps, self._config.epochs
-        first = data.num_batches(self._config.batch_size, self._position.sample)
-        of_epochs = first + steps_per_epoch * ((epochs or 1) - 1)
-        if of_epochs == 0:
+    def _save(self, finished: bool = False) -> None:
+        if self._saver is None:
+            return
+        self._read()
+        if not all(np.isfinite(variable.numpy()).all() for variable in self._model.dense_variables):
             raise TrainingError(
-                f"drop_last leaves none of {data.num_samples} training samples: batch_size is "
-                f"{self._config.batch_size}. Lower it."
+                f"step {self.step}: the weights are not finite any more. {self._kept()} Lower --learning_rate or "
+                "lengthen --warmup_steps."
             )
-        if max_steps == -1:
-            return of_epochs, epochs or 1
-        if epochs is not None and of_epochs < max_steps:
-            self._log.say(f"max_steps {max_steps} is more than {epochs} epochs have: {of_epochs} steps.")
-            max_steps = of_epochs
-        return max_steps, 1 + max(0, -(-(max_steps - first) // steps_per_epoch))
+        self._saver.save(self._document(finished))
 
-    def _say_length(self, data: RankData, steps_per_epoch: int, last: int) -> None:
-        batch_size, say = self._config.batch_size, self._log.say
-        if data.num_samples < batch_size and not self._config.drop_last:
-            say(f"The training split holds {data.num_samples} samples, fewer than batch_size {batch_size}: "
+    def _document(self, finished: bool) -> dict:
+        """What a checkpoint keeps beside the weights."""
+        step, position = self._began
+        run = {"finished": finished, "first_step": step + 1, "first_position": list(position),
+               "best_auc": self._best_auc, "loss_scaling": self._scaling and self._scaling.document()}  # fmt: skip
+        return {"model": self._model.config.document(), "step": self.step, "run": run,
+                "data": self._data.document(self._position), "config": dataclasses.asdict(self._config)}  # fmt: skip
+
+    def _kept(self) -> str:
+        """What of the training is on disk, for the message that it failed."""
+        if self._saver is None or self._saver.saved_step is None:
+            return "No checkpoint was saved."
+        return f"The checkpoint of step {self._saver.saved_step} is kept."
+
+    def _position_in(self, data: dict | None) -> Position:
+        """Where training goes on in its data."""
+        position = self._data.position_in(data) if data else Position()
+        if position is None:
+            self._log.say("The checkpoint's training data was other data, or in another order: this run begins a new "
+                          "pass.")
+            return Position()
+        return position
+
+    def _say_length(self) -> None:
+        config, data, say, last = self._config, self._data, self._log.say, self._length.last
+        for note in self._length.notes:
+            say(note)
+        if data.num_samples < config.batch_size and not config.drop_last:
+            say(f"The training split holds {data.num_samples} samples, fewer than batch_size {config.batch_size}: "
                 f"each step trains on all {data.num_samples}.")
-        say(f"train: {data.num_samples} samples, {steps_per_epoch} steps an epoch; steps {self.step + 1} to {last}")
+        say(f"train: {data.num_samples} samples, {self._length.steps_per_epoch} steps an epoch; "
+            f"steps {self.step + 1} to {last}")
         if self._position != Position():
             say(f"data: on from sample {self._position.sample} of pass {self._position.epoch + 1}")
-        if self._config.drop_last and data.num_samples % batch_size:
-            say(f"drop_last: the last {data.num_samples % batch_size} samples of each pass are not trained on")
+        if config.drop_last and data.num_samples % config.batch_size:
+            say(f"drop_last: the last {data.num_samples % config.batch_size} samples of each pass are not trained on")
         end = self._schedule.last_step
         say(f"learning rate: 0 from step {end} on; the last step is {last}"
             + (f". Warning: {last - max(end - 1, self.step)} steps learn nothing." if last >= end else ""))
 
-    def _evaluation_steps(self, data: RankData, steps_per_epoch: int, epochs: int, steps: int) -> set[int]:
-        """Which of the steps of this run, counted from 1, an evaluation follows."""
-        per_epoch = self._config.evals_per_epoch
-        if per_epoch == 0:
-            return set()
-        before = steps_per_epoch - data.num_batches(self._config.batch_size, self._position.sample)
-        spaced = {
-            epoch * steps_per_epoch + math.ceil(steps_per_epoch * part / per_epoch) - before
-            for epoch in range(epochs)
-            for part in range(1, per_epoch + 1)
-        }
-        return {step for step in spaced if 0 < step < steps} | {steps}
-
-    def _scored(self, logits: list[np.ndarray], labels: list[np.ndarray]) -> Evaluation:
-        """The metrics over all ranks' samples, computed once, on rank 0."""
-        logits_of_all = self._comm.allgather(np.concatenate(logits), name="evaluation_logits")
-        labels_of_all = self._comm.allgather(np.concatenate(labels), name="evaluation_labels")
-        evaluation = None
-        if self._comm.rank == 0:
-            evaluation = self._metrics(logits_of_all, labels_of_all)
-        return self._comm.broadcast_object(evaluation, name="evaluation")
-
-    def _metrics(self, logits: np.ndarray, labels: np.ndarray) -> Evaluation:
-        auc = None
-        if labels.all() or not labels.any():
-            self._log.say("AUC is not defined: every label of the test split is the same.")
-        elif self._config.auc_thresholds is None:
-            auc = metrics.auc_exact(logits, labels)
-        else:
-            auc = metrics.auc_binned(logits, labels, self._config.auc_thresholds)
-        return Evaluation(auc, metrics.log_loss(logits, labels), len(labels))
-
-    def _log_step(self, loss: float, learning_rate: float, clock: "StepClock", done: int, steps: int) -> None:
+    def _log_step(self, learning_rate: float, clock: StepClock) -> None:
         samples_per_s, step_ms, data_wait_ms = clock.lap()
-        self._log.record({"step": self.step, "loss": loss, "learning_rate": learning_rate,
+        self._log.record({"step": self.step, "loss": self._loss, "learning_rate": learning_rate,
                           "samples_per_s": samples_per_s, "step_ms": step_ms, "data_wait_ms": data_wait_ms})
-        left_s = (steps - done) * step_ms / 1e3
-        self._log.say(f"step {self.step} ({done}/{steps}): loss {loss:.5f}, learning rate {learning_rate:.4g}, "
-                      f"{samples_per_s:,.0f} samples/s, {step_ms:.1f} ms, {left_s:.0f} s left")
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"step {self.step}: the loss is {loss}. No checkpoint was saved. Lower --learning_rate or lengthen "
-                "--warmup_steps."
-            )
+        first, last = self._length.first, self._length.last
+        left_s = (last - self.step) * step_ms / 1e3
+        skipped = f", {self._skipped} steps skipped" if self._skipped else ""
+        self._log.say(f"step {self.step} ({self.step - first + 1}/{last - first + 1}): loss {self._loss:.5f}, "
+                      f"learning rate {learning_rate:.4g}, {samples_per_s:,.0f} samples/s, {step_ms:.1f} ms, "
+                      f"{left_s:.0f} s left{skipped}")
 
-    def _log_evaluation(self, evaluation: Evaluation) -> None:
-        self._log.record({"step": self.step, "auc": evaluation.auc, "test_loss": evaluation.loss})
-        self._log.say(f"step {self.step}: {evaluation.line()}")
-
+    def _summary(self, clock: StepClock, evaluation: Evaluation | None) -> dict:
+        throughput, step_ms, _ = clock.mean()
+        summary = {"throughput": throughput, "mean_step_time_ms": step_ms}
+        if self._scaling:
+            summary["skipped_steps"] = self._skipped
+        if evaluation:
+            summary |= {"auc": evaluation.auc, "validation_loss": evaluation.loss}
+        return summary

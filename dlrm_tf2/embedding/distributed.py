@@ -213,13 +213,12 @@ class DistributedEmbedding:
         gradients: Sequence[tf.Tensor],
         learning_rate: tf.Tensor,
         step: tf.Tensor | None = None,
-        scale: float = 1.0,
     ) -> tf.Tensor:
         """One step of the optimizer on the rows that were looked up.
 
         Args:
-          gradients: of `scale` times the loss, by `looked.vectors`; the loss is this rank's share of the mean over the
-            global batch, so that no gradient depends on the number of ranks.
+          gradients: of the loss, by `looked.vectors`; the loss is this rank's share of the mean over the global batch,
+            so that no gradient depends on the number of ranks.
           learning_rate: scalar.
           step: 1, 2, ..., which adam reads.
 
@@ -234,7 +233,6 @@ class DistributedEmbedding:
         updates: dict[int, list[tuple[tf.Tensor, tf.Tensor]]] = {width: [] for width in self._slabs}
         for number, (gradient, how) in enumerate(zip(gradients, looked.how, strict=True)):
             gradient = tf.cast(gradient, self._dtype)
-            gradient = gradient if scale == 1.0 else gradient / scale
             if number < len(self._lookups):
                 updates[list(self._lookups)[number]].append((how.rows, how.row_gradients(gradient)))
             elif first_own <= number < first_fetched:

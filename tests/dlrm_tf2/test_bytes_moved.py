@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from small_dataset import write_dataset
 
-from dlrm_tf2.config import ModelConfig, TrainConfig
+from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.embedding.cost import cost_of
 from dlrm_tf2.embedding.plan import ShardingPlan, make_plan
 from dlrm_tf2.model import Dlrm
+from dlrm_tf2.model_config import ModelConfig
 from dlrm_tf2.run_log import RunLog
 from dlrm_tf2.trainer import Trainer
 

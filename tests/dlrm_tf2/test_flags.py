@@ -62,7 +62,12 @@ def test_every_field_is_a_flag_and_every_flag_reaches_its_field():
         "data_parallel_threshold": 0, "cpu_offloading_threshold_gb": 1.5, "world_size": 22,
         "dataset_type": "tf_raw", "synthetic_dataset_train_batches": 23, "synthetic_dataset_valid_batches": 24,
         "shuffle": "window", "shuffle_window": 25, "drop_last": True,
-        "restore_checkpoint_path": "r", "log_path": "l", "interaction": "dot_custom_cuda", "interaction_op": "native",
+        "restore_checkpoint_path": "r", "amp_dtype": "float16", "loss_scaling": "dynamic", "eval_every": 26,
+        "auc_threshold": 0.75, "checkpoint_every": 27, "checkpoint_async": True, "keep_checkpoints": 28,
+        "keep_best": True, "resume": "off", "predictions_path": "p", "stall_timeout_s": 29.5,
+        "inter_op_parallelism": 30, "intra_op_parallelism": 31, "profiler_start_step": 32, "profiled_rank": 33,
+        "profiler_path": "q", "tensorboard": "t", "log_path": "l",
+        "interaction": "dot_custom_cuda", "interaction_op": "native",
     }  # fmt: skip
     assert set(values) == {field.name for field in dataclasses.fields(TrainConfig)}
     arguments = []
@@ -98,7 +103,7 @@ def test_published_flags_that_are_not_there_are_refused_by_name(name):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--auc_threshold", "0.8"], "--auc_threshold is not a flag"),  # must not reach auc_thresholds
+        (["--auc_threshold", "1"], "--auc_threshold is 1.0; it must be between 0 and 1"),
         (["--batch", "3"], "--batch is not a flag"),
         (["--batch_size", "many"], "'many' is not a whole number"),
         (["--batch_size", "1.5"], "'1.5' is not a whole number"),

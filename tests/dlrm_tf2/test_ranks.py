@@ -7,9 +7,12 @@ import pytest
 from small_dataset import write_dataset
 
 from dlrm_tf2.comm import SingleProcess
-from dlrm_tf2.config import ModelConfig, TrainConfig
+from dlrm_tf2.config import TrainConfig
+from dlrm_tf2.data import open_split
 from dlrm_tf2.embedding.plan import make_plan
+from dlrm_tf2.evaluation import Evaluator
 from dlrm_tf2.model import Dlrm
+from dlrm_tf2.model_config import ModelConfig
 from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.run_log import RunLog
 from dlrm_tf2.trainer import Trainer
@@ -33,7 +36,8 @@ def run(root, spec, comm, dtype="float32", plan=None, **flags):
     log = RunLog(str(log_path), enabled=True)
     trainer = Trainer(config, spec, model, comm, log)
     trainer.train()
-    evaluation = trainer.evaluate()
+    test = open_split(config, spec, "test", model.embedding, comm, 0)
+    evaluation = Evaluator(config, model, comm, log, test).evaluate()
     losses = [entry["loss"] for entry in map(json.loads, log_path.read_text().splitlines()) if "loss" in entry]
     shards = model.embedding.plan.of_rank(comm.rank)
     parts = {shard: model.embedding.read_rows(shard, "weights", *shard.rows) for shard in shards}

@@ -1,0 +1,140 @@
+"""What the modes that run a model have in common: the ranks, the plan, the model, and the checkpoint it comes from."""
+
+import dataclasses
+import random
+import time
+from dataclasses import dataclass
+
+from criteo_prep.feature_spec import FeatureSpec
+from dlrm_tf2 import checkpoint, comm, deduplication, interaction, memory, planning, preflight, runtime
+from dlrm_tf2.comm import Comm
+from dlrm_tf2.config import TrainConfig
+from dlrm_tf2.data import open_split
+from dlrm_tf2.embedding.plan import ShardingPlan
+from dlrm_tf2.evaluation import Evaluator
+from dlrm_tf2.inference import infer
+from dlrm_tf2.model import Dlrm
+from dlrm_tf2.model_config import ModelConfig
+from dlrm_tf2.optim import Optimizer
+from dlrm_tf2.resume import Resumption
+from dlrm_tf2.run_log import RunLog
+from dlrm_tf2.saving import Saver
+from dlrm_tf2.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model on all ranks, ready to run.
+
+    Attributes:
+      restored: the document of the checkpoint that the weights come from; None if they are fresh.
+      resumes: that checkpoint is of this run, which was interrupted.
+    """
+
+    config: TrainConfig
+    spec: FeatureSpec
+    ranks: Comm
+    log: RunLog
+    model: Dlrm
+    restored: dict | None
+    resumes: bool
+
+    def run(self) -> None:
+        """Runs the mode that the configuration names."""
+        {"train": self._train, "eval": self._evaluate, "inference": self._infer}[self.config.mode]()
+
+    def _train(self) -> None:
+        config, saver = self.config, None
+        if config.save_checkpoint_path:
+            saver = Saver(config.save_checkpoint_path, self.ranks, self.model, self.log)
+        trainer = Trainer(
+            config, self.spec, self.model, self.ranks, self.log, saver, self.restored, self.resumes
+        )
+        summary = trainer.train()
+        self.log.say(f"{summary['throughput']:,.0f} samples/s, {summary['mean_step_time_ms']:.1f} ms a step")
+
+    def _evaluate(self) -> None:
+        evaluation = self._evaluator().evaluate(self.config.max_steps)
+        self.log.record(evaluation.record())
+        self.log.say(evaluation.line())
+
+    def _infer(self) -> None:
+        summary = infer(self.config, self._evaluator())
+        self.log.record(summary)
+        self.log.say(", ".join(f"{name} {value:.6g}" for name, value in summary.items() if value is not None))
+
+    def _evaluator(self) -> Evaluator:
+        seed = self.restored["data"]["seed"] if self.restored.get("data") else self.config.seed
+        data = open_split(self.config, self.spec, "test", self.model.embedding, self.ranks, seed)
+        return Evaluator(self.config, self.model, self.ranks, self.log, data)
+
+
+def start(
+    config: TrainConfig,
+    spec: FeatureSpec,
+    model_config: ModelConfig,
+    launch: runtime.Launch,
+    device: runtime.Runtime,
+) -> Job:
+    """Joins the ranks and makes the model, or restores it.
+
+    Raises:
+      ValueError: the ranks cannot be had, the model does not fit in memory, or the checkpoint is not one of it.
+    """
+    ranks = comm.connect(launch.world_size)
+    found = ranks.broadcast_object(Resumption.find(config) if ranks.rank == 0 else None, name="resumption")
+    seed = config.seed if config.seed is not None else random.SystemRandom().getrandbits(31)
+    seed = found.seed if found else ranks.broadcast_object(seed, name="seed")
+    config = dataclasses.replace(config, seed=seed)
+    plan = planning.plan_of(config, model_config, spec, ranks.size)
+    log = RunLog(config.log_path, enabled=ranks.rank == 0, live=ranks.size == 1)
+    log.record({"world_size": ranks.size, "device": device.device, **dataclasses.asdict(config)})
+    chosen, note = interaction.TENSORFLOW, None
+    if model_config.interaction == "dot":
+        chosen, note = interaction.choose(config.interaction_op_asked, device.device)
+    offloading = planning.offloading_note(config, model_config, plan, device.device)
+    for line in filter(None, (*device.notes, note, offloading)):
+        log.say(line)
+    source = found.path if found else config.restore_checkpoint_path
+    if source:
+        model_config.check_same(checkpoint.read_document(source)["model"], source)
+    if config.mode == "train" and config.save_checkpoint_path:
+        checkpoint.check_destination(config.save_checkpoint_path)  # now, not after the training
+    if device.device == "cpu":
+        log.say(_check_memory(config, model_config, spec, plan, launch, ranks))
+    deduplicated, note = deduplication.choose(config, spec, ranks)
+    if note:
+        log.say(note)
+    began = time.perf_counter()
+    model = Dlrm(
+        model_config, plan, ranks, config.seed, device.compute_dtype, config.xla, source is None,
+        Optimizer(config.optimizer, config.momentum, config.beta1, config.beta2),
+        config.mode == "train", config.data_parallel_input, deduplicated, chosen,
+    )  # fmt: skip
+    restored = None
+    if source:
+        restored = checkpoint.load_checkpoint(source, ranks, model.dense_by_name, model.embedding)
+        log.say(f"{'resumed' if found else 'restored'} {source}: step {restored['step']}")
+    log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
+    return Job(config, spec, ranks, log, model, restored, found is not None)
+
+
+def _check_memory(
+    config: TrainConfig,
+    model: ModelConfig,
+    spec: FeatureSpec,
+    plan: ShardingPlan,
+    launch: runtime.Launch,
+    ranks: Comm,
+) -> str:
+    """The memory line of this machine; refuses on all ranks what does not fit on one of their machines."""
+    line = refusal = ""
+    try:
+        hotness = planning.hotness_of(spec)
+        line = preflight.check(config, model, plan, launch.local_ranks, memory.available_bytes(), hotness)
+    except preflight.DoesNotFit as error:
+        refusal = str(error)
+    refusals = [refused for refused in ranks.allgather_object(refusal, name="memory") if refused]
+    if refusals:
+        raise preflight.DoesNotFit(refusals[0])
+    return line

@@ -1,0 +1,117 @@
+"""The shape of a model: what two runs must agree on to share a checkpoint. Plain data. No TensorFlow."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from criteo_prep.feature_spec import FeatureSpec
+from dlrm_tf2.config import ConfigError, TrainConfig, require
+from dlrm_tf2.embedding.tables import TableConfig
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a DLRM: what two runs must agree on to share a checkpoint.
+
+    Attributes:
+      features: categorical feature names, in channel order.
+      cardinalities: ids of each feature, in the same order.
+      num_numerical: numerical columns.
+      embedding_dim: width of all tables, or of the widest where they differ.
+      bottom_mlp_dims, top_mlp_dims, combiner, num_cross_layers, cross_layer_projection_dim: as the flags.
+      embedding_dims: width of each table; empty where all have embedding_dim.
+      interaction: "dot" or "cross".
+      hotness: ids a sample of each feature, None for any number; empty where all have one.
+    """
+
+    features: tuple[str, ...]
+    cardinalities: tuple[int, ...]
+    num_numerical: int
+    embedding_dim: int
+    bottom_mlp_dims: tuple[int, ...]
+    top_mlp_dims: tuple[int, ...]
+    hotness: tuple[int | None, ...] = ()
+    combiner: str = "sum"
+    embedding_dims: tuple[int, ...] = ()
+    interaction: str = "dot"
+    num_cross_layers: int = 0
+    cross_layer_projection_dim: int = 0
+
+    @classmethod
+    def of(cls, config: TrainConfig, spec: FeatureSpec) -> "ModelConfig":
+        """The model that `config` asks for on the dataset of `spec`."""
+        if not spec.numerical:
+            raise ConfigError(f"{spec.path}: the dataset has no numerical features; the bottom MLP needs at least one.")
+        hotness = tuple(None if feature.ragged else feature.hotness for feature in spec.categorical)
+        dims = config.embedding_dim
+        dims = dims if isinstance(dims, tuple) else (dims,) * len(spec.categorical)
+        require(len(dims) == len(spec.categorical),
+                 f"--embedding_dim has {len(dims)} widths, the dataset {len(spec.categorical)} categorical features. "
+                 "Give one for each, or one for all.")
+        cross = config.interaction == "cross"
+        return cls(
+            features=spec.channels["categorical"],
+            cardinalities=tuple(feature.cardinality for feature in spec.categorical),
+            num_numerical=len(spec.numerical),
+            embedding_dim=max(dims),
+            bottom_mlp_dims=config.bottom_mlp_dims,
+            top_mlp_dims=config.top_mlp_dims,
+            hotness=() if set(hotness) == {1} else hotness,
+            combiner=config.combiner,
+            embedding_dims=dims if len(set(dims)) > 1 else (),
+            interaction="cross" if cross else "dot",
+            num_cross_layers=config.num_cross_layers if cross else 0,
+            cross_layer_projection_dim=config.cross_layer_projection_dim if cross else 0,
+        )
+
+    @property
+    def hotness_of(self) -> dict[str, int | None]:
+        """Ids a sample, by feature; None for any number."""
+        return dict(zip(self.features, self.hotness or (1,) * len(self.features), strict=True))
+
+    @property
+    def tables(self) -> tuple[TableConfig, ...]:
+        """One table per categorical feature, in channel order."""
+        return tuple(
+            TableConfig(name, rows, dim, None if self.hotness_of[name] == 1 else self.combiner)
+            for name, rows, dim in zip(self.features, self.cardinalities, self.dims, strict=True)
+        )
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Width of each table."""
+        return self.embedding_dims or (self.embedding_dim,) * len(self.features)
+
+    @property
+    def num_cross_weights(self) -> int:
+        """Numbers in the kernels and biases of the cross layers."""
+        width, rank = self.interaction_width, self.cross_layer_projection_dim
+        return self.num_cross_layers * (width * (2 * rank if rank else width) + width)
+
+    @property
+    def interaction_width(self) -> int:
+        """Width of the interaction's output, which the top MLP takes in; that of dot is padded to a multiple of 8."""
+        if self.interaction == "cross":
+            return self.bottom_mlp_dims[-1] + sum(self.dims)
+        vectors = len(self.features) + 1
+        return -(-(self.embedding_dim + vectors * (vectors - 1) // 2) // 8) * 8
+
+    def document(self) -> dict:
+        """As JSON-able data, the form a checkpoint keeps."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def check_same(self, other: dict, path: str) -> None:
+        """Raises ConfigError naming the first thing in which the checkpoint at `path` is another model."""
+        shape = [field.name for field in dataclasses.fields(self) if field.default is dataclasses.MISSING]
+        plain = type(self)(*(getattr(self, name) for name in shape)).document()
+        for name, ours in self.document().items():
+            theirs = other.get(name, None if name in shape else plain[name])  # of checkpoints from before the field
+            if ours == theirs:
+                continue
+            if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+                index = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b)
+                name, ours, theirs = f"{name}[{index}]", ours[index], theirs[index]
+            raise ConfigError(
+                f"{path}: the checkpoint's {name} is {theirs!r}, this run's is {ours!r}. "
+                "Use the flags and the dataset that it was trained with."
+            )
