@@ -11,10 +11,12 @@ Source: split_bin.py of the DLRM benchmarks of HugeCTR's sparse operation kit: n
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,8 @@ from criteo_prep.split_bin_record import (
     NUMBER_TYPES,
     PARTS,
     WORD,
-    Ids,
+    IdLimits,
+    Place,
     RecordForm,
     SplitBinError,
     metadata,
@@ -40,9 +43,9 @@ from criteo_prep.split_bin_record import (
 )
 from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.transcribe import Request, check_space, transcribe_spec
+from criteo_prep.transcribe.array_file import ArrayFile
 
-_BLOCK = 16384  # records that a thread takes at a time: 2.6 MB
-_CACHED = 2048  # records that fit the second-level cache
+_BLOCK_BYTES = 8192 * 160  # that a thread takes at a time: they are still in the cache when they are written
 
 
 def split(
@@ -61,36 +64,27 @@ def split(
       The slot sizes.
 
     Raises:
-      SplitBinError: the file is no whole number of records, or an id is out of range.
+      SplitBinError: the file is no whole number of records, an id is out of range, or somebody is writing the file.
+      FeatureSpecError: the file shrank while it was read.
     """
-    source, ids = Path(source), Ids(form.hotness, slot_sizes)
+    source, limits = Path(source), IdLimits(form.hotness, slot_sizes)
     rows = num_records(source, form)
     _check_apart(source, Path(destination))
     with new_dataset(destination, overwrite) as folder, contextlib.ExitStack() as stack:
         check_space(folder, source.stat().st_size)
-        outputs = {part: stack.enter_context(open(folder / f"{part}.bin", "wb")).fileno() for part in PARTS}
-        words = np.memmap(source, np.uint32, "r").reshape(rows, form.words) if rows else np.empty((0, form.words), "u4")
-        descriptor = stack.enter_context(open(source, "rb")).fileno()
+        records = stack.enter_context(contextlib.closing(ArrayFile(source, np.uint32)))
+        outputs = [stack.enter_context(open(folder / f"{part}.bin", "wb", buffering=0)) for part in PARTS]
+        ids = Place(source, form.words, form.words - sum(form.hotness))
 
-        def take(first: int) -> tuple[int, np.ndarray]:
-            if os.fstat(descriptor).st_size < words.nbytes:  # to touch the map beyond the end would kill the process
-                raise SplitBinError(f"{source}: shrank while it was read. Wait until it is complete.")
-            block = words[first : first + _BLOCK]
-            parts = {part: np.empty((len(block), columns.stop - columns.start), np.uint32)
-                     for part, columns in form.columns.items()}  # fmt: skip
-            for start in range(0, len(block), _CACHED):
-                for part, columns in form.columns.items():
-                    parts[part][start : start + _CACHED] = block[start : start + _CACHED, columns]
-            largest = ids.check(parts["category"].view(form.category_type), source, first, form.words)
-            for part, values in parts.items():
-                _write(outputs[part], values, first * values.shape[1] * WORD)
-            return len(block), largest
+        def take(first: int, stop: int) -> tuple[list[np.ndarray], np.ndarray]:
+            whole = records.read(first * form.words, (stop - first) * form.words, stop).view(form.dtype)
+            parts = [np.ascontiguousarray(whole[part]).view(np.uint32) for part in PARTS]
+            return parts, limits.check(parts[-1], first, ids)
 
-        with Progress("split", rows, "records", quiet) as progress:
-            for count, largest in in_order(take, range(0, rows, _BLOCK)):
-                np.maximum(ids.largest, largest, out=ids.largest)
-                progress.advance(count)
-        sizes = slot_sizes or [max(int(largest) + 1, 1) for largest in ids.largest]
+        largest = _write_all(rows, form, take, outputs, "split", quiet)
+        if num_records(source, form) != rows:
+            raise SplitBinError(f"{source}: grew while it was read. Wait until it is complete.")
+        sizes = slot_sizes or ([1] * len(form.hotness) if largest is None else (largest + 1).tolist())
         (folder / "metadata.json").write_text(metadata(form, sizes))
     return sizes
 
@@ -99,33 +93,61 @@ def join(source: str | Path, destination: str | Path, overwrite: bool = False, q
     """The inverse of split: the file of records. Returns their number.
 
     Raises:
-      SplitBinError: the parts do not have the same number of records, or metadata.json is not one.
-      DestinationError: the destination is there.
+      SplitBinError: the parts do not have the same number of records, an id is out of range, or metadata.json is none.
+      FeatureSpecError: a part shrank while it was read.
+      DestinationError: the destination is there, or is inside the source.
     """
     source, destination = Path(source), Path(destination)
     form, sizes = read_metadata(source / "metadata.json")
     rows = rows_of_parts(source, form)
-    ids = Ids(form.hotness, sizes)
-    with _new_file(destination, overwrite) as path, contextlib.ExitStack() as stack:
-        check_space(path.parent, rows * form.words * WORD)
-        inputs = {part: np.memmap(source / f"{part}.bin", np.uint32, "r").reshape(rows, -1) for part in PARTS if rows}
-        output = stack.enter_context(open(path, "wb")).fileno()
+    limits = IdLimits(form.hotness, sizes)
+    if Path(os.path.realpath(destination)).is_relative_to(os.path.realpath(source)):
+        raise DestinationError(f"{destination}: is inside the source {source}. Name a file elsewhere.")
+    with _new_file(destination, overwrite) as output, contextlib.ExitStack() as stack:
+        check_space(destination, rows * form.dtype.itemsize)
+        inputs = [ArrayFile(source / f"{part}.bin", np.uint32) for part in PARTS]
+        for file in inputs:
+            stack.callback(file.close)
+        ids = Place(source / "category.bin", sum(form.hotness), 0)
 
-        def put(first: int) -> int:
-            block = np.empty((min(_BLOCK, rows - first), form.words), np.uint32)
-            category = inputs["category"][first : first + len(block)].view(form.category_type)
-            ids.check(category, source / "category.bin", first, form.words)
-            for start in range(0, len(block), _CACHED):
-                stop = min(start + _CACHED, len(block))
-                for part, columns in form.columns.items():
-                    block[start:stop, columns] = inputs[part][first + start : first + stop]
-            _write(output, block, first * form.words * WORD)
-            return len(block)
+        def put(first: int, stop: int) -> tuple[list[np.ndarray], np.ndarray]:
+            whole = np.empty(stop - first, form.dtype)
+            for part, file in zip(PARTS, inputs, strict=True):
+                width = form.dtype[part].itemsize // WORD
+                values = file.read(first * width, (stop - first) * width, stop)
+                whole[part] = values.view(form.dtype[part])
+            return [whole.view(np.uint32)], limits.check(values, first, ids)
 
-        with Progress("join", rows, "records", quiet) as progress:
-            for count in in_order(put, range(0, rows, _BLOCK)):
-                progress.advance(count)
+        _write_all(rows, form, put, [output], "join", quiet)
+        if rows_of_parts(source, form) != rows:
+            raise SplitBinError(f"{source}: grew while it was read. Wait until it is complete.")
     return rows
+
+
+def _write_all(
+    rows: int, form: RecordForm, make: Callable[[int, int], tuple[list[np.ndarray], np.ndarray]],
+    outputs: list[FileIO], name: str, quiet: bool,
+) -> np.ndarray | None:  # fmt: skip
+    """Writes what make(first, stop) makes of each block of records, in threads, to the outputs, in order.
+
+    One thread writes, because two that write one file wait for each other.
+
+    Returns:
+      The largest id of each table, from those that `make` finds in the blocks; None where there are no records.
+    """
+    each = max(1, _BLOCK_BYTES // form.dtype.itemsize)
+    largest = None
+    with (
+        Progress(name, rows, "records", quiet) as progress,
+        # The threads end before their files are closed.
+        contextlib.closing(in_order(lambda first: make(first, min(first + each, rows)), range(0, rows, each))) as made,
+    ):
+        for arrays, found in made:
+            for file, array in zip(outputs, arrays, strict=True):
+                _write(file, array)
+            largest = found if largest is None else np.maximum(largest, found)
+            progress.advance(min(each, rows - progress.done))
+    return largest
 
 
 def split_to_tf_raw(
@@ -160,27 +182,41 @@ def _check_apart(source: Path, destination: Path) -> None:
         raise DestinationError(f"{destination}: holds the input {source}, which would be lost. Name another folder.")
 
 
-def _write(descriptor: int, values: np.ndarray, offset: int) -> None:
+def _write(file: FileIO, values: np.ndarray) -> None:
     buffer = memoryview(values).cast("B")
     while buffer:
-        count = os.pwrite(descriptor, buffer, offset)
-        buffer, offset = buffer[count:], offset + count
+        buffer = buffer[file.write(buffer) :]
 
 
 @contextlib.contextmanager
-def _new_file(destination: Path, overwrite: bool) -> Iterator[Path]:
-    """Yields a path beside the destination; a clean exit renames it, an exception removes it."""
+def _new_file(destination: Path, overwrite: bool) -> Iterator[FileIO]:
+    """Yields a file beside the destination; a clean exit renames it, an exception removes it."""
     if destination.exists() and (destination.is_dir() or not overwrite):
         hint = "Name a file." if destination.is_dir() else "Name another one, or add --overwrite to replace it."
         raise DestinationError(f"{destination}: is there already. {hint}")
     destination.parent.mkdir(parents=True, exist_ok=True)
     path = destination.with_name(f".{destination.name}.partial")
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0) as file:
+        _lock(file.fileno(), path, destination)
+        try:
+            if os.fstat(file.fileno()).st_size:  # a file that was truncated is flushed as it is closed
+                file.truncate()  # what a killed writer left
+            yield file
+            os.replace(path, destination)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def _lock(descriptor: int, path: Path, destination: Path) -> None:
+    """Raises DestinationError where another process is writing the file, or has renamed it since it was opened."""
     try:
-        yield path
-        os.replace(path, destination)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+            return
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    raise DestinationError(f"{destination}: another process is writing this file. Wait for it.")
 
 
 def _integers(flag: str, text: str) -> list[int]:

@@ -188,12 +188,12 @@ def sample_bytes(spec: FeatureSpec) -> int:
     return sum(spec.sample_bytes(chunk) for chunk in next(iter(spec.sources.values())))
 
 
-def check_space(folder: Path, needed: int) -> None:
-    """Raises TranscribeError when the disk of `folder` has less than `needed` bytes left. Call it first."""
-    free = shutil.disk_usage(folder).free
+def check_space(new: Path, needed: int) -> None:
+    """Raises TranscribeError when the disk that `new` is made on has less than `needed` bytes left. Call it first."""
+    free = shutil.disk_usage(new.parent).free
     if needed > free:
         raise TranscribeError(
-            f"{folder.parent}: the dataset needs {needed / 2**30:.1f} GiB, the disk has {free / 2**30:.1f} GiB left. "
+            f"{new.parent}: the dataset needs {needed / 2**30:.1f} GiB, the disk has {free / 2**30:.1f} GiB left. "
             "Ask for fewer samples or name another disk."
         )
 

@@ -42,7 +42,7 @@ class ArrayFile:
             if got == 0:
                 raise FeatureSpecError(
                     f"{self.path}: ends at byte {offset}, before sample {stop}. It shrank while it was read; "
-                    "make the dataset again."
+                    "wait until it is complete, or make it again."
                 )
             buffer, offset = buffer[got:], offset + got
         return values

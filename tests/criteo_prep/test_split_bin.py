@@ -1,6 +1,8 @@
 """Records taken apart and put together, against plain slices of an array."""
 
+import fcntl
 import json
+import os
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from criteo_prep import split_bin
 from criteo_prep.destination import DestinationError
-from criteo_prep.feature_spec import FeatureSpec
+from criteo_prep.feature_spec import FeatureSpec, FeatureSpecError
 from criteo_prep.split_bin import RecordForm, SplitBinError, join, main, split
 from criteo_prep.transcribe.tf_raw import Reader
 
@@ -96,13 +98,12 @@ def test_cardinalities_of_the_layout_to_train_on_are_found(tmp_path, capsys):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(0, 50), st.integers(1, 20), st.integers(1, 7))
-def test_any_form_survives(tmp_path_factory, hotness, rows, block, cached):
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(0, 300), st.integers(1, 9000))
+def test_any_form_survives(tmp_path_factory, hotness, rows, block_bytes):
     folder = tmp_path_factory.mktemp("split")
     words = records(folder / "in.bin", rows, hotness)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(split_bin, "_BLOCK", block)
-        patch.setattr(split_bin, "_CACHED", cached)
+        patch.setattr(split_bin, "_BLOCK_BYTES", block_bytes)
         split(folder / "in.bin", folder / "out", RecordForm(hotness=tuple(hotness)), quiet=True)
         join(folder / "out", folder / "again.bin", quiet=True)
     assert (folder / "out/dense.bin").read_bytes() == words[:, 1:14].tobytes()
@@ -166,7 +167,7 @@ def test_an_output_that_is_there_is_replaced_on_request_only(tmp_path):
     ("metadata.json", b'{"vocab_sizes": [5]}', "category.bin: 416 bytes is not a multiple|different numbers"),
     ("metadata.json", b'{"vocab_sizes": "5"}', "vocab_sizes: must be a list"),
     ("metadata.json", b'{"vocab_sizes": [5], "dense_raw_type": "object"}', "dense_raw_type is 'object'; int32 or"),
-    ("category.bin", b"\xff" * 416, "category.bin: record 0, byte 56: id -1 of table 0 is not in"),
+    ("category.bin", b"\xff" * 416, "category.bin: record 0, byte 0: id -1 of table 0 is not in"),
 ])  # fmt: skip
 def test_parts_that_do_not_fit(tmp_path, name, content, reason):
     records(tmp_path / "in.bin", 4)
@@ -175,3 +176,68 @@ def test_parts_that_do_not_fit(tmp_path, name, content, reason):
     with pytest.raises(SplitBinError, match=reason):
         join(tmp_path / "out", tmp_path / "new.bin", quiet=True)
     assert not list(tmp_path.glob("*new*"))
+
+
+@pytest.fixture
+def while_it_is_read(monkeypatch):
+    """A function that makes another one be called when the first records are done, of many blocks."""
+
+    def arrange(act):
+        monkeypatch.setattr(split_bin, "_BLOCK_BYTES", 160)
+        monkeypatch.setattr(split_bin.Progress, "advance", lambda progress, amount: act())
+
+    return arrange
+
+
+def use(folder, name):
+    """Splits in.bin into `new`, or joins the parts of `out`, of which `name` is one."""
+    if name == "in.bin":
+        split(folder / "in.bin", folder / "new", RecordForm(), SLOTS, quiet=True)
+    else:
+        join(folder / "out", folder / "new", quiet=True)
+
+
+@pytest.mark.parametrize("name, width", [("label.bin", 4), ("dense.bin", 52), ("category.bin", 104), ("in.bin", 160)])
+def test_a_file_that_shrinks_while_it_is_read(tmp_path, while_it_is_read, name, width):
+    records(tmp_path / "in.bin", 500)
+    split(tmp_path / "in.bin", tmp_path / "out", RecordForm(), SLOTS, quiet=True)
+    path = next(tmp_path.rglob(name))
+    while_it_is_read(lambda: os.truncate(path, 5 * width + 2))
+    with pytest.raises(FeatureSpecError, match=rf"{name}: ends at byte \d+, before sample \d+. It shrank"):
+        use(tmp_path, name)
+    assert not list(tmp_path.glob("*new*"))
+
+
+@pytest.mark.parametrize("name", ["in.bin", "label.bin"])
+def test_a_file_that_grows_while_it_is_read(tmp_path, while_it_is_read, name):
+    records(tmp_path / "in.bin", 50)
+    split(tmp_path / "in.bin", tmp_path / "out", RecordForm(), SLOTS, quiet=True)
+    path = next(tmp_path.rglob(name))
+    while_it_is_read(lambda: path.open("ab").write(bytes(160)))
+    with pytest.raises(SplitBinError, match="grew while it was read|different numbers of records"):
+        use(tmp_path, name)
+    assert not list(tmp_path.glob("*new*"))
+
+
+def test_a_joined_file_is_none_of_the_parts(tmp_path):
+    records(tmp_path / "in.bin", 4)
+    split(tmp_path / "in.bin", tmp_path / "out", RecordForm(), SLOTS, quiet=True)
+    before = files_of(tmp_path / "out")
+    for name in ("label.bin", "new.bin"):
+        with pytest.raises(DestinationError, match=f"{name}: is inside the source"):
+            join(tmp_path / "out", tmp_path / "out" / name, overwrite=True, quiet=True)
+    assert files_of(tmp_path / "out") == before
+
+
+def test_two_that_join_into_one_file_do_not_meet(tmp_path):
+    words = records(tmp_path / "in.bin", 4)
+    split(tmp_path / "in.bin", tmp_path / "out", RecordForm(), SLOTS, quiet=True)
+    partial = tmp_path / ".new.bin.partial"
+    partial.write_bytes(bytes(10_000))  # what a killed one left is no obstacle, and not part of the result
+    with open(partial, "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(DestinationError, match="new.bin: another process is writing this file. Wait for it"):
+            join(tmp_path / "out", tmp_path / "new.bin", quiet=True)
+        assert partial.stat().st_size == 10_000
+    join(tmp_path / "out", tmp_path / "new.bin", quiet=True)
+    assert (tmp_path / "new.bin").read_bytes() == words.tobytes() and not partial.exists()
