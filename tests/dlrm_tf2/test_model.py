@@ -1,7 +1,5 @@
 """The model against an independent DLRM in numpy: logits, every gradient one by one, and training steps."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from numpy_dlrm import NumpyDlrm
@@ -11,23 +9,23 @@ from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import Feature, FeatureSpec, tf_raw_spec
 from criteo_prep.transcribe.tf_raw import Writer
 from dlrm_tf2.comm import SingleProcess
-from dlrm_tf2.config import ModelConfig, TrainConfig
+from dlrm_tf2.config import TrainConfig
+from dlrm_tf2.data import RankData
 from dlrm_tf2.embedding.plan import make_plan
 from dlrm_tf2.model import Dlrm
-from dlrm_tf2.run_log import RunLog
-from dlrm_tf2.trainer import Trainer
-
-LEARNING_RATE = 0.5
+from dlrm_tf2.model_config import ModelConfig
+from dlrm_tf2.training_step import TrainingStep
 
 
-def trainer_of(spec, root, **flags):
-    values = {"embedding_dim": 8, "bottom_mlp_dims": (12, 8), "top_mlp_dims": (10, 6, 1), "batch_size": 64, "seed": 3}
-    schedule = {"learning_rate": LEARNING_RATE, "warmup_steps": 0, "print_freq": 1, "log_path": None}
-    config = TrainConfig(dataset_path=str(root), **{**values, **schedule, **flags})
+def model_of(spec, root, dtype="float32", **flags):
+    values = {"embedding_dim": 8, "bottom_mlp_dims": (12, 8), "top_mlp_dims": (10, 6, 1)}
+    config = TrainConfig(dataset_path=str(root), **{**values, **flags})
     shape = ModelConfig.of(config, spec)
-    comm = SingleProcess()
-    model = Dlrm(shape, make_plan(shape.tables, 1), comm, config.seed, "float32", config.xla)
-    return Trainer(config, spec, model, comm, RunLog(None, enabled=False)), model
+    return Dlrm(shape, make_plan(shape.tables, 1), SingleProcess(), 3, dtype, config.xla)
+
+
+def batches_of(spec, model):
+    return RankData(spec, "train", model.embedding.global_features, (), 0, 1).batches(64)
 
 
 def table_of(model, name):
@@ -84,11 +82,12 @@ def test_logits_and_every_gradient_equal_numpy(tmp_path, interaction, hotness, c
     """SGD with a power of two as learning rate: what a step takes away is the gradient, to float32's last digits."""
     spec, label, numerical, bags = write_bags(tmp_path, hotness)
     assert (None in hotness) == any(len(bag) == 0 for bag in bags["cat_2"])
-    trainer, model = trainer_of(spec, tmp_path, combiner=combiner, **interaction)
-    (batch,), twin, rate = trainer._training.batches(64), twin_of(model), 1024.0
+    model, rate = model_of(spec, tmp_path, combiner=combiner, **interaction), 1024.0
+    (batch,), twin = batches_of(spec, model), twin_of(model)
     logits, gradients = twin.logits_and_gradients(label, numerical, bags)
-    np.testing.assert_allclose(trainer._forward(batch.numerical, batch.ids).numpy(), logits, rtol=1e-5, atol=1e-5)
-    trainer._train_step(batch.label, batch.numerical, batch.ids, rate, 1.0)
+    found = model.logits(batch.numerical, model.lookup(batch.ids))
+    np.testing.assert_allclose(found.numpy(), logits, rtol=1e-5, atol=1e-5)
+    TrainingStep(model, SingleProcess())(batch, rate, 1)
     after = weights_of(model)
     assert after.keys() == gradients.keys()
     for name, gradient in gradients.items():
@@ -100,19 +99,20 @@ def test_logits_and_every_gradient_equal_numpy(tmp_path, interaction, hotness, c
 
 @pytest.mark.parametrize("xla", [False, True])
 def test_steps_equal_numpy(tmp_path, xla):
-    trainer, model = trainer_of(write_dataset(tmp_path), tmp_path, xla=xla)
-    twin = twin_of(model)
-    for batch in trainer._training.batches(64):
-        loss = float(trainer._train_step(batch.label, batch.numerical, batch.ids, LEARNING_RATE, 1.0))
+    spec, rate = write_dataset(tmp_path), 0.5
+    model = model_of(spec, tmp_path, xla=xla)
+    step, twin = TrainingStep(model, SingleProcess()), twin_of(model)
+    for batch in batches_of(spec, model):
+        loss = step.outcome(step(batch, rate, 1)).loss
         bags = dict(zip(model.config.features, batch.ids.of_all.fixed.T[:, :, np.newaxis], strict=True))
-        assert loss == pytest.approx(twin.step(batch.label, batch.numerical, bags, LEARNING_RATE), rel=1e-5)
+        assert loss == pytest.approx(twin.step(batch.label, batch.numerical, bags, rate), rel=1e-5)
     for name, value in weights_of(model).items():
         np.testing.assert_allclose(value, twin.weights[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_initial_weights_have_the_published_ranges(tmp_path):
     flags = {"embedding_dim": 128, "bottom_mlp_dims": (512, 128), "top_mlp_dims": (256, 1)}
-    _, model = trainer_of(write_dataset(tmp_path), tmp_path, **flags)
+    model = model_of(write_dataset(tmp_path), tmp_path, **flags)
     for name, rows in zip(model.config.features, model.config.cardinalities, strict=True):
         table, bound = table_of(model, name), rows**-0.5
         assert np.abs(table).max() <= bound
@@ -123,14 +123,11 @@ def test_initial_weights_have_the_published_ranges(tmp_path):
 
 
 def test_mixed_precision_trains_to_nearly_the_same_loss(tmp_path):
-    trainer, model = trainer_of(write_dataset(tmp_path / "a"), tmp_path / "a")
-    exact = [float(trainer._train_step(b.label, b.numerical, b.ids, 0.1, 1.0)) for b in trainer._training.batches(64)]
-    trainer, model = trainer_of(write_dataset(tmp_path / "b"), tmp_path / "b")
-    half = Dlrm(model.config, model.embedding.plan, SingleProcess(), 3, "bfloat16")
-    mixed = Trainer(
-        replace(trainer._config, amp=True), trainer._spec, half, SingleProcess(), RunLog(None, enabled=False)
-    )
-    rate = 0.1
-    losses = [float(mixed._train_step(b.label, b.numerical, b.ids, rate, 1.0)) for b in mixed._training.batches(64)]
-    np.testing.assert_allclose(losses, exact, rtol=0.02)
-    assert losses != exact
+    spec, losses = write_dataset(tmp_path), {}
+    for dtype in ("float32", "bfloat16", "float16"):
+        model = model_of(spec, tmp_path, dtype)
+        step = TrainingStep(model, SingleProcess())
+        losses[dtype] = [step.outcome(step(batch, 0.1, 1)).loss for batch in batches_of(spec, model)]
+    for dtype in ("bfloat16", "float16"):
+        np.testing.assert_allclose(losses[dtype], losses["float32"], rtol=0.02)
+        assert losses[dtype] != losses["float32"]
