@@ -12,17 +12,15 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
-
 from criteo_prep import synthetic
 from criteo_prep.batch import Batch
 from criteo_prep.destination import new_dataset
 from criteo_prep.feature_spec import AUTO, FeatureSpec, tf_raw_spec
 from criteo_prep.manifest import file_entry
 from criteo_prep.progress import Progress
-from criteo_prep.schema import log_numerical
 from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.transcribe import criteo_npy, record_binary, split_tfrecords, tf_raw
+from criteo_prep.transcribe.dense_log import log_of
 from criteo_prep.transcribe.request import SYNTHETIC_BATCHES, Request, TranscribeError, check
 from criteo_prep.transcribe.standard import check_holds
 
@@ -38,40 +36,16 @@ def _read_synthetic(root: Path, spec: FeatureSpec, split: str, request: Request)
 # pyarrow is imported where it is needed: a trainer that reads tf_raw does without.
 
 
-def _read_parquet(root: Path, spec: FeatureSpec, split: str, request: Request):
+def _parquet():
     from criteo_prep.transcribe import parquet
 
-    return parquet.Reader(root, spec, split)
+    return parquet
 
 
-def _write_parquet(root: Path, spec: FeatureSpec, split: str, request: Request):
-    from criteo_prep.transcribe import parquet
-
-    return parquet.Writer(root, spec, split)
-
-
-def _parquet_spec(source: FeatureSpec, splits: tuple[str, ...]) -> FeatureSpec:
-    from criteo_prep.transcribe import parquet
-
-    return parquet.parquet_spec(source, splits)
-
-
-def _read_csv(root: Path, spec: FeatureSpec, split: str, request: Request):
+def _csv():
     from criteo_prep.transcribe import csv
 
-    return csv.Reader(root, spec, split)
-
-
-def _write_csv(root: Path, spec: FeatureSpec, split: str, request: Request):
-    from criteo_prep.transcribe import csv
-
-    return csv.Writer(root, spec, split)
-
-
-def _csv_spec(source: FeatureSpec, splits: tuple[str, ...]) -> FeatureSpec:
-    from criteo_prep.transcribe import csv
-
-    return csv.csv_spec(source, splits)
+    return csv
 
 
 # layout -> (root, spec, split, request) -> reader
@@ -80,8 +54,8 @@ READERS: dict[str, Callable] = {
     "record_binary": lambda root, spec, split, request: record_binary.Reader(root, spec, split),
     "criteo_npy": lambda root, spec, split, request: criteo_npy.Reader(root, spec, split),
     "split_tfrecords": lambda root, spec, split, request: split_tfrecords.Reader(root, spec, split),
-    "parquet": _read_parquet,
-    "csv": _read_csv,
+    "parquet": lambda root, spec, split, request: _parquet().Reader(root, spec, split),
+    "csv": lambda root, spec, split, request: _csv().Reader(root, spec, split),
     "synthetic": _read_synthetic,
 }
 
@@ -113,8 +87,14 @@ WRITERS: dict[str, tuple[Callable, Callable]] = {
         split_tfrecords.split_tfrecords_spec,
         lambda root, spec, split, request: split_tfrecords.Writer(root, spec, split, request.dst_prebatch_size),
     ),
-    "parquet": (_parquet_spec, _write_parquet),
-    "csv": (_csv_spec, _write_csv),
+    "parquet": (
+        lambda source, splits: _parquet().parquet_spec(source, splits),
+        lambda root, spec, split, request: _parquet().Writer(root, spec, split),
+    ),
+    "csv": (
+        lambda source, splits: _csv().csv_spec(source, splits),
+        lambda root, spec, split, request: _csv().Writer(root, spec, split),
+    ),
 }
 
 
@@ -123,9 +103,7 @@ def transcribe(source: Iterable[Batch], destination: tf_raw.Writer, progress: Pr
     names = [feature.name for feature in destination.spec.categorical]
     for batch in source:
         ids = dict(zip(names, batch.categorical.values(), strict=True))
-        numerical = batch.numerical
-        if dense_log and numerical is not None:
-            numerical = log_numerical(numerical, np.zeros(numerical.shape, np.bool_))
+        numerical = batch.numerical if batch.numerical is None or not dense_log else log_of(batch.numerical)
         destination.write(dataclasses.replace(batch, numerical=numerical, categorical=ids))
         progress.advance(batch.num_samples)
 
