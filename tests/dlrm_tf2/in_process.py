@@ -1,0 +1,36 @@
+"""Runs the program's modes inside the test's process, where TensorFlow is already there: one rank, on the CPU."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from criteo_prep.feature_spec import FeatureSpec
+from dlrm_tf2 import flags, job, runtime
+from dlrm_tf2.model_config import ModelConfig
+
+TINY = """--embedding_dim 4 --bottom_mlp_dims 6,4 --top_mlp_dims 5,1 --batch_size 50 --valid_batch_size 40
+    --learning_rate 0.5 --warmup_steps 0 --print_freq 1 --seed 3 --cpu --interaction_op tensorflow""".split()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run left: its job, and the records of its log."""
+
+    job: job.Job
+    records: list[dict]
+
+    def column(self, key: str) -> list:
+        """The values of a key, in the order of the records that have it."""
+        return [record[key] for record in self.records[1:] if key in record]
+
+
+def run(dataset: Path, log_path: Path, *arguments: object) -> Run:
+    """Runs the mode that the arguments name, with a tiny model; they come after TINY, so they win."""
+    asked = ["--dataset_path", dataset, *TINY, "--log_path", log_path, *arguments]
+    config = flags.parse([str(argument) for argument in asked], "dlrm")
+    spec = FeatureSpec.load(dataset / config.feature_spec)
+    compute_dtype = (config.amp_dtype or "bfloat16") if config.amp else "float32"
+    device = runtime.Runtime("cpu", compute_dtype, threads=2, notes=())
+    started = job.start(config, spec, ModelConfig.of(config, spec), runtime.Launch(), device)
+    started.run()
+    return Run(started, [json.loads(line) for line in log_path.read_text().splitlines()])
