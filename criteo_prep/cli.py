@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import criteo_prep
-from criteo_prep.flags import with_underscores
+from criteo_prep.flags import exit_code, with_underscores
 
 
 def preprocess(argv: Sequence[str]) -> int:
@@ -189,21 +189,21 @@ def transcribe(argv: Sequence[str]) -> int:
     """a dataset from one layout to another, same samples in the same order"""
     from criteo_prep.transcribe.__main__ import main as run
 
-    return run(argv) or 0
+    return run(argv, "criteo-prep transcribe")
 
 
 def split_bin(argv: Sequence[str]) -> int:
     """raw records into labels, dense numbers and ids, or a dataset to train on; and back"""
     from criteo_prep.split_bin import main as run
 
-    return run(argv) or 0
+    return run(argv, "criteo-prep split-bin")
 
 
 def generate_feature_spec(argv: Sequence[str]) -> int:
     """the feature spec of a published synthetic dataset"""
     from criteo_prep.generate_feature_spec import main as run
 
-    return run(argv) or 0
+    return run(argv, "criteo-prep generate-feature-spec")
 
 
 VERBS = {
@@ -218,17 +218,10 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb. Returns the exit code: 0 done, 1 an error that is explained, 130 interrupted; argparse exits 2."""
+    """Runs one verb. Returns the exit code, see flags.exit_code; argparse exits 2."""
     argv = list(sys.argv[1:] if argv is None else argv)
     verb = _verb(argv[:1])
-    try:
-        return VERBS[verb](with_underscores(argv[1:]))
-    except (ValueError, OSError) as error:
-        print(f"criteo-prep: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("criteo-prep: interrupted; nothing half-written is left", file=sys.stderr)
-        return 130
+    return exit_code("criteo-prep", lambda: VERBS[verb](with_underscores(argv[1:])))
 
 
 def _verb(argv: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from criteo_prep.flags import with_underscores
+from criteo_prep.flags import run_program
 
 DST = "feature_spec.yaml"
 
@@ -45,18 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m criteo_prep.generate_feature_spec", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_arguments(parser)
-    arguments = parser.parse_args(with_underscores(sys.argv[1:] if argv is None else argv))
-    try:
-        return run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
+def main(argv: Sequence[str] | None = None, name: str = "python -m criteo_prep.generate_feature_spec") -> int:
+    return run_program(name, __doc__, add_arguments, run, argv)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import numpy as np
 
 from criteo_prep.destination import DestinationError, new_dataset
 from criteo_prep.feature_spec import AUTO, Chunk, Feature, FeatureSpec
-from criteo_prep.flags import with_underscores
+from criteo_prep.flags import run_program
 from criteo_prep.progress import Progress
 from criteo_prep.schema import CATEGORICAL, LABEL, NUM_CATEGORICAL, NUMERICAL
 from criteo_prep.split_bin_record import (
@@ -267,21 +267,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m criteo_prep.split_bin", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    add_arguments(parser)
-    arguments = parser.parse_args(with_underscores(sys.argv[1:] if argv is None else argv))
-    try:
-        return run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; the output is as it was", file=sys.stderr)
-        return 130
+def main(argv: Sequence[str] | None = None, name: str = "python -m criteo_prep.split_bin") -> int:
+    return run_program(name, __doc__, add_arguments, run, argv)
 
 
 if __name__ == "__main__":

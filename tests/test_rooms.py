@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = {f"dlrm_tf2.{name}" for name in ("dlrm", "dcnv2", "export", "synthetic_models", "report")}
-READS_ARGUMENTS = PROGRAMS | {"criteo_prep.cli", "criteo_prep.generate_feature_spec", "criteo_prep.split_bin"}
+READS_ARGUMENTS = PROGRAMS | {f"criteo_prep.{name}" for name in ("cli", "flags", "generate_feature_spec", "split_bin")}
 NO_TENSORFLOW = {f"dlrm_tf2.{name}" for name in ("config", "zoo", "embedding.tables", "embedding.load",
                                                 "embedding.placement", "embedding.plan", "embedding.cost")}
 ONLY = {  # who alone may import it, beside the package itself

@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from criteo_prep.flags import with_underscores
+from criteo_prep.flags import run_program
 from criteo_prep.transcribe import READERS, SYNTHETIC_BATCHES, WRITERS, Request, transcribe_dataset
 
 _DEFAULT = Request()
@@ -65,21 +65,8 @@ def _notes(arguments: argparse.Namespace, request: Request) -> list[str]:
     return notes
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m criteo_prep.transcribe", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    add_arguments(parser)
-    arguments = parser.parse_args(with_underscores(sys.argv[1:] if argv is None else argv))
-    try:
-        return run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; the destination is as it was", file=sys.stderr)
-        return 130
+def main(argv: Sequence[str] | None = None, name: str = "python -m criteo_prep.transcribe") -> int:
+    return run_program(name, __doc__, add_arguments, run, argv)
 
 
 if __name__ == "__main__":
