@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from dlrm_tf2.embedding.layout import Layout
+from dlrm_tf2.embedding.layout import Layout, Piece
 
 
 class IdBatch(NamedTuple):
@@ -69,6 +69,22 @@ def bags_of(batch: IdBatch, feature: str, layout: Layout, columns: Mapping[str, 
         totals = tf.math.unsorted_segment_sum(factors, samples, num_samples)
         factors = tf.math.divide_no_nan(factors, tf.gather(totals, samples))
     return Bags(tf.cast(ids, tf.int64), samples, factors)
+
+
+def bags_in(piece: Piece, bags: Bags, layout: Layout) -> Bags:
+    """Those of its feature's ids that a piece is made of: in the rows of its shard, and at its position."""
+    whole, hotness = (0, layout.table_of[piece.feature].num_rows), layout.hotness[piece.feature]
+    here = None
+    if piece.shard.rows != whole:
+        here = (bags.ids >= piece.shard.rows[0]) & (bags.ids < piece.shard.rows[1])
+    if piece.position is not None and hotness > 1:
+        at_position = tf.range(tf.size(bags.ids)) % hotness == piece.position
+        here = at_position if here is None else here & at_position
+    if here is None:
+        return bags
+    kept = tf.where(here)[:, 0]
+    factors = None if bags.factors is None else tf.gather(bags.factors, kept)
+    return Bags(tf.gather(bags.ids, kept), tf.gather(bags.samples, kept), factors)
 
 
 def pack(ids: Mapping[str, object], weights: Mapping[str, object], features, layout: Layout, num_samples) -> IdBatch:

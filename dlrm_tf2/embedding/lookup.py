@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from dlrm_tf2.embedding.ids import IdBatch, bags_of
+from dlrm_tf2.embedding.ids import IdBatch, bags_in, bags_of
 from dlrm_tf2.embedding.initial import initial_rows
 from dlrm_tf2.embedding.layout import Layout, Piece, first_rows
 from dlrm_tf2.embedding.plan import Shard
@@ -188,19 +188,9 @@ class SlabLookup:
     def _part(self, batch: IdBatch, number: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
         """(rows of the slab, bags, factors) of the ids that are for this piece."""
         piece = self._pieces[number]
-        ids, samples, factors = bags_of(
-            batch, piece.feature, self._layout, self._columns, self._slab.variable.dtype
-        )
-        places, here = samples * len(self._pieces) + number, None
-        if piece.shard.rows != (0, self._layout.table_of[piece.feature].num_rows):
-            here = (ids >= piece.shard.rows[0]) & (ids < piece.shard.rows[1])
-        if piece.position is not None and self._layout.hotness[piece.feature] > 1:
-            at_position = tf.range(tf.size(ids)) % self._layout.hotness[piece.feature] == piece.position
-            here = at_position if here is None else here & at_position
-        if here is not None:
-            ids, places = tf.boolean_mask(ids, here), tf.boolean_mask(places, here)
-            factors = None if factors is None else tf.boolean_mask(factors, here)
-        return ids + self._offsets[number], places, factors
+        bags = bags_of(batch, piece.feature, self._layout, self._columns, self._slab.variable.dtype)
+        ids, samples, factors = bags_in(piece, bags, self._layout)
+        return ids + self._offsets[number], samples * len(self._pieces) + number, factors
 
 
 def summed(rows: tf.Tensor, gradients: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

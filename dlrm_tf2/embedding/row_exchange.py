@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.embedding.exchange import all_to_all
-from dlrm_tf2.embedding.ids import Bags
+from dlrm_tf2.embedding.ids import Bags, bags_in
 from dlrm_tf2.embedding.layout import Layout, Piece, by_width, first_rows
 from dlrm_tf2.embedding.plan import ShardingPlan
 
@@ -78,8 +78,9 @@ class RowExchange:
           dtype: of the factors.
         """
         rows, fetched, places, factors, splits = [], [], [], [], []
+        weighted = any(bags[piece.feature].factors is not None for piece in self.pieces)
         for pieces, first in zip(self._pieces_of_ranks, self._first_rows, strict=True):
-            parts = [self._part(piece, bags[piece.feature], first[piece.shard], dtype) for piece in pieces]
+            parts = [self._part(piece, bags[piece.feature], first[piece.shard]) for piece in pieces]
             of_rank = tf.concat([tf.zeros([0], tf.int64), *(part[0] for part in parts)], axis=0)
             order = tf.range(tf.size(of_rank))
             if self._deduplicated:
@@ -88,8 +89,8 @@ class RowExchange:
             splits.append(tf.size(of_rank))
             rows.append(of_rank)
             places += [part[1] for part in parts]
-            factors += [part[2] for part in parts]
-        weighted = any(bags[piece.feature].factors is not None for piece in self.pieces)
+            if weighted:
+                factors += [tf.ones(tf.shape(part[0]), dtype) if part[2] is None else part[2] for part in parts]
         splits = tf.stack(splits)
         asked = all_to_all(self._comm, splits, tf.ones_like(splits), f"{self._name}.splits")
         return Requests(
@@ -131,14 +132,10 @@ class RowExchange:
 
         return fetch(rows)
 
-    def _part(self, piece: Piece, bags: Bags, first_row: int, dtype: tf.DType) -> tuple[tf.Tensor, ...]:
+    def _part(self, piece: Piece, bags: Bags, first_row: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
         """(rows of the owner's slab, bags, factors) of the ids of a feature that lie in the piece's shard."""
-        factors = tf.ones(tf.shape(bags.ids), dtype) if bags.factors is None else bags.factors
-        ids, places = bags.ids, bags.samples * len(self.pieces) + self._number[piece.start]
-        here = (ids >= piece.shard.rows[0]) & (ids < piece.shard.rows[1])
-        if piece.position is not None:
-            here &= tf.range(tf.size(ids)) % self._layout.hotness[piece.feature] == piece.position
-        ids, places, factors = (tf.boolean_mask(part, here) for part in (ids, places, factors))
+        ids, samples, factors = bags_in(piece, bags, self._layout)
+        places = samples * len(self.pieces) + self._number[piece.start]
         return ids - piece.shard.rows[0] + first_row, places, factors
 
     def _scaled(self, vectors: tf.Tensor, requests: Requests) -> tf.Tensor:
