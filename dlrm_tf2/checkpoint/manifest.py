@@ -129,13 +129,28 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def document_of(folder: Path) -> dict | None:
+    """The document of a checkpoint of any format, whose files are not looked at; None if the folder holds none.
+
+    None too if the folder holds something else besides, which would be lost with it.
+    """
+    try:
+        content = _parse(folder / MANIFEST)
+    except CheckpointError:
+        return None
+    if content.get("kind") != _KIND or not _names(folder) <= {MANIFEST, "dense", "tables"}:
+        return None
+    document = content.get("document")
+    return document if isinstance(document, dict) else {}
+
+
 def is_checkpoint(folder: Path) -> bool:
     """Whether the folder holds a checkpoint of any format, and nothing else that would be lost with it."""
-    try:
-        kind = _parse(folder / MANIFEST).get("kind")
-    except CheckpointError:
-        return False
-    return kind == _KIND and {entry.name for entry in folder.iterdir()} <= {MANIFEST, "dense", "tables"}
+    return document_of(folder) is not None
+
+
+def _names(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()}
 
 
 def _parse(path: Path) -> dict:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dlrm_tf2 import __version__
 from dlrm_tf2.checkpoint.files import CheckpointError
+from dlrm_tf2.checkpoint.kept import put_aside
 from dlrm_tf2.checkpoint.manifest import Manifest, is_checkpoint, read_manifest, write_manifest
 
 
@@ -32,10 +33,14 @@ class Staging:
     """The folder beside a checkpoint in which the next one is written; rank 0 makes it, then commits or discards it.
 
     From prepare to commit or discard it holds a lock (flock, so a killed process leaves none).
+
+    Args:
+      path: the checkpoint.
+      keep: how many of one run stay, see kept.put_aside.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(os.path.realpath(path))
+    def __init__(self, path: str | Path, keep: int = 1):
+        self.path, self._keep = Path(os.path.realpath(path)), keep
         if not self.path.name:
             raise CheckpointError(f"{path}: is the root of the file system. Name a folder inside it.")
         self.folder = self.path.with_name(f".{self.path.name}.partial")
@@ -48,14 +53,18 @@ class Staging:
         self._lock = take_empty(self.folder, self.path)
         if self.old.exists():
             if is_checkpoint(self.path):
-                shutil.rmtree(self.old)
+                put_aside(self.old, self.path, self._keep)
             else:
                 os.rename(self.old, self.path)  # killed between the two renames of commit
         for name in ("dense", "tables"):
             (self.folder / name).mkdir()
 
-    def commit(self, manifest: Manifest) -> None:
-        """Writes the manifest and puts the folder in the place of the checkpoint before it, which goes afterwards."""
+    def commit(self, manifest: Manifest) -> list[str]:
+        """Writes the manifest and puts the folder in the place of the checkpoint before it, which goes afterwards.
+
+        Returns:
+          Lines for the user.
+        """
         write_manifest(self.folder, manifest, made_by=f"dlrm_tf2 {__version__}")
         read_manifest(self.folder)  # as rank 0 sees it, every rank's files included
         for folder in (self.folder / "dense", self.folder / "tables", self.folder):
@@ -72,7 +81,7 @@ class Staging:
             raise
         with contextlib.suppress(OSError):  # it is in place; some file systems cannot sync a folder
             _sync(self.path.parent)
-        shutil.rmtree(self.old, ignore_errors=True)  # what cannot go now goes at the next save
+        return put_aside(self.old, self.path, self._keep)
 
     def discard(self) -> None:
         """Removes the folder, if this process made it."""

@@ -290,7 +290,7 @@ def test_a_full_disk_on_any_rank_keeps_the_previous_checkpoint(
     errors = run_ranks(3, work)
     for error in errors:
         assert isinstance(error, CheckpointError)
-        assert "saved: the checkpoint was not saved; what was there is unchanged" in str(error)
+        assert "saved: the checkpoint of step 41 was not saved; what was there is unchanged" in str(error)
         assert f"rank {failing_rank}: " in str(error) and "No space left on device" in str(error)
     assert folder_bytes(tmp_path) == before
     assert not [name for name in os.listdir(tmp_path) if name != "saved"]

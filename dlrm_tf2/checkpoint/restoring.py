@@ -1,0 +1,144 @@
+"""Restores a checkpoint onto any number of ranks and any plan. No TensorFlow: variables are given `.assign(values)`."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from dlrm_tf2.checkpoint.agreement import on_all_ranks, on_rank_0
+from dlrm_tf2.checkpoint.files import CheckpointError, read_array, stream_rows
+from dlrm_tf2.checkpoint.manifest import MANIFEST, Manifest, StoredShard, overlaps, read_manifest
+from dlrm_tf2.checkpoint.staging import Staging
+
+
+def load_checkpoint(path: str | Path, comm, dense: dict, embedding) -> dict:
+    """Restores the model from a checkpoint of any number of ranks and any plan. All ranks call it.
+
+    Every byte of the checkpoint is read by one rank at least and compared with its checksum. Where this raises, weights
+    may have been overwritten: the model must not be used.
+
+    Args:
+      path: folder that save_checkpoint wrote, on a file system that all ranks share.
+      comm, dense, embedding: as in save_checkpoint. The checkpoint must hold exactly these dense variables and tables,
+        and all slots of the embedding; slots that the embedding does not have are left alone.
+
+    Returns:
+      The document.
+
+    Raises:
+      CheckpointError: on every rank, if the checkpoint is incomplete, damaged, or of another model.
+    """
+    folder, manifest = on_rank_0(comm, "checkpoint.manifest", lambda: open_checkpoint(path))
+
+    def restore() -> None:
+        _check_model(folder, manifest, dense, embedding)
+        arrays = {name: read_array(folder, file) for name, file in manifest.dense.items()}
+        restore_tables(folder, manifest, embedding)
+        for name, values in arrays.items():
+            dense[name].assign(values)
+
+    on_all_ranks(comm, "checkpoint.restore", restore)
+    return manifest.document
+
+
+def read_document(path: str | Path) -> dict:
+    """The document of a checkpoint, without its weights. Raises CheckpointError as load_checkpoint does."""
+    return open_checkpoint(path)[1].document
+
+
+def restore_tables(folder: Path, manifest: Manifest, embedding) -> None:
+    """Writes into this rank's shards what the stored rectangles have for them, a block of rows at a time.
+
+    The lowest rank that needs a file reads all of it and compares its checksum; the others read the rows they need.
+
+    Args:
+      embedding: the target; its plan may be any that tiles the same tables.
+    """
+    shards_of = {table.name: embedding.plan.of_table(table.name) for table in embedding.tables}
+    for stored in manifest.shards:
+        if stored.slot not in embedding.slots:
+            continue
+        takers = [shard for shard in shards_of[stored.table] if _shared(stored, shard)]
+        mine = [shard for shard in takers if shard.rank == embedding.rank]
+        if not mine:
+            continue
+        rows = None
+        if embedding.rank != min(shard.rank for shard in takers):
+            ranges = [_shared(stored, shard)[0] for shard in mine]
+            rows = min(start for start, _ in ranges) - stored.rows[0], max(stop for _, stop in ranges) - stored.rows[0]
+        for first, block in stream_rows(folder, stored.file, rows):
+            for shard in mine:
+                _take(embedding, shard, stored, first + stored.rows[0], block)
+
+
+def _shared(one, other) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """The rows and columns that two rectangles of a table share; None if they share nothing."""
+    if not (overlaps(one.rows, other.rows) and overlaps(one.columns, other.columns)):
+        return None
+    return tuple(
+        (max(a[0], b[0]), min(a[1], b[1])) for a, b in ((one.rows, other.rows), (one.columns, other.columns))
+    )
+
+
+def _take(embedding, shard, stored: StoredShard, first: int, block: np.ndarray) -> None:
+    """Writes into `shard` what it shares with a block of a stored rectangle.
+
+    Args:
+      first: the row of the table that is the block's first.
+      block: whole rows of the stored rectangle.
+    """
+    start, stop = max(shard.rows[0], first), min(shard.rows[1], first + len(block))
+    if start >= stop:
+        return
+    left, right = _shared(stored, shard)[1]
+    values = block[start - first : stop - first, left - stored.columns[0] : right - stored.columns[0]]
+    if (left, right) != shard.columns:  # the other columns of these rows come from other files
+        whole = np.array(embedding.read_rows(shard, stored.slot, start, stop))
+        whole[:, left - shard.columns[0] : right - shard.columns[0]] = values
+        values = whole
+    embedding.write_rows(shard, stored.slot, start, values)
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether open_checkpoint finds one, whole or damaged."""
+    return any((folder / MANIFEST).exists() for folder in (Path(os.path.realpath(path)), Staging(path).old))
+
+
+def open_checkpoint(path: str | Path) -> tuple[Path, Manifest]:
+    """The folder to read and its manifest; both of the checkpoint before, where a save was killed as it replaced it."""
+    folder, old = Path(os.path.realpath(path)), Staging(path).old
+    if not (folder / MANIFEST).exists() and (old / MANIFEST).exists():
+        print(f"{path}: a save was killed as it replaced this; reading the checkpoint before: {old}", file=sys.stderr)
+        folder = old
+    return folder, read_manifest(folder)
+
+
+def _check_model(folder: Path, manifest: Manifest, dense: dict, embedding) -> None:
+    """Raises CheckpointError, naming the first difference, unless the checkpoint is of a model like this one."""
+    advice = "It was saved from another model or dataset; use the flags and dataset that it was trained with."
+    stored = {table.name: table for table in manifest.tables}
+    tables = {table.name: table for table in embedding.tables}
+    for name in [*tables, *stored]:
+        if name not in stored or name not in tables:
+            who = "the checkpoint" if name in stored else "the model"
+            raise CheckpointError(f"{folder}: only {who} has a table {name!r}. {advice}")
+        found, expected = ((table.num_rows, table.embedding_dim) for table in (stored[name], tables[name]))
+        if found != expected:
+            raise CheckpointError(
+                f"{folder}: table {name!r} has {found[0]} rows of width {found[1]} in the checkpoint, {expected[0]} of "
+                f"width {expected[1]} in the model. {advice}"
+            )
+    slots = {shard.slot for shard in manifest.shards}
+    if missing := [slot for slot in embedding.slots if slot not in slots and tables]:
+        raise CheckpointError(f"{folder}: has no {missing[0]!r} of the tables, only {sorted(slots)}. {advice}")
+    for name in [*dense, *manifest.dense]:
+        if name not in manifest.dense or name not in dense:
+            who = "the checkpoint" if name in manifest.dense else "the model"
+            raise CheckpointError(f"{folder}: only {who} has a dense variable {name!r}. {advice}")
+        found, expected = manifest.dense[name], np.asarray(dense[name].numpy())
+        if (found.shape, np.dtype(found.dtype)) != (expected.shape, expected.dtype):
+            raise CheckpointError(
+                f"{folder}: dense variable {name!r} is {found.dtype} {list(found.shape)} in the checkpoint, "
+                f"{expected.dtype.str} {list(expected.shape)} in the model. {advice}"
+            )
