@@ -1,72 +1,76 @@
-"""split-bin and its inverse against a copy of the same bytes, start-up apart.
+"""split-bin and its inverse against a copy of the records, start-up apart.
 
-    python bench/split_bin.py [--records 4000000] [--repeats 5] [--folder DIR] [--output bench/split_bin.json]
+    python bench/split_bin.py [--records 4000000] [--rounds 7]
 
-Rounds of copy, split and join follow each other; the first one is left out, which compiles nothing but pays for page
-cache that was never touched. Shares are ratios of medians. All data are in the page cache.
+Every run stands beside a copy of the file of records; both write files that are not there yet, into page cache that
+was just given back. Shares are copy time / run time within such a pair, of which the median is taken; `lowest` is the
+worst pair. The first round is left out. All data are in the page cache.
 """
 
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from preprocess import commit, hardware
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from criteo_prep.split_bin import RecordForm, join, split, split_to_tf_raw  # noqa: E402
+from criteo_prep.split_bin import RecordForm, join, split, split_to_tf_raw
 
 SLOTS = [1000] * 26
 
 
-def main(argv: list[str] | None = None) -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--records", type=int, default=4_000_000, help="of 160 bytes (4000000)")
-    parser.add_argument("--repeats", type=int, default=5, help="measured rounds, of which the median is taken (5)")
+    parser.add_argument("--rounds", type=int, default=7, help="measured pairs of each step (7)")
     parser.add_argument("--folder", help="where the temporary files go")
-    parser.add_argument("--output", default=str(Path(__file__).with_suffix(".json")))
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "split_bin.json"))
+    arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench_split_bin_", dir=arguments.folder))
     try:
         records = make_records(folder / "records.bin", arguments.records)
+        split(records, folder / "parts", RecordForm(), SLOTS, quiet=True)
         steps = {
-            "copy": lambda: copy(records, folder / "copy.bin"),
-            "split": lambda: split(records, folder / "parts", RecordForm(), SLOTS, overwrite=True, quiet=True),
-            "split, sizes found": lambda: split(records, folder / "found", RecordForm(), overwrite=True, quiet=True),
-            "join": lambda: join(folder / "parts", folder / "joined.bin", overwrite=True, quiet=True),
-            "split to tf_raw": lambda: split_to_tf_raw(records, folder / "raw", RecordForm(), SLOTS, True, True),
+            "split": lambda made: split(records, made, RecordForm(), SLOTS, quiet=True),
+            "split, sizes found": lambda made: split(records, made, RecordForm(), quiet=True),
+            "join": lambda made: join(folder / "parts", made, quiet=True),
+            "split to tf_raw": lambda made: split_to_tf_raw(records, made, RecordForm(), SLOTS, quiet=True),
         }
-        seconds: dict[str, list[float]] = {name: [] for name in steps}
-        for _ in range(arguments.repeats + 1):
+        pairs = {name: [] for name in steps}
+        for number in range(arguments.rounds + 1):
             for name, step in steps.items():
-                start = time.perf_counter()
-                step()
-                seconds[name].append(time.perf_counter() - start)
+                pair = measured(step, records, folder)
+                if number:
+                    pairs[name].append(pair)
     finally:
         shutil.rmtree(folder)
-    medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}
-    rows = [{"step": name, "seconds": median, "million_records_per_s": arguments.records / median / 1e6,
-             "share_of_copy": medians["copy"] / median} for name, median in medians.items()]  # fmt: skip
-    print(f"{'step':20} {'s':>7} {'M records/s':>12} {'of copy':>8}")
-    for row in rows:
-        print("{step:20} {seconds:7.2f} {million_records_per_s:12.2f} {share_of_copy:8.0%}".format(**row))
+    print(f"{'step':20} {'s':>7} {'M records/s':>12} {'of copy':>8} {'lowest':>8}")
+    rows = []
+    for name, found in pairs.items():
+        seconds = statistics.median(run for run, _ in found)
+        shares = [copy / run for run, copy in found]
+        rows.append({
+            "step": name, "seconds": seconds, "million_records_per_s": arguments.records / seconds / 1e6,
+            "share_of_copy": statistics.median(shares), "lowest_share": min(shares), "pairs": found,
+        })  # fmt: skip
+        print("{step:20} {seconds:7.2f} {million_records_per_s:12.2f} {share_of_copy:8.0%} {lowest_share:8.0%}"
+              .format(**rows[-1]))  # fmt: skip
     document = {
-        "command": " ".join(["python", "bench/split_bin.py", *(sys.argv[1:] if argv is None else argv)]),
-        "commit": subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip(),
-        "machine": {"cores": len(os.sched_getaffinity(0)), "processor": platform.machine(), "load": os.getloadavg()},
-        "rows": rows,
-    }
-    Path(arguments.output).write_text(json.dumps(document, indent=1) + "\n")
-    return 0
+        "rows": rows, **hardware(), "load_average": os.getloadavg(), "commit": commit(),
+        "command": " ".join(["bench/split_bin.py", *sys.argv[1:]]),
+    }  # fmt: skip
+    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
+    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
+    print(f"written to {arguments.json}")
 
 
 def make_records(path: Path, count: int) -> Path:
@@ -79,6 +83,23 @@ def make_records(path: Path, count: int) -> Path:
     return path
 
 
+def measured(step: Callable[[Path], object], records: Path, folder: Path) -> tuple[float, float]:
+    """(seconds of the step, seconds of a copy of the records)."""
+    made = folder / "made"
+    start = time.perf_counter()
+    step(made)
+    seconds = time.perf_counter() - start
+    if made.is_dir():
+        shutil.rmtree(made)
+    else:
+        made.unlink()
+    start = time.perf_counter()
+    copy(records, made)
+    copied = time.perf_counter() - start
+    made.unlink()
+    return seconds, copied
+
+
 def copy(source: Path, destination: Path) -> None:
     """As cp does it without help of the file system: every byte is read and written."""
     with open(source, "rb") as reading, open(destination, "wb") as writing:
@@ -86,4 +107,4 @@ def copy(source: Path, destination: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

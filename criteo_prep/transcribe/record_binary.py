@@ -9,7 +9,7 @@ after the other.
 Source: the raw format of HugeCTR and of the MLPerf DLRM benchmarks; ids are local to their feature.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standar
 
 LAYOUT = "record_binary"
 _DTYPES = ("int32", "uint32", "float32")
-_BLOCK = 4096  # samples that are taken apart or put together at a time: their records fit the second-level cache
+_BLOCK = 1024  # samples that are taken apart or put together at a time: their records fit the second-level cache
 
 
 def record_binary_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpec:
@@ -40,29 +40,45 @@ def record_binary_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpe
 class Record:
     """Where in a record each feature stands, in words of 4 bytes.
 
+    Attributes:
+      files: that hold the records.
+      words: in a record.
+      single, several: the categorical features with one id and with more, in the order of channel_spec.
+
     Raises:
-      LayoutError: the split has more than one chunk, or a feature is not of 4 bytes.
+      LayoutError: the split has more than one chunk, a feature is not of 4 bytes, or numericals have several dtypes.
     """
 
     def __init__(self, spec: FeatureSpec, split: str):
         chunks = chunks_of_type(spec, split, LAYOUT)
         if len(chunks) != 1:
             raise LayoutError(f"{spec.path}: source_spec: {split}: has {len(chunks)} chunks; records are in one.")
+        if len(dtypes := sorted({feature.dtype for feature in spec.numerical})) > 1:
+            raise LayoutError(f"{spec.path}: the numericals are {' and '.join(dtypes)}; all must be of one dtype.")
         self.files = chunks[0].files
-        self.first: dict[str, int] = {}
         self.words = 0
+        self._place: dict[str, slice] = {}
         for name in chunks[0].features:
             feature = spec.features[name]
             if feature.dtype not in _DTYPES or feature.ragged:
                 what = "ragged" if feature.ragged else feature.dtype
                 raise LayoutError(f"{spec.path}: {name} is {what}; a record holds {', '.join(_DTYPES)}.")
-            self.first[name] = self.words
+            self._place[name] = slice(self.words, self.words + feature.hotness)
             self.words += feature.hotness
+        self.single = [feature for feature in spec.categorical if feature.hotness == 1]
+        self.several = [feature for feature in spec.categorical if feature.hotness > 1]
 
-    def view(self, words: np.ndarray, feature: Feature) -> np.ndarray:
-        """The columns of a feature in words [n, words]: [n, hotness] of its dtype, a view."""
-        first = self.first[feature.name]
-        return words[:, first : first + feature.hotness].view(feature.dtype)
+    def place(self, feature: Feature) -> slice:
+        """The words of a feature."""
+        return self._place[feature.name]
+
+    def runs(self, features: Sequence[Feature]) -> list[tuple[slice, slice]]:
+        """(which of the features, which words): those that stand side by side in this order; each has one number."""
+        places = [self.place(feature) for feature in features]
+        starts = [i for i, place in enumerate(places) if i == 0 or place.start != places[i - 1].stop]
+        ends = [*starts, len(places)][1:]
+        return [(slice(start, end), slice(places[start].start, places[end - 1].stop))
+                for start, end in zip(starts, ends, strict=True)]  # fmt: skip
 
 
 class Reader:
@@ -113,24 +129,36 @@ class Reader:
         words = read_rows(self._files, self._rows, self._record.words, start, stop)
         rows, spec = stop - start, self.spec
         path = self._files[0].path if len(self._files) == 1 else f"{self.root}: {self.split}"
-        label = np.empty(rows, spec.label.dtype)
-        numerical = np.empty((rows, len(spec.numerical)), spec.numerical[0].dtype if spec.numerical else np.float32)
-        ids = {feature.name: np.empty((rows, feature.hotness), feature.dtype) for feature in spec.categorical}
-        for first in range(0, rows, _BLOCK):
-            block = slice(first, first + _BLOCK)
-            part = words[block]
-            label[block] = self._record.view(part, spec.label)[:, 0]
-            for column, feature in enumerate(spec.numerical):
-                numerical[block, column] = self._record.view(part, feature)[:, 0]
-            for feature in spec.categorical:
-                ids[feature.name][block] = self._record.view(part, feature)
+        label, numerical, ids = self._taken_apart(words)
         check_finite(numerical, list(spec.channels["numerical"]), path, start)
         categorical = {}
         for feature in spec.categorical:
             lengths = np.full(rows, feature.hotness, np.int32) if feature.hotness > 1 else None
-            categorical[feature.name] = Ids(ids[feature.name].reshape(-1), lengths)
+            categorical[feature.name] = Ids(ids[feature.name].reshape(-1).view(feature.dtype), lengths)
             check_ids(categorical[feature.name], feature, path, start)
-        return Batch(checked_labels(label, path, start), numerical if spec.numerical else None, categorical)
+        label = checked_labels(label.view(spec.label.dtype), path, start)
+        return Batch(label, numerical if spec.numerical else None, categorical)
+
+    def _taken_apart(self, words: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """(label [n], numericals [n, numericals] of their dtype, name -> ids [n, hotness]) of int32 [n, words]."""
+        rows, record, spec = len(words), self._record, self.spec
+        label = np.empty((rows, 1), np.int32)
+        numerical = np.empty((rows, len(spec.numerical)), np.int32)
+        single = np.empty((len(record.single), rows), np.int32)
+        several = {feature.name: np.empty((rows, feature.hotness), np.int32) for feature in record.several}
+        numerical_runs, single_runs = record.runs(spec.numerical), record.runs(record.single)
+        for first in range(0, rows, _BLOCK):
+            block = slice(first, first + _BLOCK)
+            part = words[block]
+            label[block] = part[:, record.place(spec.label)]
+            for which, place in numerical_runs:
+                numerical[block, which] = part[:, place]
+            for which, place in single_runs:
+                single[which, block] = part[:, place].T
+            for feature in record.several:
+                several[feature.name][block] = part[:, record.place(feature)]
+        ids = {feature.name: column for feature, column in zip(record.single, single, strict=True)} | several
+        return label[:, 0], numerical.view(spec.numerical[0].dtype if spec.numerical else np.float32), ids
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """The split in order, read ahead by threads; the last batch holds what is left."""
@@ -170,20 +198,31 @@ class Writer:
         spec = self.spec
         batch = checked_batch(batch, spec, self.split, self.num_samples, lambda feature: self._path)
         rows = batch.num_samples
-        columns = {spec.label.name: batch.label.reshape(rows, 1)}
+        numerical = np.empty((rows, 0), np.int32)
         if spec.numerical:
             numerical, rounded = narrowed(batch.numerical, spec.numerical[0].dtype, self.split, self.num_samples)
             self.num_rounded += rounded
-            columns |= {feature.name: numerical[:, i : i + 1] for i, feature in enumerate(spec.numerical)}
-        for feature in spec.categorical:
-            columns[feature.name] = batch.categorical[feature.name].values.reshape(rows, feature.hotness)
-        words = np.empty((rows, self._record.words), np.int32)
-        for first in range(0, rows, _BLOCK):
-            block = slice(first, first + _BLOCK)
-            for name, column in columns.items():
-                self._record.view(words[block], spec.features[name])[:] = column[block]
+            numerical = np.ascontiguousarray(numerical).view(np.int32)
+        words = self._put_together(batch.label.astype(spec.label.dtype).view(np.int32), numerical, batch.categorical)
         self._file.write(words.data)
         self.num_samples += rows
+
+    def _put_together(self, label: np.ndarray, numerical: np.ndarray, categorical: dict[str, Ids]) -> np.ndarray:
+        """The records, int32 [n, words], of the words of labels [n] and numericals [n, numericals], and of ids."""
+        rows, record = len(label), self._record
+        words = np.empty((rows, record.words), np.int32)
+        runs = record.runs(self.spec.numerical)
+        columns = [(record.place(feature), categorical[feature.name].values.reshape(rows, -1))
+                   for feature in self.spec.categorical]  # fmt: skip
+        for first in range(0, rows, _BLOCK):
+            block = slice(first, first + _BLOCK)
+            part = words[block]
+            part[:, record.place(self.spec.label)] = label[block, None]
+            for which, place in runs:
+                part[:, place] = numerical[block, which]
+            for place, values in columns:
+                part[:, place] = values[block]
+        return words
 
     def __enter__(self) -> "Writer":
         return self
