@@ -1,0 +1,94 @@
+"""AUC on teacher data with each optimizer, precision and number of ranks, in one table.
+
+    python bench/training_auc.py [--samples 1000000] [--optimizers sgd,adam] [--ranks 1,2]
+
+One pass over T15-shaped data with planted clicks, whose best AUC is known, with the same seed and the same samples in
+every run; so the AUCs of an optimizer should agree whatever the precision and the ranks. Two ranks need Horovod.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from preprocess import commit, hardware
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from criteo_prep.manifest import load_manifest
+from criteo_prep.synthesize import Synthesis, synthesize
+
+ROOT = Path(__file__).resolve().parent.parent
+BATCH_SIZE = 2048
+MODEL = f"""--cpu --embedding_dim 16 --bottom_mlp_dims 64,16 --top_mlp_dims 64,32,1 --batch_size {BATCH_SIZE}
+    --valid_batch_size 65536 --warmup_steps 100 --seed 1""".split()
+OPTIMIZERS = {
+    "sgd": "--optimizer sgd --learning_rate 2".split(),
+    "adagrad": "--optimizer adagrad --learning_rate 0.05".split(),
+    "rowwise_adagrad": "--optimizer rowwise_adagrad --learning_rate 0.05".split(),
+    "adam": "--optimizer adam --learning_rate 0.001".split(),
+}
+PRECISIONS = {
+    "float32": [],
+    "float32, XLA": ["--xla"],
+    "bfloat16": ["--amp"],
+    "bfloat16, XLA": ["--amp", "--xla"],
+    "float16": ["--amp", "--amp_dtype", "float16"],
+    "float16, dynamic": ["--amp", "--amp_dtype", "float16", "--loss_scaling", "dynamic"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--samples", type=int, default=1_000_000)
+    parser.add_argument("--optimizers", default=",".join(OPTIMIZERS))
+    parser.add_argument("--ranks", default="1,2")
+    parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "training_auc.json"))
+    arguments = parser.parse_args()
+    ranks = [int(number) for number in arguments.ranks.split(",")]
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="bench_training_auc_") as folder:
+        request = Synthesis("criteo_t15", arguments.samples, scale=0.01, seed=1, labels="teacher")
+        synthesize(request, Path(folder, "set"), quiet=True)
+        best = load_manifest(Path(folder, "set"))["splits"]["test"]["best_auc"]
+        print(f"best AUC that the labels allow: {best:.4f}")
+        print(f"{'optimizer':16} {'precision':18}" + "".join(f"{number:6} ranks" for number in ranks), flush=True)
+        for optimizer in arguments.optimizers.split(","):
+            for precision in PRECISIONS:
+                aucs = {number: auc(Path(folder), arguments.samples, optimizer, precision, number) for number in ranks}
+                rows.append({"optimizer": optimizer, "precision": precision, "auc": aucs})
+                print(f"{optimizer:16} {precision:18}" + "".join(f"{auc:12.5f}" for auc in aucs.values()), flush=True)
+    for optimizer in arguments.optimizers.split(","):
+        found = [auc for row in rows if row["optimizer"] == optimizer for auc in row["auc"].values()]
+        print(f"{optimizer}: {min(found):.5f} to {max(found):.5f}, apart by {max(found) - min(found):.5f}")
+    document = {
+        "samples": arguments.samples, "flags": " ".join(MODEL), "best_auc": best, "rows": rows,
+        **hardware(), "load_average": os.getloadavg(), "commit": commit(),
+        "command": " ".join(["bench/training_auc.py", *sys.argv[1:]]),
+    }  # fmt: skip
+    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
+    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
+    print(f"written to {arguments.json}")
+
+
+def auc(folder: Path, samples: int, optimizer: str, precision: str, ranks: int) -> float:
+    """Trains over one pass and returns the AUC at its end."""
+    steps = -(-samples // BATCH_SIZE)
+    schedule = ["--decay_start_step", str(max(100, steps // 2)), "--decay_steps", str(steps - steps // 2 + 1)]
+    launcher = []
+    if ranks > 1:
+        launcher = [str(Path(sys.executable).parent / "horovodrun"), "-np", str(ranks), "--mpi-args=--oversubscribe"]
+    command = [*launcher, sys.executable, "-m", "dlrm_tf2.dlrm", "--dataset_path", str(folder / "set"), *MODEL,
+               *schedule, *OPTIMIZERS[optimizer], *PRECISIONS[precision],
+               "--log_path", str(folder / "log.json")]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"bench/training_auc.py: {' '.join(command)}\n{(done.stdout + done.stderr)[-2000:]}")
+    return json.loads((folder / "log.json").read_text().splitlines()[-1])["auc"]
+
+
+if __name__ == "__main__":
+    main()
