@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from criteo_prep.durable import force
+
 
 class DestinationError(ValueError):
     """The destination cannot be written: it is not empty, is not a folder, or is being written by another process."""
@@ -49,6 +51,8 @@ def new_dataset(
             if not resume or not any(staging.iterdir()):
                 shutil.rmtree(staging, ignore_errors=True)
             raise
+        force([destination.parent])
+        shutil.rmtree(_old(destination), ignore_errors=True)
 
 
 def staging_of(destination: Path) -> Path:
@@ -68,6 +72,17 @@ def check_free(destination: Path, overwrite: bool = False) -> None:
         )
     if overwrite and Path.cwd().is_relative_to(destination.resolve()):
         raise DestinationError(f"{destination}: holds the current folder, which would be lost. Name one inside it.")
+
+
+def recover(destination: Path) -> None:
+    """Repairs what a writer left that was killed as it replaced the destination: it comes back, or its remains go."""
+    destination = Path(os.path.realpath(destination))
+    if _old(destination).exists():
+        staging = staging_of(destination)
+        with _locked(staging, destination):
+            _recover(destination)
+            if not any(staging.iterdir()):
+                staging.rmdir()
 
 
 @contextlib.contextmanager
@@ -101,7 +116,7 @@ def _clear(folder: Path) -> None:
 
 
 def _replace(staging: Path, destination: Path) -> None:
-    """Renames staging to destination; a dataset that stood there goes only after the new one is in place."""
+    """Renames staging to destination; a dataset that stood there gets another name, to go when that is on the disk."""
     if not destination.exists() or not any(destination.iterdir()):
         os.replace(staging, destination)
         return
@@ -112,11 +127,9 @@ def _replace(staging: Path, destination: Path) -> None:
     except OSError:
         os.rename(old, destination)
         raise
-    shutil.rmtree(old)
 
 
 def _recover(destination: Path) -> None:
-    """Repairs what a writer left that was killed as it replaced the destination: it comes back, or its remains go."""
     old = _old(destination)
     if not old.exists():
         return

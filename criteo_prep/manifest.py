@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import criteo_prep
+from criteo_prep.durable import force
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -142,6 +143,7 @@ def save_manifest(root: str | Path, document: dict) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+    force([root])
 
 
 def load_manifest(root: str | Path) -> dict:

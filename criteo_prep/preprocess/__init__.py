@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from criteo_prep import manifest
-from criteo_prep.destination import new_dataset, staging_of
+from criteo_prep.destination import new_dataset, recover, staging_of
 from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.preprocess import derive
 from criteo_prep.preprocess.inputs import find_inputs
@@ -69,8 +69,8 @@ def preprocess(
 ) -> Outcome:
     """Makes a dataset of Criteo's logs; it appears whole or not at all. What an earlier run left is gone on with.
 
-    Over a finished dataset of the same inputs, other thresholds are made without parsing where that is possible; see
-    derive.
+    A finished dataset of the same inputs with other thresholds, caps or vocabulary days is replaced: made of the old
+    one where that is possible (see derive.py), else of the inputs again.
 
     Args:
       paths, test_file, test_fraction, days: see inputs.find_inputs.
@@ -81,7 +81,7 @@ def preprocess(
       how: threads, memory, progress; none of it changes what is written.
 
     Raises:
-      DifferentDatasetError: the destination holds a dataset of other inputs or rules.
+      DifferentDatasetError: the destination holds a dataset of other inputs, or of rules that are not about ids.
       InputError, BadRowError, VocabularyError, DestinationError, PreflightError, OSError: see the modules.
     """
     destination, how = Path(destination), how or How()
@@ -93,36 +93,55 @@ def preprocess(
 
 def carry_out(order: Order, destination: Path, overwrite: bool, how: How) -> Outcome:
     """Makes what is ordered, unless it is there."""
-    source = None
+    recover(destination)
+    there, replaced, warnings = None, (), ()
     if not overwrite and (destination / manifest.MANIFEST).exists():
         there = manifest.load_manifest(destination)
+        manifest.check_files(destination, there)
         lines = manifest.differences(there, order.wanted)
         if not lines:
-            manifest.check_files(destination, there)
-            no_raw = order.keep_raw and not derive.has_raw(there)
-            warnings = (f"{destination}: has no raw columns; add --overwrite to make it with them",) if no_raw else ()
-            return Outcome(there, FeatureSpec.load(destination / FEATURE_SPEC), True, warnings)
-        manifest.check_files(destination, there)
-        source = derive.source_for(destination, there, order)
-        if source is None:
-            raise DifferentDatasetError(
-                f"{destination}: holds another dataset:\n  " + "\n  ".join(lines)
-                + "\nWhat is asked for cannot be made of it; the inputs must be parsed again. Name another "
-                "destination, or add --overwrite to replace it."
-            )  # fmt: skip
-        how.say(f"{destination} is made again of {source} in it; nothing is parsed:\n  " + "\n  ".join(lines))
-        order = replace(order, keep_raw=order.keep_raw or source == derive.FROM_RAW)
-    with new_dataset(destination, overwrite or source is not None, resume=True) as root:
-        warnings: tuple[str, ...] = ()
+            spec = FeatureSpec.load(destination / FEATURE_SPEC)
+            return Outcome(there, spec, True, _left_over(destination, there, order))
+        order = _again(order, destination, there, lines, how)
+        replaced = ("replaced what was there: " + "; ".join(lines),)
+    with new_dataset(destination, overwrite or there is not None, resume=True) as root:
         try:
             if not _is_finished(root, order.wanted):
-                if source:
-                    derive.begin(root, destination, there, source, order, how)
+                if order.source:
+                    derive.begin(root, destination, there, order, how)
                 warnings = make(root, destination, order, how)
         except BaseException:
             remove_if_worthless(root)
             raise
-    return Outcome(manifest.load_manifest(destination), FeatureSpec.load(destination / FEATURE_SPEC), False, warnings)
+    made = manifest.load_manifest(destination)
+    return Outcome(made, FeatureSpec.load(destination / FEATURE_SPEC), False, (*warnings, *replaced))
+
+
+def _again(order: Order, destination: Path, there: dict, lines: list[str], how: How) -> Order:
+    """The order to make a finished dataset, whose manifest is `there`, again with other ids; says what is done."""
+    source, what = derive.source_for(destination, there, order), "\n  " + "\n  ".join(lines)
+    if source is None:
+        raise DifferentDatasetError(
+            f"{destination}: holds another dataset:{what}\n"
+            "Name another destination, or add --overwrite to replace it."
+        )
+    parsed = "are parsed again (add --keep_raw, and the next time they need not be)"
+    how.say(f"{destination} is made again of {source}, "
+            f"{f'which {parsed}' if source == derive.FROM_INPUTS else 'nothing is parsed'}; "
+            f"it stays as it is until the new one is whole:{what}")  # fmt: skip
+    if source == derive.FROM_INPUTS:
+        return order
+    return replace(order, source=source, keep_raw=order.keep_raw or source == derive.FROM_RAW)
+
+
+def _left_over(destination: Path, there: dict, order: Order) -> tuple[str, ...]:
+    """What is to be said of a dataset that is there already."""
+    warnings = []
+    if order.keep_raw and not derive.has_raw(there):
+        warnings.append(f"{destination}: has no raw columns; add --overwrite to make it with them")
+    if other := unfinished(destination):
+        warnings.append(f"{other}: is left of another run; if that is not at work still, delete it to free its space")
+    return tuple(warnings)
 
 
 def unfinished(destination: str | Path) -> Path | None:
@@ -135,14 +154,17 @@ def _is_finished(root: Path, wanted: dict) -> bool:
     """Whether a run was killed between its last file and the naming of its folder; the rest is done here."""
     if not (root / manifest.MANIFEST).exists():
         return False
-    there = manifest.load_manifest(root)
-    if manifest.differences(there, wanted):
+    try:
+        there = manifest.load_manifest(root)
+        if manifest.differences(there, wanted):
+            return False
+        manifest.check_files(root, there)
+    except manifest.ManifestError:  # killed as it was being deleted
         return False
     for path in root.glob("work/*"):
         path.unlink()
     if (root / "work").exists():
         (root / "work").rmdir()
-    manifest.check_files(root, there)
     return True
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from criteo_prep.durable import force
 from criteo_prep.feature_spec import FeatureSpec
+from criteo_prep.preprocess.raw_columns import append
 from criteo_prep.preprocess.shuffle import ShuffledFile
 from criteo_prep.schema import NUM_NUMERICAL
 
@@ -26,7 +28,12 @@ def numerical_file(spec: FeatureSpec, split: str) -> str:
 
 
 def arrange(
-    root: Path, spec: FeatureSpec, splits: dict[str, range], seed: int | None, advance: Callable[[int], None]
+    root: Path,
+    spec: FeatureSpec,
+    splits: dict[str, range],
+    seed: int | None,
+    advance: Callable[[int], None],
+    forced: bool = False,
 ) -> None:
     """Makes every split's label and numerical file.
 
@@ -35,6 +42,7 @@ def arrange(
       splits: split -> its rows; the first one begins with row 0.
       seed: of the train rows' order; None leaves it.
       advance: called with the rows done, twice for each row.
+      forced: what is made must be on the disk before what it was made of goes.
     """
     for split in splits:
         (root / split).mkdir(exist_ok=True)
@@ -43,12 +51,18 @@ def arrange(
         source = root / "work" / Path(file_of(spec, "train")).name if "train" in splits else None
         source = source or root / "work" / Path(file_of(spec, next(iter(splits)))).name
         files = {split: root / file_of(spec, split) for split in splits}
-        _arrange_file(source, files, splits, dtype, width, seed)
+        _arrange_file(source, files, splits, dtype, width, seed, forced)
         advance(sum(map(len, splits.values())))
 
 
 def _arrange_file(
-    source: Path, files: dict[str, Path], splits: dict[str, range], dtype: np.dtype, width: int, seed: int | None
+    source: Path,
+    files: dict[str, Path],
+    splits: dict[str, range],
+    dtype: np.dtype,
+    width: int,
+    seed: int | None,
+    forced: bool,
 ) -> None:
     (first, first_rows), *others = splits.items()
     if files[first].exists():  # all was done before it was named so
@@ -59,7 +73,9 @@ def _arrange_file(
     if source.stat().st_size == num_rows * row_bytes:
         for split, rows in others:
             with open(files[split], "wb", buffering=0) as target:
-                _copy(source, rows, row_bytes, lambda data, target=target: _write_all(target, data))
+                _copy(source, rows, row_bytes, lambda data, target=target: append(target, data))
+        if forced:
+            force([path for split, _ in others for path in (files[split], files[split].parent)])
     if seed is None or first != "train":
         os.truncate(source, len(first_rows) * row_bytes)
         os.rename(source, files[first])
@@ -67,6 +83,8 @@ def _arrange_file(
     temporary = source.with_suffix(".shuffled")
     with ShuffledFile(temporary, source.with_suffix(".scratch"), len(first_rows), dtype, width, seed) as target:
         _copy(source, first_rows, row_bytes, lambda data: target.write(data.view(dtype).reshape(-1, width)))
+    if forced:
+        force([temporary])
     os.rename(temporary, files[first])
     source.unlink()
 
@@ -79,16 +97,6 @@ def _copy(source: Path, rows: range, row_bytes: int, write: Callable[[np.ndarray
             data = np.empty(min(_COPY_ROWS, rows.stop - start) * row_bytes, np.uint8)
             assert file.readinto(data.data) == data.nbytes, "the file of all rows is ours and whole"
             write(data)
-
-
-def _write_all(file, data: np.ndarray) -> None:
-    rest = memoryview(data)
-    try:
-        while rest:
-            rest = rest[file.write(rest) :]
-    except OSError as error:
-        error.filename = str(file.name)
-        raise
 
 
 def in_parallel(function: Callable, arguments: list, workers: int) -> list:

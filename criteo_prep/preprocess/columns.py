@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from criteo_prep.durable import force
 from criteo_prep.feature_spec import Feature, FeatureSpec
 from criteo_prep.manifest import BlockChecksums, block_entry
 from criteo_prep.preprocess import threshold
@@ -114,6 +115,9 @@ class ColumnEncoder:
                 files = {f"vocabularies/{path.name}": block_entry(path), **self._encode(column, ids_of)}
                 done = {"cardinality": ids_of.cardinality, "files": files}
                 del ids_of
+            if self._journal.forced:
+                paths = [self._work.root / file for file in done["files"]]
+                force([*paths, *{path.parent for path in paths}])
             self._journal.finish_column(name, done)
         if not self._work.keep_raw:
             self._work.raw.delete(column)

@@ -1,8 +1,8 @@
-"""A finished dataset -> one with other thresholds, without parsing.
+"""A finished dataset -> one with other thresholds, without parsing where that is possible.
 
 Ids are ranked by count, so a higher threshold keeps the first ids and leaves the others out: id > K becomes 0, and
-the dtype may shrink. Any other threshold is made from the raw columns, where the dataset kept them. Files that stay
-as they are get a second name in the new folder instead of a copy.
+the dtype may shrink. Any other threshold is made from the raw columns, where the dataset kept them; else the inputs
+are parsed again. Files that stay as they are get a second name in the new folder instead of a copy.
 """
 
 import os
@@ -11,22 +11,25 @@ from pathlib import Path
 import numpy as np
 
 from criteo_prep import manifest
+from criteo_prep.durable import force_tree
 from criteo_prep.feature_spec import FeatureSpec, minimal_dtype
 from criteo_prep.preprocess import threshold
 from criteo_prep.preprocess.arrange import in_parallel, label_file, numerical_file
 from criteo_prep.preprocess.columns import write_ids
 from criteo_prep.preprocess.journal import Journal, ParsedFile
-from criteo_prep.preprocess.make import FEATURE_SPEC, How, Order
+from criteo_prep.preprocess.make import FEATURE_SPEC, How, Order, begin_anew
+from criteo_prep.preprocess.row_writer import FORCE_BYTES, OUTPUT_ROW_BYTES
 from criteo_prep.preprocess.rules import per_column
 from criteo_prep.schema import CATEGORICAL
 
-FROM_RAW, FROM_IDS = "the raw columns", "the ids"
+FROM_RAW, FROM_IDS, FROM_INPUTS = "the raw columns in it", "the ids in it", "the inputs"
 _ABOUT_COLUMNS = {"threshold", "max_cardinality", "cap", "vocabulary_days"}
 _BLOCK_IDS = 1 << 18
 
 
 def source_for(dataset: Path, there: dict, order: Order) -> str | None:
-    """What the wanted dataset can be made from: FROM_RAW, FROM_IDS, or None.
+    """What the wanted dataset can be made from: FROM_RAW, FROM_IDS, or FROM_INPUTS where these would do but for what
+    the dataset has not kept; None if it is another dataset, of other inputs or rules that are not about ids.
 
     Args:
       dataset: a finished dataset; there: its manifest.
@@ -42,14 +45,14 @@ def source_for(dataset: Path, there: dict, order: Order) -> str | None:
     if has_raw(there):
         return FROM_RAW
     if changed != {"threshold"}:
-        return None
+        return FROM_INPUTS
     caps = per_column("max_cardinality", old.get("max_cardinality"))
     for name, before, after, cap in zip(
         CATEGORICAL, per_column("threshold", old["threshold"]), order.rules.thresholds, caps, strict=True
     ):
         folded = cap is not None and threshold.num_kept(_vocabulary(dataset, name)) + 1 > cap
         if after != before and (max(after, 1) < max(before, 1) or folded):
-            return None
+            return FROM_INPUTS
     return FROM_IDS
 
 
@@ -58,18 +61,18 @@ def has_raw(there: dict) -> bool:
     return f"raw/{CATEGORICAL[0]}.raw" in there["files"]
 
 
-def begin(root: Path, dataset: Path, there: dict, source: str, order: Order, how: How) -> None:
+def begin(root: Path, dataset: Path, there: dict, order: Order, how: How) -> None:
     """Fills `root` with what the stages of make.make would find done, unless an earlier run did.
 
     Args:
-      source: FROM_RAW or FROM_IDS.
+      order: its source is FROM_RAW or FROM_IDS.
     """
     journal = Journal.load(root / "work")
-    if journal is not None and not manifest.differences(journal.wanted, order.wanted):
+    if journal and journal.source == order.source and not manifest.differences(journal.wanted, order.wanted):
         return
-    spec = order.layout
-    for folder in ("work", "raw", "vocabularies", *there["splits"]):
-        (root / folder).mkdir(exist_ok=True)
+    journal, spec = begin_anew(root, order), order.layout
+    for folder in ("raw", "vocabularies", *there["splits"]):
+        (root / folder).mkdir()
     for split in there["splits"]:
         for file in (label_file(spec, split), numerical_file(spec, split)):
             _link(dataset / file, root / file)
@@ -77,21 +80,23 @@ def begin(root: Path, dataset: Path, there: dict, source: str, order: Order, how
     for file in raw:
         _link(dataset / file, root / file)
     zeros = [there["files"][f"raw/{name}.zeros"]["bytes"] // 8 if raw else 0 for name in CATEGORICAL]
-    files = [ParsedFile(entry["name"], entry["rows"], entry["skipped"], finished=True, num_zeros=zeros)
-             for entry in there["inputs"]]  # fmt: skip
-    journal = Journal(root / "work", order.wanted, files, parsed=True)
-    if source == FROM_IDS:
+    journal.files = [ParsedFile(entry["name"], entry["rows"], entry["skipped"], finished=True, num_zeros=zeros)
+                     for entry in there["inputs"]]  # fmt: skip
+    journal.parsed = True
+    if order.source == FROM_IDS:
         old = FeatureSpec.load(dataset / FEATURE_SPEC)
-        with how.progress(
-            "derive", sum(s["num_samples"] for s in there["splits"].values()) * len(CATEGORICAL), "ids"
-        ) as p:
+        num_rows = sum(split["num_samples"] for split in there["splits"].values())
+        with how.progress("derive", num_rows * len(CATEGORICAL), "ids") as progress:
 
             def do(column: int) -> None:
                 document = _derive_column(root, dataset, old, there, order.rules.thresholds[column], column)
                 journal.finish_column(CATEGORICAL[column], document)
-                p.advance(sum(split["num_samples"] for split in there["splits"].values()))
+                progress.advance(num_rows)
 
             in_parallel(do, list(range(len(CATEGORICAL))), how.memory.workers)
+    if journal.num_rows * OUTPUT_ROW_BYTES >= FORCE_BYTES:
+        force_tree(root)
+        journal.forced = True
     journal.save()
 
 
@@ -106,7 +111,6 @@ def _derive_column(root: Path, dataset: Path, old: FeatureSpec, there: dict, thr
     for split in there["splits"]:
         path = old.chunk_of(split, name).files[0]
         blocks = _cut_ids(dataset / path, np.dtype(old.features[name].dtype), dtype, cardinality)
-        (root / path).unlink(missing_ok=True)
         files[path] = write_ids(root / path, blocks, there["splits"][split]["num_samples"], dtype, None)
     return {"cardinality": cardinality, "files": files}
 
@@ -124,5 +128,4 @@ def _vocabulary(dataset: Path, name: str) -> Path:
 
 
 def _link(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
     os.link(source, target)

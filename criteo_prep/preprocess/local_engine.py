@@ -1,8 +1,5 @@
 """Parsing on one machine: every file is read and parsed once, blocks in parallel, and gone on with where it was
-stopped.
-
-    <root>/work/label.bin, numerical.bin     all rows in order, until `arrange` makes the splits of them
-    <root>/raw/cat_<i>.raw                   see raw_columns.py
+stopped. What it writes is told in row_writer.py.
 
 Reading, parsing and writing overlap: a thread reads and writes, the workers parse. Memory is a few blocks of text.
 The bytes written are the same for any number of workers and any block size.
@@ -22,13 +19,10 @@ from criteo_prep.preprocess import parquet_rows
 from criteo_prep.preprocess.blocks import BLOCK_BYTES, text_blocks
 from criteo_prep.preprocess.journal import Journal, ParsedFile
 from criteo_prep.preprocess.numerical import log_of
-from criteo_prep.preprocess.raw_columns import RawColumns, append, open_to_append
+from criteo_prep.preprocess.row_writer import CHECKPOINT_BYTES, Checkpoints, ParsedBlock, RowWriter
 from criteo_prep.preprocess.tsv import REASONS, BadRow, BadRowError, Rows, parse
 from criteo_prep.progress import Progress
-from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL
-
-CHECKPOINT_BYTES = 256 << 20  # of output, between two checkpoints
-_OUTPUT_ROW_BYTES = 1 + 2 * NUM_NUMERICAL + 4 * NUM_CATEGORICAL
+from criteo_prep.schema import NUM_CATEGORICAL
 
 
 @dataclass(frozen=True)
@@ -50,47 +44,6 @@ class Parsing:
     checkpoint_bytes: int = CHECKPOINT_BYTES
 
 
-@dataclass(frozen=True)
-class _ParsedBlock:
-    rows: Rows
-    numerical: np.ndarray  # float16 [n, 13]
-    zero_rows: list[np.ndarray]  # see RawColumns.append
-
-
-class RowWriter:
-    """Takes the parsed rows, in order; a context manager that closes its files.
-
-    Args:
-      root: the dataset folder in the making.
-      journal: says what is there already.
-    """
-
-    def __init__(self, root: Path, journal: Journal):
-        rows = journal.num_rows
-        (root / "raw").mkdir(exist_ok=True)
-        self._raw = RawColumns(root / "raw", rows, journal.num_zeros, writable=True)
-        self._label = open_to_append(root / "work" / "label.bin", rows)
-        self._numerical = open_to_append(root / "work" / "numerical.bin", 2 * NUM_NUMERICAL * rows)
-
-    def write(self, block: _ParsedBlock) -> None:
-        if len(block.rows):
-            append(self._label, block.rows.label)
-            append(self._numerical, block.numerical)
-            self._raw.append(block.rows.values, block.zero_rows)
-
-    @property
-    def num_zeros(self) -> list[int]:
-        return list(self._raw.num_zeros)
-
-    def __enter__(self) -> "RowWriter":
-        return self
-
-    def __exit__(self, exception_type, exception, traceback) -> None:
-        self._raw.close()
-        self._label.close()
-        self._numerical.close()
-
-
 def parse_files(paths: tuple[Path, ...], root: Path, journal: Journal, how: Parsing, progress: "ReadProgress") -> None:
     """Parses the files, from where the journal says on, into label, numericals and raw columns.
 
@@ -98,28 +51,32 @@ def parse_files(paths: tuple[Path, ...], root: Path, journal: Journal, how: Pars
       BadRowError: a bad row, by file, line and field, when they are not skipped.
       InputError, OSError: a file cannot be read, or the disk is full.
     """
-    with RowWriter(root, journal) as writer, ThreadPoolExecutor(how.workers) as pool:
+    with (
+        RowWriter(root, journal) as writer,
+        Checkpoints(writer, journal, how.checkpoint_bytes) as checkpoints,
+        ThreadPoolExecutor(how.workers) as pool,
+    ):
         progress.pass_over([file for file in journal.files if file.finished])
         try:
             for number, path in enumerate(paths):
                 if number == len(journal.files):
                     journal.files.append(ParsedFile(str(path), num_zeros=journal.num_zeros))
                 if not journal.files[number].finished:
-                    _parse_file(pool, path, writer, journal, how, progress)
+                    _parse_file(pool, path, writer, journal, how, progress, checkpoints)
         except (ValueError, OSError):
             with contextlib.suppress(OSError):  # as on a full disk; an earlier checkpoint is there
-                journal.save()
+                checkpoints.save()
             raise
-    journal.parsed = True
-    journal.save()
+        journal.parsed = True
+        checkpoints.save()
 
 
 def _parse_file(
-    pool: ThreadPoolExecutor, path: Path, writer: RowWriter, journal: Journal, how: Parsing, progress: "ReadProgress"
-) -> None:
+    pool: ThreadPoolExecutor, path: Path, writer: RowWriter, journal: Journal, how: Parsing, progress: "ReadProgress",
+    checkpoints: Checkpoints,
+) -> None:  # fmt: skip
     """Parses the last file of the journal, from its position on."""
     file = journal.files[-1]
-    saved_rows = journal.num_rows
     for block, position in _in_order(pool, _block_parsers(path, file.position, how, progress), how.workers):
         if not how.skip_bad_rows:
             _refuse_bad_rows(file, block.rows)
@@ -129,11 +86,9 @@ def _parse_file(
         file.num_lines += block.rows.num_lines
         file.position, file.num_zeros = position, writer.num_zeros
         progress.parsed(block.rows.num_lines)
-        if (journal.num_rows - saved_rows) * _OUTPUT_ROW_BYTES >= how.checkpoint_bytes:
-            journal.save()
-            saved_rows = journal.num_rows
+        checkpoints.advance()
     file.finished = True
-    journal.save()
+    checkpoints.save()
 
 
 class ReadProgress:
@@ -164,7 +119,7 @@ class ReadProgress:
 
 def _block_parsers(
     path: Path, position: int, how: Parsing, progress: ReadProgress
-) -> Iterator[tuple[Callable[[], _ParsedBlock], int]]:
+) -> Iterator[tuple[Callable[[], ParsedBlock], int]]:
     """Yields (what parses a block, the position after it) of one file, from a position on."""
     if parquet_rows.is_parquet(path):
         size, num_rows = path.stat().st_size, max(1, parquet_rows.num_rows_of(path))
@@ -176,22 +131,22 @@ def _block_parsers(
             yield partial(_parse_text, text, how.labelled), stop
 
 
-def _parse_text(text: np.ndarray, labelled: bool) -> _ParsedBlock:
+def _parse_text(text: np.ndarray, labelled: bool) -> ParsedBlock:
     return _finished(parse(text, labelled))
 
 
-def _parse_batch(batch, labelled: bool) -> _ParsedBlock:
+def _parse_batch(batch, labelled: bool) -> ParsedBlock:
     return _finished(parquet_rows.rows_of(batch, labelled))
 
 
-def _finished(rows: Rows) -> _ParsedBlock:
+def _finished(rows: Rows) -> ParsedBlock:
     zero_rows = [rows.zero_rows(column) for column in range(NUM_CATEGORICAL)]
-    return _ParsedBlock(rows, log_of(rows.numbers, rows.missing), zero_rows)
+    return ParsedBlock(rows, log_of(rows.numbers, rows.missing), zero_rows)
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, parsers: Iterator[tuple[Callable[[], _ParsedBlock], int]], workers: int
-) -> Iterator[tuple[_ParsedBlock, int]]:
+    pool: ThreadPoolExecutor, parsers: Iterator[tuple[Callable[[], ParsedBlock], int]], workers: int
+) -> Iterator[tuple[ParsedBlock, int]]:
     """Parses blocks in `pool`, at most workers + 1 of them on their way, and yields them in order. What was parsed
     before an input failed is yielded before the error is raised, so that it is kept."""
     pending: deque[tuple[Future, int]] = deque()

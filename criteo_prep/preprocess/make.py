@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from criteo_prep import manifest
+from criteo_prep.durable import force_tree
 from criteo_prep.feature_spec import Feature, FeatureSpec, tf_raw_spec
 from criteo_prep.preprocess.arrange import arrange, in_parallel, label_file, numerical_file
 from criteo_prep.preprocess.blocks import BLOCK_BYTES, InputError
@@ -73,6 +74,7 @@ class Order:
       keep_raw: keep the raw columns in the dataset.
       labelled: rows have labels.
       given: a folder with vocabularies to use; None to make them.
+      source: what of a finished dataset it is made of instead of the inputs; see derive.py.
     """
 
     inputs: Inputs
@@ -81,6 +83,7 @@ class Order:
     keep_raw: bool = False
     labelled: bool = True
     given: Path | None = None
+    source: str | None = None
 
     @property
     def seed(self) -> int | None:
@@ -106,7 +109,7 @@ def make(root: Path, destination: Path, order: Order, how: How) -> tuple[str, ..
             parse_files(order.inputs.files, root, journal, parsing, reading)
     splits = splits_of(order.inputs, journal.files)
     with how.progress("arrange", 2 * journal.num_rows, "rows") as progress:
-        arrange(root, order.layout, splits, order.seed, progress.advance)
+        arrange(root, order.layout, splits, order.seed, progress.advance, journal.forced)
     (root / "vocabularies").mkdir(exist_ok=True)
     counted = splits["train"] if order.rules.vocabulary_days == "train" and "train" in splits else None
     counted = range(journal.num_rows) if counted is None else counted
@@ -125,7 +128,7 @@ def finish(
     dict],
     workers: int,
 ) -> None:  # fmt: skip
-    """Writes the feature spec and, last, the manifest.
+    """Writes the feature spec and, when all is on the disk, the manifest.
 
     Args:
       files: the manifest's entries of the files of the categorical columns.
@@ -149,6 +152,7 @@ def finish(
         "splits": {split: {"num_samples": len(rows)} for split, rows in splits.items()},
         "files": dict(sorted(files.items())),
     }
+    force_tree(root)
     manifest.save_manifest(root, document)
 
 
@@ -174,12 +178,14 @@ def warnings_of(inputs: Inputs, files: list[ParsedFile], splits: dict[str, range
 def _begin(root: Path, order: Order, how: How) -> Journal:
     """The journal of the run: that of an earlier one, as far as it is of use, or a new one in an empty folder."""
     journal = Journal.load(root / "work")
-    if journal is None:
-        return _begin_anew(root, order)
+    if journal is None or journal.source != order.source:
+        if (root / "work").exists():
+            how.say(f"the unfinished work in {root} is of no use here (the machine may have been started anew since)")
+        return begin_anew(root, order)
     lines = manifest.differences(journal.wanted, order.wanted)
     if not lines and order.keep_raw and journal.parsed and not _has_raw(root, journal.num_rows):
         how.say(f"the unfinished work in {root} has not kept its raw columns; all is made again")
-        return _begin_anew(root, order)
+        return begin_anew(root, order)
     if not lines:
         done = sum(journal.column(name) is not None for name in CATEGORICAL)
         how.say(f"going on with {root}: {journal.num_rows:,} rows are parsed, {done} columns are done")
@@ -188,7 +194,7 @@ def _begin(root: Path, order: Order, how: How) -> Journal:
     what = f"{sum(file.num_rows for file in kept):,} rows need not be parsed again" if kept else "all is made again"
     how.say(f"the unfinished work in {root} differs; {what}:\n  " + "\n  ".join(lines))
     if not kept:
-        return _begin_anew(root, order)
+        return begin_anew(root, order)
     for name in CATEGORICAL:
         journal.forget_column(name)
     same_inputs = journal.wanted["inputs"] == order.wanted["inputs"]
@@ -200,17 +206,20 @@ def _begin(root: Path, order: Order, how: How) -> Journal:
 def remove_if_worthless(root: Path) -> None:
     """Empties the folder of a run that failed, if no row was parsed that a next run could use."""
     journal = Journal.load(root / "work")
-    if journal is None or journal.num_rows == 0:
+    if (journal is None or journal.num_rows == 0) and not (root / manifest.MANIFEST).exists():
         _empty(root)
 
 
-def _begin_anew(root: Path, order: Order) -> Journal:
+def begin_anew(root: Path, order: Order) -> Journal:
+    """An empty folder, and the journal of a run that has not done anything."""
     _empty(root)
     (root / "work").mkdir()
-    return Journal(root / "work", order.wanted)
+    return Journal(root / "work", order.wanted, source=order.source)
 
 
 def _empty(folder: Path) -> None:
+    for told in (manifest.MANIFEST, "work/journal.json"):  # first, for what they tell of goes now
+        (folder / told).unlink(missing_ok=True)
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 

@@ -34,7 +34,11 @@ def test_preprocess(tmp_path, rows, capsys):
     code, out, err = run(capsys, "preprocess", "--input", rows, "--output", tmp_path / "set", "--threshold", 3)
     assert (code, err) == (0, "") and f"{tmp_path / 'set'}: already complete" in out
     code, out, err = run(capsys, "preprocess", "--input", rows, "--output", tmp_path / "set", "--threshold", 2)
-    assert (code, out) == (1, "") and "threshold: there 3, asked for 2" in err
+    assert code == 0 and err.count("threshold: there 3, asked for 2") == 2  # before and after
+    assert "which are parsed again" in err and "replaced what was there" in err
+    code, out, err = run(capsys, *("preprocess --threshold 2 --shuffle global --input".split()), rows, "--output",
+                         tmp_path / "set")  # fmt: skip
+    assert (code, out) == (1, "") and "shuffle: there None, asked for 'global'" in err and "--overwrite" in err
 
 
 def test_quiet_and_hyphens_and_equals_signs(tmp_path, rows, capsys):

@@ -1,102 +1,33 @@
 """From TSV to a finished dataset, against hand-written expectations and an independent count in plain Python."""
 
-import collections
 import gzip
 import io
 import itertools
 import json
 import math
 import os
-import random
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 import zstandard
+from log_samples import check_split, content, kept_in, make, plain_count, random_rows, write_rows
 
-from criteo_prep.destination import DestinationError, new_dataset
 from criteo_prep.feature_spec import FeatureSpec
-from criteo_prep.manifest import ManifestError, block_entry, load_manifest
+from criteo_prep.manifest import block_entry, load_manifest
 from criteo_prep.preprocess import (
-    DifferentDatasetError,
-    arrange,
-    columns,
     count,
     encode,
-    local_engine,
     preflight,
-    preprocess,
     raw_columns,
 )
 from criteo_prep.preprocess.blocks import InputError
-from criteo_prep.preprocess.make import How
-from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.threshold import VocabularyError
 from criteo_prep.preprocess.tsv import BadRowError
 from criteo_prep.transcribe.tf_raw import Reader
 
 HAND_MADE = Path(__file__).parents[1] / "data" / "hand_made.tsv"
-
-
-RULES = ("max_cardinality", "vocabulary_days", "on_bad_row", "shuffle", "seed")
-HOW = ("workers", "memory_limit", "block_bytes", "checkpoint_bytes", "log")
-
-
-def make(paths, destination, threshold=3, **more):
-    paths = [paths] if isinstance(paths, (str, Path)) else paths
-    rules = make_rules(threshold, **{name: more.pop(name) for name in RULES if name in more})
-    how = How(quiet=True, **{name: more.pop(name) for name in HOW if name in more})
-    return preprocess(paths, destination, rules, how=how, **more)
-
-
-def random_rows(seed, count):
-    """Text rows with columns from a handful of values to nearly all different ones, and missing fields."""
-    source = random.Random(seed)
-    rows = []
-    for _ in range(count):
-        numbers = ["" if source.random() < 0.2 else str(int(source.expovariate(0.001)) - 4) for _ in range(13)]
-        values = [
-            "" if source.random() < 0.1 else f"{int(source.paretovariate(0.5)) * 7919 % (3 << column):08x}"
-            for column in range(26)
-        ]
-        rows.append("\t".join([str(source.randrange(2)), *numbers, *values]))
-    return rows
-
-
-def write_rows(path, rows):
-    data = "".join(row + "\n" for row in rows).encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return path
-
-
-def plain_count(rows, threshold):
-    """The independent count. Returns per column {value: id}."""
-    columns = []
-    for column in range(14, 40):
-        counts = collections.Counter(int(text, 16) for row in rows if (text := row.split("\t")[column]))
-        kept = sorted((-times, value) for value, times in counts.items() if times >= threshold)
-        columns.append({value: number for number, (_, value) in enumerate(kept, 1)})
-    return columns
-
-
-def check_split(root, split, rows, ids_of):
-    """The split holds just these text rows, by the rules."""
-    spec = FeatureSpec.load(root / "feature_spec.yaml")
-    with Reader(root, spec, split) as reader:
-        batch = reader.read(0, reader.num_samples)
-    fields = [row.split("\t") for row in rows]
-    assert batch.label.tolist() == [row[0] == "1" for row in fields]
-    numbers = [[math.log(int(x) + 3) if x and int(x) > -3 else 0.0 for x in row[1:14]] for row in fields]
-    assert np.array_equal(batch.numerical, np.array(numbers, np.float64).reshape(-1, 13).astype(np.float16))
-    for column, name in enumerate(spec.channels["categorical"]):
-        expected = [ids_of[column].get(int(row[14 + column], 16), 0) if row[14 + column] else 0 for row in fields]
-        assert batch.categorical[name].values.tolist() == expected, name
-        assert spec.features[name].cardinality == len(ids_of[column]) + 1
-
-
-def content(root):
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
 def test_hand_made_rows(tmp_path):
@@ -216,11 +147,6 @@ def test_bad_rows_are_skipped_and_counted(tmp_path):
     assert "bad rows skipped: 7 (" in outcome.summary()
 
 
-def kept_in(folder):
-    """What stands in a folder beside the test's own files: an unfinished run, or nothing."""
-    return sorted(name for name in os.listdir(folder) if not name.startswith("day_"))
-
-
 @pytest.mark.parametrize("block_bytes", [100, 1 << 20])
 def test_a_bad_row_is_named_and_the_good_part_is_kept(tmp_path, block_bytes):
     rows = random_rows(6, 30)
@@ -244,34 +170,6 @@ def test_a_bad_first_row_leaves_nothing(tmp_path):
     assert kept_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("stage", ["parse", "arrange", "encode"])
-def test_an_interrupt_keeps_what_is_done_and_the_same_command_goes_on(tmp_path, monkeypatch, stage):
-    days = [write_rows(tmp_path / f"day_{day}", random_rows(day, 50)) for day in range(3)]
-    make(days, tmp_path / "at_once")
-    times = iter(range(100))
-
-    def interrupted(original):
-        def late(*arguments):
-            if next(times) == 2:
-                raise KeyboardInterrupt
-            return original(*arguments)
-
-        return late
-
-    room, name = {"parse": (local_engine, "_parse_text"), "arrange": (arrange, "_copy"),
-                  "encode": (columns.ColumnEncoder, "_encode")}[stage]  # fmt: skip
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(room, name, interrupted(getattr(room, name)))
-        make(days, tmp_path / "set", workers=1)
-    assert kept_in(tmp_path) == [".set.partial", "at_once"]
-    parsed_again = []
-    monkeypatch.setattr(local_engine, "text_blocks", lambda path, *more: parsed_again.append(path.name) or iter(()))
-    if stage == "parse":
-        monkeypatch.undo()
-    make(days, tmp_path / "set")
-    assert parsed_again == [] and content(tmp_path / "set") == content(tmp_path / "at_once")
-
-
 @pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
 def test_truncated_input_is_named_and_other_files_are_kept(tmp_path, monkeypatch, pack):
     monkeypatch.setattr(preflight, "estimated_rows", lambda path: 400)  # else it is found before anything starts
@@ -286,58 +184,6 @@ def test_truncated_input_is_named_and_other_files_are_kept(tmp_path, monkeypatch
     make(days, tmp_path / "set")
     make(days, tmp_path / "at_once")
     assert content(tmp_path / "set") == content(tmp_path / "at_once")
-
-
-def test_other_rules_over_an_unfinished_run_redo_only_what_they_must(tmp_path, monkeypatch, capsys):
-    days = [write_rows(tmp_path / f"day_{day}", random_rows(day, 50)) for day in range(3)]
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(columns.ColumnEncoder, "_do_column", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
-        make(days, tmp_path / "set", 2)
-    rules, said = make_rules(5), []
-    monkeypatch.setattr(How, "say", lambda self, line: said.append(line))
-    monkeypatch.setattr(local_engine, "text_blocks", None)  # nothing is parsed
-    preprocess(days, tmp_path / "set", rules, how=How(quiet=True))
-    monkeypatch.undo()
-    assert any("150 rows need not be parsed again:\n  threshold: there 2, asked for 5" in line for line in said)
-    make(days, tmp_path / "at_once", 5)
-    assert content(tmp_path / "set") == content(tmp_path / "at_once")
-
-
-@pytest.mark.parametrize("shuffle", ["none", "global"])
-@pytest.mark.parametrize("keep_raw", [False, True])
-def test_a_higher_threshold_over_a_finished_dataset_needs_no_parsing(tmp_path, monkeypatch, keep_raw, shuffle):
-    days = [write_rows(tmp_path / f"day_{day}", random_rows(day, 300)) for day in range(3)]
-    for threshold in (2, "9,cat_1:4"):
-        make(days, tmp_path / f"direct{threshold}", threshold, keep_raw=keep_raw, shuffle=shuffle)
-    make(days, tmp_path / "set", 2, keep_raw=keep_raw, shuffle=shuffle)
-    monkeypatch.setattr(local_engine, "text_blocks", None)
-    made = make(days, tmp_path / "set", "9,cat_1:4", shuffle=shuffle)
-    assert content(tmp_path / "set") == content(tmp_path / "direct9,cat_1:4") and not made.already_complete
-    assert made.manifest["rules"]["threshold"] == "9,cat_1:4"
-    if keep_raw:
-        make(days, tmp_path / "set", 2, shuffle=shuffle)
-        assert content(tmp_path / "set") == content(tmp_path / "direct2")
-    else:
-        with pytest.raises(DifferentDatasetError, match="must be parsed again"):
-            make(days, tmp_path / "set", 2, shuffle=shuffle)
-
-
-def test_raw_columns_that_were_not_kept_are_not_half_kept(tmp_path, monkeypatch):
-    path = write_rows(tmp_path / "day_0", random_rows(1, 50))
-    make(path, tmp_path / "at_once", keep_raw=True)
-    times = iter(range(100))
-    original = columns.ColumnEncoder._do_column
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(
-            columns.ColumnEncoder, "_do_column",
-            lambda *a: original(*a) if next(times) < 5 else (_ for _ in ()).throw(KeyboardInterrupt),
-        )  # fmt: skip
-        make(path, tmp_path / "set")
-    make(path, tmp_path / "set", keep_raw=True)
-    assert content(tmp_path / "set") == content(tmp_path / "at_once")
-    make(path, tmp_path / "plain")
-    again = make(path, tmp_path / "plain", keep_raw=True)
-    assert again.already_complete and "has no raw columns; add --overwrite" in again.warnings[0]
 
 
 def test_shuffle_is_one_permutation_of_the_train_rows(tmp_path):
@@ -382,42 +228,6 @@ def test_max_cardinality_folds_the_highest_ids(tmp_path):
         assert after.tolist() == [id_ and 1 + (id_ - 1) % (cap - 1) for id_ in before.tolist()]
 
 
-def test_running_again(tmp_path):
-    path = write_rows(tmp_path / "rows.tsv", random_rows(10, 50))
-    first = make(path, tmp_path / "set", 3)
-    before = content(tmp_path / "set")
-    again = make(path, tmp_path / "set", 3)
-    assert (first.already_complete, again.already_complete) == (False, True)
-    assert again.summary() == first.summary()
-    with pytest.raises(DifferentDatasetError, match=r"threshold: there 3, asked for 2\n(?s:.*)--overwrite"):
-        make(path, tmp_path / "set", 2)
-    with pytest.raises(DifferentDatasetError, match="split: there 'the last floor.*0.1.*0.2"):
-        make(path, tmp_path / "set", 3, test_fraction=0.2)
-    assert content(tmp_path / "set") == before
-    write_rows(path, random_rows(11, 51))
-    with pytest.raises(DifferentDatasetError, match=r"input 1 \(rows.tsv\): bytes was \d+, is \d+"):
-        make(path, tmp_path / "set", 3)
-    assert make(path, tmp_path / "set", 4, overwrite=True).manifest["inputs"][0]["rows"] == 51
-    assert sorted(os.listdir(tmp_path)) == ["rows.tsv", "set"]
-
-
-def test_a_finished_dataset_that_lost_a_file_is_not_complete(tmp_path):
-    path = write_rows(tmp_path / "rows.tsv", random_rows(10, 50))
-    make(path, tmp_path / "set")
-    (tmp_path / "set" / "train" / "cat_3.bin").write_bytes(b"")
-    with pytest.raises(ManifestError, match=r"train/cat_3\.bin: has 0 bytes; the manifest says \d+"):
-        make(path, tmp_path / "set")
-
-
-def test_a_folder_with_other_things_is_not_touched(tmp_path):
-    path = write_rows(tmp_path / "rows.tsv", random_rows(10, 5))
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "thesis.txt").write_text("mine")
-    with pytest.raises(DestinationError, match="is not empty"):
-        make(path, tmp_path / "set")
-    assert content(tmp_path / "set") == {"thesis.txt": b"mine"}
-
-
 def test_empty_files(tmp_path):
     rows = random_rows(12, 3)
     write_rows(tmp_path / "day_0", rows)
@@ -460,12 +270,6 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
         patch.setattr(raw_columns, "open_to_append", full)
         make(days, tmp_path / "set")
     assert kept_in(tmp_path) == []
-
-
-def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
-    path = write_rows(tmp_path / "day_0", random_rows(9, 50))
-    with new_dataset(tmp_path / "set", resume=True), pytest.raises(DestinationError, match="another process"):
-        make(path, tmp_path / "set")
 
 
 def test_progress_as_json_lines(tmp_path):
