@@ -1,0 +1,132 @@
+"""A job that makes no progress, or has lost a rank, ends with a line that says which rank and at what."""
+
+import threading
+import time
+
+import pytest
+
+from dlrm_tf2 import watchdog
+from dlrm_tf2.activity import Activity
+from dlrm_tf2.comm import SingleProcess
+
+PATIENCE_S = 30  # how long a test waits for a line; it comes much sooner
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch):
+    for name in ("_PERIOD_S", "_GONE_AFTER_S", "_FAILED_AFTER_S", "_SILENT_AFTER_S"):
+        monkeypatch.setattr(watchdog, name, getattr(watchdog, name) / 5)
+
+
+class Rank:
+    """A watchdog of a rank, the line that it ended with, and its activity."""
+
+    def __init__(self, comm, timeout_s):
+        self.line, self.ended = None, threading.Event()
+        self.activity = Activity()
+        self.activity.begin("training step 1")
+        self.watchdog = watchdog.Watchdog(comm, timeout_s, self.end, self.activity).__enter__()
+
+    def end(self, line):
+        self.line = line
+        self.ended.set()
+
+    def works_until(self, event):
+        """Makes progress until the event comes."""
+        while not event.wait(0.05):
+            self.activity.begin(f"training step {self.activity.count + 1}")
+
+    def vanishes(self):
+        """What the others see of a process that was killed."""
+        self.watchdog._over.set()
+        self.watchdog._thread.join()
+        self.watchdog._socket.close()
+
+
+def test_stall_timeout_s_of_a_process_that_hangs():
+    rank = Rank(SingleProcess(), timeout_s=0.2)
+    rank.activity.begin("waiting for the data of step 8")
+    assert rank.ended.wait(PATIENCE_S)
+    assert rank.line.endswith("s (--stall_timeout_s 0.2) while waiting for the data of step 8")
+    assert rank.line.startswith("no progress for ")
+
+
+def test_stall_timeout_s_0_and_progress_are_left_alone():
+    patient, busy = Rank(SingleProcess(), timeout_s=0), Rank(SingleProcess(), timeout_s=0.5)
+    over = threading.Timer(1.2, lambda: None)
+    over.start()
+    busy.works_until(over.finished)
+    for rank in (patient, busy):
+        rank.watchdog.__exit__(None)
+        assert rank.line is None
+
+
+def test_the_rank_that_is_behind_is_named_by_the_others(run_ranks):
+    def work(comm):
+        rank = Rank(comm, timeout_s=1.0)
+        rank.activity.begin("waiting for the data of step 2")
+        if comm.rank != 1:
+            rank.activity.begin("training step 2")
+        assert rank.ended.wait(PATIENCE_S)
+        return rank.line
+
+    lines = run_ranks(3, work)
+    for rank in (0, 2):
+        assert lines[rank].startswith(f"rank {rank}: no progress for ") and "while training step 2; " in lines[rank]
+    assert all("; rank 1 is behind: waiting for the data of step 2 for " in line for line in lines)
+
+
+def test_a_rank_that_is_not_heard_of_any_more_is_named(run_ranks):
+    """As when it is stopped, or its machine is gone: there is no sign but silence."""
+    stopped = threading.Event()
+
+    def work(comm):
+        rank = Rank(comm, timeout_s=2.0)
+        if comm.rank == 1:
+            time.sleep(0.4)  # long enough to be heard of once
+            rank.watchdog._over.set()
+            rank.watchdog._thread.join()
+            stopped.wait(PATIENCE_S)
+            return None
+        assert rank.ended.wait(PATIENCE_S)
+        stopped.set()
+        return rank.line
+
+    line = run_ranks(2, work)[0]
+    assert "while training step 1; rank 1 was last heard of " in line and line.endswith("training step 1")
+
+
+def test_a_rank_that_was_killed_is_named_at_once(run_ranks):
+    def work(comm):
+        rank = Rank(comm, timeout_s=0)
+        if comm.rank == 1:
+            rank.activity.begin("saving a checkpoint")
+            time.sleep(0.4)
+            return rank.vanishes()
+        assert rank.ended.wait(PATIENCE_S)
+        return rank.line, rank.watchdog.who_left()
+
+    line, left = run_ranks(2, work)[0]
+    assert line == "rank 0: rank 1 is gone; the last that was heard of it: saving a checkpoint"
+    assert left == "rank 1 is gone; the last that was heard of it: saving a checkpoint"
+
+
+def test_ranks_that_end_one_after_the_other_miss_none(run_ranks):
+    def work(comm):
+        with_end = Rank(comm, timeout_s=0)
+        time.sleep(0.5 * comm.rank)
+        with_end.watchdog.__exit__(None)
+        time.sleep(0.8)
+        return with_end.line
+
+    assert run_ranks(2, work) == [None, None]
+
+
+def test_a_rank_that_fails_is_named_when_the_exchange_with_it_fails(run_ranks):
+    def work(comm):
+        rank = Rank(comm, timeout_s=0)
+        if comm.rank == 1:
+            return rank.watchdog.__exit__(ValueError)
+        return rank.watchdog.who_left(PATIENCE_S)
+
+    assert run_ranks(2, work)[0] == "rank 1 failed, and its message says why"
