@@ -1,18 +1,18 @@
 """Each layout's writer and reader: samples/s, and the share of what copying the same bytes takes.
 
-    python bench/transcribe.py [--batches 48] [--repeats 3] [--folder DIR] [--output bench/transcribe.json]
+    python bench/transcribe.py [--batches 48] [--rounds 5]
 
 The data are synthetic Criteo samples (13 numericals, 26 ids, T15 cardinalities) in batches of 65536. `write` is
-tf_raw -> layout, `read` is layout -> tf_raw, both whole: reading, checking, writing, checksums, renaming into place. A
-copy of as many bytes as are read and written (half of their sum) is timed before each run; the share is copy time / run
-time. The first round is left out: it pays for page cache that was never touched. `memory` is the peak of a process
-that transcribes there and back, for the number of batches and for a quarter of them.
+tf_raw -> layout, `read` is layout -> tf_raw, both whole: reading, checking, writing, checksums, renaming into place.
+Every run stands beside a copy of as many bytes as it reads and writes (half of their sum); both write files that are
+not there yet, into page cache that was just given back. Shares are copy time / run time within such a pair. All are
+medians; the first round is left out. `memory` is the peak of a process that transcribes there and back, for the number
+of batches and for a quarter of them.
 """
 
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -21,37 +21,40 @@ import tempfile
 import time
 from pathlib import Path
 
+from preprocess import commit, hardware
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from criteo_prep.synthetic.presets import preset, published_spec
+from criteo_prep.transcribe import WRITERS, Request, transcribe_dataset
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from criteo_prep.synthetic.presets import preset, published_spec  # noqa: E402
-from criteo_prep.transcribe import WRITERS, Request, transcribe_dataset  # noqa: E402
-
 BATCH = 65536
-_MEASURE_PEAK = """
-import json, resource, sys
+PIECE = 8 << 20
+MEASURE_PEAK = """
+import json, sys
 sys.path.insert(0, sys.argv[1])
 from criteo_prep.transcribe import Request, transcribe_dataset
 for change in json.loads(sys.argv[2]):
     transcribe_dataset(Request(**change), quiet=True)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(*(line for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
 
-def main(argv: list[str] | None = None) -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--batches", type=int, default=48, help=f"of {BATCH} samples (48)")
-    parser.add_argument("--repeats", type=int, default=3, help="measured rounds, of which the median is taken (3)")
-    parser.add_argument("--layouts", nargs="+", default=[name for name in WRITERS if name != "tf_raw"])
+    parser.add_argument("--rounds", type=int, default=5, help="measured pairs of each direction (5)")
+    parser.add_argument("--layouts", nargs="+", default=[*WRITERS], help="(all)")
     parser.add_argument("--folder", help="where the temporary files go")
-    parser.add_argument("--output", default=str(Path(__file__).with_suffix(".json")))
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "transcribe.json"))
+    arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench_transcribe_", dir=arguments.folder))
+    rows = []
     try:
         raw = make_samples(folder, arguments.batches)
         print(f"{'layout':16} {'write, M/s':>10} {'of copy':>8} {'read, M/s':>10} {'of copy':>8} "
               f"{'bytes a sample':>15} {'memory, MB':>11} {'of a quarter':>13}")  # fmt: skip
-        rows = []
         for layout in arguments.layouts:
             rows.append(measure(folder, raw, layout, arguments))
             print("{layout:16} {write:10.2f} {write_share:8.0%} {read:10.2f} {read_share:8.0%} {sample_bytes:15.0f} "
@@ -59,13 +62,12 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         shutil.rmtree(folder)
     document = {
-        "command": " ".join(["python", "bench/transcribe.py", *(sys.argv[1:] if argv is None else argv)]),
-        "commit": subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip(),
-        "machine": {"cores": len(os.sched_getaffinity(0)), "processor": platform.machine(), "load": os.getloadavg()},
-        "rows": rows,
-    }
-    Path(arguments.output).write_text(json.dumps(document, indent=1) + "\n")
-    return 0
+        "samples": arguments.batches * BATCH, "rows": rows, **hardware(), "load_average": os.getloadavg(),
+        "commit": commit(), "command": " ".join(["bench/transcribe.py", *sys.argv[1:]]),
+    }  # fmt: skip
+    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
+    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
+    print(f"written to {arguments.json}")
 
 
 def make_samples(folder: Path, batches: int) -> Path:
@@ -78,50 +80,57 @@ def make_samples(folder: Path, batches: int) -> Path:
 
 
 def measure(folder: Path, raw: Path, layout: str, arguments: argparse.Namespace) -> dict:
-    there, back = folder / layout, folder / "back"
-    seconds: dict[str, list[float]] = {"write": [], "write_copy": [], "read": [], "read_copy": []}
-    for _ in range(arguments.repeats + 1):
-        for name, source, kind, destination, wanted in (
-            ("write", raw, "tf_raw", there, layout),
-            ("read", there, layout, back, "tf_raw"),
-        ):
-            request = Request(source, kind, dst_dataset_path=destination, dst_dataset_type=wanted, overwrite=True)
-            start = time.perf_counter()
-            transcribe_dataset(request, quiet=True)
-            seconds[name].append(time.perf_counter() - start)
-            seconds[f"{name}_copy"].append(copy_seconds(folder, (size_of(source) + size_of(destination)) // 2))
-    medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}
-    samples = arguments.batches * BATCH
-    row = {
-        "layout": layout,
-        "write": samples / medians["write"] / 1e6,
-        "write_share": medians["write_copy"] / medians["write"],
-        "read": samples / medians["read"] / 1e6,
-        "read_share": medians["read_copy"] / medians["read"],
-        "sample_bytes": size_of(there) / samples,
-        "peak_mb": peak_mb(folder, raw, layout, arguments.batches),
-        "peak_of_a_quarter_mb": peak_mb(folder, raw, layout, max(arguments.batches // 4, 1)),
-    }
-    for made in (there, back):
-        shutil.rmtree(made)
+    """One row of the table."""
+    there, samples = folder / "there", arguments.batches * BATCH
+    transcribe_dataset(request(raw, "tf_raw", there, layout), quiet=True)
+    there_bytes = size_of(there)
+    pairs = {"write": [], "read": []}
+    for number in range(arguments.rounds + 1):
+        for name, way in (("write", (raw, "tf_raw", layout)), ("read", (there, layout, "tf_raw"))):
+            pair = measured(folder, *way)
+            if number:
+                pairs[name].append(pair)
+    row = {"layout": layout, "sample_bytes": there_bytes / samples, "pairs": pairs}
+    for name, found in pairs.items():
+        row[name] = samples / statistics.median(run for run, _ in found) / 1e6
+        row[f"{name}_share"] = statistics.median(copied / run for run, copied in found)
+    shutil.rmtree(there)
+    row["peak_mb"] = peak_mb(folder, raw, layout, arguments.batches)
+    row["peak_of_a_quarter_mb"] = peak_mb(folder, raw, layout, max(arguments.batches // 4, 1))
     return row
 
 
-def copy_seconds(folder: Path, num_bytes: int) -> float:
-    """Reads and writes a file of that size, in pieces of 8 MB."""
-    source, copy = folder / "copy_source", folder / "copy"
-    if not source.exists() or source.stat().st_size < num_bytes:
-        with open(source, "wb") as file:
-            for _ in range(num_bytes // (8 << 20) + 1):
-                file.write(os.urandom(8 << 20))
+def request(source: Path, source_layout: str, made: Path, layout: str) -> Request:
+    return Request(source, source_layout, dst_dataset_path=made, dst_dataset_type=layout)
+
+
+def measured(folder: Path, source: Path, source_layout: str, layout: str) -> tuple[float, float]:
+    """(seconds of a transcription, seconds of a copy of as many bytes)."""
+    made, file = folder / "made", folder / "copy"
     start = time.perf_counter()
-    with open(source, "rb") as reading, open(copy, "wb") as writing:
-        left = num_bytes
-        while left:
-            piece = reading.read(min(left, 8 << 20))
-            writing.write(piece)
-            left -= len(piece)
-    return time.perf_counter() - start
+    transcribe_dataset(request(source, source_layout, made, layout), quiet=True)
+    seconds = time.perf_counter() - start
+    num_bytes = (size_of(source) + size_of(made)) // 2
+    shutil.rmtree(made)
+    make_copy_source(folder, num_bytes)
+    start = time.perf_counter()
+    copy(folder / "copy_source", file, num_bytes)
+    copied = time.perf_counter() - start
+    file.unlink()
+    return seconds, copied
+
+
+def make_copy_source(folder: Path, num_bytes: int) -> None:
+    """A file of at least so many bytes."""
+    with open(folder / "copy_source", "ab") as file:
+        while file.tell() < num_bytes:
+            file.write(os.urandom(PIECE))
+
+
+def copy(source: Path, destination: Path, num_bytes: int) -> None:
+    with open(source, "rb") as reading, open(destination, "wb") as writing:
+        for start in range(0, num_bytes, PIECE):
+            writing.write(reading.read(min(PIECE, num_bytes - start)))
 
 
 def size_of(folder: Path) -> int:
@@ -132,16 +141,16 @@ def peak_mb(folder: Path, raw: Path, layout: str, batches: int) -> float:
     there, back = str(folder / "peak"), str(folder / "peak_back")
     runs = [
         {"src_dataset_path": str(raw), "src_dataset_type": "tf_raw", "dst_dataset_path": there,
-         "dst_dataset_type": layout, "max_batches_train": batches, "overwrite": True},
+         "dst_dataset_type": layout, "max_batches_train": batches},
         {"src_dataset_path": there, "src_dataset_type": layout, "dst_dataset_path": back,
-         "dst_dataset_type": "tf_raw", "overwrite": True},
+         "dst_dataset_type": "tf_raw"},
     ]  # fmt: skip
-    command = [sys.executable, "-c", _MEASURE_PEAK, str(ROOT), json.dumps(runs)]
+    command = [sys.executable, "-c", MEASURE_PEAK, str(ROOT), json.dumps(runs)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     for made in (there, back):
         shutil.rmtree(made)
-    return int(done.stdout) / 1024
+    return int(done.stdout.split()[1]) / 1024
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -103,7 +103,7 @@ def test_files_that_are_missing_or_elsewhere(folder, tmp_path):
 
 @pytest.mark.parametrize("old, new, reason", [
     ("dtype: float32", "dtype: float64", "num_0 is float64; a record holds int32, uint32, float32"),
-    ("num_1:\n    dtype: float32", "num_1:\n    dtype: int32", "the numericals are float32 and int32; all must be of one"),
+    ("num_1:\n    dtype: float32", "num_1:\n    dtype: int32", "the numericals are float32 and int32; all must be"),
     ("type: record_binary", "type: csv", "is of type 'csv', not 'record_binary'. .* give --src_dataset_type csv"),
     ("cardinality: 300", "cardinality: 300\n    ragged: true", "item is ragged; a record holds"),
 ])  # fmt: skip
