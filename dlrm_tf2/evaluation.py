@@ -1,38 +1,22 @@
-"""Scores a split over all ranks: mode eval, the evaluations of a training, and the model's part of inference."""
+"""Scores the test split over all ranks: mode eval, the evaluations of a training, and the model's part of inference."""
 
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
-from dlrm_tf2 import metrics
+from dlrm_tf2.auc import BinnedAuc, ExactAuc
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import RankBatch, RankData
 from dlrm_tf2.embedding.ids import RankIds
+from dlrm_tf2.embedding.plan import samples_of_rank
+from dlrm_tf2.metrics import Evaluation, Tally
 from dlrm_tf2.model import Dlrm
+from dlrm_tf2.predictions import PredictionsFile
 from dlrm_tf2.run_log import RunLog
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """AUC (None when the split has only one class), mean binary cross entropy, and samples scored."""
-
-    auc: float | None
-    loss: float
-    num_samples: int
-
-    def record(self) -> dict:
-        """For the log."""
-        return {"auc": self.auc, "test_loss": self.loss}
-
-    def line(self) -> str:
-        """For people: `AUC 0.xxxxxx, ...`."""
-        auc = "undefined" if self.auc is None else f"{self.auc:.6f}"
-        return f"AUC {auc}, test loss {self.loss:.6f}, {self.num_samples} samples"
 
 
 def compiled_forward(model: Dlrm) -> Callable[[tf.Tensor, RankIds], tf.Tensor]:
@@ -46,7 +30,7 @@ def compiled_forward(model: Dlrm) -> Callable[[tf.Tensor, RankIds], tf.Tensor]:
 
 
 class Evaluator:
-    """Scores the test split, once in full at every call. All ranks must call it.
+    """Scores the test split, from its first sample on at every call. All ranks must call it.
 
     Args:
       config: the run.
@@ -60,49 +44,60 @@ class Evaluator:
         self._config, self._comm, self._log, self._data = config, comm, log, data
         self._forward = compiled_forward(model)
 
-    def evaluate(self, limit: int = -1, latencies: list[tuple[float, int]] | None = None) -> Evaluation:
+    def score(self, batch: RankBatch) -> np.ndarray:
+        """Logits of this rank's samples of the batch, float32 [local batch]; they are in memory when it returns."""
+        return self._forward(batch.numerical, batch.ids).numpy()
+
+    def num_batches(self, size: int, limit: int) -> int:
+        """Batches of `size` samples that the split has, or the first `limit` of them unless that is -1."""
+        num_batches = self._data.num_batches(size)
+        return num_batches if limit == -1 else min(num_batches, limit)
+
+    def evaluate(
+        self,
+        limit: int = -1,
+        size: int | None = None,
+        score: Callable[[RankBatch], np.ndarray] | None = None,
+        predictions: PredictionsFile | None = None,
+    ) -> Evaluation:
         """Scores every sample of the split once, or `limit` batches of it.
 
         Args:
-          latencies: takes up (seconds, samples) of each batch; what the first call costs once is left out.
-        """
-        logits, labels = [], []
-        for batch in self._batches(self._config.valid_batch_sizes[0], limit):
-            if latencies is not None and not logits:
-                self._forward(batch.numerical, batch.ids)  # traces and compiles
-            start = time.perf_counter()
-            logits.append(self._forward(batch.numerical, batch.ids).numpy())
-            if latencies is not None:
-                latencies.append((time.perf_counter() - start, batch.global_batch))
-            labels.append(batch.label > 0.5)
-        return self._scored(logits, labels)
+          size: samples of a batch, all ranks together; --valid_batch_size when not given.
+          score: in place of this object's `score`, to do more than that.
+          predictions: takes up the scores.
 
-    def _batches(self, size: int, limit: int) -> Iterator[RankBatch]:
-        """The split in batches, with its progress shown."""
-        num_batches = self._data.num_batches(size)
-        num_batches = num_batches if limit == -1 else min(num_batches, limit)
+        Raises:
+          NotFinite: on every rank, if a logit is nan or infinite.
+        """
+        size, score = size or self._config.valid_batch_sizes[0], score or self.score
+        num_batches = self.num_batches(size, limit)
+        if self._config.auc_thresholds is None:
+            tally = Tally(ExactAuc(self._num_mine(size, num_batches)))
+        else:
+            tally = Tally(BinnedAuc(self._config.auc_thresholds))
+        for batch in self._batches(size, num_batches):
+            logits, labels = score(batch), batch.label > 0.5
+            tally.add(logits, labels)
+            if predictions is not None:
+                predictions.add(logits, labels, batch.global_batch)
+        evaluation = tally.evaluation(self._comm)
+        if evaluation.auc is None:
+            self._log.say("AUC is not defined: every label of the test split is the same.")
+        return evaluation
+
+    def _num_mine(self, size: int, num_batches: int) -> int:
+        """This rank's samples of the first batches."""
+        whole, rest = divmod(min(self._data.num_samples, num_batches * size), size)
+        ranges = [samples_of_rank(samples, self._comm.size, self._comm.rank) for samples in (size, rest)]
+        shares = [stop - start for start, stop in ranges]
+        return whole * shares[0] + shares[1]
+
+    def _batches(self, size: int, num_batches: int) -> Iterator[RankBatch]:
+        """The first batches of the split, with the progress shown."""
         start = time.perf_counter()
         for number, batch in enumerate(itertools.islice(self._data.batches(size), num_batches), 1):
             yield batch
             left_s = (time.perf_counter() - start) / number * (num_batches - number)
             self._log.live(f"test split: batch {number} of {num_batches}, {left_s:.0f} s left")
         self._log.live("")
-
-    def _scored(self, logits: list[np.ndarray], labels: list[np.ndarray]) -> Evaluation:
-        """The metrics over all ranks' samples, computed once, on rank 0."""
-        logits_of_all = self._comm.allgather(np.concatenate(logits), name="evaluation_logits")
-        labels_of_all = self._comm.allgather(np.concatenate(labels), name="evaluation_labels")
-        evaluation = None
-        if self._comm.rank == 0:
-            evaluation = self._metrics(logits_of_all, labels_of_all)
-        return self._comm.broadcast_object(evaluation, name="evaluation")
-
-    def _metrics(self, logits: np.ndarray, labels: np.ndarray) -> Evaluation:
-        auc = None
-        if labels.all() or not labels.any():
-            self._log.say("AUC is not defined: every label of the test split is the same.")
-        elif self._config.auc_thresholds is None:
-            auc = metrics.auc_exact(logits, labels)
-        else:
-            auc = metrics.auc_binned(logits, labels, self._config.auc_thresholds)
-        return Evaluation(auc, metrics.log_loss(logits, labels), len(labels))

@@ -1,5 +1,6 @@
 """What the modes that run a model have in common: the ranks, the plan, the model, and the checkpoint it comes from."""
 
+import contextlib
 import dataclasses
 import random
 import time
@@ -16,6 +17,7 @@ from dlrm_tf2.inference import infer
 from dlrm_tf2.model import Dlrm
 from dlrm_tf2.model_config import ModelConfig
 from dlrm_tf2.optim import Optimizer
+from dlrm_tf2.predictions import PredictionsFile, check_predictions_path
 from dlrm_tf2.resume import Resumption
 from dlrm_tf2.run_log import RunLog
 from dlrm_tf2.saving import Saver
@@ -54,14 +56,18 @@ class Job:
         self.log.say(f"{summary['throughput']:,.0f} samples/s, {summary['mean_step_time_ms']:.1f} ms a step")
 
     def _evaluate(self) -> None:
-        evaluation = self._evaluator().evaluate(self.config.max_steps)
+        with self._predictions() as predictions:
+            evaluation = self._evaluator().evaluate(self.config.max_steps, predictions=predictions)
         self.log.record(evaluation.record())
         self.log.say(evaluation.line())
 
     def _infer(self) -> None:
-        summary = infer(self.config, self._evaluator())
-        self.log.record(summary)
-        self.log.say(", ".join(f"{name} {value:.6g}" for name, value in summary.items() if value is not None))
+        with self._predictions() as predictions:
+            infer(self.config, self._evaluator(), self.ranks, self.log, predictions)
+
+    def _predictions(self) -> contextlib.AbstractContextManager[PredictionsFile | None]:
+        path = self.config.predictions_path
+        return PredictionsFile(path, self.ranks) if path else contextlib.nullcontext()
 
     def _evaluator(self) -> Evaluator:
         seed = self.restored["data"]["seed"] if self.restored.get("data") else self.config.seed
@@ -100,6 +106,8 @@ def start(
         model_config.check_same(checkpoint.read_document(source)["model"], source)
     if config.mode == "train" and config.save_checkpoint_path:
         checkpoint.check_destination(config.save_checkpoint_path)  # now, not after the training
+    if config.mode != "train" and config.predictions_path:
+        check_predictions_path(config.predictions_path, ranks)
     if device.device == "cpu":
         log.say(_check_memory(config, model_config, spec, plan, launch, ranks))
     deduplicated, note = deduplication.choose(config, spec, ranks)

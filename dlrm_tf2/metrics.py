@@ -1,133 +1,107 @@
-"""What evaluation reports: AUC, exact or in bins, and log loss. numpy only; memory is a small multiple of the scores.
+"""What evaluation reports, over all ranks: AUC, log loss, normalised entropy and calibration. numpy only."""
 
-All take one score and one label a sample, in any order. Where a metric is not defined (no samples, or labels of one
-class only) the result is nan and a warning says why.
-"""
-
-import warnings
+import math
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
-_BLOCK = 1 << 20  # samples at a time, so that temporaries stay small
+from dlrm_tf2.auc import BinnedAuc, ExactAuc
 
 
-def auc_exact(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative, ties counted half.
+class NotFinite(ValueError):
+    """A model's logits are no numbers any more."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of the samples that were scored; None where the labels leave one undefined.
+
+    Attributes:
+      auc: area under the ROC curve; None when all labels are the same.
+      loss: mean binary cross entropy in nats.
+      normalized_entropy: the loss over that of a model that always says the click rate; None when all labels are the
+        same. Below 1 is better than that.
+      calibration: mean predicted probability over the click rate; None without a click. 1 is right on average.
+      num_samples: samples scored.
+
+    Source: He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook" (2014), section 2.
+    """
+
+    auc: float | None
+    loss: float
+    normalized_entropy: float | None
+    calibration: float | None
+    num_samples: int
+
+    def record(self) -> dict:
+        """For the log."""
+        values = asdict(self)
+        return {"auc": values.pop("auc"), "test_loss": values.pop("loss"), **values}
+
+    def line(self) -> str:
+        """For people: `AUC 0.xxxxxx, test loss ...`."""
+        of_classes = (f"{name} {'undefined' if value is None else f'{value:.6f}'}" for name, value in (
+            ("normalised entropy", self.normalized_entropy), ("calibration", self.calibration)))  # fmt: skip
+        auc = "undefined" if self.auc is None else f"{self.auc:.6f}"
+        return f"AUC {auc}, test loss {self.loss:.6f}, {', '.join(of_classes)}, {self.num_samples} samples"
+
+
+class Tally:
+    """Takes in what one rank scores, batch by batch, and has the metrics of all ranks at the end.
+
+    Memory: what the AUC keeps, and five numbers. Sums are float64, and computed from the logits, so that a confident
+    mistake costs its logit rather than infinity.
 
     Args:
-      scores: [n], any float type; logits and probabilities give the same, as long as the latter do not saturate.
-      labels: [n], bool or 0 and 1.
-
-    Returns:
-      AUC in [0, 1]; nan if there are not both classes.
-
-    Raises:
-      ValueError: the shapes differ, or a score is nan.
+      auc: the kind of AUC, empty.
     """
-    scores, labels = _checked(scores, labels)
-    positives, negatives = np.sort(scores[labels]), np.sort(scores[~labels])
-    if not _both_classes(len(positives), len(negatives)):
-        return float("nan")
-    twice_won = 0  # of all pairs; a Python integer, hence exact
-    for start in range(0, len(positives), _BLOCK):
-        block = positives[start : start + _BLOCK]
-        twice_won += int(np.searchsorted(negatives, block, "left").sum())
-        twice_won += int(np.searchsorted(negatives, block, "right").sum())
-    return twice_won / (2 * len(positives) * len(negatives))
 
+    def __init__(self, auc: ExactAuc | BinnedAuc):
+        self._auc = auc
+        self._samples = self._clicks = self._not_finite = 0
+        self._loss = self._predicted = 0.0
 
-def auc_binned(logits: np.ndarray, labels: np.ndarray, num_thresholds: int) -> float:
-    """The published AUC: the ROC curve at thresholds that are evenly spaced in probability, joined by straight lines.
+    def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
+        """Takes in samples of this rank, in any order.
 
-    Args:
-      logits: [n], any float type.
-      labels: [n], bool or 0 and 1.
-      num_thresholds: at least 2; the first is just below 0, the last just above 1.
+        Args:
+          logits: float32 [n].
+          labels: bool [n].
+        """
+        assert logits.ndim == 1 and logits.shape == labels.shape, f"{logits.shape} logits, {labels.shape} labels"
+        self._samples += len(logits)
+        not_finite = len(logits) - int(np.count_nonzero(np.isfinite(logits)))
+        if not_finite:  # there will be no metrics, but the other ranks wait to hear it
+            self._not_finite += not_finite
+            return
+        self._auc.add(logits, labels)
+        self._clicks += int(np.count_nonzero(labels))
+        wrong = np.where(labels, -logits, logits).astype(np.float64)
+        small = np.exp(-np.abs(wrong))
+        self._loss += float(np.sum(np.maximum(wrong, 0.0) + np.log1p(small)))
+        self._predicted += float(np.sum(np.where(logits >= 0, 1.0, small) / (1.0 + small)))
 
-    Returns:
-      AUC in [0, 1]; nan if there are not both classes.
+    def evaluation(self, comm) -> Evaluation:
+        """The metrics over the samples of all ranks, which all must call this.
 
-    Raises:
-      ValueError: fewer than 2 thresholds, the shapes differ, or a logit is nan.
-
-    Source: tf.keras.metrics.AUC(num_thresholds=8000, curve="ROC", summation_method="interpolation", from_logits=True);
-    probabilities and their bins are float32 there. Counts are exact here, where float32 ones stop at 2^24 samples.
-    """
-    if num_thresholds < 2:
-        raise ValueError(f"auc_thresholds is {num_thresholds}; use 2 or more, or leave it out for the exact AUC.")
-    logits, labels = _checked(logits, labels)
-    bins = num_thresholds - 1
-    counts = np.zeros((2, bins), np.int64)
-    for start in range(0, len(logits), _BLOCK):
-        probability = _sigmoid(logits[start : start + _BLOCK])
-        index = np.ceil(probability * np.float32(bins)).astype(np.int64) - 1  # threshold i is below bin i
-        index = np.clip(index, 0, bins - 1)
-        for label in (0, 1):
-            counts[label] += np.bincount(index[labels[start : start + _BLOCK] == label], minlength=bins)
-    num_negatives, num_positives = counts.sum(axis=1)
-    if not _both_classes(num_positives, num_negatives):
-        return float("nan")
-    false_positive_rate, recall = (
-        np.append(np.cumsum(counts[label][::-1])[::-1], 0) / total
-        for label, total in ((0, num_negatives), (1, num_positives))
-    )
-    return float(np.sum((false_positive_rate[:-1] - false_positive_rate[1:]) * (recall[:-1] + recall[1:]) / 2))
-
-
-def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean binary cross entropy in nats, log(1 + exp(-z)) with z the logit for a positive and minus it for a negative.
-
-    Computed in float64 from the logits, so a confident mistake costs its logit rather than infinity.
-
-    Args:
-      logits: [n], any float type.
-      labels: [n], bool or 0 and 1.
-
-    Returns:
-      The mean; nan if there are no samples or a logit is nan.
-
-    Raises:
-      ValueError: the shapes differ.
-    """
-    logits, labels = _same_shape(logits, labels)
-    if len(logits) == 0:
-        warnings.warn("the log loss is undefined: there are no samples.", stacklevel=2)
-        return float("nan")
-    total = 0.0
-    for start in range(0, len(logits), _BLOCK):
-        z = np.where(labels[start : start + _BLOCK], -1.0, 1.0) * logits[start : start + _BLOCK].astype(np.float64)
-        total += float(np.sum(np.maximum(z, 0.0) + np.log1p(np.exp(-np.abs(z)))))
-    return total / len(logits)
-
-
-def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scores, labels = _same_shape(scores, labels)
-    if np.isnan(scores).any():
-        raise ValueError(
-            f"score {int(np.argmax(np.isnan(scores)))} of {len(scores)} is nan: the model has diverged. "
-            "Lower the learning rate, or go back to an earlier checkpoint."
+        Raises:
+          NotFinite: on every rank, if a logit of any of them is nan or infinite.
+        """
+        mine = self._samples, self._clicks, self._not_finite, self._loss, self._predicted
+        of_all = comm.allgather_object(mine, name="evaluation_sums")
+        samples, clicks, not_finite, loss, predicted = (math.fsum(of_rank) for of_rank in zip(*of_all, strict=True))
+        if not_finite:
+            raise NotFinite(
+                f"{not_finite:.0f} of the logits of {samples:.0f} samples are nan or infinite: the model has diverged. "
+                "Train with a lower --learning_rate, or use an earlier checkpoint."
+            )
+        assert samples, "a split holds a sample"
+        loss, rate = loss / samples, clicks / samples
+        entropy = -rate * math.log(rate) - (1 - rate) * math.log1p(-rate) if 0 < clicks < samples else None
+        return Evaluation(
+            auc=self._auc.result(comm),
+            loss=loss,
+            normalized_entropy=loss / entropy if entropy else None,
+            calibration=predicted / clicks if clicks else None,
+            num_samples=int(samples),
         )
-    return scores, labels
-
-
-def _same_shape(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scores, labels = np.asarray(scores), np.asarray(labels)
-    if scores.ndim != 1 or scores.shape != labels.shape:
-        raise ValueError(f"scores have shape {scores.shape} and labels {labels.shape}; both must be [samples].")
-    return scores, labels.astype(bool, copy=False)
-
-
-def _both_classes(num_positives: int, num_negatives: int) -> bool:
-    if num_positives and num_negatives:
-        return True
-    found = f"all {num_positives + num_negatives} labels are {int(num_positives > 0)}"
-    if num_positives + num_negatives == 0:
-        found = "there are no samples"
-    warnings.warn(f"AUC is undefined: {found}. It needs samples of both classes.", stacklevel=3)
-    return False
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    """float32 probabilities, without overflow for large logits."""
-    small = np.exp(-np.abs(logits.astype(np.float32)))  # in (0, 1]
-    return np.where(logits >= 0, np.float32(1), small) / (np.float32(1) + small)

@@ -64,7 +64,8 @@ def test_the_log_is_flat_json_with_the_published_summary(trained):
     assert [entry["step"] for entry in steps] == list(range(1, 25))  # 3 epochs of 8 batches, the last of 104 samples
     keys = {"step", "loss", "learning_rate", "samples_per_s", "step_ms", "data_wait_ms"}
     assert all(set(entry) == keys and 0 <= entry["data_wait_ms"] <= entry["step_ms"] for entry in steps)
-    evaluations = [entry for entry in log if set(entry) == {"step", "auc", "test_loss"}]
+    metrics = {"auc", "test_loss", "normalized_entropy", "calibration", "num_samples"}
+    evaluations = [entry for entry in log if set(entry) == {"step", *metrics}]
     assert [entry["step"] for entry in evaluations] == [8, 16, 24]
     assert set(log[-1]) == {"throughput", "mean_step_time_ms", "auc", "validation_loss"}
     assert log[-1]["auc"] == evaluations[-1]["auc"] > 0.55
@@ -79,7 +80,9 @@ def test_evaluation_of_the_checkpoint_repeats_the_last_one_of_training(trained):
     assert run.returncode == 0, run.stderr
     last = entries(root / "log.json")[-1]
     assert re.search(rf"^AUC {last['auc']:.6f}\b", run.stdout, re.M)
-    assert entries(root / "eval.json")[-1] == {"auc": last["auc"], "test_loss": last["validation_loss"]}
+    record = entries(root / "eval.json")[-1]
+    assert (record["auc"], record["test_loss"]) == (last["auc"], last["validation_loss"])
+    assert record["num_samples"] == 300 and 0.8 < record["normalized_entropy"] < 1.0 < 2 * record["calibration"] < 4
     assert (root / "checkpoint/manifest.json").stat().st_mtime_ns == before
 
 
@@ -91,8 +94,8 @@ def test_inference_reports_latency_and_throughput(trained):
     assert run.returncode == 0, run.stderr
     summary = entries(log)[-1]
     assert set(summary) == {
-        "mean_inference_throughput", "mean_inference_latency", "p90_inference_latency", "p95_inference_latency",
-        "p99_inference_latency", "auc",
+        "batch_size", "mean_inference_throughput", "mean_inference_latency", "p50_inference_latency",
+        "p90_inference_latency", "p95_inference_latency", "p99_inference_latency", "auc", "num_samples",
     }  # fmt: skip
     assert summary["p99_inference_latency"] >= summary["p90_inference_latency"] > 0
     assert summary["auc"] == pytest.approx(entries(root / "log.json")[-1]["auc"], abs=1e-9)

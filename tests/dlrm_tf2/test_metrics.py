@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -8,41 +9,51 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
-from dlrm_tf2 import metrics
-from dlrm_tf2.metrics import auc_binned, auc_exact, log_loss
+from dlrm_tf2 import auc
+from dlrm_tf2.auc import BinnedAuc, ExactAuc
+from dlrm_tf2.comm import SingleProcess
+from dlrm_tf2.metrics import NotFinite, Tally
 
 
-def logits_and_labels(num_samples, seed=0, decimals=None):
+def logits_and_labels(num_samples, seed=0, decimals=None, rate_logit=-2.0):
     """Labels drawn from the logits' own probabilities; rounded logits make ties."""
     rng = np.random.default_rng(seed)
-    logits = rng.normal(-2.0, 1.5, num_samples)
+    logits = rng.normal(rate_logit, 1.5, num_samples)
     labels = rng.random(num_samples) < 1 / (1 + np.exp(-logits))
     return (logits if decimals is None else logits.round(decimals)).astype(np.float32), labels
 
 
+def evaluated(logits, labels, comm=None, parts=1, num_thresholds=None):
+    """The metrics of samples that come in some batches."""
+    logits, labels = np.asarray(logits, np.float32), np.asarray(labels, bool)
+    tally = Tally(ExactAuc(len(logits)) if num_thresholds is None else BinnedAuc(num_thresholds))
+    for part in range(parts):
+        tally.add(logits[part::parts], labels[part::parts])
+    return tally.evaluation(comm or SingleProcess())
+
+
 def test_auc_by_hand():
     # Pairs (positive, negative): 0.8 beats both; 0.4 ties with 0.4 and beats 0.1 -> (2 + 1.5) / 4.
-    assert auc_exact(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True])) == 0.875
-    assert auc_exact(np.array([3.0, 2.0, 1.0]), np.array([1, 1, 0])) == 1.0
-    assert auc_exact(np.array([1.0, 2.0, 3.0]), np.array([1, 1, 0])) == 0.0
-    assert auc_exact(np.zeros(7), np.arange(7) < 2) == 0.5
+    assert evaluated([0.1, 0.4, 0.4, 0.8], [0, 0, 1, 1]).auc == 0.875
+    assert evaluated([3.0, 2.0, 1.0], [1, 1, 0]).auc == 1.0
+    assert evaluated([1.0, 2.0, 3.0], [1, 1, 0]).auc == 0.0
+    assert evaluated(np.zeros(7), np.arange(7) < 2).auc == 0.5
 
 
+@pytest.mark.parametrize("rate_logit", [-4.0, 0.0, 4.0])  # the positives are the fewer, about as many, and the more
 @pytest.mark.parametrize("decimals", [None, 2, 0])
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_auc_equals_scikit_learn(decimals, dtype):
-    logits, labels = logits_and_labels(20_000, seed=1, decimals=decimals)
-    scores = logits.astype(dtype)
-    assert auc_exact(scores, labels) == pytest.approx(roc_auc_score(labels, scores.astype(np.float64)), abs=1e-12)
-
-
-def test_auc_in_blocks_equals_auc_at_once(monkeypatch):
-    logits, labels = logits_and_labels(5_000, decimals=1)
-    whole = auc_exact(logits, labels), auc_binned(logits, labels, 100), log_loss(logits, labels)
-    monkeypatch.setattr(metrics, "_BLOCK", 7)
-    assert auc_exact(logits, labels) == whole[0]
-    assert auc_binned(logits, labels, 100) == whole[1]
-    assert log_loss(logits, labels) == pytest.approx(whole[2], rel=1e-13)
+@pytest.mark.parametrize("block", [7, 1 << 18])
+def test_all_metrics_equal_scikit_learn(monkeypatch, decimals, rate_logit, block):
+    monkeypatch.setattr(auc, "_BLOCK", block)
+    logits, labels = logits_and_labels(5_000, seed=1, decimals=decimals, rate_logit=rate_logit)
+    found = evaluated(logits, labels, parts=9)
+    probability, rate = 1 / (1 + np.exp(-logits.astype(np.float64))), labels.mean()
+    assert found.auc == pytest.approx(roc_auc_score(labels, logits), abs=1e-14)
+    assert found.loss == pytest.approx(sklearn_log_loss(labels, probability), rel=1e-12)
+    base = sklearn_log_loss(labels, np.full(len(labels), rate))
+    assert found.normalized_entropy == pytest.approx(sklearn_log_loss(labels, probability) / base, rel=1e-12)
+    assert found.calibration == pytest.approx(probability.mean() / rate, rel=1e-12)
+    assert found.num_samples == 5_000
 
 
 @settings(deadline=None, max_examples=100)
@@ -53,8 +64,31 @@ def test_auc_equals_the_count_of_pairs(samples):
     if not positives or not negatives:
         return
     won = sum((p > n) + 0.5 * (p == n) for p in positives for n in negatives)
-    found = auc_exact(np.array([score for score, _ in samples], float), np.array([label for _, label in samples]))
-    assert found == pytest.approx(won / (len(positives) * len(negatives)), abs=1e-15)
+    assert evaluated(*zip(*samples, strict=True)).auc == won / (len(positives) * len(negatives))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+@pytest.mark.parametrize("num_thresholds", [None, 50])
+@pytest.mark.parametrize("num_samples, rate_logit", [(5, 0.0), (4_001, -3.0), (4_001, 3.0)])
+def test_any_number_of_ranks_finds_the_same(
+    run_ranks, monkeypatch, world_size, num_thresholds, num_samples, rate_logit
+):
+    """Uneven shares, up to a rank with 3 samples in 4; of 5 samples, some ranks have none."""
+    monkeypatch.setattr(auc, "_BLOCK", 100)
+    logits, labels = logits_and_labels(num_samples, seed=3, decimals=1, rate_logit=rate_logit)
+    alone = evaluated(logits, labels, num_thresholds=num_thresholds)
+    assert alone.auc is not None
+    bounds = np.sort(np.random.default_rng(world_size).integers(0, num_samples // 4 + 1, world_size - 1))
+
+    def of_rank(comm):
+        part = slice(*[0, *bounds, num_samples][comm.rank : comm.rank + 2])
+        return evaluated(logits[part], labels[part], comm, 2, num_thresholds)
+
+    for found in run_ranks(world_size, of_rank):
+        assert (found.auc, found.num_samples) == (alone.auc, num_samples)
+        assert found.loss == pytest.approx(alone.loss, rel=1e-13)
+        assert found.normalized_entropy == pytest.approx(alone.normalized_entropy, rel=1e-13)
+        assert found.calibration == pytest.approx(alone.calibration, rel=1e-13)
 
 
 @pytest.mark.parametrize("num_thresholds", [2, 3, 200, 8000])
@@ -67,53 +101,78 @@ def test_binned_auc_equals_keras(num_thresholds, decimals):
     keras = tf.keras.metrics.AUC(num_thresholds=num_thresholds, from_logits=True)
     for part in range(0, len(logits), 10_000):
         keras.update_state(labels[part : part + 10_000], logits[part : part + 10_000])
-    assert auc_binned(logits, labels, num_thresholds) == pytest.approx(float(keras.result()), abs=1e-6)
+    found = evaluated(logits, labels, parts=3, num_thresholds=num_thresholds).auc
+    assert found == pytest.approx(float(keras.result()), abs=1e-6)
 
 
 def test_binned_auc_by_hand():
     # Thresholds 0-, 0.5, 1+. Above 0.5: one of two positives, one of three negatives.
-    logits, labels = np.array([-1.0, 1.0, -2.0, -3.0, 2.0]), np.array([True, True, False, False, False])
     below, above = 2 / 3 * (1.0 + 0.5) / 2, 1 / 3 * (0.5 + 0.0) / 2
-    assert auc_binned(logits, labels, 3) == pytest.approx(below + above, abs=1e-15)
+    found = evaluated([-1.0, 1.0, -2.0, -3.0, 2.0], [1, 1, 0, 0, 0], num_thresholds=3).auc
+    assert found == pytest.approx(below + above, abs=1e-15)
 
 
-def test_log_loss_by_hand_and_against_scikit_learn():
-    assert log_loss(np.zeros(3), np.array([0, 1, 1])) == pytest.approx(math.log(2), abs=1e-15)
-    logits, labels = logits_and_labels(10_000)
-    probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    assert log_loss(logits, labels) == pytest.approx(sklearn_log_loss(labels, probability), rel=1e-12)
+@pytest.mark.parametrize("num_thresholds, bytes_a_sample", [(None, 4), (8000, 0)])
+def test_memory_is_that_of_the_kept_scores_and_of_a_block(monkeypatch, num_thresholds, bytes_a_sample):
+    """Scores of one rank; the blocks that go round are the same however many samples there are."""
+    monkeypatch.setattr(auc, "_BLOCK", 1 << 12)
+    batch, batches = 1 << 12, 256
+    logits, labels = logits_and_labels(batch, rate_logit=0.0)
+    tracemalloc.start()
+    try:
+        tally = Tally(ExactAuc(batch * batches) if num_thresholds is None else BinnedAuc(num_thresholds))
+        for _ in range(batches):
+            tally.add(logits, labels)
+        assert 0.5 < tally.evaluation(SingleProcess()).auc < 1
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    kept = bytes_a_sample * batch * batches
+    assert kept <= peak < kept + (1 << 20)
 
 
-def test_log_loss_of_large_logits_is_the_logit_or_nothing():
+def test_by_hand_with_logits_of_no_knowledge():
+    found = evaluated(np.zeros(4), [0, 1, 1, 1])
+    assert found.loss == pytest.approx(math.log(2), abs=1e-15)
+    assert found.normalized_entropy == pytest.approx(math.log(2) / -(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+    assert found.calibration == pytest.approx(0.5 / 0.75)
+    assert found.record() == {
+        "auc": 0.5, "test_loss": found.loss, "normalized_entropy": found.normalized_entropy,
+        "calibration": found.calibration, "num_samples": 4,
+    }  # fmt: skip
+    assert found.line() == (
+        "AUC 0.500000, test loss 0.693147, normalised entropy 1.232623, calibration 0.666667, 4 samples"
+    )
+
+
+def test_large_logits_cost_their_size_or_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an overflow in between would warn
-        assert log_loss(np.array([1e4, -1e4]), np.array([1, 0])) == 0.0
-        assert log_loss(np.array([1e4, -1e4]), np.array([0, 1])) == 1e4
-        assert log_loss(np.array([60000.0], np.float16), np.array([0])) == float(np.float16(60000.0))
-        assert log_loss(np.array([-50.0]), np.array([0])) == pytest.approx(math.exp(-50), rel=1e-12)
+        assert evaluated([1e4, -1e4], [1, 0]).loss == 0.0
+        assert evaluated([1e4, -1e4], [0, 1]).loss == 1e4
+        assert evaluated([-50.0], [0]).loss == pytest.approx(math.exp(-50), rel=1e-12)
+        assert evaluated([3e38, -3e38], [1, 0]).calibration == 1.0
 
 
-@pytest.mark.parametrize("auc", [auc_exact, lambda scores, labels: auc_binned(scores, labels, 10)])
-def test_labels_of_one_class_are_nan_with_the_reason(auc):
-    with pytest.warns(UserWarning, match=r"AUC is undefined: all 3 labels are 0\. It needs samples of both classes"):
-        assert math.isnan(auc(np.arange(3.0), np.zeros(3, bool)))
-    with pytest.warns(UserWarning, match="all 3 labels are 1"):
-        assert math.isnan(auc(np.arange(3.0), np.ones(3, bool)))
-    with pytest.warns(UserWarning, match="there are no samples"):
-        assert math.isnan(auc(np.zeros(0), np.zeros(0, bool)))
+@pytest.mark.parametrize("num_thresholds", [None, 10])
+def test_labels_of_one_class_leave_undefined_what_needs_both(run_ranks, num_thresholds):
+    def of_rank(label):
+        return lambda comm: evaluated(np.arange(3.0), np.full(3, label), comm, num_thresholds=num_thresholds)
+
+    for found in run_ranks(2, of_rank(0)):
+        assert (found.auc, found.normalized_entropy, found.calibration) == (None, None, None) and found.loss > 0
+        assert "AUC undefined" in found.line() and "calibration undefined" in found.line()
+    for found in run_ranks(2, of_rank(1)):
+        assert (found.auc, found.normalized_entropy) == (None, None) and 0.5 < found.calibration < 1
 
 
-def test_log_loss_of_nothing_is_nan_with_the_reason():
-    with pytest.warns(UserWarning, match="log loss is undefined: there are no samples"):
-        assert math.isnan(log_loss(np.zeros(0), np.zeros(0, bool)))
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("num_thresholds", [None, 10])
+def test_a_logit_that_is_no_number_on_one_rank_is_an_error_on_all(run_ranks, bad, num_thresholds):
+    def of_rank(comm):
+        logits = np.array([0.0, bad if comm.rank == 1 else 1.0])
+        return evaluated(logits, [0, 1], comm, num_thresholds=num_thresholds)
 
-
-def test_misuse():
-    with pytest.raises(ValueError, match=r"score 1 of 3 is nan: the model has diverged"):
-        auc_exact(np.array([0.0, np.nan, 1.0]), np.array([0, 1, 0]))
-    with pytest.raises(ValueError, match="is nan"):
-        auc_binned(np.array([0.0, np.nan, 1.0]), np.array([0, 1, 0]), 10)
-    with pytest.raises(ValueError, match=r"scores have shape \(3, 1\) and labels \(3,\); both must be \[samples\]"):
-        log_loss(np.zeros((3, 1)), np.zeros(3))
-    with pytest.raises(ValueError, match="auc_thresholds is 1; use 2 or more"):
-        auc_binned(np.zeros(2), np.array([0, 1]), 1)
+    for error in run_ranks(3, of_rank):
+        assert isinstance(error, NotFinite)
+        assert str(error).startswith("1 of the logits of 6 samples are nan or infinite: the model has diverged.")
