@@ -5,12 +5,14 @@ import gzip
 import math
 import os
 import random
+import re
 from pathlib import Path
 
 import numpy as np
 
 from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.preprocess import preprocess
+from criteo_prep.preprocess.blocks import MAX_LINE_BYTES
 from criteo_prep.preprocess.make import How
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.transcribe.tf_raw import Reader
@@ -44,6 +46,29 @@ def write_rows(path, rows):
     data = "".join(row + "\n" for row in rows).encode()
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path
+
+
+def plain_parse(text):
+    """A twin of tsv.parse: good rows as (label, numbers, values), None for missing; each bad row's reason by line."""
+    rows, bad = [], {}
+    for number, row in enumerate(text.split(b"\n")[:-1]):
+        fields = row.removesuffix(b"\r").split(b"\t")
+        if fields == [b""]:
+            bad[number] = "blank_line"
+        elif len(row) > MAX_LINE_BYTES:
+            bad[number] = "line_too_long"
+        elif len(fields) != 40:
+            bad[number] = "too_few_fields" if len(fields) < 40 else "too_many_fields"
+        elif fields[0] not in (b"0", b"1"):
+            bad[number] = "bad_label"
+        elif not all(re.fullmatch(rb"|-?[0-9]{1,18}", field) for field in fields[1:14]):
+            bad[number] = "bad_number"
+        elif not all(re.fullmatch(rb"[0-9a-fA-F]{0,8}", field) for field in fields[14:]):
+            bad[number] = "bad_value"
+        else:
+            numbers = [int(field) if field else None for field in fields[1:14]]
+            rows.append((fields[0] == b"1", numbers, [int(field, 16) if field else None for field in fields[14:]]))
+    return rows, bad
 
 
 def plain_count(rows, threshold):

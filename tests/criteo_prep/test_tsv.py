@@ -2,13 +2,13 @@
 
 import gzip
 import random
-import re
 
 import numpy as np
 import pytest
 import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from log_samples import plain_parse
 
 from criteo_prep.preprocess.blocks import MAX_LINE_BYTES, InputError, text_blocks
 from criteo_prep.preprocess.tsv import REASONS, parse
@@ -22,29 +22,6 @@ def line(changes=None, end=b"\n", fields=None):
     for field, content in (changes or {}).items():
         row[field] = content
     return b"\t".join(row) + end
-
-
-def plain_parse(text):
-    """The twin: good rows as (label, numbers, values) with None for missing; the reason of each bad row by line."""
-    rows, bad = [], {}
-    for number, row in enumerate(text.split(b"\n")[:-1]):
-        fields = row.removesuffix(b"\r").split(b"\t")
-        if fields == [b""]:
-            bad[number] = "blank_line"
-        elif len(row) > MAX_LINE_BYTES:
-            bad[number] = "line_too_long"
-        elif len(fields) != 40:
-            bad[number] = "too_few_fields" if len(fields) < 40 else "too_many_fields"
-        elif fields[0] not in (b"0", b"1"):
-            bad[number] = "bad_label"
-        elif not all(re.fullmatch(rb"|-?[0-9]{1,18}", field) for field in fields[1:14]):
-            bad[number] = "bad_number"
-        elif not all(re.fullmatch(rb"[0-9a-fA-F]{0,8}", field) for field in fields[14:]):
-            bad[number] = "bad_value"
-        else:
-            numbers = [int(field) if field else None for field in fields[1:14]]
-            rows.append((fields[0] == b"1", numbers, [int(field, 16) if field else None for field in fields[14:]]))
-    return rows, bad
 
 
 def with_none(values, missing):
