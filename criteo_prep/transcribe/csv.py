@@ -25,6 +25,7 @@ from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standar
 LAYOUT = "csv"
 _BLOCK_BYTES = 4 << 20  # of text that is parsed at a time
 _ROWS = 65536  # that the chunks are put side by side in
+_WRITTEN_ROWS = 8192  # that a thread makes text of at a time
 _DAMAGED = (pa.ArrowException, OverflowError, MemoryError)
 
 
@@ -150,8 +151,7 @@ class Writer:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         types = {name: spec.features[name].dtype for name in chunk.features}
         self._schema = pa.schema([(name, pa.from_numpy_dtype(np.dtype(dtype))) for name, dtype in types.items()])
-        options = pa_csv.WriteOptions(include_header=False, quoting_style="none")
-        self._file = pa_csv.CSVWriter(self._path, self._schema, write_options=options)
+        self._file = open(self._path, "wb")
 
     def write(self, batch: Batch) -> None:
         """Appends samples. Raises FeatureSpecError, see checked_batch."""
@@ -163,7 +163,10 @@ class Writer:
             self.num_rounded += rounded
             columns += [np.ascontiguousarray(numerical[:, i]) for i in range(len(spec.numerical))]
         columns += [batch.categorical[feature.name].values.astype(feature.dtype) for feature in spec.categorical]
-        self._file.write_batch(pa.RecordBatch.from_arrays([pa.array(c) for c in columns], schema=self._schema))
+        table = pa.RecordBatch.from_arrays([pa.array(c) for c in columns], schema=self._schema)
+        parts = (table.slice(start, _WRITTEN_ROWS) for start in range(0, table.num_rows, _WRITTEN_ROWS))
+        for text in in_order(_text, parts):
+            self._file.write(text)
         self.num_samples += batch.num_samples
 
     def __enter__(self) -> "Writer":
@@ -171,6 +174,13 @@ class Writer:
 
     def __exit__(self, exception_type, exception, traceback) -> None:
         self._file.close()
+
+
+def _text(table: pa.RecordBatch) -> pa.Buffer:
+    """The lines of a part of a batch."""
+    lines = pa.BufferOutputStream()
+    pa_csv.write_csv(table, lines, pa_csv.WriteOptions(include_header=False, quoting_style="none"))
+    return lines.getvalue()
 
 
 def _num_lines(path: Path) -> int:
