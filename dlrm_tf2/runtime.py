@@ -6,11 +6,16 @@ The only file that touches os.environ. TensorFlow is imported inside `setup`, af
 import os
 from dataclasses import dataclass
 
-# What launchers call the number of processes, this one's rank, and its rank and number of ranks on its machine.
+from dlrm_tf2.cores import Cores
+
+# What launchers call the number of processes, this one's rank, and its rank and number of ranks on its machine. In the
+# order in which they count: mpirun starts its ranks through srun inside a SLURM job.
 _LAUNCHERS = (
-    ("HOROVOD_SIZE", "HOROVOD_RANK", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE"),
+    ("HOROVOD_SIZE", "HOROVOD_RANK", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE"),  # horovodrun --gloo
     ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
-    ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),  # mpiexec of MPICH and Intel MPI
+    # srun. SLURM_NTASKS would not do: a batch script has it too, and is one process.
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
 )
 
 
@@ -25,12 +30,14 @@ class Launch:
 
     @classmethod
     def detect(cls) -> "Launch":
-        """Reads what horovodrun, mpirun or mpiexec put into the environment; a process without a launcher is alone."""
-        for names in _LAUNCHERS:
-            world_size, rank, local_rank, local_size = (os.environ.get(name) for name in names)
-            if world_size is not None:
-                return cls(int(world_size), int(rank or 0), int(local_rank or 0), int(local_size or 1))
-        return cls()
+        """Reads what the launcher put into the environment; a process without one is alone."""
+        told = [[os.environ.get(name) for name in names] for names in _LAUNCHERS]
+        told = [values for values in told if values[0] is not None]
+        if not told:
+            return cls()
+        # One that does not tell about the machine, as PMI under srun, stands back behind one that does.
+        world_size, rank, local_rank, local_size = min(told, key=lambda values: None in values)
+        return cls(int(world_size), int(rank or 0), int(local_rank or 0), _tasks_here(local_size or "1"))
 
     @property
     def local_ranks(self) -> range:
@@ -62,6 +69,7 @@ def setup(
     amp_dtype: str | None = None,
     intra_op_threads: int | None = None,
     inter_op_threads: int | None = None,
+    stall_timeout_s: float = 0.0,
 ) -> Runtime:
     """Prepares the process and starts TensorFlow.
 
@@ -71,17 +79,25 @@ def setup(
       amp: compute in 16 bits: `amp_dtype`, or bfloat16 on a CPU and float16 on a GPU.
       intra_op_threads: threads of an operation; this process's share of the cores when not given.
       inter_op_threads: operations at a time; 2 when not given.
+      stall_timeout_s: after which the job ends itself when it makes no progress; 0 for never.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Horovod looks for new tensors this often (ms); its default of 1 ms is noticeable in a step of a few.
     os.environ.setdefault("HOROVOD_CYCLE_TIME", "0.2")
-    threads = intra_op_threads or _threads(launch)
+    # Horovod says which tensors wait, and for whom, before the watchdog ends the job; its default of 60 s is less than
+    # an evaluation may keep one rank busy.
+    os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", str(max(1, int((stall_timeout_s or 600) / 2))))
+    cores = Cores.here()
+    threads = intra_op_threads or cores.share_of(launch.local_size)
     if threads == 1 and launch.local_size > 1:
         # Ranks that wait must leave the core to those that work; by default Open MPI spins.
         os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
     import tensorflow as tf
 
     notes = []
+    if unused := cores.unused_by(launch.local_size):
+        notes.append(f"{unused} of {cores.machine} cores stay without work: the launcher binds each process to "
+                     f"{cores.bound}. With mpirun, --bind-to none leaves that to the operating system.")  # fmt: skip
     gpus = tf.config.list_physical_devices("GPU")
     if cpu or not gpus:
         tf.config.set_visible_devices([], "GPU")
@@ -100,8 +116,10 @@ def setup(
     return Runtime(device, compute_dtype, threads, tuple(notes))
 
 
-def _threads(launch: Launch) -> int:
-    """The cores this process may use: its own where the launcher bound it, else its share of the machine."""
-    usable = len(os.sched_getaffinity(0))
-    bound = usable < (os.cpu_count() or 1)
-    return usable if bound else max(1, usable // launch.local_size)
+def _tasks_here(per_node: str) -> int:
+    """The processes on this machine: a number, or SLURM's list of them for each machine, such as `4(x2),3`."""
+    counts = []
+    for part in per_node.split(","):
+        number, _, times = part.rstrip(")").partition("(x")
+        counts += [int(number)] * int(times or 1)
+    return counts[int(os.environ.get("SLURM_NODEID", 0))] if len(counts) > 1 else counts[0]
