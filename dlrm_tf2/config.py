@@ -44,7 +44,9 @@ class TrainConfig:
         65536, "global batch size of evaluation and inference; for inference also a list, each of them measured"
     )
     epochs: int | None = _flag(None, "passes over the training data; 1, or as many as max_steps needs")
-    max_steps: int = _flag(-1, "stop after this many steps (in eval and inference: batches); -1 is no limit")
+    max_steps: int = _flag(
+        -1, "stop after this many steps (in eval and inference: batches); -1 is no limit, in inference 1000"
+    )
     optimizer: str = _flag("sgd", "optimizer of MLPs and tables", ("sgd", "adagrad", "rowwise_adagrad", "adam"))
     momentum: float = _flag(0.0, "momentum of sgd; the tables have none")
     beta1: float = _flag(0.9, "beta1 of adam")

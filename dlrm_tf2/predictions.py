@@ -5,6 +5,7 @@
     label  bool     whether it was clicked
 """
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Callable
@@ -123,10 +124,15 @@ class PredictionsFile:
 
     def _discard(self) -> None:
         """Removes what is not in place."""
-        if self._file is not None:
-            self._partial.unlink(missing_ok=True)
-            self._file.close()
-            self._file = None
+        if self._file is None:
+            return
+        with contextlib.suppress(OSError):
+            self._file.truncate(0)  # room on a full disk, so that the writer can end
+            if self._writer is not None:
+                self._writer.close()
+        self._partial.unlink(missing_ok=True)
+        self._file.close()
+        self._file = None
 
 
 def _order(batches: list[int], num_ranks: int) -> np.ndarray:

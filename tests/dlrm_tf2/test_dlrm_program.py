@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyarrow import parquet
+from sklearn.metrics import roc_auc_score
 from small_dataset import write_dataset
 
 from criteo_prep.feature_spec import tf_raw_spec
@@ -90,9 +92,10 @@ def test_inference_reports_latency_and_throughput(trained):
     root, arguments, _ = trained
     log = root / "inference.json"
     run = start([*arguments, "--restore_checkpoint_path", root / "checkpoint", "--mode", "inference",
-                 "--valid_batch_size", 10, "--log_path", log])  # fmt: skip
+                 "--valid_batch_size", "100,10", "--log_path", log])  # fmt: skip
     assert run.returncode == 0, run.stderr
     summary = entries(log)[-1]
+    assert [entry.get("batch_size") for entry in entries(log)[-2:]] == [100, 10]
     assert set(summary) == {
         "batch_size", "mean_inference_throughput", "mean_inference_latency", "p50_inference_latency",
         "p90_inference_latency", "p95_inference_latency", "p99_inference_latency", "auc", "num_samples",
@@ -152,12 +155,17 @@ def test_a_dataset_smaller_than_a_batch_trains_on_what_there_is(trained, tmp_pat
     assert len(losses(tmp_path / "log.json")) == 3
 
 
-def test_published_auc_bins(trained, tmp_path):
+def test_published_auc_bins_and_predictions(trained, tmp_path):
     root, arguments, _ = trained
     run = start([*arguments, "--restore_checkpoint_path", root / "checkpoint", "--mode", "eval",
-                 "--auc_thresholds", 8000, "--log_path", tmp_path / "eval.json"])  # fmt: skip
+                 "--auc_thresholds", 8000, "--log_path", tmp_path / "eval.json",
+                 "--predictions_path", tmp_path / "scores.parquet"])  # fmt: skip
     assert run.returncode == 0, run.stderr
-    assert entries(tmp_path / "eval.json")[-1]["auc"] == pytest.approx(entries(root / "log.json")[-1]["auc"], abs=2e-3)
+    exact = entries(root / "log.json")[-1]["auc"]
+    assert entries(tmp_path / "eval.json")[-1]["auc"] == pytest.approx(exact, abs=2e-3)
+    scores = parquet.read_table(tmp_path / "scores.parquet")
+    assert scores["row"].to_pylist() == list(range(300))
+    assert roc_auc_score(scores["label"].to_numpy(), scores["score"].to_numpy()) == pytest.approx(exact, abs=1e-6)
 
 
 def misuse(run, *parts):
