@@ -98,7 +98,7 @@ def start(
     chosen, note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
         chosen, note = interaction.choose(config.interaction_op_asked, device.device)
-    offloading = planning.offloading_note(config, model_config, plan, device.device)
+    offloading = planning.offloading_note(config, plan, device.device)
     for line in filter(None, (*device.notes, note, offloading)):
         log.say(line)
     source = found.path if found else config.restore_checkpoint_path

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dlrm_tf2.embedding.cost import Imbalance, RankCost, cost_of, offloaded
+from dlrm_tf2.embedding.cost import Imbalance, RankCost, cost_of
 from dlrm_tf2.embedding.load import fetched_per_sample
 from dlrm_tf2.embedding.plan import ShardingPlan
 from dlrm_tf2.embedding.tables import TableConfig
@@ -53,10 +53,9 @@ def report(
     lines = [f"tables: {len(tables)}, {num_bytes / _GIB:.3f} GiB ({num_bytes} bytes), {len(plan.shards)} shards"]
     lines += _aligned(_table_rows(plan, tables, step.hotness))
     if offloading_bytes is not None:
-        left = offloaded(plan, tables, offloading_bytes)
-        host = sum(shard.num_bytes for shard in left)
+        host = sum(shard.num_bytes for shard in plan.on_host)
         lines.append(f"in host memory, for a GPU with room for {offloading_bytes / _GIB:.2f} GiB of tables: "
-                     f"{len(left)} shards, {host / _GIB:.2f} GiB")
+                     f"{len(plan.on_host)} shards, {host / _GIB:.2f} GiB")
     lines += _aligned(_rank_rows(plan, costs, activation_bytes))
     lines.append(Imbalance.of(costs).line())
     return "\n".join(lines)

@@ -1,8 +1,10 @@
 """The sharding plan that the trainer's flags ask for. No TensorFlow."""
 
+from dataclasses import replace
+
 from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2 import preflight
-from dlrm_tf2.config import ConfigError, TrainConfig
+from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.embedding.cost import offloaded
 from dlrm_tf2.embedding.plan import ShardingPlan, make_plan
 from dlrm_tf2.model_config import ModelConfig
@@ -17,7 +19,7 @@ def plan_of(config: TrainConfig, model: ModelConfig, spec: FeatureSpec, world_si
     column_slice_threshold = config.column_slice_threshold
     if config.dist_strategy != "balanced" and config.optimizer != "rowwise_adagrad" and column_slice_threshold is None:
         column_slice_threshold = _PUBLISHED_COLUMN_SLICE_THRESHOLD
-    return make_plan(
+    plan = make_plan(
         model.tables,
         world_size,
         config.dist_strategy,
@@ -28,6 +30,9 @@ def plan_of(config: TrainConfig, model: ModelConfig, spec: FeatureSpec, world_si
         row_slice_threshold=config.row_slice_threshold,
         data_parallel_threshold=config.data_parallel_threshold,
     )
+    if config.cpu_offloading_threshold_gb is None:
+        return plan
+    return replace(plan, on_host=offloaded(plan, model.tables, config.cpu_offloading_threshold_gb * _GB))
 
 
 def hotness_of(spec: FeatureSpec) -> dict[str, int]:
@@ -51,22 +56,13 @@ def report_of(config: TrainConfig, model: ModelConfig, spec: FeatureSpec, world_
     return f"{title}\n{report(plan, model.tables, step, activations, offloading and offloading * _GB)}"
 
 
-def offloading_note(config: TrainConfig, model: ModelConfig, plan: ShardingPlan, device: str) -> str | None:
-    """What there is to say about --cpu_offloading_threshold_gb.
-
-    Raises:
-      ConfigError: a GPU would have to leave tables in host memory.
-    """
-    threshold = config.cpu_offloading_threshold_gb
-    if threshold is None:
+def offloading_note(config: TrainConfig, plan: ShardingPlan, device: str) -> str | None:
+    """What there is to say about --cpu_offloading_threshold_gb."""
+    if config.cpu_offloading_threshold_gb is None:
         return None
     if device == "cpu":
         return "--cpu_offloading_threshold_gb: no GPU is used, all tables are in host memory"
-    left = offloaded(plan, model.tables, threshold * _GB)
-    if left:
-        raise ConfigError(
-            f"--cpu_offloading_threshold_gb {threshold}: {len(left)} shards ({sum(shard.num_bytes for shard in left)} "
-            "bytes) would stay in host memory, from which this version does not train beside a GPU. Raise it, use more "
-            "ranks, or --cpu."
-        )
-    return "--cpu_offloading_threshold_gb: all tables are within it and stay on the GPU"
+    if not plan.on_host:
+        return "--cpu_offloading_threshold_gb: all tables are within it and stay on the GPU"
+    num_bytes = sum(shard.num_bytes for shard in plan.on_host)
+    return f"--cpu_offloading_threshold_gb: {len(plan.on_host)} shards ({num_bytes} bytes) stay in host memory"

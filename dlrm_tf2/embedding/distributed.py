@@ -1,5 +1,6 @@
 """DistributedEmbedding: a plan, the lookup in this rank's tables, and the exchange between ranks."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,10 @@ import tensorflow as tf
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.embedding.exchange import IdExchange, VectorExchange, all_to_all
 from dlrm_tf2.embedding.ids import IdBatch, RankIds, bags_of, pack
-from dlrm_tf2.embedding.layout import Layout, Piece, by_width
+from dlrm_tf2.embedding.layout import Layout, Piece, SlabKind, by_slab
 from dlrm_tf2.embedding.lookup import WEIGHTS, Pooled, Slab, SlabLookup, summed
 from dlrm_tf2.embedding.plan import Shard, ShardingPlan
+from dlrm_tf2.embedding.routes import Routes
 from dlrm_tf2.embedding.row_exchange import Requests, RowExchange
 from dlrm_tf2.embedding.tables import TableConfig
 from dlrm_tf2.optim import Optimizer
@@ -93,45 +95,38 @@ class DistributedEmbedding:
         _check_whole_rows(plan, self.tables, optimizer)
         # Among one rank, its samples are all samples, and there is nobody to fetch rows from.
         self._data_parallel = data_parallel_input and comm.size > 1
-        replicated = [f for f, table in layout.table_of.items() if table.name in plan.replicated]
-        fetched = [f for f in layout.table_of if f not in replicated and self._is_fetched(f, deduplicated)]
-        pooled = [f for f in layout.table_of if f not in replicated and f not in fetched]
-
         by_name = {table.name: table for table in tables}
-        mine = plan.of_rank(comm.rank)
-        self._slabs, self._replicas = (
-            {
-                width: Slab(shards, by_name, seed, optimizer, self._dtype)
-                for width, shards in by_width(s for s in mine if (s.table in plan.replicated) == whole).items()
-            }
-            for whole in (False, True)
-        )
-        pieces_of_ranks = [self._pieces_by_width(rank, pooled) for rank in range(comm.size)]
-        features_of_ranks = [
-            tuple(f for f in layout.table_of if any(p.feature == f for pieces in of_rank.values() for p in pieces))
-            for of_rank in pieces_of_ranks
-        ]
-        my_features = features_of_ranks[comm.rank]
+        self._slabs = {
+            kind: Slab(shards, by_name, seed, optimizer, self._dtype, kind.on_host)
+            for kind, shards in by_slab(plan.of_rank(comm.rank), plan).items()
+        }
+        routes = Routes(plan, layout, self._data_parallel, deduplicated)
+        my_features = routes.pooled_by_ranks[comm.rank]
         self.global_features = () if self._data_parallel else my_features
-        self.sample_features = tuple(layout.table_of) if self._data_parallel else tuple(replicated)
+        self.sample_features = tuple(layout.table_of) if self._data_parallel else routes.own
         self._sample_columns = layout.fixed_columns(self.sample_features)
         self._ids = None
-        if self._data_parallel and pooled:
-            self._ids = IdExchange(comm, layout, self.sample_features, features_of_ranks)
+        if self._data_parallel and any(routes.pooled_by_ranks):
+            self._ids = IdExchange(comm, layout, self.sample_features, routes.pooled_by_ranks)
+        pooled, own = routes.pooled_pieces(comm.rank), routes.own_pieces(comm.rank)
         self._lookups = {
-            width: SlabLookup(self._slabs[width], pieces, layout, my_features, weighted)
-            for width, pieces in pieces_of_ranks[comm.rank].items()
+            kind: SlabLookup(self._slabs[kind], pieces, layout, my_features, weighted)
+            for kind, pieces in pooled.items()
         }
-        own = self._own_pieces(replicated)
         self._own_lookups = {
-            width: SlabLookup(self._replicas[width], pieces, layout, self.sample_features, weighted)
-            for width, pieces in own.items()
+            kind: SlabLookup(self._slabs[kind], pieces, layout, self.sample_features, weighted)
+            for kind, pieces in own.items()
         }
-        self._row_exchanges = self._make_row_exchanges(fetched, deduplicated)
-        for_me = [*own.values(), *(rows.pieces for _, rows in self._row_exchanges)]
-        self._exchange = VectorExchange(
-            comm, [_all(of_rank.values()) for of_rank in pieces_of_ranks], _all(for_me), self.width
-        )
+        self._row_exchanges = [
+            (kind, RowExchange(comm, plan, layout, features, kind, once)) for features, kind, once in routes.fetchings
+        ]
+        # Of each tensor that `lookup` returns, the kind of slab that it is from. A rank that looks up nothing for all
+        # samples has one of zeros, see there.
+        self._kinds = [*(pooled or [None]), *own, *(kind for kind, _ in self._row_exchanges)]
+        self._first_own, self._first_fetched = len(pooled or [None]), len(pooled or [None]) + len(own)
+        pieces_of_ranks = [_all(routes.pooled_pieces(rank).values()) for rank in range(comm.size)]
+        for_me = _all([*own.values(), *(rows.pieces for _, rows in self._row_exchanges)])
+        self._exchange = VectorExchange(comm, pieces_of_ranks, for_me, self.width)
 
     def ids(
         self,
@@ -174,13 +169,14 @@ class DistributedEmbedding:
             of_all, came = self._ids(ids.of_mine, tf.shape(ids.of_all.fixed)[0])
         found = [lookup(of_all) for lookup in self._lookups.values()]
         found += [lookup(ids.of_mine) for lookup in self._own_lookups.values()]
-        if self._row_exchanges:
-            num_samples = tf.shape(ids.of_mine.fixed)[0]
-            for features, rows in self._row_exchanges:
-                bags = {f: bags_of(ids.of_mine, f, self._layout, self._sample_columns, self._dtype) for f in features}
-                requests = rows.request(bags, num_samples, self._dtype)
-                came.append(requests.asked_rows)
-                found.append((self._gather(rows.width, requests.asked_rows), requests))
+        for kind, exchange in self._row_exchanges:
+            bags = {
+                feature: bags_of(ids.of_mine, feature, self._layout, self._sample_columns, self._dtype)
+                for feature in exchange.features
+            }
+            requests = exchange.request(bags, tf.shape(ids.of_mine.fixed)[0], self._dtype)
+            came.append(requests.asked_rows)
+            found.append((self._gather(kind, requests.asked_rows), requests))
         if not self._lookups:  # something to differentiate by: this rank too takes part in the exchange of gradients
             found.insert(0, (tf.zeros([tf.shape(of_all.fixed)[0], 1, 1], self._dtype), Pooled(tf.zeros([0], tf.int64))))
         vectors = [tf.cast(vectors, self._wire_dtype) for vectors, _ in found]
@@ -192,16 +188,15 @@ class DistributedEmbedding:
 
     def exchange(self, looked: Looked) -> tf.Tensor:
         """The vectors of this rank's samples: [local batch, width], in the wire type. Differentiable."""
-        first_own = max(1, len(self._lookups))
-        first_fetched = first_own + len(self._own_lookups)
-        local = _side_by_side(looked.vectors[:first_own])
-        own = [_flat(vectors) for vectors in looked.vectors[first_own:first_fetched]]
-        for (_, rows), vectors, requests in zip(
-            self._row_exchanges, looked.vectors[first_fetched:], looked.how[first_fetched:], strict=True
+        own, fetched = self._first_own, self._first_fetched
+        local = _side_by_side(looked.vectors[:own])
+        for_me = [_flat(vectors) for vectors in looked.vectors[own:fetched]]
+        for (_, exchange), vectors, requests in zip(
+            self._row_exchanges, looked.vectors[fetched:], looked.how[fetched:], strict=True
         ):
-            own.append(rows.fetch(vectors, requests))
+            for_me.append(exchange.fetch(vectors, requests))
         mine = samples_of_this_rank(tf.shape(local)[0], self._comm)
-        return self._exchange(local, tf.concat(own, axis=1) if own else tf.zeros([mine, 0], local.dtype))
+        return self._exchange(local, tf.concat(for_me, axis=1) if for_me else tf.zeros([mine, 0], local.dtype))
 
     def split(self, result: tf.Tensor) -> dict[str, tf.Tensor]:
         """The result by feature: [local batch, its columns] each."""
@@ -228,29 +223,20 @@ class DistributedEmbedding:
           other ranks wait for it.
         """
         receipt = tf.zeros([], self._dtype)
-        first_own = max(1, len(self._lookups))
-        first_fetched = first_own + len(self._own_lookups)
-        updates: dict[int, list[tuple[tf.Tensor, tf.Tensor]]] = {width: [] for width in self._slabs}
-        for number, (gradient, how) in enumerate(zip(gradients, looked.how, strict=True)):
+        updates: dict[SlabKind, list[tuple[tf.Tensor, tf.Tensor]]] = defaultdict(list)
+        for kind, how, gradient in zip(self._kinds, looked.how, gradients, strict=True):
             gradient = tf.cast(gradient, self._dtype)
-            if number < len(self._lookups):
-                updates[list(self._lookups)[number]].append((how.rows, how.row_gradients(gradient)))
-            elif first_own <= number < first_fetched:
-                width = list(self._own_lookups)[number - first_own]
-                rows, gradient = self._of_all_ranks(how.rows, how.row_gradients(gradient), f"replicas_{width}")
-                self._replicas[width].update(rows, gradient, learning_rate, step)
-            elif number >= first_fetched:
-                width = self._row_exchanges[number - first_fetched][1].width
-                if width in self._slabs:
-                    updates[width].append((how.asked_rows, gradient))
-                else:
-                    receipt += tf.reduce_sum(gradient)  # of no rows
-            else:
-                receipt += tf.reduce_sum(gradient)  # see VectorExchange: zeros
-        for width, parts in updates.items():
-            if parts:
-                rows, gradient = parts[0] if len(parts) == 1 else map(_concatenated, zip(*parts, strict=True))
-                self._slabs[width].update(rows, gradient, learning_rate, step)
+            if kind not in self._slabs:
+                receipt += tf.reduce_sum(gradient)  # of no rows; zeros, see VectorExchange
+                continue
+            with self._slabs[kind].device():
+                rows, gradient = how.by_row(gradient)
+            if kind.replicated:
+                rows, gradient = self._of_all_ranks(rows, gradient, f"replicas_{kind.name}")
+            updates[kind].append((rows, gradient))
+        for kind, parts in updates.items():
+            rows, gradient = parts[0] if len(parts) == 1 else map(_concatenated, zip(*parts, strict=True))
+            self._slabs[kind].update(rows, gradient, learning_rate, step)
         return receipt
 
     def read_rows(self, shard: Shard, slot: str, start: int, stop: int) -> np.ndarray:
@@ -267,37 +253,8 @@ class DistributedEmbedding:
         ragged = {feature: (flat, flat) for feature in features if self._layout.hotness[feature] is None}
         return IdBatch(tf.TensorSpec([None, columns], tf.int32), ragged, {})
 
-    def _is_fetched(self, feature: str, deduplicated: Collection[str]) -> bool:
-        """Whether the samples' rank fetches rows of this feature, instead of being sent pooled vectors."""
-        if not self._data_parallel:
-            return False
-        by_rows = len({shard.rows for shard in self.plan.of_table(self._layout.table_of[feature].name)}) > 1
-        return by_rows or feature in deduplicated
-
-    def _pieces_by_width(self, rank: int, features: Collection[str]) -> dict[int, list[Piece]]:
-        shards = by_width(s for s in self.plan.of_rank(rank) if s.table not in self.plan.replicated)
-        pieces = {width: self._layout.pieces(group, features) for width, group in shards.items()}
-        return {width: found for width, found in pieces.items() if found}
-
-    def _own_pieces(self, replicated: Collection[str]) -> dict[int, list[Piece]]:
-        return {width: self._layout.pieces(slab.shards, replicated) for width, slab in self._replicas.items()}
-
-    def _make_row_exchanges(
-        self, fetched: Sequence[str], deduplicated: Collection[str]
-    ) -> list[tuple[list[str], RowExchange]]:
-        """One for each width of shards, and for features with and without deduplication: the same on all ranks."""
-        exchanges = []
-        for once in (False, True):
-            features = [feature for feature in fetched if (feature in deduplicated) == once]
-            tables = {self._layout.table_of[feature].name for feature in features}
-            for width in by_width(shard for shard in self.plan.shards if shard.table in tables):
-                rows = RowExchange(self._comm, self.plan, self._layout, features, width, once)
-                served = {piece.feature for piece in rows.pieces}
-                exchanges.append(([feature for feature in features if feature in served], rows))
-        return exchanges
-
-    def _gather(self, width: int, rows: tf.Tensor) -> tf.Tensor:
-        return self._slabs[width].gather(rows) if width in self._slabs else tf.zeros([0, width], self._dtype)
+    def _gather(self, kind: SlabKind, rows: tf.Tensor) -> tf.Tensor:
+        return self._slabs[kind].gather(rows) if kind in self._slabs else tf.zeros([0, kind.width], self._dtype)
 
     def _of_all_ranks(self, rows: tf.Tensor, gradients: tf.Tensor, name: str) -> tuple[tf.Tensor, tf.Tensor]:
         """The rows and gradients of all ranks, in rank order: every rank makes the same update of its replica."""
@@ -309,7 +266,7 @@ class DistributedEmbedding:
         return rows, all_to_all(self._comm, tf.tile(gradients, [self._comm.size, 1]), splits, f"{name}.gradients")
 
     def _slab_of(self, shard: Shard) -> Slab:
-        return (self._replicas if shard.table in self.plan.replicated else self._slabs)[shard.num_columns]
+        return self._slabs[next(iter(by_slab([shard], self.plan)))]
 
 
 def samples_of_this_rank(global_batch: tf.Tensor, comm: Comm) -> tf.Tensor:

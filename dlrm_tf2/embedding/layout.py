@@ -8,8 +8,9 @@ by rows make pieces of the same columns, which are added up: a row that is elsew
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from dlrm_tf2.embedding.plan import Shard
+from dlrm_tf2.embedding.plan import Shard, ShardingPlan
 from dlrm_tf2.embedding.tables import TableConfig
 
 
@@ -96,12 +97,32 @@ class Layout:
         return columns
 
 
-def by_width(shards: Iterable[Shard]) -> dict[int, tuple[Shard, ...]]:
-    """Shards that lie in one slab, by their width; slabs and shards in the order of the shards."""
-    groups: dict[int, list[Shard]] = defaultdict(list)
+class SlabKind(NamedTuple):
+    """What the shards of one slab have in common.
+
+    Attributes:
+      width: their columns.
+      replicated: whether every rank has them.
+      on_host: whether a GPU leaves them in the memory of its host.
+    """
+
+    width: int
+    replicated: bool
+    on_host: bool
+
+    @property
+    def name(self) -> str:
+        """Names the collectives that serve such slabs."""
+        return f"{self.width}_on_host" if self.on_host else f"{self.width}"
+
+
+def by_slab(shards: Iterable[Shard], plan: ShardingPlan) -> dict[SlabKind, tuple[Shard, ...]]:
+    """Shards that lie in one slab; slabs and shards in the order of the shards."""
+    groups: dict[SlabKind, list[Shard]] = defaultdict(list)
     for shard in shards:
-        groups[shard.num_columns].append(shard)
-    return {width: tuple(group) for width, group in groups.items()}
+        kind = SlabKind(shard.num_columns, shard.table in plan.replicated, shard in plan.on_host)
+        groups[kind].append(shard)
+    return {kind: tuple(group) for kind, group in groups.items()}
 
 
 def first_rows(shards: Sequence[Shard]) -> dict[Shard, int]:

@@ -1,10 +1,12 @@
 """The tables of one rank, and the lookup in them.
 
-All shards of a rank that have the same width lie in one variable, one below the other: a *slab*. One gather serves all
+All shards of a rank that have the same width lie in one variable, one below the other: a *slab* (replicated ones apart,
+and those that a GPU leaves in the memory of its host, where their lookups and updates then are). One gather serves all
 of them and writes the vectors of a sample side by side, the form in which the exchange and the interaction want them.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +21,7 @@ from dlrm_tf2.memory import use_huge_pages
 from dlrm_tf2.optim import Optimizer
 
 WEIGHTS = "weights"
+_HOST = "/CPU:0"
 _BLOCK_BYTES = 8 << 20  # of initial weights made at a time
 
 
@@ -31,6 +34,7 @@ class Slab:
       seed: seed of the initial weights, the same on every rank; None leaves the memory as it is.
       optimizer: which slots to keep; None for none, where nothing is trained.
       dtype: of the weights.
+      on_host: keep them in host memory, and look up and update there, also where there is a GPU.
 
     The variables are filled block by block; there is never a second copy of one.
     """
@@ -42,21 +46,28 @@ class Slab:
         seed: int | None,
         optimizer: Optimizer | None = None,
         dtype: tf.DType = tf.float32,
+        on_host: bool = False,
     ):
         assert shards and len({shard.num_columns for shard in shards}) == 1, "a slab has one width"
         self.shards, self.width, self._optimizer, self._dtype = tuple(shards), shards[0].num_columns, optimizer, dtype
         self.first_rows = first_rows(self.shards)
         self.num_rows = sum(shard.num_rows for shard in shards)
-        self.variable = self._allocate(self.width, "slab")
-        self._slots = {}
-        for slot in optimizer.row_slots if optimizer else ():
-            self._slots[slot] = self._allocate(optimizer.row_slot_width(self.width), f"slab_{slot}")
+        self._on_host, self._slots = on_host, {}
+        with self.device():
+            self.variable = self._allocate(self.width, "slab")
+            for slot in optimizer.row_slots if optimizer else ():
+                self._slots[slot] = self._allocate(optimizer.row_slot_width(self.width), f"slab_{slot}")
         for shard in self.shards if seed is not None else ():
             self._initialize(shard, tables[shard.table], seed)
 
+    def device(self) -> AbstractContextManager:
+        """Where what belongs to the slab is computed: where TensorFlow likes, or on the host."""
+        return tf.device(_HOST) if self._on_host else nullcontext()
+
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
         """The vectors [..., width] of rows [...] of the slab."""
-        return tf.gather(self.variable, rows)
+        with self.device():
+            return tf.gather(self.variable, rows)
 
     def update(self, rows: tf.Tensor, gradients: tf.Tensor, learning_rate: tf.Tensor, step: tf.Tensor | None) -> None:
         """One step of the optimizer on the rows that are named; the gradients of a row named twice are added up.
@@ -67,15 +78,16 @@ class Slab:
           learning_rate: scalar.
           step: 1, 2, ..., which adam reads.
         """
-        learning_rate = tf.cast(learning_rate, self._dtype)
-        # For sgd too: subtracting a hot row's many small gradients one by one would round each time, in any order.
-        rows, gradients = summed(rows, gradients)
-        slots = {slot: tf.gather(variable, rows) for slot, variable in self._slots.items()}
-        step = tf.cast(0 if step is None else step, self._dtype)
-        direction, new = self._optimizer.update(gradients, slots, step, rows=True)
-        for slot, values in new.items():
-            self._slots[slot].scatter_update(tf.IndexedSlices(values, rows))
-        self.variable.scatter_sub(tf.IndexedSlices(direction * learning_rate, rows))
+        with self.device():
+            learning_rate = tf.cast(learning_rate, self._dtype)
+            # For sgd too: subtracting a hot row's many small gradients one by one would round each time, in any order.
+            rows, gradients = summed(rows, gradients)
+            slots = {slot: tf.gather(variable, rows) for slot, variable in self._slots.items()}
+            step = tf.cast(0 if step is None else step, self._dtype)
+            direction, new = self._optimizer.update(gradients, slots, step, rows=True)
+            for slot, values in new.items():
+                self._slots[slot].scatter_update(tf.IndexedSlices(values, rows))
+            self.variable.scatter_sub(tf.IndexedSlices(direction * learning_rate, rows))
 
     def read_rows(self, shard: Shard, slot: str, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of the shard's table, which lie in the shard: [stop - start, width].
@@ -83,16 +95,18 @@ class Slab:
         A slot with one number a row is repeated over the columns, so that every slot has the form of the table.
         """
         first = self._slab_row(shard, start)
-        values = tf.gather(self._variable(slot), tf.range(first, first + stop - start, dtype=tf.int64)).numpy()
+        with self.device():
+            values = tf.gather(self._variable(slot), tf.range(first, first + stop - start, dtype=tf.int64)).numpy()
         return np.broadcast_to(values, (stop - start, self.width))
 
     def write_rows(self, shard: Shard, slot: str, start: int, values: np.ndarray) -> None:
         """Overwrites rows from `start` on (counted in the shard's table) with values [n, width]."""
         first, variable = self._slab_row(shard, start), self._variable(slot)
-        rows = tf.range(first, first + len(values), dtype=tf.int64)
-        values = tf.constant(values[:, : variable.shape[1]], self._dtype)
-        # As fast as a copy. variable[a:b].assign(...) would first read, and so copy, the whole variable.
-        tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=rows, updates=values)
+        with self.device():
+            rows = tf.range(first, first + len(values), dtype=tf.int64)
+            values = tf.constant(values[:, : variable.shape[1]], self._dtype)
+            # As fast as a copy. variable[a:b].assign(...) would first read, and so copy, the whole variable.
+            tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=rows, updates=values)
 
     def _allocate(self, width: int, name: str) -> tf.Variable:
         empty = tf.raw_ops.Empty(shape=[self.num_rows, width], dtype=self._dtype, init=name != "slab")
@@ -130,11 +144,11 @@ class Pooled:
     bags: tf.Tensor | None = None
     factors: tf.Tensor | None = None
 
-    def row_gradients(self, gradient: tf.Tensor) -> tf.Tensor:
-        """[n, width], of the rows, from [samples, pieces, width], of the vectors."""
+    def by_row(self, gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The rows of the slab, and their gradients [n, width], from [samples, pieces, width], of the vectors."""
         by_bag = tf.reshape(gradient, [-1, gradient.shape[-1]])
         by_row = by_bag if self.bags is None else tf.gather(by_bag, self.bags)
-        return by_row if self.factors is None else by_row * self.factors[:, tf.newaxis]
+        return self.rows, by_row if self.factors is None else by_row * self.factors[:, tf.newaxis]
 
 
 class SlabLookup:
@@ -160,6 +174,10 @@ class SlabLookup:
 
     def __call__(self, batch: IdBatch) -> tuple[tf.Tensor, Pooled]:
         """The vectors [samples, pieces, width] in the type of the weights, and how they came about."""
+        with self._slab.device():
+            return self._looked_up(batch)
+
+    def _looked_up(self, batch: IdBatch) -> tuple[tf.Tensor, Pooled]:
         if self._one_id_each:
             columns = [self._columns[piece.feature].start + (piece.position or 0) for piece in self._pieces]
             in_order = columns == list(range(self._num_columns))

@@ -6,18 +6,18 @@ replicated table: every rank holds all of it.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from dlrm_tf2.embedding import load, placement
+from dlrm_tf2.embedding.blocks import Block, cut_by_rows, dealt_balanced, dealt_published
 from dlrm_tf2.embedding.tables import FLOAT_BYTES, TableConfig
 
 STRATEGIES = ("balanced", *placement.PUBLISHED)
 _NEVER = 1 << 62  # elements, as a threshold that no table reaches
-_FEWEST_ROWS = 1 << 16  # `balanced` makes no block of fewer rows
 _REPLICATED_GAIN = 2  # times that `balanced` wants the exchange of a table's vectors to be dearer than its replication
 
 
@@ -56,11 +56,13 @@ class ShardingPlan:
       shards: what all ranks hold, in the order of the tables. A table is spread (its shards tile it exactly once,
         whole, by rows, by columns or both) or replicated (one shard on each rank, each of them the whole table).
       replicated: names of the replicated tables.
+      on_host: those of the shards that a rank with a GPU keeps in the memory of its host; none of replicated tables.
     """
 
     world_size: int
     shards: tuple[Shard, ...]
     replicated: frozenset[str] = frozenset()
+    on_host: frozenset[Shard] = frozenset()
 
     def of_rank(self, rank: int) -> tuple[Shard, ...]:
         """The shards that `rank` holds, in the order of the tables."""
@@ -127,7 +129,7 @@ def make_plan(
     _check(tables, world_size, strategy, optimizer, thresholds)
     balanced, hotness = strategy == "balanced", hotness or {}
 
-    def loads(block: _Block) -> tuple[float, float, float]:
+    def loads(block: Block) -> tuple[float, float, float]:
         return block.loads(hotness, optimizer)
 
     replicated = []
@@ -142,14 +144,14 @@ def make_plan(
     if balanced and row_slice_threshold is None:
         much = 2 * sum(table.num_bytes for table in spread) / world_size
     narrowest = placement.NARROWEST if column_slice_threshold is None else _NEVER
-    blocks = [block for table in spread for block in _blocks(table, world_size, row_slice_threshold, much, narrowest)]
+    blocks = [b for table in spread for b in cut_by_rows(table, world_size, row_slice_threshold, much, narrowest)]
     if balanced:
         # On every rank the whole of a replicated table, and the lookups of the rank's own samples.
-        shared = np.sum([loads(_Block(table)) for table in replicated] or [(0, 0, 0)], axis=0)
+        shared = np.sum([loads(Block(table)) for table in replicated] or [(0, 0, 0)], axis=0)
         placed = np.tile(shared * (1, 1 / world_size, 0), (world_size, 1))
-        columns = _balanced(blocks, placed, column_slice_threshold, loads)
+        columns = dealt_balanced(blocks, placed, column_slice_threshold, loads)
     else:
-        columns = _published(blocks, world_size, strategy, column_slice_threshold)
+        columns = dealt_published(blocks, world_size, strategy, column_slice_threshold)
     shards: dict[str, list[Shard]] = {table.name: [] for table in tables}
     for block, of_ranks in zip(blocks, columns, strict=True):
         shards[block.table.name] += _shards(block, of_ranks)
@@ -167,84 +169,7 @@ def samples_of_rank(global_batch: int, world_size: int, rank: int) -> tuple[int,
     return start, start + each + (rank < extra)
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Rows of a table, all of them when not given, that are to be placed; on `rank` if that is decided."""
-
-    table: TableConfig
-    rows: tuple[int, int] | None = None
-    rank: int | None = None
-
-    @property
-    def span(self) -> tuple[int, int]:
-        return self.rows or (0, self.table.num_rows)
-
-    @property
-    def num_rows(self) -> int:
-        return self.span[1] - self.span[0]
-
-    def loads(self, hotness: Mapping[str, float], optimizer: str) -> tuple[float, float, float]:
-        """Bytes of weights and state; elements fetched and elements sent, per sample."""
-        table, width = self.table, self.table.embedding_dim
-        state = load.state_bytes(optimizer, self.num_rows, width)
-        fetched = load.fetched_per_sample(table, hotness) * load.share_of_ids(table, self.span)
-        sent = load.vectors_per_sample(table, hotness)
-        return self.num_rows * width * FLOAT_BYTES + state, fetched * width, sent * width
-
-    def all_on_its_rank(self) -> dict[int, int]:
-        """Rank -> columns, if the rank is decided."""
-        return {} if self.rank is None else {self.rank: self.table.embedding_dim}
-
-
-def _balanced(
-    blocks: Sequence[_Block], placed: np.ndarray, threshold: int | None, loads: Callable[[_Block], Sequence[float]]
-) -> list[dict[int, int]]:
-    """For each block, rank -> its number of columns.
-
-    Args:
-      placed: [world_size, 3], what the ranks have already.
-      threshold: column_slice_threshold.
-      loads: block -> its three loads.
-    """
-    for block in blocks:
-        if block.rank is not None:
-            placed[block.rank] += loads(block)
-    free = [block for block in blocks if block.rank is None]
-    divisible = [
-        placement.Divisible(
-            f"{block.table.name}:{block.span[0]}",
-            loads(block),
-            block.num_rows,
-            block.table.embedding_dim,
-            tuple(_widths(block, threshold, len(placed))) if threshold else None,
-        )
-        for block in free
-    ]
-    found = iter(placement.balance(divisible, len(placed), placed))
-    return [next(found) if block.rank is None else block.all_on_its_rank() for block in blocks]
-
-
-def _published(
-    blocks: Sequence[_Block], world_size: int, strategy: str, threshold: int | None
-) -> list[dict[int, int]]:
-    """For each block, rank -> its number of columns."""
-    free = [number for number, block in enumerate(blocks) if block.rank is None]
-    if threshold is None:
-        threshold = placement.threshold_for([blocks[number].table.num_elements for number in free], world_size)
-    pieces = [(number, width) for number in free for width in _widths(blocks[number], threshold, world_size)]
-    sizes = [blocks[number].table.num_rows * width for number, width in pieces]
-    ranks = placement.PUBLISHED[strategy](sizes, [number for number, _ in pieces], world_size)
-    result = [block.all_on_its_rank() for block in blocks]
-    for (number, width), rank in zip(pieces, ranks, strict=True):
-        result[number][rank] = result[number].get(rank, 0) + width
-    return result
-
-
-def _widths(block: _Block, threshold: float, world_size: int) -> list[int]:
-    return placement.columns_cut(block.num_rows, block.table.embedding_dim, threshold, world_size)
-
-
-def _shards(block: _Block, columns: Mapping[int, int]) -> list[Shard]:
+def _shards(block: Block, columns: Mapping[int, int]) -> list[Shard]:
     """The rectangles of a block, side by side in the order of the ranks."""
     shards, start = [], 0
     for rank in sorted(columns):
@@ -253,26 +178,6 @@ def _shards(block: _Block, columns: Mapping[int, int]) -> list[Shard]:
         start = stop
     assert start == block.table.embedding_dim
     return shards
-
-
-def _blocks(
-    table: TableConfig, world_size: int, row_slice_threshold: int | None, much: float, narrowest: int
-) -> list[_Block]:
-    """The table as one block, or cut by rows.
-
-    Args:
-      row_slice_threshold: from so many elements on, over all ranks.
-      much: else, into blocks that cuts by columns can bring down to so many bytes,
-      narrowest: where pieces have so many columns at least.
-    """
-    if world_size > 1 and row_slice_threshold and table.num_elements >= row_slice_threshold:
-        spans = [samples_of_rank(table.num_rows, world_size, rank) for rank in range(world_size)]
-        return [_Block(table, span, rank) for rank, span in enumerate(spans) if span[0] < span[1]]
-    smallest = table.num_bytes / max(1, table.embedding_dim // narrowest)
-    parts = min(math.ceil(smallest / much), world_size, table.num_rows // _FEWEST_ROWS)
-    if parts <= 1:
-        return [_Block(table)]
-    return [_Block(table, samples_of_rank(table.num_rows, parts, part)) for part in range(parts)]
 
 
 def _cheaper_replicated(table: TableConfig, batch_size: int, world_size: int) -> bool:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.embedding.exchange import all_to_all
 from dlrm_tf2.embedding.ids import Bags, bags_in
-from dlrm_tf2.embedding.layout import Layout, Piece, by_width, first_rows
+from dlrm_tf2.embedding.layout import Layout, Piece, SlabKind, by_slab, first_rows
 from dlrm_tf2.embedding.plan import ShardingPlan
 
 
@@ -39,35 +39,40 @@ class Requests:
     factors: tf.Tensor | None
     num_samples: tf.Tensor
 
+    def by_row(self, gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The rows of the slab, and their gradients [n, width], which is how they come back."""
+        return self.asked_rows, gradient
+
 
 class RowExchange:
-    """Fetches rows of one width for some features.
+    """Fetches rows from slabs of one kind for some features.
 
     Args:
       comm: the ranks.
       plan, layout: where the tables are, and what becomes of the features.
       features: those to serve.
-      width: of the shards to fetch from.
-      deduplicated: ask for each row once.
+      kind: of the slabs to fetch from.
+      once: ask for each row once.
 
     Attributes:
       pieces: what the result holds; those of the shards that split a table by rows are one.
+      features: those of them that such slabs serve.
     """
 
     def __init__(
-        self, comm: Comm, plan: ShardingPlan, layout: Layout, features: Sequence[str], width: int, deduplicated: bool
+        self, comm: Comm, plan: ShardingPlan, layout: Layout, features: Sequence[str], kind: SlabKind, once: bool
     ):
-        self._comm, self._layout, self.width, self._deduplicated = comm, layout, width, deduplicated
-        self._name = f"rows_{width}{'_unique' if deduplicated else ''}"
+        self._comm, self._layout, self._width, self._once = comm, layout, kind.width, once
+        self._name = f"rows_{kind.name}{'_unique' if once else ''}"
         self._pieces_of_ranks: list[list[Piece]] = []
         self._first_rows = []
         for rank in range(comm.size):
-            shards = [shard for shard in plan.of_rank(rank) if shard.table not in plan.replicated]
-            mine = by_width(shards).get(width, ())
+            mine = by_slab(plan.of_rank(rank), plan).get(kind, ())
             self._first_rows.append(first_rows(mine))
             self._pieces_of_ranks.append(layout.pieces(mine, features))
         by_start = {piece.start: piece for pieces in self._pieces_of_ranks for piece in pieces}
         self.pieces = list(by_start.values())
+        self.features = tuple(feature for feature in features if any(p.feature == feature for p in self.pieces))
         self._number = {start: number for number, start in enumerate(by_start)}
 
     def request(self, bags: Mapping[str, Bags], num_samples: tf.Tensor, dtype: tf.DType) -> Requests:
@@ -83,7 +88,7 @@ class RowExchange:
             parts = [self._part(piece, bags[piece.feature], first[piece.shard]) for piece in pieces]
             of_rank = tf.concat([tf.zeros([0], tf.int64), *(part[0] for part in parts)], axis=0)
             order = tf.range(tf.size(of_rank))
-            if self._deduplicated:
+            if self._once:
                 of_rank, order = tf.unique(of_rank)
             fetched.append(order + sum(splits, tf.constant(0)))
             splits.append(tf.size(of_rank))
@@ -121,13 +126,13 @@ class RowExchange:
             pooled = tf.math.unsorted_segment_sum(vectors, requests.bags, count)
 
             def gradient(upstream: tf.Tensor) -> tf.Tensor:
-                by_bag = tf.reshape(upstream, [-1, self.width])
+                by_bag = tf.reshape(upstream, [-1, self._width])
                 by_id = self._scaled(tf.gather(by_bag, requests.bags), requests)
                 by_row = tf.math.unsorted_segment_sum(by_id, requests.fetched, tf.reduce_sum(requests.splits))
                 return all_to_all(self._comm, tf.cast(by_row, rows.dtype), requests.splits, f"{self._name}.gradients")
 
             # Not by reshaping to -1: a batch may have no samples.
-            result = tf.reshape(pooled, [requests.num_samples, len(self.pieces) * self.width])
+            result = tf.reshape(pooled, [requests.num_samples, len(self.pieces) * self._width])
             return tf.cast(result, rows.dtype), gradient
 
         return fetch(rows)

@@ -64,10 +64,13 @@ def draw(seed: int, world_size: int, optimizer: str | None = None, data_parallel
             hotness[feature] = [1, 1, int(rng.integers(2, 4)), None][rng.integers(4 if combiner else 3)]
     features = list(hotness)
     pooled = [f for t in tables if t.combiner for f in t.features]
+    weighted = frozenset(f for f in pooled if rng.random() < 0.2)
+    plan, other = draw_plan(rng, tables, world_size, name != "rowwise_adagrad"), np.random.default_rng([seed, 1])
+    if other.random() < 0.3:  # without a GPU they all are there anyway, but then in slabs of their own
+        spread = [shard for shard in plan.shards if shard.table not in plan.replicated]
+        plan = replace(plan, on_host=frozenset(shard for shard in spread if other.random() < 0.5))
     return Case(
-        tuple(tables), hotness, frozenset(f for f in pooled if rng.random() < 0.2),
-        draw_plan(rng, tables, world_size, name != "rowwise_adagrad"),
-        Optimizer(name, beta1=0.8, beta2=0.95, epsilon=1e-6),
+        tuple(tables), hotness, weighted, plan, Optimizer(name, beta1=0.8, beta2=0.95, epsilon=1e-6),
         bool(rng.integers(2)) if data_parallel_input is None else data_parallel_input,
         frozenset(f for f in features if rng.random() < 0.4), int(rng.integers(1, 14)), seed,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from small_dataset import write_dataset
 from criteo_prep.feature_spec import Feature, tf_raw_spec
 from criteo_prep.synthetic import presets
 from dlrm_tf2 import dlrm, planning
-from dlrm_tf2.config import ConfigError, TrainConfig
+from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.model_config import ModelConfig
 
 
@@ -86,12 +86,15 @@ def test_a_gpu_with_little_room(t15, capsys):
     config = TrainConfig(dataset_path=str(root), cpu_offloading_threshold_gb=6)
     model = ModelConfig.of(config, spec)
     plan = planning.plan_of(config, model, spec, 1)
-    assert planning.offloading_note(TrainConfig(dataset_path="d"), model, plan, "gpu") is None
-    assert "all tables are in host memory" in planning.offloading_note(config, model, plan, "cpu")
-    with pytest.raises(ConfigError, match="3 shards .* would stay in host memory"):
-        planning.offloading_note(config, model, plan, "gpu")
+    assert {shard.table for shard in plan.on_host} == {"cat_0", "cat_19", "cat_21"}
+    assert "all tables are in host memory" in planning.offloading_note(config, plan, "cpu")
+    assert f"3 shards ({left} bytes) stay in host memory" in planning.offloading_note(config, plan, "gpu")
     roomy = TrainConfig(dataset_path="d", cpu_offloading_threshold_gb=20)
-    assert "all tables are within it" in planning.offloading_note(roomy, model, plan, "gpu")
+    plan = planning.plan_of(roomy, model, spec, 1)
+    assert "all tables are within it" in planning.offloading_note(roomy, plan, "gpu")
+    without = TrainConfig(dataset_path="d")
+    plan = planning.plan_of(without, model, spec, 1)
+    assert plan.on_host == frozenset() and planning.offloading_note(without, plan, "gpu") is None
 
 
 def test_plan_needs_no_checkpoint_and_touches_nothing(tmp_path, capsys):
