@@ -30,7 +30,7 @@ class Job:
 
     Attributes:
       restored: the document of the checkpoint that the weights come from; None if they are fresh.
-      resumes: that checkpoint is of this run, which was interrupted.
+      resumption: how the run begins; the checkpoint may be its own, from before it was interrupted.
     """
 
     config: TrainConfig
@@ -39,20 +39,23 @@ class Job:
     log: RunLog
     model: Dlrm
     restored: dict | None
-    resumes: bool
+    resumption: Resumption
 
     def run(self) -> None:
         """Runs the mode that the configuration names."""
         {"train": self._train, "eval": self._evaluate, "inference": self._infer}[self.config.mode]()
 
     def _train(self) -> None:
-        config, saver = self.config, None
+        config, saver, resumes = self.config, None, self.resumption.path is not None
         if config.save_checkpoint_path:
-            saver = Saver(config.save_checkpoint_path, self.ranks, self.model, self.log)
-        trainer = Trainer(
-            config, self.spec, self.model, self.ranks, self.log, saver, self.restored, self.resumes
-        )
-        summary = trainer.train()
+            saved_step = self.resumption.step if resumes else None
+            saver = Saver(config, self.ranks, self.model, self.log, self.resumption.run, saved_step)
+        trainer = Trainer(config, self.spec, self.model, self.ranks, self.log, saver, self.restored, resumes)
+        try:
+            summary = trainer.train()
+        finally:
+            if saver:
+                saver.abandon()
         self.log.say(f"{summary['throughput']:,.0f} samples/s, {summary['mean_step_time_ms']:.1f} ms a step")
 
     def _evaluate(self) -> None:
@@ -88,24 +91,28 @@ def start(
       ValueError: the ranks cannot be had, the model does not fit in memory, or the checkpoint is not one of it.
     """
     ranks = comm.connect(launch.world_size)
-    found = ranks.broadcast_object(Resumption.find(config) if ranks.rank == 0 else None, name="resumption")
+    found = Resumption.find(config, ranks)
     seed = config.seed if config.seed is not None else random.SystemRandom().getrandbits(31)
-    seed = found.seed if found else ranks.broadcast_object(seed, name="seed")
+    seed = found.seed if found.path else ranks.broadcast_object(seed, name="seed")
     config = dataclasses.replace(config, seed=seed)
     plan = planning.plan_of(config, model_config, spec, ranks.size)
-    log = RunLog(config.log_path, enabled=ranks.rank == 0, live=ranks.size == 1)
-    log.record({"world_size": ranks.size, "device": device.device, **dataclasses.asdict(config)})
+    resumed = (found.run, found.step) if found.path else None
+    log = RunLog(config.log_path, enabled=ranks.rank == 0, live=ranks.size == 1, resumed=resumed)
+    setting = {"run": found.run, "world_size": ranks.size, "device": device.device}
+    log.record({"resumed_step": found.step, **setting} if log.continues else setting | dataclasses.asdict(config))
     chosen, note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
         chosen, note = interaction.choose(config.interaction_op_asked, device.device)
     offloading = planning.offloading_note(config, plan, device.device)
-    for line in filter(None, (*device.notes, note, offloading)):
+    for line in filter(None, (*found.notes, *device.notes, note, offloading)):
         log.say(line)
-    source = found.path if found else config.restore_checkpoint_path
+    source = found.path or config.restore_checkpoint_path
     if source:
         model_config.check_same(checkpoint.read_document(source)["model"], source)
     if config.mode == "train" and config.save_checkpoint_path:
         checkpoint.check_destination(config.save_checkpoint_path)  # now, not after the training
+        if config.keep_best:
+            checkpoint.check_destination(checkpoint.best_path(config.save_checkpoint_path))
     if config.mode != "train" and config.predictions_path:
         check_predictions_path(config.predictions_path, ranks)
     if device.device == "cpu":
@@ -122,9 +129,9 @@ def start(
     restored = None
     if source:
         restored = checkpoint.load_checkpoint(source, ranks, model.dense_by_name, model.embedding)
-        log.say(f"{'resumed' if found else 'restored'} {source}: step {restored['step']}")
+        log.say(f"{'resumed' if found.path else 'restored'} {source}: step {restored['step']}")
     log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
-    return Job(config, spec, ranks, log, model, restored, found is not None)
+    return Job(config, spec, ranks, log, model, restored, found)
 
 
 def _check_memory(

@@ -4,6 +4,7 @@ Rank 0 alone writes.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -13,15 +14,24 @@ class RunLog:
     path: file to write; replaced if it is there. None for no file.
     enabled: False on every rank but 0, where all calls do nothing.
     live: show lines that overwrite themselves; not under a launcher, which puts its own marks between lines.
+    resumed: (run, step) when a run goes on after that step; the file is then not replaced, if it is that run's, but
+      goes on where it stood after the step.
+
+    Attributes:
+      continues: the file holds the lines of the run up to the step that it was resumed from.
     """
 
-    def __init__(self, path: str | None, enabled: bool, live: bool = True):
-        self._enabled = enabled
+    def __init__(self, path: str | None, enabled: bool, live: bool = True, resumed: tuple[str, int] | None = None):
+        self._enabled, self.continues = enabled, False
         self._live = live and enabled and sys.stdout.isatty()
         self._file = None
         if enabled and path:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "w", encoding="utf-8")
+            kept_bytes = _bytes_until(path, *resumed) if resumed else 0
+            self.continues = kept_bytes > 0
+            if self.continues:
+                os.truncate(path, kept_bytes)
+            self._file = open(path, "a" if self.continues else "w", encoding="utf-8")
 
     def record(self, values: dict) -> None:
         """Appends one JSON object to the file."""
@@ -42,3 +52,23 @@ class RunLog:
     def close(self) -> None:
         if self._file:
             self._file.close()
+
+
+def _bytes_until(path: str, run: str, step: int) -> int:
+    """How far the lines of a run reach that come before those of a later step; 0 if the file is not the run's log.
+
+    A killed process may have left half a line, which does not count.
+    """
+    kept_bytes = 0
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file):
+                record = json.loads(line) if line.endswith(b"\n") else None
+                if not isinstance(record, dict) or (number == 0 and record.get("run") != run):
+                    break
+                if record.get("step", step) > step:
+                    break
+                kept_bytes += len(line)
+    except (OSError, ValueError):
+        pass
+    return kept_bytes

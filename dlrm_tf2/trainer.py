@@ -3,8 +3,6 @@
 import dataclasses
 import math
 
-import numpy as np
-
 from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import TrainConfig
@@ -66,12 +64,14 @@ class Trainer:
         if config.evals_per_epoch or config.eval_every:
             test = open_split(config, spec, "test", model.embedding, comm, seed)
             self._evaluator = Evaluator(config, model, comm, log, test)
-        self.step, self._position = restored["step"], self._position_in(restored.get("data"))
+        self.step, self._position = restored["step"], self._position_in(restored.get("data"), resumes)
         self._began = self.step, self._position
         if resumes:
             self._began = run["first_step"] - 1, Position(*run["first_position"])
         self._length = length_of(config, self._data, *self._began)
         self._best_auc = run.get("best_auc") if resumes else None
+        self._evaluation: Evaluation | None = None
+        self._evaluated = run.get("evaluated", True) if resumes else True  # as far as an evaluation was due
         self._scaling = None
         if model.compute_dtype == "float16":
             self._scaling = LossScaling(config.loss_scale, config.loss_scaling == "dynamic")
@@ -82,7 +82,7 @@ class Trainer:
             config.learning_rate, config.warmup_steps, config.decay_start_step, config.decay_steps
         )
         self._unread, self._loss, self._asked_to_stop = None, math.nan, False
-        self._skipped = self._skipped_in_a_row = 0
+        self._skipped, self._skipped_in_a_row = run.get("skipped_steps", 0) if resumes else 0, 0
 
     def train(self) -> dict:
         """Trains to the last step of the run. Returns the flat summary.
@@ -95,34 +95,34 @@ class Trainer:
         self._say_length()
         self._comm.broadcast(self._model.dense_variables)
         clock = StepClock(warmup=min(2 * config.print_freq, (last - self.step) // 2))
-        evaluation = None
+        if not self._evaluated and self._evaluate(clock):  # it was stopped between a step and its evaluation
+            last = self.step
         batches = clock.waiting_for(self._data.passes(config.batch_size, self._position))
         for step, batch in zip(range(first, last + 1), batches, strict=False):
             learning_rate = self._schedule.at(step)
             unread = self._step(batch, learning_rate, step, self._stop.asked)
             self._read()  # of the step before: on a GPU, this one runs meanwhile
             self._unread, self.step, self._position = unread, step, batch.after
+            self._evaluated = step not in self._length.evaluate_after
             clock.count(batch.global_batch)
-            if self._asked_to_stop:
-                break
             if step % config.print_freq == 0 or step == last:
                 self._read()
                 self._log_step(learning_rate, clock)
-            if step in self._length.evaluate_after:
-                self._read()  # its time is not the evaluation's
-                with clock.paused():
-                    evaluation = self._evaluate()
-                if config.auc_threshold and (evaluation.auc or 0.0) >= config.auc_threshold:
-                    self._log.say(f"AUC {evaluation.auc:.6f} has reached --auc_threshold {config.auc_threshold}")
-                    break
+                if self._saver:
+                    self._saver.poll()
+            if self._asked_to_stop:
+                break
+            if not self._evaluated and self._evaluate(clock):
+                last = step
+                break
             if config.checkpoint_every and step % config.checkpoint_every == 0 and step != last:
                 with clock.paused():
-                    self._save()
+                    self._save(wait=False)
         self._read()
-        if self._asked_to_stop and self.step < last:
+        if self._asked_to_stop and (self.step < last or not self._evaluated):
             self._save()
             raise Stopped(self.step, self._saver and self._saver.saved_step)
-        summary = self._summary(clock, evaluation)
+        summary = self._summary(clock)
         self._log.record(summary)
         self._save(finished=True)
         return summary
@@ -147,44 +147,50 @@ class Trainer:
                 f"{self._kept()} Use --loss_scaling dynamic, a lower --loss_scale, or --amp_dtype bfloat16."
             )
 
-    def _evaluate(self) -> Evaluation:
-        evaluation = self._evaluator.evaluate()
-        self._log.record({"step": self.step, **evaluation.record()})
-        self._log.say(f"step {self.step}: {evaluation.line()}")
-        if evaluation.auc is not None and evaluation.auc > (self._best_auc or 0.0):
-            self._best_auc = evaluation.auc
-            if self._config.keep_best:
-                self._saver.save_best(self._document(finished=False))
-        return evaluation
+    def _evaluate(self, clock: StepClock) -> bool:
+        """Scores the test split. Returns whether training has come to what --auc_threshold asks for."""
+        self._read()  # its time is not the evaluation's
+        with clock.paused():
+            self._evaluation = evaluation = self._evaluator.evaluate()
+            self._evaluated = True
+            self._log.record({"step": self.step, **evaluation.record()})
+            self._log.say(f"step {self.step}: {evaluation.line()}")
+            if evaluation.auc is not None and evaluation.auc > (self._best_auc or 0.0):
+                self._best_auc = evaluation.auc
+                if self._config.keep_best and self._saver:
+                    self._saver.save_best(self._document(finished=False))
+        threshold = self._config.auc_threshold
+        reached = threshold is not None and (evaluation.auc or 0.0) >= threshold
+        if reached:
+            self._log.say(f"AUC {evaluation.auc:.6f} has reached --auc_threshold {threshold}")
+        return reached
 
-    def _save(self, finished: bool = False) -> None:
-        if self._saver is None:
-            return
-        self._read()
-        if not all(np.isfinite(variable.numpy()).all() for variable in self._model.dense_variables):
-            raise TrainingError(
-                f"step {self.step}: the weights are not finite any more. {self._kept()} Lower --learning_rate or "
-                "lengthen --warmup_steps."
-            )
-        self._saver.save(self._document(finished))
+    def _save(self, finished: bool = False, wait: bool = True) -> None:
+        if self._saver:
+            self._read()
+            self._saver.save(self._document(finished), wait)
 
     def _document(self, finished: bool) -> dict:
         """What a checkpoint keeps beside the weights."""
         step, position = self._began
         run = {"finished": finished, "first_step": step + 1, "first_position": list(position),
-               "best_auc": self._best_auc, "loss_scaling": self._scaling and self._scaling.document()}  # fmt: skip
+               "best_auc": self._best_auc, "evaluated": self._evaluated, "skipped_steps": self._skipped,
+               "loss_scaling": self._scaling and self._scaling.document()}  # fmt: skip
         return {"model": self._model.config.document(), "step": self.step, "run": run,
                 "data": self._data.document(self._position), "config": dataclasses.asdict(self._config)}  # fmt: skip
 
     def _kept(self) -> str:
         """What of the training is on disk, for the message that it failed."""
-        if self._saver is None or self._saver.saved_step is None:
-            return "No checkpoint was saved."
-        return f"The checkpoint of step {self._saver.saved_step} is kept."
+        return self._saver.kept() if self._saver else "No checkpoint was saved."
 
-    def _position_in(self, data: dict | None) -> Position:
+    def _position_in(self, data: dict | None, resumes: bool) -> Position:
         """Where training goes on in its data."""
         position = self._data.position_in(data) if data else Position()
+        if position is None and resumes:
+            raise TrainingError(
+                f"{self._config.dataset_path}: is not the training data that the interrupted run had, which was "
+                f"{data['num_samples']} samples. Bring that back, or begin a new run with --resume off."
+            )
         if position is None:
             self._log.say("The checkpoint's training data was other data, or in another order: this run begins a new "
                           "pass.")
@@ -219,11 +225,11 @@ class Trainer:
                       f"learning rate {learning_rate:.4g}, {samples_per_s:,.0f} samples/s, {step_ms:.1f} ms, "
                       f"{left_s:.0f} s left{skipped}")
 
-    def _summary(self, clock: StepClock, evaluation: Evaluation | None) -> dict:
+    def _summary(self, clock: StepClock) -> dict:
         throughput, step_ms, _ = clock.mean()
         summary = {"throughput": throughput, "mean_step_time_ms": step_ms}
         if self._scaling:
             summary["skipped_steps"] = self._skipped
-        if evaluation:
-            summary |= {"auc": evaluation.auc, "validation_loss": evaluation.loss}
+        if self._evaluation:
+            summary |= {"auc": self._evaluation.auc, "validation_loss": self._evaluation.loss}
         return summary

@@ -7,20 +7,29 @@ variables are asked for `.numpy()` and given `.assign(values)`.
 
 from dlrm_tf2.checkpoint.agreement import on_rank_0
 from dlrm_tf2.checkpoint.files import CheckpointError
-from dlrm_tf2.checkpoint.kept import kept_steps
-from dlrm_tf2.checkpoint.restoring import is_there, load_checkpoint, open_checkpoint, read_document, restore_tables
+from dlrm_tf2.checkpoint.kept import best_path, of_other_runs
+from dlrm_tf2.checkpoint.restoring import (
+    is_there,
+    load_checkpoint,
+    open_checkpoint,
+    peek_document,
+    read_document,
+    restore_tables,
+)
 from dlrm_tf2.checkpoint.saving import Save, save_checkpoint
 from dlrm_tf2.checkpoint.staging import check_destination
 
 __all__ = [
     "CheckpointError",
     "Save",
+    "best_path",
     "check_destination",
     "is_there",
-    "kept_steps",
     "load_checkpoint",
+    "of_other_runs",
     "on_rank_0",
     "open_checkpoint",
+    "peek_document",
     "read_document",
     "restore_tables",
     "save_checkpoint",

@@ -11,6 +11,19 @@ from pathlib import Path
 from dlrm_tf2.checkpoint.manifest import document_of
 
 
+def best_path(path: str | Path) -> Path:
+    """Where the checkpoint of the best evaluation is, beside the newest in `path`."""
+    newest = Path(os.path.realpath(path))
+    return newest.with_name(f"{newest.name}.best")
+
+
+def of_other_runs(path: str | Path, run: str) -> list[Path]:
+    """The checkpoints beside `path` that are called NAME.step-N or NAME.best, but are not of this run."""
+    newest = Path(os.path.realpath(path))
+    beside = [*kept_steps(newest).values(), best_path(path)]
+    return [folder for folder in beside if document_of(folder) is not None and run_of(document_of(folder)) != run]
+
+
 def kept_steps(path: Path) -> dict[int, Path]:
     """The checkpoints beside `path` that are called NAME.step-N: step -> folder, the newest first."""
     prefix, found = f"{path.name}.step-", {}
@@ -65,7 +78,7 @@ def remove(folder: Path, path: Path) -> None:
 
 
 def _move(old: Path, place: Path, path: Path, run: str) -> list[str]:
-    """Puts the checkpoint before into `place`, or removes it where that cannot be: the newest is complete either way."""
+    """Puts the checkpoint before into `place`, or removes it where that cannot be; the newest is complete by now."""
     notes = []
     if place.exists() and document_of(place) is not None:
         if run_of(document_of(place)) != run:

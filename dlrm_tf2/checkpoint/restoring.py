@@ -8,7 +8,7 @@ import numpy as np
 
 from dlrm_tf2.checkpoint.agreement import on_all_ranks, on_rank_0
 from dlrm_tf2.checkpoint.files import CheckpointError, read_array, stream_rows
-from dlrm_tf2.checkpoint.manifest import MANIFEST, Manifest, StoredShard, overlaps, read_manifest
+from dlrm_tf2.checkpoint.manifest import MANIFEST, Manifest, StoredShard, document_of, overlaps, read_manifest
 from dlrm_tf2.checkpoint.staging import Staging
 
 
@@ -100,18 +100,32 @@ def _take(embedding, shard, stored: StoredShard, first: int, block: np.ndarray) 
     embedding.write_rows(shard, stored.slot, start, values)
 
 
+def peek_document(path: str | Path) -> dict | None:
+    """The document that open_checkpoint would find, whether or not the files are whole; None if there is none to see.
+
+    None too for a folder with other files besides a checkpoint's, which no save would replace.
+    """
+    return document_of(_folder_of(path))
+
+
 def is_there(path: str | Path) -> bool:
     """Whether open_checkpoint finds one, whole or damaged."""
-    return any((folder / MANIFEST).exists() for folder in (Path(os.path.realpath(path)), Staging(path).old))
+    return (_folder_of(path) / MANIFEST).exists()
 
 
 def open_checkpoint(path: str | Path) -> tuple[Path, Manifest]:
     """The folder to read and its manifest; both of the checkpoint before, where a save was killed as it replaced it."""
-    folder, old = Path(os.path.realpath(path)), Staging(path).old
-    if not (folder / MANIFEST).exists() and (old / MANIFEST).exists():
-        print(f"{path}: a save was killed as it replaced this; reading the checkpoint before: {old}", file=sys.stderr)
-        folder = old
+    folder = _folder_of(path)
+    if folder != Path(os.path.realpath(path)):
+        said = f"{path}: a save was killed as it replaced this; reading the checkpoint before: {folder}"
+        print(said, file=sys.stderr)
     return folder, read_manifest(folder)
+
+
+def _folder_of(path: str | Path) -> Path:
+    """The checkpoint's folder, or that of the one before, where a save was killed as it replaced it."""
+    folder, old = Path(os.path.realpath(path)), Staging(path).old
+    return old if not (folder / MANIFEST).exists() and (old / MANIFEST).exists() else folder
 
 
 def _check_model(folder: Path, manifest: Manifest, dense: dict, embedding) -> None:
