@@ -52,6 +52,18 @@ def test_same_bits_on_every_run_and_as_the_reference_has_them_in_row_zero():
 
 
 @native
+def test_large_outputs_stay_what_they_are_while_others_take_and_free_memory():
+    features = [tf.random.stateless_normal([1200 + 40 * i, 27, 128], [i, 2]) for i in range(3)]  # outputs over 2 MiB
+    kept = [dot_interaction(values) for values in features]
+    copies = [output.numpy().copy() for output in kept]
+    for _ in range(3):
+        for values, copy in zip(features, copies, strict=True):
+            np.testing.assert_array_equal(dot_interaction(values), copy)
+    for output, copy in zip(kept, copies, strict=True):
+        np.testing.assert_array_equal(output, copy)
+
+
+@native
 @pytest.mark.parametrize("shape, dtype, complaint", [
     ([4, 5], tf.float32, r"features: its shape is \(4, 5\), expected rank 3"),
     ([1, 2, 3, 4], tf.float32, "features: .*expected rank 3"),

@@ -115,6 +115,24 @@ def test_same_bits_however_the_batch_is_cut(dtype, instruction_set):
 
 
 @pytest.mark.parametrize("instruction_set", instruction_sets(), ids=INSTRUCTION_SETS.get)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_large_gradient_that_passes_the_caches_by_has_the_same_bits(dtype, instruction_set):
+    rng = np.random.default_rng(3)
+    features = stored(rng.normal(size=(700, 27, 128)), dtype)  # 4 MiB and more in every type
+    upstream = stored(rng.normal(size=(700, 480)), dtype)
+    wanted = run_gradient(features, upstream, dtype, instruction_set)  # whose address rules that out
+    memory = np.full(features.nbytes + 192, 0xFF, np.uint8)
+    start = -memory.ctypes.data % 64 + 64  # and this one allows it
+    code = ops.kernels().dlrm_dot_interaction_gradient_cpu(
+        features.ctypes.data, upstream.ctypes.data, memory.ctypes.data + start, 0, *features.shape, DTYPES[dtype],
+        instruction_set)
+    assert code == 0
+    found, end = memory[start : start + features.nbytes].copy(), start + features.nbytes
+    np.testing.assert_array_equal(widened(found.view(features.dtype).reshape(features.shape), dtype), wanted)
+    assert (memory[:start] == 0xFF).all() and (memory[end:] == 0xFF).all()
+
+
+@pytest.mark.parametrize("instruction_set", instruction_sets(), ids=INSTRUCTION_SETS.get)
 def test_every_half_is_read_and_written_as_it_is(instruction_set):
     """F = 1 copies, so the gradient of F = 1 is its upstream, converted to float32 and back: the identity on halves."""
     bits = np.arange(2**16, dtype=np.uint16)

@@ -7,16 +7,16 @@
 
 namespace {
 
-const dlrm::DotKernels* kernels_of(int instruction_set) {
+const dlrm::DotKernels* kernels_of(int instruction_set, int element_type) {
   const int best = dlrm_cpu_instruction_set();
   if (instruction_set < 0) instruction_set = best;
   if (instruction_set > best) return nullptr;
   switch (instruction_set) {
-    case DLRM_SCALAR: return &dlrm::kDotScalar;
+    case DLRM_SCALAR: return &dlrm::kDotScalar[element_type];
 #ifdef DLRM_X86
-    case DLRM_AVX2: return &dlrm::kDotAvx2;
-    case DLRM_AVX512: return &dlrm::kDotAvx512;
-    case DLRM_AVX512_BF16: return &dlrm::kDotAvx512Bf16;
+    case DLRM_AVX2: return &dlrm::kDotAvx2[element_type];
+    case DLRM_AVX512: return &dlrm::kDotAvx512[element_type];
+    case DLRM_AVX512_BF16: return &dlrm::kDotAvx512Bf16[element_type];
 #endif
   }
   return nullptr;
@@ -70,7 +70,7 @@ int dlrm_dot_interaction_cpu(const void* features, void* output, int64_t first, 
                              int64_t width, int element_type, int instruction_set) {
   dlrm::DotShape shape;
   if (!shape_of(first, last, num_vectors, width, element_type, &shape)) return DLRM_BAD_ARGUMENT;
-  const dlrm::DotKernels* kernels = kernels_of(instruction_set);
+  const dlrm::DotKernels* kernels = kernels_of(instruction_set, element_type);
   if (kernels == nullptr) return DLRM_NO_INSTRUCTION_SET;
   if (first == last) return DLRM_OK;
   Scratch scratch(kernels->scratch_bytes(shape));
@@ -84,7 +84,7 @@ int dlrm_dot_interaction_gradient_cpu(const void* features, const void* upstream
                                       int instruction_set) {
   dlrm::DotShape shape;
   if (!shape_of(first, last, num_vectors, width, element_type, &shape)) return DLRM_BAD_ARGUMENT;
-  const dlrm::DotKernels* kernels = kernels_of(instruction_set);
+  const dlrm::DotKernels* kernels = kernels_of(instruction_set, element_type);
   if (kernels == nullptr) return DLRM_NO_INSTRUCTION_SET;
   if (first == last) return DLRM_OK;
   Scratch scratch(kernels->scratch_bytes(shape));

@@ -21,11 +21,12 @@ struct DotKernels {
                    int64_t last, void* scratch);
 };
 
-extern const DotKernels kDotScalar;
+// By element type.
+extern const DotKernels kDotScalar[3];
 #ifdef DLRM_X86
-extern const DotKernels kDotAvx2;
-extern const DotKernels kDotAvx512;
-extern const DotKernels kDotAvx512Bf16;
+extern const DotKernels kDotAvx2[3];
+extern const DotKernels kDotAvx512[3];
+extern const DotKernels kDotAvx512Bf16[3];
 #endif
 
 }  // namespace dlrm

@@ -2,5 +2,5 @@
 #include "dot_interaction_avx512.h"
 
 namespace dlrm {
-const DotKernels kDotAvx512 = kernels<Avx512>();
+const DotKernels kDotAvx512[] = DLRM_KERNELS(Avx512);
 }

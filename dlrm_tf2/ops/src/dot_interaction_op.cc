@@ -1,10 +1,8 @@
 // TensorFlow's ops around the kernels: names, shapes, checks, threads and streams. No arithmetic in here.
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <atomic>
 
 #include "dot_interaction.h"
+#include "recycled_memory.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
@@ -92,13 +90,20 @@ bool check_features(OpKernelContext* context, const Tensor& features) {
   return false;
 }
 
-// Fresh outputs of 100 MB cost more in page faults than the arithmetic does; large pages take most of that away.
-void use_large_pages(Tensor* output) {
-  constexpr uintptr_t kLargePage = 2 << 20;
-  const uintptr_t start = reinterpret_cast<uintptr_t>(output->data());
-  const uintptr_t first = (start + kLargePage - 1) / kLargePage * kLargePage;
-  const uintptr_t last = (start + output->TotalBytes()) / kLargePage * kLargePage;
-  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+// The op's only output; nullptr when the context has the error. On the CPU, large ones in recycled memory.
+template <typename T, bool kCuda>
+Tensor* make_output(OpKernelContext* context, const TensorShape& shape) {
+  Tensor* output = nullptr;
+  if (!kCuda && shape.num_elements() * sizeof(T) >= dlrm::RecycledMemory::kLargePage) {
+    const Tensor recycled(dlrm::RecycledMemory::get(), tensorflow::DataTypeToEnum<T>::value, shape);
+    if (recycled.IsInitialized()) {
+      context->set_output(0, recycled);
+      return context->mutable_output(0);
+    }
+  }
+  const Status status = context->allocate_output(0, shape, &output);
+  if (!status.ok()) context->CtxFailure(status);
+  return output;
 }
 
 // Runs `samples(first, last)` over disjoint ranges in TensorFlow's own threads; each sample's bits are the same however
@@ -125,10 +130,9 @@ class DotInteraction : public OpKernel {
     const Tensor& features = context->input(0);
     if (!check_features(context, features)) return;
     const int64_t batch = features.dim_size(0), vectors = features.dim_size(1), width = features.dim_size(2);
-    Tensor* output = nullptr;
     const TensorShape shape({batch, dlrm_dot_interaction_output_width(vectors, width)});
-    OP_REQUIRES_OK(context, context->allocate_output(0, shape, &output));
-    if (output->NumElements() == 0) return;
+    Tensor* const output = make_output<T, kCuda>(context, shape);
+    if (output == nullptr || output->NumElements() == 0) return;
 #ifdef DLRM_CUDA
     if (kCuda) {
       void* stream = context->op_device_context()->stream()->platform_specific_handle().stream;
@@ -138,7 +142,6 @@ class DotInteraction : public OpKernel {
       return;
     }
 #endif
-    use_large_pages(output);
     run_in_threads(context, batch, vectors, width, [&](int64_t first, int64_t last) {
       return dlrm_dot_interaction_cpu(features.data(), output->data(), first, last, vectors, width,
                                       element_type_of<T>(), -1);
@@ -160,9 +163,8 @@ class DotInteractionGradient : public OpKernel {
     OP_REQUIRES(context, upstream.shape() == expected,
                 InvalidArgument("upstream: its shape is ", upstream.shape().DebugString(), ", expected ",
                                 expected.DebugString(), " for features ", features.shape().DebugString(), "."));
-    Tensor* gradient = nullptr;
-    OP_REQUIRES_OK(context, context->allocate_output(0, features.shape(), &gradient));
-    if (gradient->NumElements() == 0) return;
+    Tensor* const gradient = make_output<T, kCuda>(context, features.shape());
+    if (gradient == nullptr || gradient->NumElements() == 0) return;
 #ifdef DLRM_CUDA
     if (kCuda) {
       void* stream = context->op_device_context()->stream()->platform_specific_handle().stream;
@@ -172,7 +174,6 @@ class DotInteractionGradient : public OpKernel {
       return;
     }
 #endif
-    use_large_pages(gradient);
     run_in_threads(context, batch, vectors, 2 * width, [&](int64_t first, int64_t last) {
       return dlrm_dot_interaction_gradient_cpu(features.data(), upstream.data(), gradient->data(), first, last,
                                                vectors, width, element_type_of<T>(), -1);
