@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from checkpoint_case import load, save  # noqa: F401 - fixtures, found here by the tests
 
 # A collective inside a tf.function blocks a thread of TensorFlow until the other ranks have come; each rank needs one.
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "16")
@@ -86,6 +87,9 @@ class ThreadComm:
         tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
         sums = tf.numpy_function(reduce, tensors, [tensor.dtype for tensor in tensors])
         return [tf.ensure_shape(total, tensor.shape) for total, tensor in zip(sums, tensors, strict=True)]
+
+    def exchange_seconds(self):
+        return 0.0
 
     def allgather(self, rows, name):
         return np.concatenate(self._meet(self.rank, name, np.array(rows)))
