@@ -7,7 +7,7 @@ work at a time as the limit allows. A finished column is written down in the jou
 import contextlib
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from criteo_prep.preprocess.preflight import MemoryPlan
 from criteo_prep.preprocess.raw_columns import RawColumns, append
 from criteo_prep.preprocess.shuffle import ShuffledFile
 from criteo_prep.progress import Progress
-from criteo_prep.schema import CATEGORICAL
+from criteo_prep.schema import CATEGORICAL, NUM_CATEGORICAL
 
 
 @dataclass(frozen=True)
@@ -73,20 +73,20 @@ class ColumnEncoder:
         self._large_column = threading.Semaphore(self._num_large)
         self._stop = threading.Event()
 
-    def run(self) -> tuple[list[Feature], dict[str, dict]]:
-        """Does all columns that are not done.
+    def run(self, columns: Iterable[int] = range(NUM_CATEGORICAL)) -> tuple[list[Feature], dict[str, dict]]:
+        """Does the columns, all by default, that are not done.
 
         Returns:
-          The features in column order, and the manifest's entries of the files of all columns.
+          The features in column order, and the manifest's entries of the files of the columns.
         """
         entries: dict[str, dict] = {}
         features: dict[int, Feature] = {}
         pool = ThreadPoolExecutor(self._memory.workers)
         try:
-            columns = {pool.submit(self._do_column, column): column for column in range(len(CATEGORICAL))}
-            for future in as_completed(columns):
+            pending = {pool.submit(self._do_column, column): column for column in columns}
+            for future in as_completed(pending):
                 done = future.result()
-                features[columns[future]] = Feature(CATEGORICAL[columns[future]], "", done["cardinality"])
+                features[pending[future]] = Feature(CATEGORICAL[pending[future]], "", done["cardinality"])
                 entries |= done["files"]
         except BaseException:
             self._stop.set()

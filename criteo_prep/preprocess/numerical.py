@@ -9,7 +9,7 @@ import functools
 import numpy as np
 
 from criteo_prep.compiled import compiled
-from criteo_prep.preprocess.tsv import MAX_DIGITS
+from criteo_prep.preprocess.fields import MAX_DIGITS
 from criteo_prep.schema import NUM_NUMERICAL, log_numerical
 
 _TABLE_SIZE = 1 << 15

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from criteo_prep.compiled import compiled
-from criteo_prep.preprocess import tsv
+from criteo_prep.preprocess import fields, tsv
 from criteo_prep.preprocess.blocks import InputError
 from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL
 
@@ -78,7 +78,7 @@ def rows_of(batch, labelled: bool = True) -> tsv.Rows:
     for column in range(NUM_NUMERICAL):
         integers[:, column], absent = _integers(columns[column])
         missing |= absent.astype(np.uint64) << np.uint64(1 + column)
-        too_long = np.abs(integers[:, column]) >= 10**tsv.MAX_DIGITS
+        too_long = np.abs(integers[:, column]) >= 10**fields.MAX_DIGITS
         wrong[(wrong < 0) & (too_long | (integers[:, column] == np.iinfo(np.int64).min))] = 1 + column
     values = np.empty((NUM_CATEGORICAL, num_rows), np.uint32)
     for column in range(NUM_CATEGORICAL):
@@ -129,10 +129,10 @@ def _open(path: str | Path):
 def _check_columns(path, schema, labelled: bool) -> None:
     import pyarrow.types as types
 
-    fields = tsv.FIELDS if labelled else tsv.FIELDS[1:]
-    if len(schema) != len(fields):
-        raise InputError(f"{path}: has {len(schema)} columns; expected {len(fields)}: {fields[0]}, ..., {fields[-1]}.")
-    for number, (field, name) in enumerate(zip(schema, fields, strict=True)):
+    names = tsv.FIELDS if labelled else tsv.FIELDS[1:]
+    if len(schema) != len(names):
+        raise InputError(f"{path}: has {len(schema)} columns; expected {len(names)}: {names[0]}, ..., {names[-1]}.")
+    for number, (field, name) in enumerate(zip(schema, names, strict=True)):
         integer = types.is_integer(field.type) or (name == tsv.FIELDS[0] and types.is_boolean(field.type))
         text = types.is_string(field.type) or types.is_large_string(field.type)
         categorical = name in tsv.FIELDS[tsv.FIRST_VALUE :]
@@ -167,7 +167,7 @@ def _hexadecimal(array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     starts = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
     text = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
     values, bad = np.empty(len(array), np.uint32), np.empty(len(array), np.bool_)
-    _read_hexadecimal(text, starts, tsv.HEX, values, bad)
+    _read_hexadecimal(text, starts, fields.HEX, values, bad)
     return values, np.diff(starts) == 0, bad
 
 

@@ -4,9 +4,6 @@ A row is 40 fields with a tab between two: the label (0 or 1), 13 integers (noth
 digits), 26 values (nothing, or 1 to 8 hexadecimal digits of either case). It ends in LF, CR LF, or the end of the file.
 A field with nothing in it is missing. Whatever else is found makes the whole row bad. Rows without labels have 39
 fields.
-
-A field of the usual form (an integer of up to 7 digits, 8 hexadecimal digits, nothing) is read as one 64-bit word,
-without a loop over its characters; the loop takes all others.
 """
 
 from dataclasses import dataclass
@@ -14,35 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from criteo_prep.compiled import compiled
+from criteo_prep.preprocess import fields
 from criteo_prep.preprocess.blocks import MAX_LINE_BYTES
-from criteo_prep.preprocess.machine_words import load_word, trailing_zeros
+from criteo_prep.preprocess.fields import CR, LF, MINUS, TAB, ZERO, any_number, any_value, full_value, short_number
 from criteo_prep.schema import CATEGORICAL, LABEL, NUM_CATEGORICAL, NUM_NUMERICAL, NUMERICAL
 
 FIELDS = (LABEL, *NUMERICAL, *CATEGORICAL)
 NUM_FIELDS = len(FIELDS)
-MAX_DIGITS = 18  # every such integer fits int64
 FIRST_VALUE = 1 + NUM_NUMERICAL  # the first categorical field, label included
 
 # Why a row is bad; the first that holds is the reason. The order is that of the codes in the kernels.
 REASONS = ("blank_line", "line_too_long", "too_few_fields", "too_many_fields", "bad_label", "bad_number", "bad_value")
 _BLANK, _LONG_LINE, _FEW, _MANY, _LABEL, _NUMBER, _VALUE = range(len(REASONS))
-
-_TAB, _LF, _CR, _MINUS, _ZERO = 9, 10, 13, 45, 48
-_NOT_HEX = 255
-HEX = np.full(256, _NOT_HEX, np.uint8)  # byte -> what the hexadecimal digit stands for
-for _digit in range(16):
-    HEX[ord(f"{_digit:x}")] = HEX[ord(f"{_digit:X}")] = _digit
-
-# Constants for eight bytes at a time.
-_EACH = 0x0101010101010101
-_HIGH, _LOW7, _CASE = (np.uint64(_EACH * byte) for byte in (0x80, 0x7F, 0x20))
-_NIBBLE, _ONE = np.uint64(_EACH * 0x0F), np.uint64(_EACH)
-_FROM_0, _AFTER_9 = np.uint64(_EACH * (0x80 - 0x30)), np.uint64(_EACH * (0x80 - 0x3A))
-_FROM_A, _AFTER_F = np.uint64(_EACH * (0x80 - 0x61)), np.uint64(_EACH * (0x80 - 0x67))
-_BYTES02, _BYTES0 = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x000000FF000000FF)
-_LOW16 = np.uint64(0x0000FFFF0000FFFF)
-_MUL_HIGH, _MUL_LOW = np.uint64(100 + (1000000 << 32)), np.uint64(1 + (10000 << 32))
-
 
 class BadRowError(ValueError):
     """A row of an input file is not what a row must be."""
@@ -105,7 +85,7 @@ def parse(text: bytes | np.ndarray, labelled: bool = True) -> Rows:
       labelled: rows have 40 fields; else 39, without the label.
     """
     characters = np.frombuffer(text, np.uint8)
-    assert not len(characters) or characters[-1] == _LF, "a block ends in a newline"
+    assert not len(characters) or characters[-1] == LF, "a block ends in a newline"
     capacity = num_lines(characters)
     label = np.zeros(capacity, np.bool_)
     numbers = np.empty((capacity, NUM_NUMERICAL), np.int64)
@@ -114,7 +94,7 @@ def parse(text: bytes | np.ndarray, labelled: bool = True) -> Rows:
     num_bad = np.zeros(len(REASONS), np.int64)
     first_bad = np.full((len(REASONS), 4), -1, np.int64)
     rows, lines, num_zeros = _parse_lines(
-        characters, HEX, labelled, label, numbers, values, missing, num_bad, first_bad
+        characters, fields.HEX, labelled, label, numbers, values, missing, num_bad, first_bad
     )
     return Rows(
         label=label[:rows],
@@ -137,7 +117,7 @@ def num_lines(text: np.ndarray) -> int:
 
 def _described(text: np.ndarray, labelled: bool, reason: int, line: int, start: int, end: int, field: int) -> BadRow:
     """Puts into words what is wrong with the line text[start:end]; `field` counts the label in any case."""
-    fields = text[start:end].tobytes().rstrip(b"\n").removesuffix(b"\r").split(b"\t")
+    found_fields = text[start:end].tobytes().rstrip(b"\n").removesuffix(b"\r").split(b"\t")
     label = f"{LABEL}, " if labelled else ""
     num_fields = NUM_FIELDS if labelled else NUM_FIELDS - 1
     whole = f"{num_fields} fields with a tab between two: {label}{NUM_NUMERICAL} integers, {NUM_CATEGORICAL} values"
@@ -146,15 +126,15 @@ def _described(text: np.ndarray, labelled: bool, reason: int, line: int, start: 
     elif reason == _LONG_LINE:
         found = f"the line has more than {MAX_LINE_BYTES} bytes; expected {whole}"
     elif reason in (_FEW, _MANY):
-        found = f"found {len(fields)} fields; expected {whole}"
+        found = f"found {len(found_fields)} fields; expected {whole}"
     else:
         expected = {
             _LABEL: "0 or 1",
-            _NUMBER: f"nothing, or an integer of at most {MAX_DIGITS} digits",
+            _NUMBER: f"nothing, or an integer of at most {fields.MAX_DIGITS} digits",
             _VALUE: "nothing, or 1 to 8 hexadecimal digits",
         }[reason]
         number = field if labelled else field - 1
-        content = fields[number]
+        content = found_fields[number]
         shown = repr(content[:32])[1:] + ("..." if len(content) > 32 else "")
         found = f"field {number + 1} ({FIELDS[field]}) is {shown}; expected {expected}"
     return BadRow(line, reason, found)
@@ -170,7 +150,7 @@ def _count_lines(text):
     """Newlines in text, uint8 [bytes]."""
     lines = 0
     for position in range(text.size):
-        lines += text[position] == _LF
+        lines += text[position] == LF
     return lines
 
 
@@ -204,18 +184,18 @@ def _parse_row(text, position, hex_digits, labelled, row, label, numbers, values
     absent = np.uint64(0)
     zeros = 0
     if labelled:
-        digit = np.int64(text[position]) - _ZERO
-        if digit < 0 or digit > 1 or text[position + 1] != _TAB:
+        digit = np.int64(text[position]) - ZERO
+        if digit < 0 or digit > 1 or text[position + 1] != TAB:
             return 0, position, 0
         label[row] = digit == 1
         position += 2
     for column in range(NUM_NUMERICAL):
-        negative = text[position] == _MINUS
+        negative = text[position] == MINUS
         if negative:
             position += 1
-        number, end = _short_number(text, position)
+        number, end = short_number(text, position)
         if end < 0:
-            number, end = _any_number(text, position)
+            number, end = any_number(text, position)
             if end < 0:
                 return 1 + column, position, 0
         if end == position:
@@ -225,15 +205,15 @@ def _parse_row(text, position, hex_digits, labelled, row, label, numbers, values
         numbers[row, column] = -number if negative else number
         position = end + 1
     for column in range(NUM_CATEGORICAL):
-        last = _LF if column == NUM_CATEGORICAL - 1 else _TAB
-        value, end = _full_value(text, position, last)
+        last = LF if column == NUM_CATEGORICAL - 1 else TAB
+        value, end = full_value(text, position, last)
         if end < 0:
-            value, end = _any_value(text, position, hex_digits, last)
+            value, end = any_value(text, position, hex_digits, last)
             if end < 0:
                 return FIRST_VALUE + column, position, 0
             if end == position:
                 absent |= np.uint64(1) << np.uint64(FIRST_VALUE + column)
-            end += text[end] == _CR
+            end += text[end] == CR
         zeros += value == 0 and (absent >> np.uint64(FIRST_VALUE + column)) & np.uint64(1) == 0
         values[column, row] = value
         position = end + 1
@@ -242,79 +222,15 @@ def _parse_row(text, position, hex_digits, labelled, row, label, numbers, values
 
 
 @compiled
-def _short_number(text, position):
-    """Reads 0 to 7 digits and a tab, as one word. Returns (number, position of the tab), or end -1 for all else."""
-    if position + 8 > text.size:
-        return np.int64(0), np.int64(-1)
-    word = load_word(text, position)
-    low = word & _LOW7
-    other = ~((low + _FROM_0) & ~(low + _AFTER_9) & ~word) & _HIGH
-    if other == 0:
-        return np.int64(0), np.int64(-1)
-    bits = trailing_zeros(other) & np.uint64(56)  # 8 x number of digits
-    if (word >> bits) & np.uint64(255) != _TAB:
-        return np.int64(0), np.int64(-1)
-    digits = ((word & _NIBBLE) << (np.uint64(56) - bits)) << np.uint64(8)  # right-aligned, zeros before them
-    digits = digits * np.uint64(10) + (digits >> np.uint64(8))
-    number = ((digits & _BYTES0) * _MUL_HIGH + ((digits >> np.uint64(16)) & _BYTES0) * _MUL_LOW) >> np.uint64(32)
-    return np.int64(number), position + np.int64(bits >> np.uint64(3))
-
-
-@compiled
-def _any_number(text, position):
-    """Reads 0 to MAX_DIGITS digits and a tab. Returns (number, position of the tab), or end -1 for all else."""
-    start = position
-    number = np.int64(0)
-    digit = np.int64(text[position]) - _ZERO
-    while 0 <= digit <= 9:
-        number = number * 10 + digit
-        position += 1
-        digit = np.int64(text[position]) - _ZERO
-    good = text[position] == _TAB and position - start <= MAX_DIGITS
-    return number, position if good else np.int64(-1)
-
-
-@compiled
-def _full_value(text, position, last):
-    """Reads 8 hexadecimal digits and the byte `last`, as one word. Returns (value, its position), or end -1."""
-    if position + 9 > text.size or text[position + 8] != last:
-        return np.uint32(0), np.int64(-1)
-    word = load_word(text, position)
-    low, letter = word & _LOW7, (word | _CASE) & _LOW7
-    good = ((low + _FROM_0) & ~(low + _AFTER_9)) | ((letter + _FROM_A) & ~(letter + _AFTER_F))
-    if good & ~word & _HIGH != _HIGH:
-        return np.uint32(0), np.int64(-1)
-    digits = (word & _NIBBLE) + np.uint64(9) * ((word >> np.uint64(6)) & _ONE)
-    pairs = ((digits & _BYTES02) << np.uint64(4)) | ((digits >> np.uint64(8)) & _BYTES02)
-    fours = ((pairs & _LOW16) << np.uint64(8)) | ((pairs >> np.uint64(16)) & _LOW16)
-    return np.uint32(((fours & np.uint64(0xFFFF)) << np.uint64(16)) | (fours >> np.uint64(32))), position + 8
-
-
-@compiled
-def _any_value(text, position, hex_digits, last):
-    """Reads 0 to 8 hexadecimal digits and the byte `last`, or CR LF where that is LF. Returns (value, position after
-    the digits), or end -1 for all else."""
-    start = position
-    value = np.uint32(0)
-    digit = hex_digits[text[position]]
-    while digit != _NOT_HEX:
-        value = np.uint32((value << np.uint32(4)) | np.uint32(digit))
-        position += 1
-        digit = hex_digits[text[position]]
-    ends = text[position] == last or (last == _LF and text[position] == _CR and text[position + 1] == _LF)
-    return value, position if ends and position - start <= 8 else np.int64(-1)
-
-
-@compiled
 def _why_bad(text, start, field, expected_tabs):
     """The reason why the line at `start` is bad, its first wrong field being `field`. Returns (reason, next
     line)."""
     end = start
     num_tabs = 0
-    while text[end] != _LF:
-        num_tabs += text[end] == _TAB
+    while text[end] != LF:
+        num_tabs += text[end] == TAB
         end += 1
-    if end == start or (end == start + 1 and text[start] == _CR):
+    if end == start or (end == start + 1 and text[start] == CR):
         reason = _BLANK
     elif end - start > MAX_LINE_BYTES:
         reason = _LONG_LINE

@@ -147,14 +147,14 @@ def check(files, rules, how, test_fraction):
             assert found == expected, split
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(FILES, RULES, HOW, st.sampled_from([None, None, 0.5]))
 def test_any_logs(files, rules, how, test_fraction):
     check(files, rules, how, test_fraction)
 
 
 @pytest.mark.long
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(FILES, RULES, HOW, st.sampled_from([None, None, 0.5]))
 def test_many_more_logs(files, rules, how, test_fraction):
     check(files, rules, how, test_fraction)
