@@ -99,7 +99,7 @@ def start(
     resumed = (found.run, found.step) if found.path else None
     log = RunLog(config.log_path, enabled=ranks.rank == 0, live=ranks.size == 1, resumed=resumed)
     setting = {"run": found.run, "world_size": ranks.size, "device": device.device}
-    log.record({"resumed_step": found.step, **setting} if log.continues else setting | dataclasses.asdict(config))
+    log.record({"resumed_step": found.step, **setting} if log.continues else dataclasses.asdict(config) | setting)
     chosen, note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
         chosen, note = interaction.choose(config.interaction_op_asked, device.device)
