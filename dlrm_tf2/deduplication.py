@@ -15,7 +15,7 @@ from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import RankData, Reading
 from dlrm_tf2.embedding.ids import IdBatch
 
-_PAYS_BELOW = 0.5  # different ids per sample: at least half of the traffic saved
+PAYS_BELOW = 0.5  # different ids per sample: at least half of the traffic saved
 
 
 def choose(config: TrainConfig, spec: FeatureSpec, comm: Comm) -> tuple[tuple[str, ...], str | None]:
@@ -32,10 +32,10 @@ def choose(config: TrainConfig, spec: FeatureSpec, comm: Comm) -> tuple[tuple[st
     counts = comm.allgather_object(_measured(config, spec, features, comm), name="different_ids")
     samples = max(1, sum(num_samples for num_samples, _ in counts))
     ratios = {name: sum(different[name] for _, different in counts) / samples for name in features}
-    chosen = tuple(name for name in features if ratios[name] < _PAYS_BELOW)
+    chosen = tuple(name for name in features if ratios[name] < PAYS_BELOW)
     mean = np.mean([ratios[name] for name in chosen]) if chosen else 0.0
     return chosen, (
-        f"ids deduplicated: {len(chosen)} of {len(features)} features, those with fewer than {_PAYS_BELOW} different "
+        f"ids deduplicated: {len(chosen)} of {len(features)} features, those with fewer than {PAYS_BELOW} different "
         f"ids per sample in the first batch (they have {mean:.3f})"
     )
 
