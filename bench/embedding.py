@@ -1,0 +1,227 @@
+"""What moves between 2 ranks, and how long it takes: ids deduplicated or not; tables whole, replicated, or cut.
+
+    python bench/embedding.py [--batch_size 8192] [--scale 0.02] [--rounds 5] [--ranks 2]
+
+The embedding layer on its own, forward and backward with sgd, 26 tables with the cardinalities of T15 times --scale,
+ids by a power law. Starts itself under horovodrun. All ways of a shape train in one job, in turn; times are medians
+over the rounds of the slowest rank's mean step, and bytes are those that the rank that sends most sends to others in a
+step, counted where they are sent. Ratios are to the first way of their kind of input.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from criteo_prep.synthetic import power_law
+from criteo_prep.synthetic.presets import T15
+from dlrm_tf2 import runtime
+from dlrm_tf2.embedding.plan import make_plan, samples_of_rank
+from dlrm_tf2.embedding.tables import TableConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+SHAPES = {"one id, alpha 1.05": (1, 1.05), "one id, alpha 1.45": (1, 1.45), "10 ids, alpha 1.05": (10, 1.05)}
+STEPS = 3  # of a way in a round
+NEVER = 1 << 62
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to train: flags of the program, and how they are said in Python.
+
+    Attributes:
+      flags: or in words.
+      dedup_ids: "on", "off" or "auto".
+      columns, rows, replicated: thresholds of make_plan, in parts of the elements of the largest table. Columns and
+        rows that are None are not cut; a `replicated` of None is the planner's to choose.
+    """
+
+    flags: str
+    data_parallel_input: bool
+    dedup_ids: str = "off"
+    columns: float | None = None
+    rows: float | None = None
+    replicated: float | None = 0
+
+
+WAYS = (
+    Way("--data_parallel_input --dedup_ids off", True),
+    Way("--data_parallel_input --dedup_ids on", True, "on"),
+    Way("--data_parallel_input --dedup_ids auto", True, "auto"),
+    Way("--data_parallel_input, 5 large by rows", True, rows=0.3),
+    Way("--data_parallel_threshold 0", False),
+    Way("18 small tables replicated", False, replicated=0.0042),
+    Way("replicated as balanced has it", False, replicated=None),
+    Way("5 large tables by columns", False, columns=0.3),
+    Way("5 large tables by rows", False, rows=0.3),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--batch_size", type=int, default=8192, help="global")
+    parser.add_argument("--scale", type=float, default=0.02, help="of the cardinalities")
+    parser.add_argument("--width", type=int, default=64, help="of the tables")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--json", default=str(ROOT / "bench" / "results" / "embedding.json"))
+    parser.add_argument("--measure", metavar="FILE", help=argparse.SUPPRESS)  # what the ranks are started with
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(arguments)
+        return
+    sys.path.insert(0, str(ROOT / "bench"))
+    from preprocess import commit, hardware
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "measured.json"
+        launcher = [str(Path(sys.executable).parent / "horovodrun"), "-np", str(arguments.ranks),
+                    "--mpi-args=--oversubscribe"]  # fmt: skip
+        allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        command = [*launcher, sys.executable, __file__, *sys.argv[1:], "--measure", str(file)]
+        done = subprocess.run(command, env={**os.environ, **allowed}, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"bench/embedding.py: {(done.stdout + done.stderr)[-3000:]}")
+        shapes = json.loads(file.read_text())
+    for shape, ways in shapes.items():
+        print(f"{shape:42} {'ms a step':>10} {'ratio':>6} {'MB sent':>8} {'ratio':>6}")
+        for way in ways:
+            print(f"  {way['way']:40} {way['step_ms']:10.1f} {way['time_ratio']:6.2f} {way['sent_bytes'] / 1e6:8.2f} "
+                  f"{way['bytes_ratio']:6.2f}")
+    document = {
+        "shapes": shapes, **{name: getattr(arguments, name) for name in ("batch_size", "scale", "width", "ranks")},
+        **hardware(), "load_average": os.getloadavg(), "commit": commit(),
+        "command": " ".join(["bench/embedding.py", *sys.argv[1:]]),
+    }  # fmt: skip
+    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
+    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
+    print(f"written to {arguments.json}")
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """On every rank: all ways of all shapes; rank 0 writes the file."""
+    launch = runtime.Launch.detect()
+    runtime.setup(launch, cpu=True, amp=False)
+    from dlrm_tf2.comm import connect
+
+    comm, found = connect(launch.world_size), {}
+    for shape, (hotness, alpha) in SHAPES.items():
+        steps = [_Step(arguments, way, hotness, alpha, comm) for way in WAYS]
+        times = [[] for _ in WAYS]
+        for number in range(arguments.rounds + 1):
+            for step, of_way in zip(steps, times, strict=True):
+                comm.allgather_object(None, name="all here")
+                start = time.perf_counter()
+                for _ in range(STEPS):
+                    step.run()
+                seconds = max(comm.allgather_object(time.perf_counter() - start, name="seconds"))
+                if number:  # the first round traces
+                    of_way.append(1e3 * seconds / STEPS)
+        sent = [max(comm.allgather_object(step.sent_bytes(), name="sent")) for step in steps]
+        ways = []
+        for way, of_way, num_bytes in zip(WAYS, times, sent, strict=True):
+            if (way.dedup_ids, way.columns, way.rows, way.replicated) == ("off", None, None, 0):
+                first = len(ways)
+            ways.append({
+                "way": way.flags, "step_ms": statistics.median(of_way), "all_ms": of_way, "sent_bytes": num_bytes,
+                "time_ratio": statistics.median(t / one for t, one in zip(of_way, times[first], strict=True)),
+                "bytes_ratio": num_bytes / sent[first],
+            })  # fmt: skip
+        found[shape] = ways
+    if comm.rank == 0:
+        Path(arguments.measure).write_text(json.dumps(found))
+
+
+class _Step:
+    """A layer and its batches, of which each run takes the next."""
+
+    def __init__(self, arguments: argparse.Namespace, way: Way, hotness: int, alpha: float, comm):
+        import tensorflow as tf
+
+        from dlrm_tf2.deduplication import PAYS_BELOW
+        from dlrm_tf2.embedding.distributed import DistributedEmbedding
+        from dlrm_tf2.optim import Optimizer
+
+        tables = [
+            TableConfig(f"cat_{number}", max(4, round(rows * arguments.scale)), arguments.width, "sum")
+            for number, rows in enumerate(T15)
+        ]
+        largest = max(table.num_elements for table in tables)
+        plan = make_plan(
+            tables, comm.size, hotness={table.name: hotness for table in tables}, batch_size=arguments.batch_size,
+            data_parallel_threshold=None if way.replicated is None else int(way.replicated * largest),
+            column_slice_threshold=int(way.columns * largest) if way.columns else NEVER,
+            row_slice_threshold=int(way.rows * largest) if way.rows else NEVER,
+        )  # fmt: skip
+        batches = [_batch(tables, arguments.batch_size, hotness, alpha, number) for number in range(STEPS)]
+        first, last = samples_of_rank(arguments.batch_size, comm.size, comm.rank)
+        share = last - first
+        unique = {name: len(np.unique(ids[:share])) / share for name, ids in batches[0].items()}
+        below = {"off": 0, "on": np.inf, "auto": PAYS_BELOW}[way.dedup_ids]
+        counting = _Counting(comm, tf)
+        self._sent, self._steps = counting.sent, 0
+        layer = DistributedEmbedding(
+            tables, plan, counting, 0, Optimizer("sgd"), hotness=dict.fromkeys(unique, hotness),
+            data_parallel_input=way.data_parallel_input,
+            deduplicated=[name for name, ratio in unique.items() if ratio < below],
+        )  # fmt: skip
+        self._ids = [
+            tf.nest.map_structure(lambda tensor: tf.cast(tensor, tf.int32), layer.ids(
+                {name: batch[name] for name in layer.global_features},
+                {name: batch[name][first:last] for name in layer.sample_features}, global_batch=arguments.batch_size,
+            )) for batch in batches
+        ]  # fmt: skip
+
+        def step(ids):
+            looked = layer.lookup(ids)
+            with tf.GradientTape() as tape:
+                tape.watch(looked.vectors)
+                loss = tf.reduce_sum(layer.exchange(looked)) / arguments.batch_size
+            return loss + layer.apply_gradient(looked, tape.gradient(loss, looked.vectors), 0.01)
+
+        self._compiled = tf.function(step, input_signature=[layer.signature], autograph=False)
+
+    def run(self) -> None:
+        float(self._compiled(self._ids[self._steps % STEPS]))
+        self._steps += 1
+
+    def sent_bytes(self) -> float:
+        """To other ranks, a step."""
+        return int(self._sent) / self._steps
+
+
+class _Counting:
+    """The ranks, and the bytes that this one sends to others by alltoall."""
+
+    def __init__(self, comm, tf):
+        self._comm, self._tf, self.rank, self.size = comm, tf, comm.rank, comm.size
+        self.sent = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    def alltoall(self, rows, splits, name):
+        row_bytes = int(np.prod(rows.shape[1:])) * rows.dtype.size
+        to_others = self._tf.reduce_sum(splits) - splits[self.rank]
+        self.sent.assign_add(self._tf.cast(to_others, self._tf.int64) * row_bytes)
+        return self._comm.alltoall(rows, splits, name)
+
+
+def _batch(tables, samples: int, hotness: int, alpha: float, number: int) -> dict[str, np.ndarray]:
+    batch = {}
+    for table in tables:
+        ids = np.empty(samples * hotness, np.int32)
+        power_law.PowerLaw(table.num_rows, alpha).fill(power_law.stream_key(number, table.name), 0, ids)
+        batch[table.name] = ids.reshape(samples, hotness)
+    return batch
+
+
+if __name__ == "__main__":
+    main()
