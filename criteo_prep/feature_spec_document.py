@@ -71,6 +71,8 @@ def parse(path: Path) -> dict:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         raise FeatureSpecError(f"{path}: {line}is not plain YAML: {getattr(error, 'problem', error)}.") from None
+    except RecursionError:
+        raise FeatureSpecError(f"{path}: is not plain YAML: too many brackets within brackets.") from None
     return _Parser(path).parts(document)
 
 

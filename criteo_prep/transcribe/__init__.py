@@ -7,9 +7,8 @@ Which layouts there are is what stands in READERS and WRITERS.
 
 import contextlib
 import dataclasses
-import itertools
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from criteo_prep import synthetic
@@ -26,6 +25,7 @@ from criteo_prep.transcribe.standard import check_holds
 
 __all__ = ["SYNTHETIC_BATCHES", "Request", "TranscribeError", "transcribe", "transcribe_dataset", "transcribe_spec"]
 
+_MAX_BATCH = 65536  # samples in memory at a time, however many a batch is said to have
 _LARGEST = 2**31 - 1  # the cardinality that stands for one that is still to be found; ids are below it
 
 
@@ -145,9 +145,9 @@ def transcribe_spec(
                 READERS[request.src_dataset_type](source_spec.root, source_spec, split, request) as source,
                 WRITERS[request.dst_dataset_type][1](folder, spec, split, request) as destination,
                 # Threads that read ahead end before their files are closed.
-                contextlib.closing(source.batches(request.src_batch_size)) as batches,
+                contextlib.closing(source.batches(min(request.src_batch_size, _MAX_BATCH))) as batches,
             ):
-                wanted = itertools.islice(batches, request.max_batches(split))
+                wanted = batches if request.max_batches(split) is None else _first(batches, rows)
                 transcribe(wanted, destination, progress, request.dense_log)
                 if destination.num_samples != rows:
                     raise TranscribeError(
@@ -159,6 +159,15 @@ def transcribe_spec(
         spec.metadata = _made_by(request, folder, num_samples)
         spec.save(folder / request.dst_feature_spec)
     return num_samples
+
+
+def _first(batches: Iterable[Batch], rows: int) -> Iterator[Batch]:
+    """Batches up to so many samples in all."""
+    for batch in batches:
+        yield batch.part(0, rows) if batch.num_samples > rows else batch
+        rows -= min(rows, batch.num_samples)
+        if not rows:
+            return
 
 
 def sample_bytes(spec: FeatureSpec) -> int:
@@ -209,7 +218,7 @@ def _with_cardinalities(
             READERS[request.src_dataset_type](spec.root, reading, split, request) as source,
             Progress(f"find cardinalities in {split}", source.num_samples, "samples", quiet) as progress,
         ):
-            for batch in source.batches(request.src_batch_size):
+            for batch in source.batches(min(request.src_batch_size, _MAX_BATCH)):
                 for name in largest:
                     largest[name] = max(largest[name], int(batch.categorical[name].values.max(initial=-1)))
                 progress.advance(batch.num_samples)

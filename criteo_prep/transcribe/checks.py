@@ -64,17 +64,20 @@ def checked_labels(label: np.ndarray, path: Path | str, first_row: int) -> np.nd
     good = (label == 0) | (label == 1)
     if not good.all():
         row = int(np.argmin(good))
-        raise FeatureSpecError(f"{path}: row {first_row + row}: {label[row]}, but a label is 0 or 1.")
+        raise FeatureSpecError(
+            f"{path}: row {first_row + row}: {label[row]}, but a label is 0 or 1. Correct it, or the feature spec, if "
+            "something else stands there."
+        )
     return label.astype(np.bool_)
 
 
-def narrowed(numerical: np.ndarray, dtype: str, where: str, first_row: int) -> tuple[np.ndarray, int]:
-    """Numericals [n, numericals] as another dtype, and how many of them are not the same number any more.
+def narrowed(numerical: np.ndarray, features: list[Feature], where: str, first_row: int) -> tuple[np.ndarray, int]:
+    """Numericals [n, numericals] in the dtype of the features, and how many are not the same number any more.
 
     Raises:
       FeatureSpecError: one is too large for a float dtype, or does not fit an integer one.
     """
-    dtype = np.dtype(dtype)
+    dtype = np.dtype(features[0].dtype)
     if np.can_cast(numerical.dtype, dtype):
         return numerical.astype(dtype, copy=False), 0
     limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
@@ -83,16 +86,17 @@ def narrowed(numerical: np.ndarray, dtype: str, where: str, first_row: int) -> t
         bad |= numerical != np.floor(numerical)
     if bad.any():
         row, column = np.argwhere(bad)[0]
-        value = numerical[row, column]
-        rule = f"{dtype.name} numericals go to {limits.max}" if dtype.kind == "f" else f"numericals are {dtype.name}"
-        raise FeatureSpecError(f"{where}: row {first_row + row}: {value}, but {rule}.")
+        raise FeatureSpecError(
+            f"{where}: row {first_row + row}: {features[column].name!r} is {numerical[row, column]}, but {dtype.name} "
+            f"goes to {limits.max}. Take logarithms (--dense_log), or choose a layout with wider numbers."
+        )
     narrow = numerical.astype(dtype)
     return narrow, int(np.count_nonzero(narrow != numerical))
 
 
 def checked_batch(
     batch: Batch, spec: FeatureSpec, split: str, first_row: int, path: Callable[[Feature], Path]
-) -> Batch:
+) -> tuple[Batch, int]:
     """What a writer asks of a batch: every feature of the spec, in shape and in range.
 
     Args:
@@ -103,18 +107,19 @@ def checked_batch(
       path: the file of a feature, for messages.
 
     Returns:
-      Batch with label bool [n], numerical [n, numericals] as it came, and the ids of every categorical feature of the
-      spec, in order; row_lengths is there for multi-hot features only.
+      Batch with label bool [n], numerical [n, numericals] in the spec's dtype, and the ids of every categorical feature
+      of the spec, in order, with row_lengths for multi-hot features only; and how many numericals were rounded.
 
     Raises:
       FeatureSpecError: a part is missing, has another number of samples or ids, or holds what it must not.
     """
     rows, where = batch.num_samples, f"{split}: row {first_row}"
     label = checked_labels(_shaped(where, "label", batch.label, (rows,)), split, first_row)
-    numerical = None
+    numerical, num_rounded = None, 0
     if spec.numerical:
         numerical = _shaped(where, "numerical", batch.numerical, (rows, len(spec.numerical)))
         check_finite(numerical, [feature.name for feature in spec.numerical], split, first_row)
+        numerical, num_rounded = narrowed(numerical, spec.numerical, split, first_row)
     categorical = {}
     for feature in spec.categorical:
         ids = batch.categorical.get(feature.name)
@@ -123,7 +128,7 @@ def checked_batch(
         ids = _with_hotness(ids, feature, rows, split, first_row)
         check_ids(ids, feature, path(feature), first_row)
         categorical[feature.name] = ids
-    return Batch(label, numerical, categorical)
+    return Batch(label, numerical, categorical), num_rounded
 
 
 def _shaped(where: str, name: str, values: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:

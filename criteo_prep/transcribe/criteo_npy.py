@@ -24,7 +24,7 @@ from criteo_prep.feature_spec import Chunk, FeatureSpec
 from criteo_prep.feature_spec_files import existing_file
 from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.transcribe.array_file import ArrayFile, read_rows
-from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels, narrowed
+from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
 from criteo_prep.transcribe.npy_array import NpyArray, npy_array, npy_header, npz_arrays
 from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standard_spec
 
@@ -66,11 +66,14 @@ class _Columns:
         self.arrays, self.rows, self.columns = arrays, [array.rows for array in arrays], columns
         for array in arrays:
             if array.columns != columns:
-                raise LayoutError(f"{array.path}: has {array.columns} columns, but the feature spec has {columns}.")
+                raise LayoutError(
+                    f"{array.path}: has {array.columns} columns, but the feature spec has {columns}. Correct the spec: "
+                    "its features, or the hotness of one."
+                )
             if array.dtype != dtype:
                 raise LayoutError(
                     f"{array.path}: is {array.dtype}, but the feature spec says {dtype}. Write the dtype of the files "
-                    "there; the files of all days must have the same one."
+                    "there; the files of all days must have the same one, so save the others with numpy's astype."
                 )
         self.files = [ArrayFile(array.path, array.dtype, array.base) for array in arrays]
 
@@ -112,9 +115,11 @@ class Reader:
         for part in self._parts:
             for array, day, rows in zip(part.arrays, self._label.arrays, self._label.rows, strict=False):
                 if array.rows != rows:
-                    raise self._failed(f"{array.path}: has {array.rows} rows, but {day.path.name} has {rows}.")
+                    raise self._failed(f"{array.path}: has {array.rows} rows, but {day.path.name} has {rows}. One of "
+                                       "them is truncated, or the files are listed in another order.")  # fmt: skip
             if len(part.rows) != len(self._label.rows):
-                raise self._failed(f"{part.where}: has {len(part.rows)} files, the label {len(self._label.rows)}.")
+                raise self._failed(f"{part.where}: has {len(part.rows)} files, the label {len(self._label.rows)}. "
+                                   "Correct the spec: a chunk names the files of all days.")  # fmt: skip
 
     def read(self, start: int, stop: int) -> Batch:
         """Samples [start, stop).
@@ -181,7 +186,15 @@ class Reader:
         chunk = _chunk(self.spec, self.split, "categorical")
         if chunk is None:
             return []
-        if not chunk.files[0].endswith(".npz"):
+        single = not chunk.files[0].endswith(".npz")
+        for feature in self.spec.categorical:
+            if feature.ragged or single and feature.hotness > 1:
+                what = "ragged" if feature.ragged else f"hotness {feature.hotness}"
+                raise LayoutError(
+                    f"{self.spec.path}: {feature.name} is {what}, but {chunk.files[0]} holds "
+                    f"{'one id' if single else 'equally many ids'} a sample. Correct the spec."
+                )
+        if single:
             self._interleaved = True
             return [self._open("categorical")]
         names = [str(i) for i in range(len(chunk.features))]
@@ -244,12 +257,12 @@ class Writer:
 
     def write(self, batch: Batch) -> None:
         """Appends samples. Raises FeatureSpecError, see checked_batch."""
-        batch = checked_batch(batch, self.spec, self.split, self.num_samples, lambda f: self._paths["categorical"])
+        path = self._paths.get("categorical")
+        batch, rounded = checked_batch(batch, self.spec, self.split, self.num_samples, lambda feature: path)
+        self.num_rounded += rounded
         self._label.write(batch.label)
         if self._numerical:
-            numerical, rounded = narrowed(batch.numerical, "float32", self.split, self.num_samples)
-            self.num_rounded += rounded
-            self._numerical.write(numerical)
+            self._numerical.write(batch.numerical)
         columns = [batch.categorical[feature.name].values for feature in self.spec.categorical]
         if self._archive:
             for file, values in zip(self._ids, columns, strict=True):

@@ -19,7 +19,7 @@ from criteo_prep.batch import Batch, Ids, in_batches_of
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
 from criteo_prep.feature_spec_files import existing_file
 from criteo_prep.synthetic.ahead import in_order
-from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels, narrowed
+from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
 from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standard_spec
 
 LAYOUT = "csv"
@@ -77,7 +77,10 @@ class Reader:
         self.num_samples = next(iter(lines.values()))
         for path, count in lines.items():
             if count != self.num_samples:
-                raise LayoutError(f"{path}: has {count} lines, but {next(iter(lines)).name} has {self.num_samples}.")
+                raise LayoutError(
+                    f"{path}: has {count} lines, but {next(iter(lines)).name} has {self.num_samples}. A line is a "
+                    "sample; one of the files is truncated or belongs to another dataset."
+                )
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """The split in order, read ahead; the last batch holds what is left."""
@@ -156,12 +159,10 @@ class Writer:
     def write(self, batch: Batch) -> None:
         """Appends samples. Raises FeatureSpecError, see checked_batch."""
         spec = self.spec
-        batch = checked_batch(batch, spec, self.split, self.num_samples, lambda feature: self._path)
+        batch, rounded = checked_batch(batch, spec, self.split, self.num_samples, lambda feature: self._path)
+        self.num_rounded += rounded
         columns = [batch.label.astype(spec.label.dtype)]
-        if spec.numerical:
-            numerical, rounded = narrowed(batch.numerical, spec.numerical[0].dtype, self.split, self.num_samples)
-            self.num_rounded += rounded
-            columns += [np.ascontiguousarray(numerical[:, i]) for i in range(len(spec.numerical))]
+        columns += [np.ascontiguousarray(batch.numerical[:, i]) for i in range(len(spec.numerical))]
         columns += [batch.categorical[feature.name].values.astype(feature.dtype) for feature in spec.categorical]
         table = pa.RecordBatch.from_arrays([pa.array(c) for c in columns], schema=self._schema)
         parts = (table.slice(start, _WRITTEN_ROWS) for start in range(0, table.num_rows, _WRITTEN_ROWS))
@@ -199,7 +200,10 @@ def _explained(path: Path, types: dict[str, pa.DataType], error: BaseException) 
         for row, line in enumerate(file):
             cells = line.rstrip(b"\r\n").split(b",")
             if len(cells) != len(types):
-                return LayoutError(f"{path}: row {row}: has {len(cells)} columns, the feature spec names {len(types)}.")
+                return LayoutError(
+                    f"{path}: row {row}: has {len(cells)} columns, the feature spec names {len(types)}. Correct the "
+                    "row or the spec; columns are parted by commas."
+                )
             for (name, kind), cell in zip(types.items(), cells, strict=True):
                 try:
                     pa.array([cell.decode("ascii")]).cast(kind)

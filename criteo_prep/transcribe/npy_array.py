@@ -92,13 +92,16 @@ def _parsed(file, path: Path, where: str, base: int, end: int) -> NpyArray:
         shape, fortran_order, dtype = read(head, max_header_size=_MAX_HEADER)
     except _NO_HEADER as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise LayoutError(f"{where}: is not a .npy array: {reason}.") from None
+        raise LayoutError(f"{where}: is not a .npy array: {reason}. It is damaged; copy or make it again.") from None
     if dtype.hasobject or dtype.kind not in "iufb" or dtype.byteorder == ">":
-        raise LayoutError(f"{where}: dtype {dtype}; arrays of little-endian numbers are read, objects never.")
+        raise LayoutError(
+            f"{where}: dtype {dtype}; arrays of little-endian numbers are read, objects never. Save it as such, with "
+            "numpy's astype."
+        )
     if fortran_order and min(len(shape), 2) == 2 and 1 not in shape:
         raise LayoutError(f"{where}: is in Fortran order. Save it with numpy.ascontiguousarray.")
     if len(shape) not in (1, 2) or not all(type(length) is int and length >= 0 for length in shape):
-        raise LayoutError(f"{where}: has shape {shape}; one or two dimensions are right.")
+        raise LayoutError(f"{where}: has shape {shape}; [rows] and [rows, columns] are right. Reshape and save it.")
     rows, columns = shape if len(shape) == 2 else (*shape, 1)
     base += head.tell()
     if (needed := rows * columns * dtype.itemsize) != end - base:

@@ -17,7 +17,7 @@ from criteo_prep.batch import Batch, Groups, Ids, in_batches_of
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
 from criteo_prep.feature_spec_files import existing_file
 from criteo_prep.synthetic.ahead import in_order
-from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels, narrowed
+from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
 from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standard_spec
 
 LAYOUT = "parquet"
@@ -166,18 +166,16 @@ class Writer:
 
     def write(self, batch: Batch) -> None:
         """Appends samples. Raises FeatureSpecError, see checked_batch."""
-        batch = checked_batch(batch, self.spec, self.split, self.num_samples, lambda feature: self._path)
+        batch, rounded = checked_batch(batch, self.spec, self.split, self.num_samples, lambda feature: self._path)
+        self.num_rounded += rounded
         self._groups.add(batch)
         self.num_samples += batch.num_samples
 
     def _write_group(self, batch: Batch) -> None:
         spec = self.spec
         columns = {spec.label.name: pa.array(batch.label.astype(spec.label.dtype))}
-        if spec.numerical:
-            numerical, rounded = narrowed(batch.numerical, spec.numerical[0].dtype, self.split, 0)
-            self.num_rounded += rounded
-            for i, feature in enumerate(spec.numerical):
-                columns[feature.name] = pa.array(np.ascontiguousarray(numerical[:, i]))
+        for i, feature in enumerate(spec.numerical):
+            columns[feature.name] = pa.array(np.ascontiguousarray(batch.numerical[:, i]))
         for feature in spec.categorical:
             ids = batch.categorical[feature.name]
             values = pa.array(ids.values.astype(feature.dtype, copy=False))

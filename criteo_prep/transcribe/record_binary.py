@@ -19,7 +19,7 @@ from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
 from criteo_prep.feature_spec_files import existing_file
 from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.transcribe.array_file import ArrayFile, read_rows
-from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels, narrowed
+from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
 from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standard_spec
 
 LAYOUT = "record_binary"
@@ -196,13 +196,12 @@ class Writer:
     def write(self, batch: Batch) -> None:
         """Appends samples. Raises FeatureSpecError, see checked_batch."""
         spec = self.spec
-        batch = checked_batch(batch, spec, self.split, self.num_samples, lambda feature: self._path)
+        batch, rounded = checked_batch(batch, spec, self.split, self.num_samples, lambda feature: self._path)
+        self.num_rounded += rounded
         rows = batch.num_samples
         numerical = np.empty((rows, 0), np.int32)
         if spec.numerical:
-            numerical, rounded = narrowed(batch.numerical, spec.numerical[0].dtype, self.split, self.num_samples)
-            self.num_rounded += rounded
-            numerical = np.ascontiguousarray(numerical).view(np.int32)
+            numerical = np.ascontiguousarray(batch.numerical).view(np.int32)
         words = self._put_together(batch.label.astype(spec.label.dtype).view(np.int32), numerical, batch.categorical)
         self._file.write(words.data)
         self.num_samples += rows

@@ -24,7 +24,7 @@ from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
 from criteo_prep.feature_spec_files import existing_file
 from criteo_prep.schema import SPLITS, natural_key
 from criteo_prep.synthetic.ahead import in_order
-from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels, narrowed
+from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
 from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standard_spec
 from criteo_prep.transcribe.tensor_proto import (
     ProtoError,
@@ -148,7 +148,10 @@ class Reader:
             found = []
             for source, stream in zip(self._streams, streams, strict=True):
                 if (record := next(stream, None)) is None:
-                    raise LayoutError(f"{source.folder}: ends after {number} records, the label has more.")
+                    raise LayoutError(
+                        f"{source.folder}: ends after {number} records, the label has {self._num_records}. It is "
+                        "truncated; copy or make it again."
+                    )
                 found.append(record)
                 if number == self._num_records - 1 and next(stream, None) is not None:
                     raise LayoutError(f"{source.folder}: has more than the {self._num_records} records of the label.")
@@ -207,16 +210,16 @@ class Writer:
 
     def write(self, batch: Batch) -> None:
         """Appends samples. Raises FeatureSpecError, see checked_batch."""
-        batch = checked_batch(batch, self.spec, self.split, self.num_samples, lambda feature: self.root / self.split)
+        path = self.root / self.split
+        batch, rounded = checked_batch(batch, self.spec, self.split, self.num_samples, lambda feature: path)
+        self.num_rounded += rounded
         self._groups.add(batch)
         self.num_samples += batch.num_samples
 
     def _write_record(self, batch: Batch) -> None:
         self._append(self.spec.label, tensor(batch.label.astype(np.int8).reshape(-1, 1)))
         if self.spec.numerical:
-            numerical, rounded = narrowed(batch.numerical, "float16", self.split, 0)
-            self.num_rounded += rounded
-            self._append(self.spec.numerical[0], tensor(numerical))
+            self._append(self.spec.numerical[0], tensor(batch.numerical))
         for feature in self.spec.categorical:
             ids = batch.categorical[feature.name]
             values = ids.values.astype(np.int32, copy=False)

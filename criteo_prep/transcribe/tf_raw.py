@@ -24,7 +24,7 @@ from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError
 from criteo_prep.feature_spec_files import OFFSET
 from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.transcribe.array_file import ArrayFile
-from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, narrowed
+from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch
 
 
 class Reader:
@@ -180,12 +180,11 @@ class Writer:
           FeatureSpecError: a part is missing or has another number of samples, an id is out of range, a label is not 0
             or 1, a numerical is not finite or too large for float16, or a sample has not as many ids as it must.
         """
-        batch = checked_batch(batch, self.spec, self.split, self.num_samples, self._path)
+        batch, rounded = checked_batch(batch, self.spec, self.split, self.num_samples, self._path)
+        self.num_rounded += rounded
         self._write(self.spec.label, batch.label)
         if self.spec.numerical:
-            numerical, rounded = narrowed(batch.numerical, "float16", self.split, self.num_samples)
-            self.num_rounded += rounded
-            self._write(self.spec.numerical[0], numerical)
+            self._write(self.spec.numerical[0], batch.numerical)
         for feature in self.spec.categorical:
             ids = batch.categorical[feature.name]
             self._write(feature, ids.values)

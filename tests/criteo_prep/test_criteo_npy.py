@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from layout_samples import FIXED, files_of, samples, to_layout, write_tf_raw
+from layout_samples import FIXED, ONE_HOT, files_of, samples, to_layout, write_tf_raw
 
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec, FeatureSpecError
 from criteo_prep.transcribe.criteo_npy import Reader
@@ -143,5 +143,18 @@ def test_archives_that_are_refused(tmp_path, save, reason):
     path = folder / "train/day_0_sparse_multi_hot.npz"
     with np.load(path) as archive:
         save(path, {name: archive[name] for name in archive})
+    with pytest.raises(LayoutError, match=reason):
+        to_layout(folder, "criteo_npy", tmp_path / "b", "tf_raw")
+
+
+@pytest.mark.parametrize("features, old, new, reason", [
+    (ONE_HOT, "hotness: 1", "hotness: 2", "store is hotness 2, but train/day_0_sparse.npy holds one id a sample"),
+    (ONE_HOT, "hotness: 1", "hotness: 2\n    ragged: true", "store is ragged, but train/day_0_sparse.npy holds one id"),
+    (FIXED, "hotness: 3", "hotness: 3\n    ragged: true", "tags is ragged, but .*npz holds equally many ids a sample"),
+])  # fmt: skip
+def test_specs_of_other_numbers_of_ids(tmp_path, features, old, new, reason):
+    folder = to_layout(write_tf_raw(tmp_path / "raw", features), "tf_raw", tmp_path / "a", "criteo_npy")
+    path = folder / "feature_spec.yaml"
+    path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(LayoutError, match=reason):
         to_layout(folder, "criteo_npy", tmp_path / "b", "tf_raw")

@@ -70,7 +70,7 @@ def test_the_text_by_hand(tmp_path):
     (LEFT.replace("8,1", "x,1"), RIGHT, "left.csv: row 1: 'store' is 'x', which is no int64"),
     (LEFT.replace("8,1", ",1"), RIGHT, "left.csv: row 1: 'store' is '', which is no int64"),
     (LEFT.replace("-1", "nan"), RIGHT, "left.csv: row 1: 'price' is nan"),
-    (LEFT.replace("8,1,", "8,1,1,"), RIGHT, "left.csv: row 1: has 4 columns, the feature spec names 3"),
+    (LEFT.replace("8,1,", "8,1,1,"), RIGHT, "left.csv: row 1: has 4 columns, the feature spec names 3. Correct"),
     (LEFT.replace("8,1,-1\n", "\n"), RIGHT, "left.csv: row 1: has 1 columns, the feature spec names 3"),
     (LEFT, RIGHT.replace("31.5", "caf\u00e9"), "right.csv: row 1: 'age' is 'caf\u00e9', which is no float"),
 ])  # fmt: skip

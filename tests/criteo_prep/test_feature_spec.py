@@ -275,6 +275,7 @@ def test_misuse(tmp_path, path, value, reason):
     ("a: [1, 2", "line 1: is not plain YAML: expected ',' or ']'"),
     ("a: !!python/object:os.system {}", "line 1: is not plain YAML: could not determine a constructor"),
     ("feature_spec:\n  a: {dtype: int8}\n  a: {dtype: bool}", "line 3: is not plain YAML: 'a' stands there twice"),
+    ("[" * 20_000, "is not plain YAML: too many brackets within brackets"),
 ])
 def test_text_that_is_no_spec(tmp_path, text, reason):
     with pytest.raises(FeatureSpecError, match=reason):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from layout_samples import FIXED, ONE_HOT, RAGGED, files_of, to_layout, write_tf_raw
 
-from criteo_prep.feature_spec import Feature, FeatureSpec
+from criteo_prep import transcribe
+from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError
 from criteo_prep.transcribe import READERS, WRITERS
 from criteo_prep.transcribe.standard import HOLDS_INTEGERS, HOLDS_MULTI_HOT, HOLDS_RAGGED, LayoutError
 
@@ -54,6 +55,25 @@ def test_some_batches_of_each_split(tmp_path, layout):
                     max_batches_test=1)  # fmt: skip
     for name, size in (("train/label.bin", 6), ("test/label.bin", 3), ("validation/label.bin", 3)):
         assert files_of(few)[name] == files_of(raw)[name][:size]
+
+
+def test_batches_beyond_what_is_held_in_memory(tmp_path, monkeypatch):
+    raw = write_tf_raw(tmp_path / "raw")
+    monkeypatch.setattr(transcribe, "_MAX_BATCH", 4)
+    few = to_layout(raw, "tf_raw", tmp_path / "a", "record_binary", src_batch_size=5, max_batches_train=2)
+    back = files_of(to_layout(few, "record_binary", tmp_path / "b", "tf_raw", src_batch_size=10**12))
+    for name, data in files_of(raw).items():
+        assert back[name] == (data[: len(data) * 10 // 23] if name.startswith("train") else data)
+
+
+@pytest.mark.parametrize("layout", ["tf_raw", "split_tfrecords"])
+def test_a_number_that_is_too_large_is_named_with_its_row(tmp_path, layout):
+    source = to_layout(write_tf_raw(tmp_path / "raw"), "tf_raw", tmp_path / "a", "record_binary")
+    records = np.fromfile(source / "train.bin", np.float32).reshape(-1, 6)
+    records[13, 2] = -1e6
+    records.tofile(source / "train.bin")
+    with pytest.raises(FeatureSpecError, match="row 13: 'num_1' is -1000000.0, but float16 goes to 65504"):
+        to_layout(source, "record_binary", tmp_path / "b", layout)
 
 
 @pytest.mark.parametrize("layout", WRITERS)

@@ -124,7 +124,7 @@ def test_numbers_that_float16_does_not_hold_are_rounded_aloud_or_refused(folder,
     assert heard == ["train: 2 numericals were rounded to float16."]
     words[7] = 70_000
     words.tofile(folder / "train.bin")
-    with pytest.raises(FeatureSpecError, match="row 1: 70000.0, but float16 numericals go to 65504"):
+    with pytest.raises(FeatureSpecError, match="row 1: 'num_0' is 70000.0, but float16 goes to 65504.*--dense_log"):
         to_layout(folder, "record_binary", tmp_path / "c", "tf_raw")
 
 

@@ -126,7 +126,7 @@ def one_record_more(folder):
     (broken_crc, r"categorical_1/data_0.tfrecords: the record at byte \d+ has a broken crc of its data"),
     (absurd_length, "label/data_0.tfrecords: the record at byte 0 has a broken crc of its length"),
     (truncated, r"numerical/data_0.tfrecords: the record at byte \d+ has \d+ bytes, but the file ends at"),
-    (one_record_less, "categorical_0: ends after 3 records, the label has more"),
+    (one_record_less, "categorical_0: ends after 3 records, the label has 4. It is truncated"),
     (one_record_more, "categorical_0: has more than the 4 records of the label"),
     (lambda folder: (folder / "train/length.json").write_text("7"), "length.json: says 7 records, but the label has 4"),
     (lambda folder: (folder / "train/length.json").write_text("{"), "length.json: is not JSON"),

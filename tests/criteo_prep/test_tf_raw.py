@@ -263,7 +263,7 @@ def changed(**parts):
     (changed(categorical={}), "train: row 4: the source has no 'cat_0'"),
     (changed(numerical=np.zeros((3, 4), np.float16)), r"row 4: 'numerical' has shape \(3, 4\), expected \(3, 3\)"),
     (changed(numerical=np.zeros((2, 3), np.float16)), r"row 4: 'numerical' has shape \(2, 3\), expected \(3, 3\)"),
-    (changed(numerical=np.array([[0, 0, 0], [0, 7e4, 0], [0, 0, 0]])), "row 5: 70000.0, but float16 numericals go to"),
+    (changed(numerical=np.array([[0, 0, 0], [0, 7e4, 0], [0, 0, 0]])), "row 5: 'num_1' is 70000.0, but float16"),
     (changed(label=np.array([1, 0, 2], np.int8)), "train: row 6: 2, but a label is 0 or 1"),
     (batch_of(3, first_ids=(0, 126)), "cat_0.bin: row 5: id 126 of 'cat_0' is not below its cardinality 126"),
     (batch_of(3, first_ids=(-1,)), "cat_0.bin: row 4: id -1 of 'cat_0'"),
