@@ -22,13 +22,26 @@ def weight_bytes(model: ModelConfig, plan: ShardingPlan, rank: int, optimizer: s
 
     Its shards with what the optimizer keeps for them, and the MLPs with theirs and their gradients.
     """
-    bottom = (-(-model.num_numerical // 8) * 8, *model.bottom_mlp_dims)
-    top = (model.interaction_width, *model.top_mlp_dims)
-    dense = sum((a + 1) * b for widths in (bottom, top) for a, b in zip(widths, widths[1:], strict=False))
-    dense += model.num_cross_weights
     copies = 3 + sum(STATE[optimizer])  # of row-wise Adagrad MLPs have the usual one
     state = sum(state_bytes(optimizer, shard.num_rows, shard.num_columns) for shard in plan.of_rank(rank))
-    return plan.bytes_of(rank) + (state if training else 0) + copies * dense * _FLOAT_BYTES
+    return plan.bytes_of(rank) + (state if training else 0) + copies * _dense_elements(model) * _FLOAT_BYTES
+
+
+def _dense_elements(model: ModelConfig) -> int:
+    """Weights of the MLPs and of the cross layers."""
+    bottom = (-(-model.num_numerical // 8) * 8, *model.bottom_mlp_dims)
+    top = (model.interaction_width, *model.top_mlp_dims)
+    layers = sum((a + 1) * b for widths in (bottom, top) for a, b in zip(widths, widths[1:], strict=False))
+    return layers + model.num_cross_weights
+
+
+def copy_bytes(model: ModelConfig, plan: ShardingPlan, rank: int, optimizer: str) -> int:
+    """Bytes of the copy that --checkpoint_async makes on a rank: what it writes of the tables and of what the optimizer
+    keeps for them, and on rank 0 the MLPs with theirs.
+    """
+    shards = [shard for shard in plan.of_rank(rank) if rank == 0 or shard.table not in plan.replicated]
+    tables = sum(shard.num_bytes + state_bytes(optimizer, shard.num_rows, shard.num_columns) for shard in shards)
+    return tables + (_dense_elements(model) * (1 + sum(STATE[optimizer])) * _FLOAT_BYTES if rank == 0 else 0)
 
 
 def batch_bytes(
@@ -112,10 +125,15 @@ def check(
     """
     training = config.mode == "train"
     batches = {"batch_size": config.batch_size} if training else {}
-    if not training or config.evals_per_epoch:
+    if not training or config.evals_per_epoch or config.eval_every:
         batches["valid_batch_size"] = max(config.valid_batch_sizes)
     tables = sum(plan.bytes_of(rank) for rank in ranks)
     fixed = sum(weight_bytes(model, plan, rank, config.optimizer, training) + _PROCESS_BYTES for rank in ranks)
+    advice = "Use more machines, a smaller --embedding_dim, or a dataset made with a higher frequency threshold."
+    if training and config.checkpoint_async:
+        copies = sum(copy_bytes(model, plan, rank, config.optimizer) for rank in ranks)
+        fixed += copies
+        advice = f"{_gib(copies)} of it are --checkpoint_async's copy, without which training waits for checkpoints."
     where = "this machine" if len(ranks) == 1 else f"this machine ({len(ranks)} ranks)"
     needed = fixed
     for name, size in batches.items():
@@ -126,8 +144,7 @@ def check(
         if fixed + each > available_bytes:
             raise DoesNotFit(
                 f"The model does not fit on {where}: it needs {fixed} bytes ({_gib(fixed)}, {_gib(tables)} of them "
-                f"tables), and {available_bytes} bytes ({_gib(available_bytes)}) are there. Use more machines, a "
-                "smaller --embedding_dim, or a dataset made with a higher frequency threshold."
+                f"tables), and {available_bytes} bytes ({_gib(available_bytes)}) are there. {advice}"
             )
         if fixed + size * each > available_bytes:
             fits = int((available_bytes - fixed) / each)

@@ -91,3 +91,26 @@ def test_tables_that_do_not_fit_name_no_batch():
     with pytest.raises(preflight.DoesNotFit, match="420.94 GiB of them tables") as refusal:
         preflight.check(config(), t0, make_plan(t0.tables, 1), [0], 22 * GIB)
     assert "largest" not in str(refusal.value) and str(22 * GIB) in str(refusal.value)
+
+
+@pytest.mark.parametrize("optimizer, of_tables, of_mlps", [
+    ("sgd", 22 * 4, 1), ("adagrad", 2 * 22 * 4, 2), ("rowwise_adagrad", 22 * 4 + 22, 2), ("adam", 3 * 22 * 4, 3),
+])  # fmt: skip
+def test_checkpoint_async_needs_a_copy_of_what_a_rank_writes(optimizer, of_tables, of_mlps):
+    model = model_of((10, 6, 6), dim=4, bottom=(8, 4), top=(5, 1))
+    plan = make_plan(model.tables, 1)
+    # 13 numericals are padded to 16; 3 tables and the bottom output make 6 pairs, 4 + 6 is padded to 16.
+    dense = (16 * 8 + 8) + (8 * 4 + 4) + (16 * 5 + 5) + (5 * 1 + 1)
+    assert preflight.copy_bytes(model, plan, 0, optimizer) == 4 * (of_tables + of_mlps * dense)
+    replicated = ShardingPlan(2, tuple(
+        Shard(f"cat_{i}", rank, (0, rows), (0, 4)) for i, rows in enumerate((10, 6, 6)) for rank in (0, 1)
+    ), frozenset({"cat_0", "cat_1", "cat_2"}))  # fmt: skip
+    assert preflight.copy_bytes(model, replicated, 0, optimizer) == 4 * (of_tables + of_mlps * dense)
+    assert preflight.copy_bytes(model, replicated, 1, optimizer) == 0
+
+
+def test_a_run_that_fits_may_not_fit_with_checkpoint_async():
+    plan, flags = make_plan(T15.tables, 1), {"batch_size": 512, "valid_batch_size": 512, "save_checkpoint_path": "c"}
+    assert "memory: about 1" in preflight.check(config(**flags), T15, plan, [0], 24 * GIB)
+    with pytest.raises(preflight.DoesNotFit, match="15.61 GiB of it are --checkpoint_async's copy, without which"):
+        preflight.check(config(**flags, checkpoint_async=True), T15, plan, [0], 24 * GIB)
