@@ -5,10 +5,12 @@ collective has an explicit name, the same on all ranks: Horovod pairs tensors by
 hold different tables differ.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
+
+from dlrm_tf2.stopwatch import Stopwatch
 
 
 class CommError(ValueError):
@@ -34,6 +36,13 @@ class SingleProcess:
         """The sum over the ranks of each tensor (float32 or float64)."""
         return list(tensors)
 
+    def exchange_seconds(self) -> float | None:
+        """Seconds that this rank has spent in alltoall and allreduce_sum so far, waiting for others included.
+
+        Time in which several are under way counts once. None where it is not measured.
+        """
+        return 0.0
+
     def allgather(self, rows: np.ndarray, name: str) -> np.ndarray:
         """The rows of all ranks, rank 0 first; the number of rows may differ."""
         return rows
@@ -51,19 +60,35 @@ class SingleProcess:
 
 
 class HorovodComm:
-    """The ranks of a Horovod job; the methods are those of SingleProcess."""
+    """The ranks of a Horovod job; the methods are those of SingleProcess.
 
-    def __init__(self, hvd):
+    Args:
+      hvd: horovod.tensorflow, initialized.
+      timed: measure what exchanges take. Not on a GPU, whose work would have to be waited for.
+    """
+
+    def __init__(self, hvd, timed: bool = True):
         self._hvd = hvd
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
+        self._stopwatch = Stopwatch() if timed else None
 
     def alltoall(self, rows: tf.Tensor, splits: tf.Tensor, name: str) -> tf.Tensor:
-        received, _ = self._hvd.alltoall(rows, splits=splits, name=name)
-        return received
+        def exchange() -> list[tf.Tensor]:
+            received, _ = self._hvd.alltoall(rows, splits=splits, name=name)
+            return [received]
+
+        return self._timed(exchange, [rows, splits])[0]
 
     def allreduce_sum(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
-        return self._hvd.grouped_allreduce(list(tensors), op=self._hvd.Sum, name=name)
+        tensors = list(tensors)
+        return self._timed(lambda: self._hvd.grouped_allreduce(tensors, op=self._hvd.Sum, name=name), tensors)
+
+    def exchange_seconds(self) -> float | None:
+        return self._stopwatch and self._stopwatch.seconds()
+
+    def _timed(self, exchange: Callable[[], list[tf.Tensor]], inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        return self._stopwatch.time(exchange, inputs) if self._stopwatch else exchange()
 
     def allgather(self, rows: np.ndarray, name: str) -> np.ndarray:
         return self._hvd.allgather(tf.constant(rows), name=name).numpy()
@@ -81,11 +106,12 @@ class HorovodComm:
 Comm = SingleProcess | HorovodComm
 
 
-def connect(world_size: int) -> Comm:
+def connect(world_size: int, timed: bool = True) -> Comm:
     """Joins the group of ranks that the launcher started.
 
     Args:
       world_size: number of processes that the launcher says it started; 1 without a launcher.
+      timed: see HorovodComm.
 
     Raises:
       CommError: there are several, and Horovod is not installed, was built without TensorFlow, or counts otherwise.
@@ -105,4 +131,4 @@ def connect(world_size: int) -> Comm:
             f"the launcher started {world_size} processes, but Horovod sees {hvd.size()}. Start them with horovodrun, "
             "or use an mpirun of the MPI that Horovod was built with (`horovodrun --check-build` lists it)."
         )
-    return HorovodComm(hvd)
+    return HorovodComm(hvd, timed)

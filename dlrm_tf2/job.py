@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from criteo_prep.feature_spec import FeatureSpec
-from dlrm_tf2 import checkpoint, comm, deduplication, interaction, memory, planning, preflight, runtime
+from dlrm_tf2 import checkpoint, comm, deduplication, interaction, memory, planning, preflight, profiler, runtime
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import open_split
@@ -43,7 +43,10 @@ class Job:
 
     def run(self) -> None:
         """Runs the mode that the configuration names."""
-        {"train": self._train, "eval": self._evaluate, "inference": self._infer}[self.config.mode]()
+        try:
+            {"train": self._train, "eval": self._evaluate, "inference": self._infer}[self.config.mode]()
+        finally:
+            self.log.close()
 
     def _train(self) -> None:
         config, saver, resumes = self.config, None, self.resumption.path is not None
@@ -90,14 +93,18 @@ def start(
     Raises:
       ValueError: the ranks cannot be had, the model does not fit in memory, or the checkpoint is not one of it.
     """
-    ranks = comm.connect(launch.world_size)
+    ranks = comm.connect(launch.world_size, timed=device.device == "cpu")
+    profiler.check(config, ranks.size)
     found = Resumption.find(config, ranks)
     seed = config.seed if config.seed is not None else random.SystemRandom().getrandbits(31)
     seed = found.seed if found.path else ranks.broadcast_object(seed, name="seed")
     config = dataclasses.replace(config, seed=seed)
     plan = planning.plan_of(config, model_config, spec, ranks.size)
     resumed = (found.run, found.step) if found.path else None
-    log = RunLog(config.log_path, enabled=ranks.rank == 0, live=ranks.size == 1, resumed=resumed)
+    log = RunLog(
+        config.log_path, enabled=ranks.rank == 0, live=not launch.by_launcher, resumed=resumed,
+        tensorboard=config.tensorboard,
+    )  # fmt: skip
     setting = {"run": found.run, "world_size": ranks.size, "device": device.device}
     log.record({"resumed_step": found.step, **setting} if log.continues else dataclasses.asdict(config) | setting)
     chosen, note = interaction.TENSORFLOW, None

@@ -27,6 +27,16 @@ def available_bytes(
     return max(0, min([_machine_bytes(meminfo), *_cgroup_bytes(own_cgroups, cgroup_root)]))
 
 
+def resident_bytes(status: Path = Path("/proc/self/status")) -> tuple[int, int]:
+    """(now, peak): the memory of the machine that this process holds, what it has mapped of files included.
+
+    Args:
+      status: the kernel's figures of the process; `VmRSS` and `VmHWM` are read, in KiB.
+    """
+    kib = {line.split(":")[0]: line.split()[1] for line in status.read_text().splitlines() if line.endswith(" kB")}
+    return int(kib["VmRSS"]) * 1024, int(kib["VmHWM"]) * 1024
+
+
 def _machine_bytes(meminfo: Path) -> int:
     for line in meminfo.read_text().splitlines():
         if line.startswith("MemAvailable:"):

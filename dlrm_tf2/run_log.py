@@ -1,12 +1,15 @@
-"""The log of a run: flat JSON objects in a file, one a line, and lines for people on the terminal.
+"""The log of a run: flat JSON objects in a file, one a line, TensorBoard scalars, and lines for people on the terminal.
 
 Rank 0 alone writes.
 """
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
+
+from dlrm_tf2.scalars import ScalarWriter
 
 
 class RunLog:
@@ -16,15 +19,25 @@ class RunLog:
     live: show lines that overwrite themselves; not under a launcher, which puts its own marks between lines.
     resumed: (run, step) when a run goes on after that step; the file is then not replaced, if it is that run's, but
       goes on where it stood after the step.
+    tensorboard: folder for the numbers of the file as TensorBoard scalars; None for none.
 
     Attributes:
       continues: the file holds the lines of the run up to the step that it was resumed from.
+      shows_live: live lines are shown, because there is a terminal.
     """
 
-    def __init__(self, path: str | None, enabled: bool, live: bool = True, resumed: tuple[str, int] | None = None):
+    def __init__(
+        self,
+        path: str | None,
+        enabled: bool,
+        live: bool = True,
+        resumed: tuple[str, int] | None = None,
+        tensorboard: str | None = None,
+    ):
         self._enabled, self.continues = enabled, False
-        self._live = live and enabled and sys.stdout.isatty()
-        self._file = None
+        self.shows_live = live and enabled and sys.stdout.isatty()
+        self._file, self._live_line = None, ""
+        self._scalars = ScalarWriter(tensorboard) if enabled and tensorboard else None
         if enabled and path:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             kept_bytes = _bytes_until(path, *resumed) if resumed else 0
@@ -34,24 +47,33 @@ class RunLog:
             self._file = open(path, "a" if self.continues else "w", encoding="utf-8")
 
     def record(self, values: dict) -> None:
-        """Appends one JSON object to the file."""
+        """Appends one JSON object to the file, and its numbers to the scalars."""
         if self._file:
             self._file.write(json.dumps(values) + "\n")
             self._file.flush()
+        if self._scalars:
+            self._scalars.write(values)
 
     def say(self, line: str) -> None:
         """Prints a line on standard output."""
         if self._enabled:
+            self.live("")
             print(line, flush=True)
 
     def live(self, line: str) -> None:
-        """Prints a line that the next one overwrites; only on a terminal."""
-        if self._live:
-            print(f"\r{line}\x1b[K", end="", flush=True)
+        """Prints a line that the next one overwrites, cut to the width of the terminal; only on one."""
+        if self.shows_live and (line or self._live_line):
+            print(f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K", end="", flush=True)
+            self._live_line = line
 
     def close(self) -> None:
+        """Ends what goes into files; lines for people can still be said."""
+        self.live("")
         if self._file:
             self._file.close()
+        if self._scalars:
+            self._scalars.close()
+        self._file = self._scalars = None
 
 
 def _bytes_until(path: str, run: str, step: int) -> int:

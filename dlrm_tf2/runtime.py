@@ -4,7 +4,7 @@ The only file that touches os.environ. TensorFlow is imported inside `setup`, af
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dlrm_tf2.cores import Cores
 
@@ -21,12 +21,17 @@ _LAUNCHERS = (
 
 @dataclass(frozen=True)
 class Launch:
-    """How the process was started: ranks in the job and on this machine, and which of them this process is."""
+    """How the process was started: ranks in the job and on this machine, and which of them this process is.
+
+    Attributes:
+      by_launcher: a launcher did it, be it of one process.
+    """
 
     world_size: int = 1
     rank: int = 0
     local_rank: int = 0
     local_size: int = 1
+    by_launcher: bool = field(default=False, compare=False)
 
     @classmethod
     def detect(cls) -> "Launch":
@@ -37,7 +42,7 @@ class Launch:
             return cls()
         # One that does not tell about the machine, as PMI under srun, stands back behind one that does.
         world_size, rank, local_rank, local_size = min(told, key=lambda values: None in values)
-        return cls(int(world_size), int(rank or 0), int(local_rank or 0), _tasks_here(local_size or "1"))
+        return cls(int(world_size), int(rank or 0), int(local_rank or 0), _tasks_here(local_size or "1"), True)
 
     @property
     def local_ranks(self) -> range:

@@ -2,18 +2,35 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
-class _Mark:
+class Rates(NamedTuple):
+    """What steps took on average.
+
+    Attributes:
+      samples_per_s: samples per second, of all ranks.
+      step_ms: milliseconds per step.
+      data_wait_ms: of which waiting for data.
+      exchange_ms: of which with the other ranks, waiting for them included; None where that is not measured.
+    """
+
+    samples_per_s: float
+    step_ms: float
+    data_wait_ms: float
+    exchange_ms: float | None
+
+
+class Mark(NamedTuple):
+    """A point in a training: steps, samples and seconds up to it."""
+
     steps: int
     samples: int
     waited_s: float
+    exchanged_s: float | None
     time_s: float
 
 
@@ -22,19 +39,21 @@ class StepClock:
 
     Args:
       warmup: number of first steps that the mean leaves out.
+      exchange_seconds: seconds that this rank has spent in exchanges so far; see comm.
     """
 
-    def __init__(self, warmup: int):
-        self._warmup, self._steps, self._samples = warmup, 0, 0
-        self._paused_s = self._waited_s = 0.0
-        self._lap_start = self._mean_start = self._mark()
+    def __init__(self, warmup: int, exchange_seconds: Callable[[], float | None]):
+        self._warmup, self._exchange_seconds = warmup, exchange_seconds
+        self._steps = self._samples = 0
+        self._paused_s = self._waited_s = self._paused_exchanges_s = 0.0
+        self._lap_start = self._mean_start = self.mark()
 
     def count(self, samples: int) -> None:
         """A step with this many samples is done."""
         self._steps += 1
         self._samples += samples
         if self._steps == self._warmup:
-            self._mean_start = self._mark()
+            self._mean_start = self.mark()
 
     def waiting_for(self, items: Iterator[Item]) -> Iterator[Item]:
         """Yields what `items` yields, and measures how long each is waited for."""
@@ -47,29 +66,43 @@ class StepClock:
             self._waited_s += time.perf_counter() - start
             yield item
 
-    def lap(self) -> tuple[float, float, float]:
-        """(samples per second, milliseconds per step, of which waiting for data) since the last lap."""
-        start, self._lap_start = self._lap_start, self._mark()
-        return self._rates(start)
+    def lap(self) -> Rates:
+        """The steps since the last lap."""
+        start, self._lap_start = self._lap_start, self.mark()
+        return self.since(start)
 
-    def mean(self) -> tuple[float, float, float]:
-        """(samples per second, milliseconds per step, of which waiting for data) since the warm-up."""
-        return self._rates(self._mean_start)
+    def mean(self) -> Rates:
+        """The steps since the warm-up."""
+        return self.since(self._mean_start)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """The time spent in this context does not count."""
-        start = time.perf_counter()
+        start, exchanged_s = time.perf_counter(), self._exchange_seconds()
         try:
             yield
         finally:
             self._paused_s += time.perf_counter() - start
+            if exchanged_s is not None:
+                self._paused_exchanges_s += self._exchange_seconds() - exchanged_s
 
-    def _mark(self) -> _Mark:
-        return _Mark(self._steps, self._samples, self._waited_s, time.perf_counter() - self._paused_s)
+    def mark(self) -> Mark:
+        """Now."""
+        exchanged_s = self._exchange_seconds()
+        if exchanged_s is not None:
+            exchanged_s -= self._paused_exchanges_s
+        return Mark(self._steps, self._samples, self._waited_s, exchanged_s, time.perf_counter() - self._paused_s)
 
-    def _rates(self, start: _Mark) -> tuple[float, float, float]:
-        now = self._mark()
+    def since(self, start: Mark) -> Rates:
+        """The steps since a mark."""
+        now = self.mark()
         seconds, steps = max(now.time_s - start.time_s, 1e-9), max(1, now.steps - start.steps)
-        waited_s = now.waited_s - start.waited_s
-        return (now.samples - start.samples) / seconds, 1e3 * seconds / steps, 1e3 * waited_s / steps
+        exchange_ms = None
+        if now.exchanged_s is not None:
+            exchange_ms = 1e3 * (now.exchanged_s - start.exchanged_s) / steps
+        return Rates(
+            (now.samples - start.samples) / seconds,
+            1e3 * seconds / steps,
+            1e3 * (now.waited_s - start.waited_s) / steps,
+            exchange_ms,
+        )

@@ -14,9 +14,9 @@ from dlrm_tf2.optim import Schedule
 from dlrm_tf2.run_length import length_of
 from dlrm_tf2.run_log import RunLog
 from dlrm_tf2.saving import Saver
-from dlrm_tf2.step_clock import StepClock
 from dlrm_tf2.stopping import NEVER, Stopped, StopRequest
 from dlrm_tf2.training_step import TrainingStep
+from dlrm_tf2.watching import Watch
 
 _MOST_SKIPPED = 100  # steps skipped one after the other, after which more of them will not help
 
@@ -91,38 +91,41 @@ class Trainer:
           TrainingError: the loss is no longer a number.
           Stopped: a rank was asked to stop; what was trained is saved.
         """
-        config, last, first = self._config, self._length.last, self.step + 1
         self._say_length()
         self._comm.broadcast(self._model.dense_variables)
-        clock = StepClock(warmup=min(2 * config.print_freq, (last - self.step) // 2))
-        if not self._evaluated and self._evaluate(clock):  # it was stopped between a step and its evaluation
+        with Watch(self._config, self._comm, self._log, self._length, self.step) as watch:
+            return self._train(watch)
+
+    def _train(self, watch: Watch) -> dict:
+        config, last, first = self._config, self._length.last, self.step + 1
+        if not self._evaluated and self._evaluate(watch):  # it was stopped between a step and its evaluation
             last = self.step
-        batches = clock.waiting_for(self._data.passes(config.batch_size, self._position))
+        batches = watch.batches(self._data.passes(config.batch_size, self._position))
         for step, batch in zip(range(first, last + 1), batches, strict=False):
             learning_rate = self._schedule.at(step)
             unread = self._step(batch, learning_rate, step, self._stop.asked)
             self._read()  # of the step before: on a GPU, this one runs meanwhile
             self._unread, self.step, self._position = unread, step, batch.after
             self._evaluated = step not in self._length.evaluate_after
-            clock.count(batch.global_batch)
+            watch.step_done(step, batch.global_batch, self._loss)
             if step % config.print_freq == 0 or step == last:
                 self._read()
-                self._log_step(learning_rate, clock)
+                watch.log_steps(self._loss, learning_rate, self._skipped)
                 if self._saver:
                     self._saver.poll()
             if self._asked_to_stop:
                 break
-            if not self._evaluated and self._evaluate(clock):
+            if not self._evaluated and self._evaluate(watch):
                 last = step
                 break
             if config.checkpoint_every and step % config.checkpoint_every == 0 and step != last:
-                with clock.paused():
+                with watch.paused():
                     self._save(wait=False)
         self._read()
         if self._asked_to_stop and (self.step < last or not self._evaluated):
             self._save()
             raise Stopped(self.step, self._saver and self._saver.saved_step)
-        summary = self._summary(clock)
+        summary = watch.summary(self._evaluation, self._skipped)
         self._log.record(summary)
         self._save(finished=True)
         return summary
@@ -147,14 +150,13 @@ class Trainer:
                 f"{self._kept()} Use --loss_scaling dynamic, a lower --loss_scale, or --amp_dtype bfloat16."
             )
 
-    def _evaluate(self, clock: StepClock) -> bool:
+    def _evaluate(self, watch: Watch) -> bool:
         """Scores the test split. Returns whether training has come to what --auc_threshold asks for."""
         self._read()  # its time is not the evaluation's
-        with clock.paused():
+        with watch.paused():
             self._evaluation = evaluation = self._evaluator.evaluate()
             self._evaluated = True
-            self._log.record({"step": self.step, **evaluation.record()})
-            self._log.say(f"step {self.step}: {evaluation.line()}")
+            watch.evaluated(evaluation)
             if evaluation.auc is not None and evaluation.auc > (self._best_auc or 0.0):
                 self._best_auc = evaluation.auc
                 if self._config.keep_best and self._saver:
@@ -213,23 +215,3 @@ class Trainer:
         end = self._schedule.last_step
         say(f"learning rate: 0 from step {end} on; the last step is {last}"
             + (f". Warning: {last - max(end - 1, self.step)} steps learn nothing." if last >= end else ""))
-
-    def _log_step(self, learning_rate: float, clock: StepClock) -> None:
-        samples_per_s, step_ms, data_wait_ms = clock.lap()
-        self._log.record({"step": self.step, "loss": self._loss, "learning_rate": learning_rate,
-                          "samples_per_s": samples_per_s, "step_ms": step_ms, "data_wait_ms": data_wait_ms})
-        first, last = self._length.first, self._length.last
-        left_s = (last - self.step) * step_ms / 1e3
-        skipped = f", {self._skipped} steps skipped" if self._skipped else ""
-        self._log.say(f"step {self.step} ({self.step - first + 1}/{last - first + 1}): loss {self._loss:.5f}, "
-                      f"learning rate {learning_rate:.4g}, {samples_per_s:,.0f} samples/s, {step_ms:.1f} ms, "
-                      f"{left_s:.0f} s left{skipped}")
-
-    def _summary(self, clock: StepClock) -> dict:
-        throughput, step_ms, _ = clock.mean()
-        summary = {"throughput": throughput, "mean_step_time_ms": step_ms}
-        if self._scaling:
-            summary["skipped_steps"] = self._skipped
-        if self._evaluation:
-            summary |= {"auc": self._evaluation.auc, "validation_loss": self._evaluation.loss}
-        return summary

@@ -64,12 +64,18 @@ def test_the_log_is_flat_json_with_the_published_summary(trained):
     assert log[0]["batch_size"] == 128 and log[0]["seed"] == 7
     steps = [entry for entry in log if "loss" in entry]
     assert [entry["step"] for entry in steps] == list(range(1, 25))  # 3 epochs of 8 batches, the last of 104 samples
-    keys = {"step", "loss", "learning_rate", "samples_per_s", "step_ms", "data_wait_ms"}
+    keys = {"step", "loss", "learning_rate", "samples_per_s", "step_ms", "data_wait_ms", "exchange_ms",
+            "exchange_ms_of_ranks", "memory_gib"}  # fmt: skip
     assert all(set(entry) == keys and 0 <= entry["data_wait_ms"] <= entry["step_ms"] for entry in steps)
+    assert all(entry["exchange_ms"] == 0 and len(entry["memory_gib"]) == 1 for entry in steps)
     metrics = {"auc", "test_loss", "normalized_entropy", "calibration", "num_samples"}
     evaluations = [entry for entry in log if set(entry) == {"step", *metrics}]
     assert [entry["step"] for entry in evaluations] == [8, 16, 24]
-    assert set(log[-1]) == {"throughput", "mean_step_time_ms", "auc", "validation_loss"}
+    assert set(log[-1]) == {
+        "throughput", "mean_step_time_ms", "auc", "validation_loss", "data_wait_ms", "exchange_ms",
+        "exchange_ms_of_ranks", "memory_gib", "peak_memory_gib", "skipped_steps",
+    }  # fmt: skip
+    assert log[-1]["peak_memory_gib"] >= log[-1]["memory_gib"]
     assert log[-1]["auc"] == evaluations[-1]["auc"] > 0.55
 
 
@@ -121,6 +127,9 @@ def test_ranks_train_and_evaluate_as_one_process_does(trained, tmp_path, ranks):
     assert run.returncode == 0, run.stdout + run.stderr
     np.testing.assert_allclose(losses(tmp_path / "log.json"), losses(root / "log.json"), rtol=1e-5)
     ours, theirs = entries(tmp_path / "log.json")[-1], entries(root / "log.json")[-1]
+    assert len(ours["memory_gib"]) == len(ours["exchange_ms_of_ranks"]) == ranks
+    assert ours["exchange_ms_of_ranks"][0] == ours["exchange_ms"]
+    assert all(0 < exchange_ms < ours["mean_step_time_ms"] for exchange_ms in ours["exchange_ms_of_ranks"])
     assert ours["auc"] == pytest.approx(theirs["auc"], abs=1e-5)
     assert ours["validation_loss"] == pytest.approx(theirs["validation_loss"], rel=1e-5)
     alone = start([*arguments, "--mode", "eval", "--restore_checkpoint_path", tmp_path / "checkpoint",
