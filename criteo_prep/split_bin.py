@@ -35,6 +35,7 @@ from criteo_prep.split_bin_record import (
     Place,
     RecordForm,
     SplitBinError,
+    check_dense,
     metadata,
     num_records,
     positive_integers,
@@ -65,7 +66,7 @@ def split(
 
     Raises:
       SplitBinError: the file is no whole number of records, an id is out of range, or somebody is writing the file.
-      FeatureSpecError: the file shrank while it was read.
+      FeatureSpecError: a dense number is NaN or infinite, or the file shrank while it was read.
     """
     source, limits = Path(source), IdLimits(form.hotness, slot_sizes)
     rows = num_records(source, form)
@@ -78,8 +79,9 @@ def split(
 
         def take(first: int, stop: int) -> tuple[list[np.ndarray], np.ndarray]:
             whole = records.read(first * form.words, (stop - first) * form.words, stop).view(form.dtype)
-            parts = [np.ascontiguousarray(whole[part]).view(np.uint32) for part in PARTS]
-            return parts, limits.check(parts[-1], first, ids)
+            label, dense, category = (np.ascontiguousarray(whole[part]).view(np.uint32) for part in PARTS)
+            check_dense(dense, form, source, first)
+            return [label, dense, category], limits.check(category, first, ids)
 
         largest = _write_all(rows, form, take, outputs, "split", quiet)
         if num_records(source, form) != rows:
@@ -94,7 +96,7 @@ def join(source: str | Path, destination: str | Path, overwrite: bool = False, q
 
     Raises:
       SplitBinError: the parts do not have the same number of records, an id is out of range, or metadata.json is none.
-      FeatureSpecError: a part shrank while it was read.
+      FeatureSpecError: a dense number is NaN or infinite, or a part shrank while it was read.
       DestinationError: the destination is there, or is inside the source.
     """
     source, destination = Path(source), Path(destination)
@@ -111,12 +113,13 @@ def join(source: str | Path, destination: str | Path, overwrite: bool = False, q
         ids = Place(source / "category.bin", sum(form.hotness), 0)
 
         def put(first: int, stop: int) -> tuple[list[np.ndarray], np.ndarray]:
-            whole = np.empty(stop - first, form.dtype)
+            whole, parts = np.empty(stop - first, form.dtype), {}
             for part, file in zip(PARTS, inputs, strict=True):
                 width = form.dtype[part].itemsize // WORD
-                values = file.read(first * width, (stop - first) * width, stop)
-                whole[part] = values.view(form.dtype[part])
-            return [whole.view(np.uint32)], limits.check(values, first, ids)
+                parts[part] = file.read(first * width, (stop - first) * width, stop)
+                whole[part] = parts[part].view(form.dtype[part])
+            check_dense(parts["dense"], form, source / "dense.bin", first)
+            return [whole.view(np.uint32)], limits.check(parts["category"], first, ids)
 
         _write_all(rows, form, put, [output], "join", quiet)
         if rows_of_parts(source, form) != rows:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL
+from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL, NUMERICAL
+from criteo_prep.transcribe.checks import check_finite
 
 PARTS = ("label", "dense", "category")
 WORD = 4  # bytes of every number
 _ID_LIMIT = 1 << 31
 _SIDE_BY_SIDE = 64
+_LARGEST_RECORD = 1 << 20  # bytes; the published ones have 160 and 912
 ID_TYPES = ("int32", "uint32")
 NUMBER_TYPES = ("int32", "float32")
 
@@ -29,6 +31,9 @@ class RecordForm:
       label_type, dense_type, category_type: dtypes of 4 bytes.
       hotness: ids of each table, in order.
       dense_log: whether whoever trains on it takes the logarithm of the dense numbers.
+
+    Raises:
+      SplitBinError: a record would be absurdly large.
     """
 
     label_type: str = "int32"
@@ -36,6 +41,13 @@ class RecordForm:
     category_type: str = "int32"
     hotness: tuple[int, ...] = (1,) * NUM_CATEGORICAL
     dense_log: bool = True
+
+    def __post_init__(self):
+        if self.words * WORD > _LARGEST_RECORD:
+            raise SplitBinError(
+                f"hotness_per_table: makes records of {self.words * WORD} bytes; they have at most {_LARGEST_RECORD}. "
+                "Give the number of ids that a record has of each table."
+            )
 
     @cached_property
     def dtype(self) -> np.dtype:
@@ -93,6 +105,12 @@ class IdLimits:
             f"{place.of(first_record + row, column)}: id {ids.view(np.int32)[row, column]} of table {table} is not in "
             f"[0, {limits[table]}). The slot sizes are wrong, the ids are of another type, or the file is damaged."
         )
+
+
+def check_dense(numbers: np.ndarray, form: RecordForm, path: Path, first_record: int) -> None:
+    """Raises FeatureSpecError for the first dense number, uint32 bits of whole records, that is NaN or infinite."""
+    if form.dense_type == "float32":
+        check_finite(numbers.view(np.float32).reshape(-1, NUM_NUMERICAL), NUMERICAL, path, first_record)
 
 
 def _largest_of_columns(ids: np.ndarray) -> np.ndarray:
@@ -163,7 +181,10 @@ def read_metadata(path: Path) -> tuple[RecordForm, list[int]]:
             raise SplitBinError(f"{path}: {part}_raw_type is {found!r}; {' or '.join(known)} are right.")
     if len(hotness) != len(sizes):
         raise SplitBinError(f"{path}: {len(sizes)} vocab_sizes, but {len(hotness)} in hotness_per_table.")
-    return RecordForm(*types, tuple(hotness), document.get("dense_log") is True), sizes
+    try:
+        return RecordForm(*types, tuple(hotness), document.get("dense_log") is True), sizes
+    except SplitBinError as error:
+        raise SplitBinError(f"{path}: {error}") from None
 
 
 def positive_integers(value: object, where: str) -> list[int]:

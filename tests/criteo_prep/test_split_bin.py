@@ -123,6 +123,20 @@ def test_an_id_out_of_range_is_named_and_nothing_is_made(tmp_path, table, row, b
     assert [path.name for path in tmp_path.iterdir()] == ["in.bin"]
 
 
+@pytest.mark.parametrize("bits", [0x7FC00000, 0xFF800000])
+def test_a_dense_number_that_is_none_is_named(tmp_path, bits):
+    words = records(tmp_path / "in.bin", 3000, dtype=np.float32)
+    split(tmp_path / "in.bin", tmp_path / "good", RecordForm(dense_type="float32"), SLOTS, quiet=True)
+    words[2900, 13] = np.uint32(bits).view(np.int32)
+    words.tofile(tmp_path / "in.bin")
+    words[:, 1:14].tofile(tmp_path / "good/dense.bin")
+    with pytest.raises(FeatureSpecError, match="in.bin: row 2900: 'num_12' is (nan|-inf)"):
+        split(tmp_path / "in.bin", tmp_path / "out", RecordForm(dense_type="float32"), SLOTS, quiet=True)
+    with pytest.raises(FeatureSpecError, match="dense.bin: row 2900: 'num_12' is (nan|-inf)"):
+        join(tmp_path / "good", tmp_path / "out", quiet=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "in.bin"]
+
+
 @pytest.mark.parametrize("argv, reason", [
     (["none.bin", "out"], "none.bin: there is no such file"),
     (["short.bin", "out"], "short.bin: 330 bytes is not a multiple of 160, the size of a record"),
@@ -131,6 +145,7 @@ def test_an_id_out_of_range_is_named_and_nothing_is_made(tmp_path, table, row, b
     (["in.bin", "out", "--slot_size_array=[1, true]"], "must be a list of positive integers"),
     (["in.bin", "out", "--slot_size_array=" + "[" * 100_000], "must be a list of positive integers"),
     (["in.bin", "out", "--hotness_per_table=[0]"], "--hotness_per_table: must be a list of positive integers"),
+    (["in.bin", "out", f"--hotness_per_table={[2**31 - 1] * 26}"], "makes records of 223338299344 bytes"),
     (["in.bin", "."], "holds the input in.bin, which would be lost"),
     (["in.bin", "full"], "full: is not empty"),
     (["--join", "full", "new.bin"], "full/metadata.json: there is no such file"),
@@ -167,6 +182,7 @@ def test_an_output_that_is_there_is_replaced_on_request_only(tmp_path):
     ("metadata.json", b'{"vocab_sizes": [5]}', "category.bin: 416 bytes is not a multiple|different numbers"),
     ("metadata.json", b'{"vocab_sizes": "5"}', "vocab_sizes: must be a list"),
     ("metadata.json", b'{"vocab_sizes": [5], "dense_raw_type": "object"}', "dense_raw_type is 'object'; int32 or"),
+    ("metadata.json", b'{"vocab_sizes": [5], "hotness_per_table": [1000000000]}', "hotness_per_table: makes records of 4"),
     ("category.bin", b"\xff" * 416, "category.bin: record 0, byte 0: id -1 of table 0 is not in"),
 ])  # fmt: skip
 def test_parts_that_do_not_fit(tmp_path, name, content, reason):
