@@ -223,7 +223,9 @@ def _vocabulary_problem(path: Path, feature: Feature) -> str | None:
     import pyarrow.parquet
 
     try:
-        largest = pyarrow.parquet.read_table(path, columns=["id"])["id"].to_numpy().max(initial=0)
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
+            ids = (batch.column(0).to_numpy() for batch in file.iter_batches(_READ_BYTES // 8, columns=["id"]))
+            largest = max((int(part.max(initial=0)) for part in ids), default=0)
     except (pyarrow.ArrowException, OSError, KeyError) as error:
         return f"is no vocabulary: {error}"
     if largest + 1 != feature.cardinality:

@@ -17,6 +17,7 @@ from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL
 
 _MAGIC = b"PAR1"
 BLOCK_ROWS = 1 << 14
+_BUFFER_BYTES = 1 << 20  # of each column
 
 
 def is_parquet(path: str | Path) -> bool:
@@ -121,7 +122,8 @@ def _open(path: str | Path):
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(path)
+        # By default all that was read stays in memory until the file is closed.
+        return pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
     except pyarrow.ArrowException as error:
         raise InputError(f"{path}: is no whole parquet file: {error}. Fetch the file again.") from None
 

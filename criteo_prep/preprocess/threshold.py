@@ -14,7 +14,7 @@ ID_RULE = (
 CAP_RULE = "an id above max_cardinality - 1 becomes 1 + (id - 1) mod (max_cardinality - 1)"
 WINDOW_IDS = 1 << 25  # ids of a vocabulary that are in memory at a time while it is written
 _LIGHT = 1 << 16  # counts below are ranked by counting them, the others by sorting
-_FILE_ROWS = 1 << 20  # rows in a row group
+_FILE_ROWS = 1 << 20  # rows in a row group; one is in memory at a time, for pre_buffer would keep all
 
 
 class VocabularyError(ValueError):
@@ -184,7 +184,7 @@ def read_vocabulary(path: str | Path, cap: int | None = None) -> Iterator[tuple[
 
     first = 1
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(_FILE_ROWS, columns=["value", "id", "count"]):
                 ids = batch.column(1).to_numpy()
                 if not np.array_equal(ids, capped(np.arange(first, first + len(ids)), cap)):
@@ -208,7 +208,7 @@ def cut_vocabulary(path: str | Path, target: str | Path, threshold: int) -> int:
 
     kept = 0
     with (
-        pyarrow.parquet.ParquetFile(path) as file,
+        pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file,
         pyarrow.parquet.ParquetWriter(target, _file_schema(), use_dictionary=["count"]) as writer,
     ):
         for batch in file.iter_batches(_FILE_ROWS):

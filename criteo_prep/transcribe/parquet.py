@@ -114,7 +114,7 @@ class Reader:
 
     def _open(self, path: Path) -> pq.ParquetFile:
         try:
-            file = pq.ParquetFile(path)
+            file = pq.ParquetFile(path, pre_buffer=False)  # else all that was read stays in memory
             schema = file.schema_arrow
         except _DAMAGED as error:
             raise _damaged(path, error) from None
