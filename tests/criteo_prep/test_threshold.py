@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from criteo_prep.preprocess import threshold
 from criteo_prep.preprocess.threshold import Vocabulary, VocabularyError, make_vocabulary
 
 
@@ -77,3 +78,15 @@ def test_load_refuses_what_is_no_vocabulary(tmp_path):
         Vocabulary.load(tmp_path / "ids.parquet")
 
 
+
+
+def test_a_vocabulary_is_read_a_row_group_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(threshold, "_FILE_ROWS", 1 << 14)
+    values = np.random.default_rng(0).permutation(1 << 20).astype(np.uint32)
+    Vocabulary(values, np.ones(len(values), np.int64)).save(tmp_path / "v.parquet")
+    before, most, read = pyarrow.total_allocated_bytes(), 0, []
+    for part, _ in threshold.read_vocabulary(tmp_path / "v.parquet"):
+        most = max(most, pyarrow.total_allocated_bytes() - before)
+        read.append(part)
+    assert np.array_equal(np.concatenate(read), values)
+    assert most < (tmp_path / "v.parquet").stat().st_size / 4
