@@ -24,6 +24,7 @@ from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standar
 
 LAYOUT = "record_binary"
 _DTYPES = ("int32", "uint32", "float32")
+_WRITTEN = 8192  # samples that a thread makes records of at a time
 _BLOCK = 1024  # samples that are taken apart or put together at a time: their records fit the second-level cache
 
 
@@ -195,31 +196,29 @@ class Writer:
 
     def write(self, batch: Batch) -> None:
         """Appends samples. Raises FeatureSpecError, see checked_batch."""
-        spec = self.spec
-        batch, rounded = checked_batch(batch, spec, self.split, self.num_samples, lambda feature: self._path)
+        batch, rounded = checked_batch(batch, self.spec, self.split, self.num_samples, lambda feature: self._path)
         self.num_rounded += rounded
-        rows = batch.num_samples
-        numerical = np.empty((rows, 0), np.int32)
-        if spec.numerical:
-            numerical = np.ascontiguousarray(batch.numerical).view(np.int32)
-        words = self._put_together(batch.label.astype(spec.label.dtype).view(np.int32), numerical, batch.categorical)
-        self._file.write(words.data)
-        self.num_samples += rows
+        starts = range(0, batch.num_samples, _WRITTEN)
+        for words in in_order(lambda start: self._words(batch.part(start, start + _WRITTEN)), starts):
+            self._file.write(words.data)
+        self.num_samples += batch.num_samples
 
-    def _put_together(self, label: np.ndarray, numerical: np.ndarray, categorical: dict[str, Ids]) -> np.ndarray:
-        """The records, int32 [n, words], of the words of labels [n] and numericals [n, numericals], and of ids."""
-        rows, record = len(label), self._record
+    def _words(self, batch: Batch) -> np.ndarray:
+        """The records of a checked batch, int32 [n, words]."""
+        rows, record, spec = batch.num_samples, self._record, self.spec
         words = np.empty((rows, record.words), np.int32)
-        runs = record.runs(self.spec.numerical)
-        columns = [(record.place(feature), categorical[feature.name].values.reshape(rows, -1))
-                   for feature in self.spec.categorical]  # fmt: skip
+        label = batch.label.astype(spec.label.dtype).view(np.int32).reshape(-1, 1)
+        numerical = np.ascontiguousarray(batch.numerical).view(np.int32) if spec.numerical else None
+        runs = record.runs(spec.numerical)
+        ids = [(record.place(feature), batch.categorical[feature.name].values.reshape(rows, feature.hotness))
+               for feature in spec.categorical]  # fmt: skip
         for first in range(0, rows, _BLOCK):
             block = slice(first, first + _BLOCK)
             part = words[block]
-            part[:, record.place(self.spec.label)] = label[block, None]
+            part[:, record.place(spec.label)] = label[block]
             for which, place in runs:
                 part[:, place] = numerical[block, which]
-            for place, values in columns:
+            for place, values in ids:
                 part[:, place] = values[block]
         return words
 

@@ -182,7 +182,7 @@ def test_an_output_that_is_there_is_replaced_on_request_only(tmp_path):
     ("metadata.json", b'{"vocab_sizes": [5]}', "category.bin: 416 bytes is not a multiple|different numbers"),
     ("metadata.json", b'{"vocab_sizes": "5"}', "vocab_sizes: must be a list"),
     ("metadata.json", b'{"vocab_sizes": [5], "dense_raw_type": "object"}', "dense_raw_type is 'object'; int32 or"),
-    ("metadata.json", b'{"vocab_sizes": [5], "hotness_per_table": [1000000000]}', "hotness_per_table: makes records of 4"),
+    ("metadata.json", b'{"vocab_sizes": [5], "hotness_per_table": [1000000000]}', "makes records of 4000000056"),
     ("category.bin", b"\xff" * 416, "category.bin: record 0, byte 0: id -1 of table 0 is not in"),
 ])  # fmt: skip
 def test_parts_that_do_not_fit(tmp_path, name, content, reason):
