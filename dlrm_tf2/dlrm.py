@@ -4,6 +4,7 @@
     horovodrun -np 4 python -m dlrm_tf2.dlrm --dataset_path DIR ...
 """
 
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2 import flags, planning, runtime
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.model_config import ModelConfig
+from dlrm_tf2.stopping import Stopped
 
 
 def main(
@@ -48,31 +50,47 @@ def main(
         rank = f" rank {launch.rank}:" if launch.world_size > 1 else ""
         print(f"{program}:{rank} {error}", file=sys.stderr)
         return 1
+    except Stopped as stopped:
+        if launch.rank == 0:
+            saved = "nothing saved: no --save_checkpoint_path"
+            if stopped.saved_step is not None:
+                saved = f"saved {config.save_checkpoint_path}: the same command goes on from there"
+            print(f"{program}: {stopped}; {saved}", file=sys.stderr, flush=True)
+        else:
+            time.sleep(1)  # as above
+        return stopped.status
     except KeyboardInterrupt:
         print(f"{program}: stopped", file=sys.stderr)
-        return 130
+        return 128 + signal.SIGINT
     return 0
 
 
 def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, launch: runtime.Launch) -> None:
     device = runtime.setup(
-        launch, config.cpu, config.amp, config.amp_dtype, config.intra_op_parallelism, config.inter_op_parallelism
-    )
+        launch, config.cpu, config.amp, config.amp_dtype, config.intra_op_parallelism, config.inter_op_parallelism,
+        config.stall_timeout_s,
+    )  # fmt: skip
     # TensorFlow must not be imported before that.
     import tensorflow as tf
 
-    from dlrm_tf2 import job
+    from dlrm_tf2 import comm, job, watchdog
 
-    try:
-        job.start(config, spec, model_config, launch, device).run()
-    except tf.errors.OpError as error:
-        raise RuntimeError(_reason(error.message)) from error
+    ranks = comm.connect(launch.world_size, timed=device.device == "cpu")
+    with watchdog.Watchdog(ranks, config.stall_timeout_s) as watching:
+        try:
+            job.start(config, spec, model_config, launch, device, ranks).run()
+        except tf.errors.OpError as error:
+            raise RuntimeError(_reason(error.message, watching.who_left())) from error
 
 
-def _reason(message: str) -> str:
-    """What a TensorFlow error says, without the trace of the graph around it."""
-    if "Horovod has been shut down" in message:
-        return "the job was ended by another rank, whose message says why"
+def _reason(message: str, who_left: str) -> str:
+    """What a TensorFlow error says, without the trace of the graph around it.
+
+    Args:
+      who_left: the rank that ended the job, if one is known to have.
+    """
+    if "Horovod has been shut down" in message or who_left:
+        return f"the job was ended by another rank: {who_left or 'its message says why'}"
     lines = [line.strip() for line in message.splitlines() if line.strip() and "Graph execution error" not in line]
     told = [line for line in lines if not line.startswith(("File ", "Detected at node", "[[", "^"))]
     return f"TensorFlow stopped: {(told or lines or ['no reason given'])[-1]}"

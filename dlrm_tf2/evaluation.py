@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
+from dlrm_tf2 import activity
 from dlrm_tf2.auc import BinnedAuc, ExactAuc
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import TrainConfig
@@ -81,6 +82,7 @@ class Evaluator:
             tally.add(logits, labels)
             if predictions is not None:
                 predictions.add(logits, labels, batch.global_batch)
+        activity.doing("adding up an evaluation")
         evaluation = tally.evaluation(self._comm)
         if evaluation.auc is None:
             self._log.say("AUC is not defined: every label of the test split is the same.")
@@ -97,6 +99,7 @@ class Evaluator:
         """The first batches of the split, with the progress shown."""
         start = time.perf_counter()
         for number, batch in enumerate(itertools.islice(self._data.batches(size), num_batches), 1):
+            activity.doing(f"evaluating batch {number} of {num_batches}")
             yield batch
             left_s = (time.perf_counter() - start) / number * (num_batches - number)
             self._log.live(f"test split: batch {number} of {num_batches}, {left_s:.0f} s left")

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from criteo_prep.feature_spec import FeatureSpec
-from dlrm_tf2 import checkpoint, comm, deduplication, interaction, memory, planning, preflight, profiler, runtime
+from dlrm_tf2 import activity, checkpoint, deduplication, interaction, memory, planning, preflight, profiler, runtime
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import open_split
@@ -21,6 +21,7 @@ from dlrm_tf2.predictions import PredictionsFile, check_predictions_path
 from dlrm_tf2.resume import Resumption
 from dlrm_tf2.run_log import RunLog
 from dlrm_tf2.saving import Saver
+from dlrm_tf2.stopping import StopRequest
 from dlrm_tf2.trainer import Trainer
 
 
@@ -43,6 +44,7 @@ class Job:
 
     def run(self) -> None:
         """Runs the mode that the configuration names."""
+        activity.doing("opening the dataset")
         try:
             {"train": self._train, "eval": self._evaluate, "inference": self._infer}[self.config.mode]()
         finally:
@@ -53,9 +55,11 @@ class Job:
         if config.save_checkpoint_path:
             saved_step = self.resumption.step if resumes else None
             saver = Saver(config, self.ranks, self.model, self.log, self.resumption.run, saved_step)
-        trainer = Trainer(config, self.spec, self.model, self.ranks, self.log, saver, self.restored, resumes)
         try:
-            summary = trainer.train()
+            with StopRequest() as stop:
+                restored = self.restored
+                trainer = Trainer(config, self.spec, self.model, self.ranks, self.log, saver, restored, resumes, stop)
+                summary = trainer.train()
         finally:
             if saver:
                 saver.abandon()
@@ -87,13 +91,13 @@ def start(
     model_config: ModelConfig,
     launch: runtime.Launch,
     device: runtime.Runtime,
+    ranks: Comm,
 ) -> Job:
-    """Joins the ranks and makes the model, or restores it.
+    """Makes the model, or restores it.
 
     Raises:
-      ValueError: the ranks cannot be had, the model does not fit in memory, or the checkpoint is not one of it.
+      ValueError: the model does not fit in memory, or the checkpoint is not one of it.
     """
-    ranks = comm.connect(launch.world_size, timed=device.device == "cpu")
     profiler.check(config, ranks.size)
     found = Resumption.find(config, ranks)
     seed = config.seed if config.seed is not None else random.SystemRandom().getrandbits(31)
@@ -127,6 +131,7 @@ def start(
     deduplicated, note = deduplication.choose(config, spec, ranks)
     if note:
         log.say(note)
+    activity.doing("making the tables")
     began = time.perf_counter()
     model = Dlrm(
         model_config, plan, ranks, config.seed, device.compute_dtype, config.xla, source is None,
@@ -135,6 +140,7 @@ def start(
     )  # fmt: skip
     restored = None
     if source:
+        activity.doing(f"restoring {source}")
         restored = checkpoint.load_checkpoint(source, ranks, model.dense_by_name, model.embedding)
         log.say(f"{'resumed' if found.path else 'restored'} {source}: step {restored['step']}")
     log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from dlrm_tf2 import checkpoint
+from dlrm_tf2 import activity, checkpoint
 from dlrm_tf2.checkpoint import CheckpointError, Save
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import TrainConfig
@@ -89,6 +89,7 @@ class Saver:
             self._pending = None
 
     def _save(self, path: str | Path, document: dict, wait: bool, keep: int) -> None:
+        activity.doing(f"saving the checkpoint of step {document['step']}")
         self.complete()
         document = document | {"run": document["run"] | {"id": self._run}}
         save = Save(path, self._comm, document, keep)

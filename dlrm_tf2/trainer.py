@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from criteo_prep.feature_spec import FeatureSpec
+from dlrm_tf2 import activity
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import Position, open_split
@@ -102,6 +103,7 @@ class Trainer:
             last = self.step
         batches = watch.batches(self._data.passes(config.batch_size, self._position))
         for step, batch in zip(range(first, last + 1), batches, strict=False):
+            activity.doing(f"training step {step}")
             learning_rate = self._schedule.at(step)
             unread = self._step(batch, learning_rate, step, self._stop.asked)
             self._read()  # of the step before: on a GPU, this one runs meanwhile
@@ -121,10 +123,12 @@ class Trainer:
             if config.checkpoint_every and step % config.checkpoint_every == 0 and step != last:
                 with watch.paused():
                     self._save(wait=False)
+            activity.doing(f"waiting for the data of step {step + 1}")
         self._read()
         if self._asked_to_stop and (self.step < last or not self._evaluated):
             self._save()
-            raise Stopped(self.step, self._saver and self._saver.saved_step)
+            signals = self._comm.allgather_object(self._stop.signal, name="stopped_by")
+            raise Stopped(self.step, self._saver and self._saver.saved_step, signals)
         summary = watch.summary(self._evaluation, self._skipped)
         self._log.record(summary)
         self._save(finished=True)

@@ -43,7 +43,7 @@ class Watchdog:
 
     Args:
       ranks: the ranks.
-      timeout_s: seconds without progress after which the process ends; 0 for never.
+      timeout_s: seconds without progress of any rank after which the process ends; 0 for never.
       end: what to do with the line that says why.
       activity: what the process is doing; what `activity.doing` says if not given.
     """
@@ -127,16 +127,17 @@ class Watchdog:
             silence_s, doing = now - peer.heard, peer.activity.doing if peer.activity else _ENDED
             if doing == _FAILED and silence_s >= patience_s:
                 return f"rank {rank} failed, and its message says why"
-            if peer.refuses and silence_s > _GONE_AFTER_S and doing not in (_ENDED, _FAILED):
+            if peer.refuses and silence_s >= min(patience_s, _GONE_AFTER_S) and doing not in (_ENDED, _FAILED):
                 return f"rank {rank} is gone; the last that was heard of it: {doing}"
         return ""
 
     def _stalled(self, now: float) -> str:
         """That there is no progress, and which ranks are to blame; "" if there is some."""
         mine = self._mine
-        if not self._timeout_s or now - mine.since < self._timeout_s:
-            return ""
         known = {rank: peer.activity for rank, peer in self._peers.items() if peer.activity} | {self._rank: mine}
+        idle_s = now - max(activity.since for activity in known.values())  # the others may wait for one that works
+        if not self._timeout_s or idle_s < self._timeout_s:
+            return ""
         silent = {rank: now - self._peers[rank].heard for rank in known if rank != self._rank}
         told = [f"rank {rank} was last heard of {silence_s:.0f} s ago, {known[rank].doing}"
                 for rank, silence_s in sorted(silent.items()) if silence_s > _SILENT_AFTER_S]  # fmt: skip
@@ -147,8 +148,8 @@ class Watchdog:
         elif not told and self._peers:
             told = [f"so are all ranks that were heard of ({len(known)} of {len(self._peers) + 1})"]
         more = [f"and {len(told) - _MOST_TOLD} more ranks"] if len(told) > _MOST_TOLD else []
-        idle_s = f"{now - mine.since:.0f} s (--stall_timeout_s {self._timeout_s:g})"
-        return "; ".join([f"no progress for {idle_s} while {mine.doing}", *told[:_MOST_TOLD], *more])
+        said = f"no progress for {idle_s:.0f} s (--stall_timeout_s {self._timeout_s:g}) while {mine.doing}"
+        return "; ".join([said, *told[:_MOST_TOLD], *more])
 
 
 def _received(of: socket.socket, flags: int) -> tuple[bytes, tuple[str, int]] | None:

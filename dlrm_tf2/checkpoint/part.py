@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dlrm_tf2 import activity
 from dlrm_tf2.checkpoint.files import CheckpointError, StoredFile, rows_per_block, write_npy
 from dlrm_tf2.checkpoint.manifest import StoredShard, dense_path, shard_path
 
@@ -73,6 +74,7 @@ def _written_by(embedding) -> Iterator[tuple]:
 def _blocks(embedding, shard, slot: str) -> Iterator[np.ndarray]:
     step = rows_per_block(shard.num_columns)
     for start in range(*shard.rows, step):
+        activity.goes_on()
         yield embedding.read_rows(shard, slot, start, min(start + step, shard.rows[1]))
 
 

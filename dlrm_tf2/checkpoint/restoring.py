@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dlrm_tf2 import activity
 from dlrm_tf2.checkpoint.agreement import on_all_ranks, on_rank_0
 from dlrm_tf2.checkpoint.files import CheckpointError, read_array, stream_rows
 from dlrm_tf2.checkpoint.manifest import MANIFEST, Manifest, StoredShard, document_of, overlaps, read_manifest
@@ -68,6 +69,7 @@ def restore_tables(folder: Path, manifest: Manifest, embedding) -> None:
             ranges = [_shared(stored, shard)[0] for shard in mine]
             rows = min(start for start, _ in ranges) - stored.rows[0], max(stop for _, stop in ranges) - stored.rows[0]
         for first, block in stream_rows(folder, stored.file, rows):
+            activity.goes_on()
             for shard in mine:
                 _take(embedding, shard, stored, first + stored.rows[0], block)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from dlrm_tf2 import activity
 from dlrm_tf2.embedding.ids import IdBatch, bags_in, bags_of
 from dlrm_tf2.embedding.initial import initial_rows
 from dlrm_tf2.embedding.layout import Layout, Piece, first_rows
@@ -120,6 +121,7 @@ class Slab:
         rows_at_once = max(1, _BLOCK_BYTES // (FLOAT_BYTES * self.width))
         for start in range(*shard.rows, rows_at_once):
             stop = min(start + rows_at_once, shard.rows[1])
+            activity.goes_on()
             self.write_rows(shard, WEIGHTS, start, initial_rows(table, seed, start, stop, shard.columns))
 
     def _variable(self, slot: str) -> tf.Variable:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2 import flags, job, runtime
+from dlrm_tf2.comm import SingleProcess
 from dlrm_tf2.model_config import ModelConfig
 
 TINY = """--embedding_dim 4 --bottom_mlp_dims 6,4 --top_mlp_dims 5,1 --batch_size 50 --valid_batch_size 40
@@ -14,10 +15,11 @@ TINY = """--embedding_dim 4 --bottom_mlp_dims 6,4 --top_mlp_dims 5,1 --batch_siz
 
 @dataclass(frozen=True)
 class Run:
-    """What a run left: its job, and the records of its log."""
+    """What a run left: its job, the records of its log, and the folder that this is in."""
 
     job: job.Job
     records: list[dict]
+    folder: Path
 
     def column(self, key: str) -> list:
         """The values of a key, in the order of the records that have it."""
@@ -28,9 +30,10 @@ def run(dataset: Path, log_path: Path, *arguments: object) -> Run:
     """Runs the mode that the arguments name, with a tiny model; they come after TINY, so they win."""
     asked = ["--dataset_path", dataset, *TINY, "--log_path", log_path, *arguments]
     config = flags.parse([str(argument) for argument in asked], "dlrm")
-    spec = FeatureSpec.load(dataset / config.feature_spec)
+    spec = FeatureSpec.load(Path(config.dataset_path) / config.feature_spec)
     compute_dtype = (config.amp_dtype or "bfloat16") if config.amp else "float32"
     device = runtime.Runtime("cpu", compute_dtype, threads=2, notes=())
-    started = job.start(config, spec, ModelConfig.of(config, spec), runtime.Launch(), device)
+    started = job.start(config, spec, ModelConfig.of(config, spec), runtime.Launch(), device, SingleProcess())
     started.run()
-    return Run(started, [json.loads(line) for line in log_path.read_text().splitlines()])
+    log = Path(config.log_path)
+    return Run(started, [json.loads(line) for line in log.read_text().splitlines()], log.parent)

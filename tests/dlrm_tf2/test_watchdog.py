@@ -76,6 +76,20 @@ def test_the_rank_that_is_behind_is_named_by_the_others(run_ranks):
     assert all("; rank 1 is behind: waiting for the data of step 2 for " in line for line in lines)
 
 
+def test_ranks_that_wait_for_one_that_works_are_left_alone(run_ranks):
+    """As when one has more to save than the others."""
+    def work(comm):
+        rank = Rank(comm, timeout_s=0.6)
+        for _ in range(15):
+            time.sleep(0.1)
+            if comm.rank == 1:
+                rank.activity.since = time.monotonic()
+        rank.watchdog.__exit__(None)
+        return rank.line
+
+    assert run_ranks(2, work) == [None, None]
+
+
 def test_a_rank_that_is_not_heard_of_any_more_is_named(run_ranks):
     """As when it is stopped, or its machine is gone: there is no sign but silence."""
     stopped = threading.Event()
