@@ -1,24 +1,25 @@
 """The dot interaction on the CPU: the native op against TensorFlow, and against what the machine can do.
 
-    python bench/interaction.py [--shapes criteo|all] [--output bench/interaction.json]
+    python bench/interaction.py [--shapes criteo|all] [--json bench/results/interaction.json]
 
-Prints one table and writes one JSON. Times are medians. `plain` is what anyone would write (matmul, reshape, gather,
-concat, and TensorFlow's own derivative of that); `TF` is this project's fallback, whose gradient is written by hand;
-forward + backward returns both results, so that nothing is optimised away. The floor of a pass is the larger of its
-arithmetic at the rate of a large matmul of the same type, and its bytes (inputs once, outputs once) at the rate of a
-copy; both measured here.
+Prints one table and writes one JSON: medians in ms, of the native op the least time too. `plain` is what anyone would
+write (matmul, reshape, gather, concat, and TensorFlow's own derivative of that); `TF` is this project's fallback, whose
+gradient is written by hand; forward + backward returns both results, so that nothing is optimised away. The floor of a
+pass is the larger of its arithmetic at the rate of a large matmul of the same type, and its bytes (inputs once, outputs
+once) at the rate of a copy; both measured here.
 """
 
 import argparse
 import json
-import platform
-import subprocess
+import os
+import statistics
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from preprocess import commit, hardware
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -26,12 +27,13 @@ from dlrm_tf2 import runtime
 
 NUM_VECTORS, WIDTHS, DTYPES = (2, 9, 27, 33, 101), (16, 64, 127, 128, 256), ("float32", "float16", "bfloat16")
 CRITEO = (8192, 27, 128)
+INSTRUCTION_SETS = ("any processor", "avx2", "avx512", "avx512 with bfloat16")
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", choices=("criteo", "all"), default="all")
-    parser.add_argument("--output", default=str(Path(__file__).parent / "interaction.json"))
+    parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "interaction.json"))
     arguments = parser.parse_args(argv)
     setup = runtime.setup(runtime.Launch(), cpu=True, amp=False)
     # TensorFlow must not be imported before that.
@@ -58,12 +60,14 @@ def main(argv: list[str] | None = None) -> int:
             rows.append(measure(tf, shape, dtype, copy_rate, matmul_rates[dtype]))
             print(table_row(rows[-1]), flush=True)
     document = {
-        "command": " ".join(["python", "bench/interaction.py", *(sys.argv[1:] if argv is None else argv)]),
-        "commit": commit(), "processor": processor(), "threads": setup.threads, "tensorflow": tf.__version__,
-        "instruction_set": ops.kernels().dlrm_cpu_instruction_set(),
-        "copy_bytes_per_s": copy_rate, "matmul_flop_per_s": matmul_rates, "rows": rows,
+        "rows": rows, "copy_bytes_per_s": copy_rate, "matmul_flop_per_s": matmul_rates, "threads": setup.threads,
+        "tensorflow": tf.__version__, "instruction_set": INSTRUCTION_SETS[ops.kernels().dlrm_cpu_instruction_set()],
+        **hardware(), "load_average": os.getloadavg(), "commit": commit(),
+        "command": " ".join(["bench/interaction.py", *(sys.argv[1:] if argv is None else argv)]),
     }  # fmt: skip
-    Path(arguments.output).write_text(json.dumps(document, indent=1) + "\n")
+    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
+    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
+    print(f"written to {arguments.json}")
     return 0
 
 
@@ -85,15 +89,19 @@ def measure(tf, shape: tuple[int, int, int], dtype: str, copy_rate: float, matmu
         functions[name, "forward"] = tf.function(compute)
         functions[name, "both"] = tf.function(both_of(tf, compute, upstream))
     times = {key: [] for key in functions}
-    repeats = 15 if shape == CRITEO else 7
-    for repeat in range(repeats + 2):
-        for key, function in functions.items():  # in turn, so that a busy moment of the machine meets both
+    most, seconds = (15, 30) if shape == CRITEO else (7, 1.5)
+    for repeat in range(most + 2):  # the first two do not count
+        if repeat == 2:
+            began = time.perf_counter()
+        elif repeat > 4 and time.perf_counter() - began > seconds:
+            break
+        for key, function in functions.items():  # in turn, so that a busy moment of the machine meets all
             start = time.perf_counter()
             result = function(features)
             tf.nest.flatten(result)[-1][0, ..., 0].numpy()  # waits for the result, and copies next to nothing of it
             if repeat >= 2:
                 times[key].append(1e3 * (time.perf_counter() - start))
-    median = {key: sorted(values)[len(values) // 2] for key, values in times.items()}
+    median = {key: statistics.median(values) for key, values in times.items()}
     pairs, size = count * (count - 1) // 2, tf.as_dtype(dtype).size
     values_in, values_out = batch * count * width, batch * output_width
     floor_forward = max(2 * batch * pairs * width / matmul_rate, (values_in + values_out) * size / copy_rate)
@@ -101,6 +109,7 @@ def measure(tf, shape: tuple[int, int, int], dtype: str, copy_rate: float, matmu
     return {
         "batch": batch, "num_vectors": count, "width": width, "dtype": dtype,
         **{f"{name}_{part}_ms": value for (name, part), value in median.items()},
+        **{f"native_{part}_least_ms": min(times["native", part]) for part in ("forward", "both")},
         "floor_both_ms": 1e3 * (floor_forward + floor_backward),
     }  # fmt: skip
 
@@ -162,19 +171,6 @@ def best(function) -> float:
         function()
         times.append(time.perf_counter() - start)
     return min(times[2:])
-
-
-def commit() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    run = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    return run.stdout.strip() or "unknown"
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

@@ -45,6 +45,21 @@ bool shape_of(int64_t first, int64_t last, int64_t num_vectors, int64_t width, i
   return true;
 }
 
+// Calls `run(kernels, shape, scratch)` when the arguments are good and there is anything to do.
+template <class Run>
+int checked(int64_t first, int64_t last, int64_t num_vectors, int64_t width, int element_type, int instruction_set,
+            const Run& run) {
+  dlrm::DotShape shape;
+  if (!shape_of(first, last, num_vectors, width, element_type, &shape)) return DLRM_BAD_ARGUMENT;
+  const dlrm::DotKernels* kernels = kernels_of(instruction_set, element_type);
+  if (kernels == nullptr) return DLRM_NO_INSTRUCTION_SET;
+  if (first == last) return DLRM_OK;
+  const Scratch scratch(kernels->scratch_bytes(shape));
+  if (scratch.memory == nullptr) return DLRM_NO_MEMORY;
+  run(*kernels, shape, scratch.memory);
+  return DLRM_OK;
+}
+
 }  // namespace
 
 extern "C" {
@@ -68,29 +83,19 @@ int dlrm_cpu_instruction_set(void) {
 
 int dlrm_dot_interaction_cpu(const void* features, void* output, int64_t first, int64_t last, int64_t num_vectors,
                              int64_t width, int element_type, int instruction_set) {
-  dlrm::DotShape shape;
-  if (!shape_of(first, last, num_vectors, width, element_type, &shape)) return DLRM_BAD_ARGUMENT;
-  const dlrm::DotKernels* kernels = kernels_of(instruction_set, element_type);
-  if (kernels == nullptr) return DLRM_NO_INSTRUCTION_SET;
-  if (first == last) return DLRM_OK;
-  Scratch scratch(kernels->scratch_bytes(shape));
-  if (scratch.memory == nullptr) return DLRM_NO_MEMORY;
-  kernels->forward(shape, features, output, first, last, scratch.memory);
-  return DLRM_OK;
+  return checked(first, last, num_vectors, width, element_type, instruction_set,
+                 [&](const dlrm::DotKernels& kernels, const dlrm::DotShape& shape, void* scratch) {
+                   kernels.forward(shape, features, output, first, last, scratch);
+                 });
 }
 
 int dlrm_dot_interaction_gradient_cpu(const void* features, const void* upstream, void* gradient, int64_t first,
                                       int64_t last, int64_t num_vectors, int64_t width, int element_type,
                                       int instruction_set) {
-  dlrm::DotShape shape;
-  if (!shape_of(first, last, num_vectors, width, element_type, &shape)) return DLRM_BAD_ARGUMENT;
-  const dlrm::DotKernels* kernels = kernels_of(instruction_set, element_type);
-  if (kernels == nullptr) return DLRM_NO_INSTRUCTION_SET;
-  if (first == last) return DLRM_OK;
-  Scratch scratch(kernels->scratch_bytes(shape));
-  if (scratch.memory == nullptr) return DLRM_NO_MEMORY;
-  kernels->gradient(shape, features, upstream, gradient, first, last, scratch.memory);
-  return DLRM_OK;
+  return checked(first, last, num_vectors, width, element_type, instruction_set,
+                 [&](const dlrm::DotKernels& kernels, const dlrm::DotShape& shape, void* scratch) {
+                   kernels.gradient(shape, features, upstream, gradient, first, last, scratch);
+                 });
 }
 
 }  // extern "C"

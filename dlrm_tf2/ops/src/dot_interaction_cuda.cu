@@ -35,6 +35,15 @@ int warps_that_fit(const Gpu& gpu, int most, int64_t elements_per_warp) {
   return static_cast<int>(least(most, gpu.shared_bytes / (2 * elements_per_warp)));
 }
 
+// A warp for each sample, as many to a block as fit.
+template <class Kernel, class... Arguments>
+int launch_warps(const Gpu& gpu, Kernel kernel, int most, int64_t elements_per_warp, int64_t num_samples, void* stream,
+                 Arguments... arguments) {
+  const int warps = warps_that_fit(gpu, most, elements_per_warp);
+  return code_of(launch(kernel, (num_samples + warps - 1) / warps, 32 * warps, 2 * elements_per_warp * warps, stream,
+                        arguments...));
+}
+
 bool tensor_cores_serve(const Gpu& gpu, int64_t num_vectors, int64_t width, int element_type) {
   const int needed = element_type == DLRM_FLOAT16 ? 75 : element_type == DLRM_BFLOAT16 ? 80 : 1 << 30;
   return gpu.capability >= needed && num_vectors <= tensor_cores::kMostVectors && width % 8 == 0 && width <= 4096;
@@ -49,10 +58,9 @@ int forward(const Gpu& gpu, const void* features, void* output, int64_t num_samp
   if constexpr (sizeof(T) == 2) {
     if (tensor) {
       const int64_t elements = tensor_cores::forward_elements(num_vectors, width, output_width);
-      const int warps = warps_that_fit(gpu, tensor_cores::kForwardWarps, elements);
       const auto kernel = width == 128 ? tensor_cores::forward<T, 128> : tensor_cores::forward<T, 0>;
-      return code_of(launch(kernel, (num_samples + warps - 1) / warps, 32 * warps, 2 * elements * warps, stream, from,
-                            to, num_samples, num_vectors, width, output_width));
+      return launch_warps(gpu, kernel, tensor_cores::kForwardWarps, elements, num_samples, stream, from, to, num_samples,
+                          num_vectors, width, output_width);
     }
   }
   // As many columns at a time as fit beside the dots; without room for both, the dots go straight out.
@@ -82,10 +90,9 @@ int gradient(const Gpu& gpu, const void* features, const void* upstream, void* r
   if constexpr (sizeof(T) == 2) {
     if (tensor) {
       const int64_t elements = tensor_cores::gradient_elements(num_vectors, width, output_width);
-      const int warps = warps_that_fit(gpu, tensor_cores::kGradientWarps, elements);
       const auto kernel = width == 128 ? tensor_cores::gradient<T, 128> : tensor_cores::gradient<T, 0>;
-      return code_of(launch(kernel, (num_samples + warps - 1) / warps, 32 * warps, 2 * elements * warps, stream, from,
-                            up, to, num_samples, num_vectors, width, output_width));
+      return launch_warps(gpu, kernel, tensor_cores::kGradientWarps, elements, num_samples, stream, from, up, to,
+                          num_samples, num_vectors, width, output_width);
     }
   }
   const int64_t chunk = least(least(width, general::kColumns), gpu.shared_bytes / 4 / num_vectors - general::kTileRows);

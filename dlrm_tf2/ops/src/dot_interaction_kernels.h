@@ -57,7 +57,8 @@ DLRM_INLINE void dot_tile(const typename V::Element* const* a, const typename V:
     }
   }
   DLRM_UNROLL for (int r = 0; r < R; ++r) {
-    if (counts[r] > 0) store_totals<typename V::Float>(out[r], counts[r], sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+    if (counts[r] <= 0) continue;
+    store_totals<typename V::Float>(out[r], counts[r], sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
   }
 }
 

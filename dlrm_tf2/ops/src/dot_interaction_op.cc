@@ -106,6 +106,10 @@ Tensor* make_output(OpKernelContext* context, const TensorShape& shape) {
   return output;
 }
 
+void check_code(OpKernelContext* context, int code) {
+  OP_REQUIRES(context, code == DLRM_OK, tensorflow::errors::Internal("dot interaction: ", dlrm_error_text(code)));
+}
+
 // Runs `samples(first, last)` over disjoint ranges in TensorFlow's own threads; each sample's bits are the same however
 // the batch is cut.
 template <typename Function>
@@ -118,8 +122,14 @@ void run_in_threads(OpKernelContext* context, int64_t batch, int64_t num_vectors
         const int code = samples(first, last);
         if (code != DLRM_OK) status = code;
       });
-  OP_REQUIRES(context, status == DLRM_OK, tensorflow::errors::Internal("dot interaction: ", dlrm_error_text(status)));
+  check_code(context, status);
 }
+
+#ifdef DLRM_CUDA
+void* stream_of(OpKernelContext* context) {
+  return context->op_device_context()->stream()->platform_specific_handle().stream;
+}
+#endif
 
 template <typename T, bool kCuda>
 class DotInteraction : public OpKernel {
@@ -135,10 +145,8 @@ class DotInteraction : public OpKernel {
     if (output == nullptr || output->NumElements() == 0) return;
 #ifdef DLRM_CUDA
     if (kCuda) {
-      void* stream = context->op_device_context()->stream()->platform_specific_handle().stream;
-      const int code = dlrm_dot_interaction_cuda(features.data(), output->data(), batch, vectors, width,
-                                                 element_type_of<T>(), -1, stream);
-      OP_REQUIRES(context, code == DLRM_OK, tensorflow::errors::Internal("dot interaction: ", dlrm_error_text(code)));
+      check_code(context, dlrm_dot_interaction_cuda(features.data(), output->data(), batch, vectors, width,
+                                                    element_type_of<T>(), -1, stream_of(context)));
       return;
     }
 #endif
@@ -167,10 +175,9 @@ class DotInteractionGradient : public OpKernel {
     if (gradient == nullptr || gradient->NumElements() == 0) return;
 #ifdef DLRM_CUDA
     if (kCuda) {
-      void* stream = context->op_device_context()->stream()->platform_specific_handle().stream;
-      const int code = dlrm_dot_interaction_gradient_cuda(features.data(), upstream.data(), gradient->data(), batch,
-                                                          vectors, width, element_type_of<T>(), -1, stream);
-      OP_REQUIRES(context, code == DLRM_OK, tensorflow::errors::Internal("dot interaction: ", dlrm_error_text(code)));
+      check_code(context,
+                 dlrm_dot_interaction_gradient_cuda(features.data(), upstream.data(), gradient->data(), batch, vectors,
+                                                    width, element_type_of<T>(), -1, stream_of(context)));
       return;
     }
 #endif

@@ -1,8 +1,8 @@
 // What the instruction sets have in common, in the compiler's own vector types. Whoever includes this has defined
 // DLRM_LANES: float32 values to a register.
 //
-// Everything that a kernel is made of is in an anonymous namespace, and nothing inline from the standard library is used:
-// a function compiled for AVX-512 must never be the one that the linker keeps for everybody.
+// Everything that a kernel is made of is in an anonymous namespace, and nothing inline from the standard library is
+// used: a function compiled for AVX-512 must never be the one that the linker keeps for everybody.
 #pragma once
 
 #include <stdint.h>

@@ -53,7 +53,8 @@ class RecycledMemory : public tensorflow::Allocator {
  private:
   // A block at a multiple of the large page, so that large pages can be all of it.
   static void* map(size_t num_bytes) {
-    void* const mapped = mmap(nullptr, num_bytes + kLargePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const int kind = MAP_PRIVATE | MAP_ANONYMOUS;
+    void* const mapped = mmap(nullptr, num_bytes + kLargePage, PROT_READ | PROT_WRITE, kind, -1, 0);
     if (mapped == MAP_FAILED) return nullptr;
     char* const start = static_cast<char*>(mapped);
     const size_t before = -reinterpret_cast<uintptr_t>(start) % kLargePage;
