@@ -80,6 +80,7 @@ def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, laun
         try:
             job.start(config, spec, model_config, launch, device, ranks).run()
         except tf.errors.OpError as error:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher's, until the reason is told
             raise RuntimeError(_reason(error.message, watching.who_left())) from error
 
 
