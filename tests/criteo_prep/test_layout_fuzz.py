@@ -7,6 +7,7 @@ import shutil
 import tracemalloc
 
 import pytest
+from damage import damage, damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from layout_samples import FIXED, ONE_HOT, RAGGED, to_layout, write_tf_raw
@@ -19,27 +20,6 @@ from criteo_prep.transcribe.tf_raw import Reader
 DATA = {"one-hot": (ONE_HOT, tuple(WRITERS)), "fixed": (FIXED, HOLDS_MULTI_HOT), "ragged": (RAGGED, HOLDS_RAGGED)}
 CASES = [(kind, layout) for kind, (_, layouts) in DATA.items() for layout in layouts]
 PEAK_BYTES = 64 << 20  # of Python and numpy; the files have some hundred bytes each
-
-damage = st.one_of(
-    st.tuples(st.just("set"), st.floats(0, 1), st.integers(0, 255)),
-    st.tuples(st.just("cut"), st.floats(0, 1), st.integers(0, 1)),
-    st.tuples(st.just("insert"), st.floats(0, 1), st.binary(min_size=1, max_size=20)),
-    st.tuples(st.just("delete"), st.floats(0, 1), st.integers(1, 40)),
-    st.tuples(st.just("overwrite"), st.floats(0, 1), st.sampled_from([b"\xff" * 8, bytes(8), b"\x7f" * 4])),
-)
-
-
-def damaged(content, how, where, what):
-    place = int(where * len(content))
-    if how == "set":
-        return content[:place] + bytes([what]) + content[place + 1 :]
-    if how == "cut":
-        return content[:place]
-    if how == "insert":
-        return content[:place] + what + content[place:]
-    if how == "delete":
-        return content[:place] + content[place + what :]
-    return content[:place] + what + content[place + len(what) :]
 
 
 @pytest.fixture(scope="module")

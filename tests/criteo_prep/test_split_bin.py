@@ -3,10 +3,12 @@
 import fcntl
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from damage import damage, damaged
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from criteo_prep import split_bin
@@ -257,3 +259,32 @@ def test_two_that_join_into_one_file_do_not_meet(tmp_path):
         assert partial.stat().st_size == 10_000
     join(tmp_path / "out", tmp_path / "new.bin", quiet=True)
     assert (tmp_path / "new.bin").read_bytes() == words.tobytes() and not partial.exists()
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """A folder that split has made, with its source beside it."""
+    folder = tmp_path_factory.mktemp("parts")
+    records(folder / "in.bin", 9, (2, 1, 3))
+    split(folder / "in.bin", folder / "out", RecordForm(hotness=(2, 1, 3)), [200] * 3, quiet=True)
+    return folder
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(["metadata.json", "label.bin", "dense.bin", "category.bin"]), st.lists(damage, min_size=1))
+def test_damaged_parts(parts, name, damages):
+    """An error message, or a file of as many records as the parts hold, which splits again; never anything else."""
+    (parts / "joined.bin").unlink(missing_ok=True)
+    copy = shutil.copytree(parts / "out", parts / "copy", dirs_exist_ok=True)
+    for one in damages:
+        (copy / name).write_bytes(damaged((copy / name).read_bytes(), *one))
+    try:
+        rows = join(copy, parts / "joined.bin", quiet=True)
+    except ValueError as error:
+        assert str(copy) in str(error) and not (parts / "joined.bin").exists()
+    else:
+        each = (parts / "joined.bin").stat().st_size // max(rows, 1)
+        words = np.fromfile(parts / "joined.bin", np.int32).reshape(rows, each // 4 if rows else 20)
+        assert words[:, :1].tobytes() == (copy / "label.bin").read_bytes()
+        assert words[:, 14:].tobytes() == (copy / "category.bin").read_bytes()
+        assert words[:, 14:].min(initial=0) == 0
