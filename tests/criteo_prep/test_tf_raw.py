@@ -1,54 +1,24 @@
+"""tf_raw read back: bytes by hand, any pieces, several ids a sample, and files that are refused."""
+
 import builtins
 import dataclasses
-import errno
 import os
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tf_raw_samples import CARDINALITIES, SPEC, assert_equal, batch_of, write
 
 from criteo_prep.batch import Batch, Ids
-from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec, FeatureSpecError, minimal_dtype, tf_raw_spec
+from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError, minimal_dtype, tf_raw_spec
 from criteo_prep.transcribe import array_file
-from criteo_prep.transcribe.tf_raw import Reader, Writer
-
-CARDINALITIES = {"cat_0": 126, "cat_1": 127, "cat_2": 128, "cat_3": 32766, "cat_4": 32767, "cat_5": 40_000}
-SPEC = tf_raw_spec([Feature(name, "", cardinality) for name, cardinality in CARDINALITIES.items()], num_numerical=3)
-
-
-def batch_of(num_samples, seed=0, first_ids=()):
-    """Random samples; the first ones have the ids `first_ids`, the last one the largest id of each feature."""
-    rng = np.random.default_rng(seed)
-    categorical = {}
-    for name, cardinality in CARDINALITIES.items():
-        ids = rng.integers(0, cardinality, num_samples)
-        ids[: len(first_ids)] = first_ids
-        ids[-1:] = cardinality - 1
-        categorical[name] = Ids(ids)
-    return Batch(rng.random(num_samples) < 0.5, rng.normal(size=(num_samples, 3)).astype(np.float16), categorical)
+from criteo_prep.transcribe.tf_raw import Reader
 
 
 def part_of(batch, start, stop):
     categorical = {name: Ids(ids.values[start:stop]) for name, ids in batch.categorical.items()}
     return Batch(batch.label[start:stop], batch.numerical[start:stop], categorical)
-
-
-def write(root, *batches, split="train", spec=SPEC):
-    with Writer(root, spec, split) as writer:
-        for batch in batches:
-            writer.write(batch)
-    return writer
-
-
-def assert_equal(found, expected):
-    np.testing.assert_array_equal(found.label, expected.label)
-    np.testing.assert_array_equal(found.numerical, expected.numerical)
-    assert list(found.categorical) == list(expected.categorical)
-    for name, ids in expected.categorical.items():
-        np.testing.assert_array_equal(found.categorical[name].values, ids.values)
-    assert (found.label.dtype, found.numerical.dtype) == (np.bool_, np.float16)
-    assert all(ids.values.dtype == np.int32 and ids.row_lengths is None for ids in found.categorical.values())
 
 
 def test_the_bytes_by_hand(tmp_path):
@@ -248,83 +218,3 @@ def test_a_numerical_that_is_no_number_is_named_with_its_row(tmp_path, bad):
         reader.read(0, 7)
         with pytest.raises(FeatureSpecError, match="numerical.bin: row 7: 'num_2' is .*, which no model"):
             reader.read(5, 10)
-
-
-# What a writer refuses; nothing of the split stays.
-
-
-def changed(**parts):
-    return dataclasses.replace(batch_of(3), **parts)
-
-
-@pytest.mark.parametrize("bad, reason", [
-    (changed(label=None), "train: row 4: the source has no 'label', which the spec asks for"),
-    (changed(numerical=None), "train: row 4: the source has no 'numerical'"),
-    (changed(categorical={}), "train: row 4: the source has no 'cat_0'"),
-    (changed(numerical=np.zeros((3, 4), np.float16)), r"row 4: 'numerical' has shape \(3, 4\), expected \(3, 3\)"),
-    (changed(numerical=np.zeros((2, 3), np.float16)), r"row 4: 'numerical' has shape \(2, 3\), expected \(3, 3\)"),
-    (changed(numerical=np.array([[0, 0, 0], [0, 7e4, 0], [0, 0, 0]])), "row 5: 'num_1' is 70000.0, but float16"),
-    (changed(label=np.array([1, 0, 2], np.int8)), "train: row 6: 2, but a label is 0 or 1"),
-    (batch_of(3, first_ids=(0, 126)), "cat_0.bin: row 5: id 126 of 'cat_0' is not below its cardinality 126"),
-    (batch_of(3, first_ids=(-1,)), "cat_0.bin: row 4: id -1 of 'cat_0'"),
-    (changed(categorical={name: Ids(np.zeros(3, int), np.array([2, 0, 1])) for name in CARDINALITIES}),
-     "row 4: 2, but 'cat_0' has 1 id a sample. Declare it ragged"),
-])
-def test_a_batch_that_does_not_fit(tmp_path, bad, reason):
-    with pytest.raises(FeatureSpecError, match=reason):
-        write(tmp_path, batch_of(4), bad)
-    assert list((tmp_path / "train").iterdir()) == []
-
-
-def test_other_number_types_and_strides_are_taken(tmp_path):
-    whole = batch_of(6)
-    loose = Batch(
-        np.repeat(whole.label, 2)[::2].astype(np.int8),
-        np.asfortranarray(whole.numerical.astype(np.float64)),
-        {name: Ids(np.repeat(ids.values, 2)[::2].astype(np.uint32), np.ones(6, int))
-         for name, ids in whole.categorical.items()},
-    )
-    strided = Batch(np.repeat(whole.label, 2)[::2], whole.numerical, whole.categorical)
-    write(tmp_path, loose, strided)
-    with Reader(tmp_path, SPEC, "train") as reader:
-        assert_equal(reader.read(0, 6), whole)
-        assert_equal(reader.read(6, 12), whole)
-
-
-def test_any_exception_in_the_block_removes_the_files(tmp_path):
-    with pytest.raises(KeyboardInterrupt), Writer(tmp_path, SPEC, "train") as writer:
-        writer.write(batch_of(4))
-        raise KeyboardInterrupt
-    assert list((tmp_path / "train").iterdir()) == []
-
-
-def test_a_disk_that_is_full_when_the_files_are_closed(tmp_path, monkeypatch):
-    writer = Writer(tmp_path, SPEC, "train")
-
-    class Full:
-        def __init__(self, file):
-            self.write, self._close = file.write, file.close
-
-        def close(self):
-            self._close()
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    writer._files["train/cat_2.bin"] = Full(writer._files["train/cat_2.bin"])
-    with pytest.raises(OSError, match="No space left"), writer:
-        writer.write(batch_of(4))
-    assert list((tmp_path / "train").iterdir()) == []
-
-
-def test_specs_that_cannot_be_written(tmp_path):
-    with pytest.raises(FeatureSpecError, match=r"names no files of the split 'validation'; it has \['train', 'test'\]"):
-        Writer(tmp_path, SPEC, "validation")
-    clash = tf_raw_spec([Feature("numerical", "", 5)])
-    with pytest.raises(FeatureSpecError, match="train/numerical.bin: two chunks name this file"):
-        Writer(tmp_path, clash, "train")
-    csv = tf_raw_spec([Feature("a", "", 5)])
-    csv.sources["test"] = (Chunk(tuple(csv.features), ("test.csv",), "csv"),)
-    with pytest.raises(FeatureSpecError, match="test.csv: is of type 'csv', but tf_raw is made of split_binary files"):
-        Writer(tmp_path, csv, "train")
-    with pytest.raises(FeatureSpecError, match="leads out of the dataset folder"):
-        Writer(tmp_path, tf_raw_spec([Feature("../../x", "", 5)]), "train")
-    assert list(tmp_path.iterdir()) == []
