@@ -100,6 +100,11 @@ class ModelConfig:
         """As JSON-able data, the form a checkpoint keeps."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
+    @classmethod
+    def from_document(cls, document: dict) -> "ModelConfig":
+        """The model that a checkpoint's document describes, one from before a field of this class included."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in document.items()})
+
     def check_same(self, other: dict, path: str) -> None:
         """Raises ConfigError naming the first thing in which the checkpoint at `path` is another model."""
         shape = [field.name for field in dataclasses.fields(self) if field.default is dataclasses.MISSING]

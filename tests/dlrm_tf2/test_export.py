@@ -9,8 +9,10 @@ import pytest
 
 from dlrm_tf2 import export
 from dlrm_tf2.checkpoint import files, save_checkpoint
-from dlrm_tf2.embedding.plan import Shard, ShardingPlan
+from dlrm_tf2.comm import SingleProcess
+from dlrm_tf2.embedding.plan import Shard, ShardingPlan, make_plan
 from dlrm_tf2.embedding.tables import TableConfig
+from dlrm_tf2.model_config import ModelConfig
 
 TABLES = (TableConfig("store", 9, 4), TableConfig("item", 5, 4, features=("item", "last_item")))
 WEIGHTS = {
@@ -57,12 +59,62 @@ def test_whole_tables_in_channel_order(checkpoint, tmp_path, capsys):
     assert contents["features"][2] == {
         "file": "feature_2.npy", "feature": "last_item", "table": "item", "rows": 5, "embedding_dim": 4
     }
-    assert contents["document"] == {"step": 7}
+    assert contents["document"] == {"step": 7} and contents["format"] == "npy"
     assert contents["dense"] == {"top_mlp/0/bias": "dense/top_mlp%2F0%2Fbias.npy"}
     assert sorted(os.listdir(tmp_path)) == ["plain", "saved"]
     assert capsys.readouterr().out.splitlines() == [
         "feature_0.npy: store, 9 x 4", "feature_1.npy: item, 5 x 4", "feature_2.npy: last_item, 5 x 4",
         f"{tmp_path}/plain/: 3 tables, 1 dense variables"]
+
+
+@pytest.mark.parametrize("flags, interaction, dims, hotness", [
+    ({}, "dot", (), ()), ({"column_slice_threshold": 99, "batch_size": 512}, "cross", (4, 2), (1, 3)),
+])  # fmt: skip
+def test_the_published_folders(array_embedding, tmp_path, capsys, flags, interaction, dims, hotness):
+    shape = ModelConfig(
+        ("item", "store"), (5, 9), 13, 4, (6, 4), (5, 1), hotness, "sum", dims, interaction,
+        2 if dims else 0, 3 if dims else 0,
+    )  # fmt: skip
+    weights = {("weights", table.name): np.random.default_rng(0).normal(size=(table.num_rows, table.embedding_dim))
+               for table in shape.tables}  # fmt: skip
+    embedding = array_embedding(shape.tables, make_plan(shape.tables, 1), 0, weights=weights)
+    dense = {"top_mlp_0_bias": Variable(np.float32([1.5]))}
+    document = {"model": shape.document(), "config": flags}
+    save_checkpoint(tmp_path / "saved", SingleProcess(), dense, embedding, document)
+    output = tmp_path / "published"
+    assert export.main(["--checkpoint", str(tmp_path / "saved"), "--output", str(output), "--format=published"]) == 0
+    assert sorted(str(path.relative_to(output)) for path in output.glob("**/*.*")) == [
+        "dense/config.json", "dense/top_mlp_0_bias.npy", "export.json", "sparse/config.json", "sparse/feature_0.npy",
+        "sparse/feature_1.npy",
+    ]  # fmt: skip
+    for number, table in enumerate(shape.tables):
+        found = np.load(output / f"sparse/feature_{number}.npy")
+        np.testing.assert_array_equal(found, np.float32(weights["weights", table.name]))
+    sparse, dense = (json.loads((output / part / "config.json").read_text()) for part in ("sparse", "dense"))
+    assert sparse == {  # Source: the keys and defaults of the published trainer
+        "use_mde_embeddings": True, "embedding_dim": list(dims) or 4,
+        "column_slice_threshold": flags.get("column_slice_threshold", 5_000_000_000),
+        "embedding_zeros_initializer": False, "embedding_trainable": True, "categorical_cardinalities": [5, 9],
+        "concat_embedding": False, "cpu_offloading_threshold_gb": 75, "data_parallel_input": False,
+        "row_slice_threshold": 10_000_000_000, "data_parallel_threshold": None,
+    }  # fmt: skip
+    assert dense == {
+        "embedding_dim": list(dims) or 4, "interaction": "cross" if dims else "dot_tensorflow",
+        "bottom_mlp_dims": [6, 4], "top_mlp_dims": [5, 1], "num_numerical_features": 13,
+        "categorical_cardinalities": [5, 9], "transpose": False, "num_cross_layers": 2 if dims else 0,
+        "cross_layer_projection_dim": 3 if dims else 0, "batch_size": flags.get("batch_size", 65536),
+    }  # fmt: skip
+    said = capsys.readouterr().out
+    assert "sparse/feature_1.npy: store, 9 x " in said and "note: the published trainer loads sparse/" in said
+    assert ("has no combiner" in said) == bool(hotness)
+
+
+@pytest.mark.parametrize("form", ["published", "saved_model"])
+def test_a_checkpoint_without_the_model_s_shape_is_refused(checkpoint, tmp_path, capsys, form):
+    arguments = ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "plain"), "--format", form]
+    assert export.main(arguments) == 1
+    assert "does not say the shape of its model" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["saved"]
 
 
 def test_an_empty_output_folder_is_fine(checkpoint, tmp_path):

@@ -1,0 +1,104 @@
+"""A checkpoint's tables and dense variables as plain .npy files, streamed. No TensorFlow."""
+
+import contextlib
+import io
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dlrm_tf2.checkpoint import restore_tables
+from dlrm_tf2.checkpoint.files import read_array, write_npy
+from dlrm_tf2.checkpoint.manifest import Manifest, StoredTable, dense_path
+from dlrm_tf2.embedding.plan import Shard, ShardingPlan
+
+
+def write_tables(folder: Path, manifest: Manifest, output: Path) -> list[dict]:
+    """Writes `feature_<i>.npy`, float32 [rows, width], of the i-th categorical feature in channel order, into `output`.
+
+    Tables are streamed, whatever shards they were saved in: memory is that of a block of rows.
+
+    Returns:
+      What each file is: an entry per feature.
+
+    Raises:
+      CheckpointError: the checkpoint is damaged.
+    """
+    pairs = [(feature, table) for table in manifest.tables for feature in table.features]
+    features = [
+        {
+            "file": f"feature_{i}.npy",
+            "feature": feature,
+            "table": table.name,
+            "rows": table.num_rows,
+            "embedding_dim": table.embedding_dim,
+        }
+        for i, (feature, table) in enumerate(pairs)
+    ]
+    file_of = {entry["table"]: entry["file"] for entry in reversed(features)}
+    with contextlib.closing(NpyTables(output, manifest.tables, file_of)) as tables:
+        restore_tables(folder, manifest, tables)
+    for entry in features:
+        if entry["file"] != file_of[entry["table"]]:  # features that share a table
+            shutil.copyfile(output / file_of[entry["table"]], output / entry["file"])
+    return features
+
+
+def write_dense(folder: Path, manifest: Manifest, output: Path) -> dict[str, str]:
+    """Writes `dense/<name>.npy` for each dense variable into `output`; returns name -> file. Raises CheckpointError."""
+    (output / "dense").mkdir(exist_ok=True)
+    for name, file in manifest.dense.items():
+        array = read_array(folder, file)
+        write_npy(output, dense_path(name), array.shape, array.dtype, [array])
+    return {name: dense_path(name) for name in manifest.dense}
+
+
+class NpyTables:
+    """Whole tables as .npy files, in the role of an embedding that a checkpoint is restored into.
+
+    Args:
+      folder: where the files are made.
+      tables: what is to be in them.
+      file_of: table -> the name of its file.
+    """
+
+    slots = ("weights",)
+    rank = 0
+
+    def __init__(self, folder: Path, tables: Sequence[StoredTable], file_of: Mapping[str, str]):
+        self.tables = tables
+        shards = [Shard(table.name, 0, (0, table.num_rows), (0, table.embedding_dim)) for table in tables]
+        self.plan = ShardingPlan(1, tuple(shards))
+        self._descriptors: dict[str, int] = {}
+        self._header_bytes: dict[str, int] = {}
+        for shard in shards:
+            header = io.BytesIO()
+            layout = {"descr": "<f4", "fortran_order": False, "shape": (shard.num_rows, shard.num_columns)}
+            np.lib.format.write_array_header_1_0(header, layout)
+            descriptor = os.open(folder / file_of[shard.table], os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            self._descriptors[shard.table] = descriptor
+            self._header_bytes[shard.table] = len(header.getvalue())
+            os.truncate(descriptor, len(header.getvalue()) + shard.num_bytes)
+            os.pwrite(descriptor, header.getvalue(), 0)
+
+    def read_rows(self, shard: Shard, slot: str, start: int, stop: int) -> np.ndarray:
+        values = np.empty((stop - start, shard.num_columns), "<f4")
+        self._transfer(os.preadv, shard, start, values)
+        return values
+
+    def write_rows(self, shard: Shard, slot: str, start: int, values: np.ndarray) -> None:
+        self._transfer(os.pwritev, shard, start, np.ascontiguousarray(values, "<f4"))
+
+    def _transfer(self, call, shard: Shard, start: int, values: np.ndarray) -> None:
+        rest = memoryview(values.reshape(-1).view(np.uint8))
+        offset = self._header_bytes[shard.table] + start * shard.num_columns * 4
+        while rest:
+            count = call(self._descriptors[shard.table], [rest], offset)
+            rest, offset = rest[count:], offset + count
+
+    def close(self) -> None:
+        for descriptor in self._descriptors.values():
+            os.fsync(descriptor)
+            os.close(descriptor)
