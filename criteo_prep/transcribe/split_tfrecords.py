@@ -39,6 +39,7 @@ from criteo_prep.transcribe.tfrecord import records, write_record
 
 LAYOUT = "split_tfrecords"
 _LARGEST_JSON = 1 << 16  # bytes
+_LARGEST_TENSOR = (1 << 31) - (1 << 10)  # bytes; a little is left for the message around it
 
 
 def split_tfrecords_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpec:
@@ -231,6 +232,11 @@ class Writer:
         self._num_records += 1
 
     def _append(self, feature: Feature, data: bytes) -> None:
+        if len(data) > _LARGEST_TENSOR:
+            raise LayoutError(
+                f"{self.split}: {feature.name}: a record of {len(data)} bytes; protocol buffers have less than 2 GiB. "
+                "Take a smaller --dst_prebatch_size."
+            )
         write_record(self._files[feature.name], example("data", data))
 
     def __enter__(self) -> "Writer":

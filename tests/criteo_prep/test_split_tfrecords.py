@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from layout_samples import FIXED, ONE_HOT, RAGGED, files_of, samples, to_layout, write_tf_raw
 
+from criteo_prep.transcribe import split_tfrecords
 from criteo_prep.transcribe.standard import LayoutError
 from criteo_prep.transcribe.tensor_proto import ProtoError, example, parse_ragged, parse_tensor, ragged_tensor, tensor
 from criteo_prep.transcribe.tfrecord import crc32c, masked_crc32c, records, write_record
@@ -171,3 +172,11 @@ def test_a_spec_that_says_otherwise(tmp_path):
     spec.write_text(spec.read_text().replace("hotness: 3", "hotness: 1"))
     with pytest.raises(LayoutError, match="categorical_1/format.json: says multihot true, but .* 'tags' hotness 1"):
         to_layout(folder, "split_tfrecords", tmp_path / "b", "tf_raw")
+
+
+def test_a_record_that_no_protocol_buffer_holds(tmp_path, monkeypatch):
+    raw = write_tf_raw(tmp_path / "raw")
+    monkeypatch.setattr(split_tfrecords, "_LARGEST_TENSOR", 50)
+    with pytest.raises(LayoutError, match=r"train: num_0: a record of \d+ bytes; .* a smaller --dst_prebatch_size"):
+        to_layout(raw, "tf_raw", tmp_path / "a", "split_tfrecords", dst_prebatch_size=20)
+    assert not (tmp_path / "a").exists()
