@@ -52,6 +52,7 @@ def bytes_of_a_step(root, spec, comm, plan, dtype, data_parallel_input):
 @pytest.mark.parametrize("dtype, data_parallel_input, thresholds", [
     ("float32", False, {"column_slice_threshold": 10**6}),  # whole tables
     ("bfloat16", False, {"column_slice_threshold": 300}),
+    ("float16", True, {"column_slice_threshold": 10**6}),
     ("float32", True, {"column_slice_threshold": 300}),
     ("float32", True, {"data_parallel_threshold": 60}),
 ])  # fmt: skip
@@ -66,7 +67,7 @@ def test_bytes_moved_are_those_predicted(tmp_path, run_ranks, world_size, dtype,
         world_size, lambda comm: bytes_of_a_step(tmp_path, spec, comm, plan, dtype, data_parallel_input)
     )
     costs = cost_of(
-        plan, tables, BATCH, wire_bytes=2 if dtype == "bfloat16" else 4, data_parallel_input=data_parallel_input
+        plan, tables, BATCH, wire_bytes=4 if dtype == "float32" else 2, data_parallel_input=data_parallel_input
     )
     predicted = [cost.sent_bytes for cost in costs]
     if not plan.replicated:

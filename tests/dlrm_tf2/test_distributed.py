@@ -13,7 +13,8 @@ from dlrm_tf2.embedding.layout import Layout
 from dlrm_tf2.embedding.lookup import Slab
 
 
-def check(case, run_ranks, steps, **settings):
+def check(case, run_ranks, steps, loss_tolerance=1e-9, tolerances=(1e-8, 1e-10), **settings):
+    """Trains with N ranks and compares with numpy; `tolerances` of the tables are relative and absolute."""
     losses, tables = train_reference(case, steps)
     ranks = run_ranks(case.plan.world_size, lambda comm: train(case, comm, steps, **settings))
     for rank in ranks:
@@ -21,12 +22,12 @@ def check(case, run_ranks, steps, **settings):
             raise rank
     parts = {}
     for rank, (rank_losses, rank_parts) in enumerate(ranks):
-        np.testing.assert_allclose(rank_losses, losses, rtol=1e-9, err_msg=f"losses of rank {rank}")
+        np.testing.assert_allclose(rank_losses, losses, rtol=loss_tolerance, err_msg=f"losses of rank {rank}")
         parts |= rank_parts
     found = assembled(case, parts)
     assert found.keys() == tables.keys()
     for key, table in found.items():
-        np.testing.assert_allclose(table, tables[key], rtol=1e-8, atol=1e-10, err_msg=str(key))
+        np.testing.assert_allclose(table, tables[key], *tolerances, err_msg=str(key))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rowwise_adagrad", "adam"])
@@ -71,6 +72,13 @@ def test_50_steps_in_float32(run_ranks, optimizer, loss_tolerance, data_parallel
     if optimizer != "adam":
         for key, table in assembled(case, found).items():
             np.testing.assert_allclose(table, tables[key], rtol=1e-5, atol=1e-6, err_msg=str(key))
+
+
+@pytest.mark.parametrize("wire, tolerance", [("float16", 5e-4), ("bfloat16", 4e-3)])
+@pytest.mark.parametrize("data_parallel_input", [False, True])
+def test_vectors_that_travel_in_16_bits(run_ranks, wire, tolerance, data_parallel_input):
+    case = draw(3, 2, "sgd", data_parallel_input)
+    check(case, run_ranks, 4, tolerance, (tolerance, tolerance), dtype="float32", wire=wire)
 
 
 @pytest.mark.parametrize("defect", ["wrong scale", "swapped slices"])

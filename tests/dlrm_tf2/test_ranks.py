@@ -90,10 +90,11 @@ def test_n_ranks_train_the_model_that_one_trains(tmp_path, run_ranks, world_size
         np.testing.assert_allclose(table, tables[name], rtol=1e-4, atol=1e-6)
 
 
-def test_bfloat16_vectors_survive_the_exchange(tmp_path, run_ranks):
-    spec = write_dataset(tmp_path)
-    losses, *_ = run(tmp_path, spec, SingleProcess(), dtype="bfloat16", amp=True)
-    for rank in run_ranks(2, lambda comm: run(tmp_path, spec, comm, dtype="bfloat16", amp=True)):
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_vectors_of_16_bits_survive_the_exchange(tmp_path, run_ranks, dtype):
+    spec, flags = write_dataset(tmp_path), {"dtype": dtype, "amp": True, "amp_dtype": dtype}
+    losses, *_ = run(tmp_path, spec, SingleProcess(), **flags)
+    for rank in run_ranks(2, lambda comm: run(tmp_path, spec, comm, **flags)):
         if isinstance(rank, BaseException):
             raise rank
         np.testing.assert_allclose(rank[0], losses, rtol=2e-3)
