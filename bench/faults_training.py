@@ -1,0 +1,269 @@
+"""Fault runs of the trainer: kill -9, SIGTERM, a stalled process, a full disk; then the same command until it ends.
+
+    python bench/faults_training.py [--runs 20] [--seed 0] [--launcher mpi|gloo]
+
+Every run trains a small model on a small dataset and is struck after a step drawn at random (now and then while it is
+still starting). The same command is then given again until it finishes; a run counts as equal if the losses of all its
+steps and its last AUC are those of an undisturbed run with as many ranks, bit for bit. The full disk is a tmpfs of its
+own in a new mount namespace (unshare), or is left out where that is not allowed.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from preprocess import commit, hardware
+
+ROOT = Path(__file__).resolve().parent.parent
+DLRM = """--cpu --embedding_dim 8 --bottom_mlp_dims 32,8 --top_mlp_dims 32,1 --batch_size 256 --valid_batch_size 4096
+    --optimizer adagrad --learning_rate 0.05 --warmup_steps 20 --seed 1 --shuffle window --shuffle_window 4096
+    --epochs 2 --print_freq 1 --checkpoint_every 20 --log_path log --save_checkpoint_path""".split()
+STEPS = 314  # 2 epochs of 40,000 samples
+STALL_TIMEOUT_S = 8
+PATIENCE_S = 300  # for one run of the program
+MARK = "FAULTS_TRAINING_RUN"
+_SHELL_ON_A_SMALL_DISK = """
+set -e
+mkdir {disk}
+mount -t tmpfs -o size={size} tmpfs {disk}
+set +e
+{command} ; echo "exit $?"
+cp -r {disk} {after_the_first}
+mount -o remount,size=1G {disk}
+{command} ; echo "exit $?"
+"""
+
+
+@dataclass
+class Trial:
+    """What became of one run that was struck.
+
+    Attributes:
+      fault, ranks, step: what struck how many ranks, and how many steps were logged by then.
+      seconds_to_end: from then until all processes were gone; None if they had to be killed.
+      told: the program's own line about it, if one was expected or came.
+      resumed_after: step of the checkpoint that the next run went on from; None if it began anew.
+      equal: losses and AUC are those of the undisturbed run.
+    """
+
+    fault: str
+    ranks: int
+    step: int
+    seconds_to_end: float | None
+    told: str
+    resumed_after: int | None
+    equal: bool
+
+
+class Bench:
+    """The runs in a folder; `launcher` is that of horovodrun."""
+
+    def __init__(self, folder: Path, launcher: str, seed: int):
+        self.folder, self._launcher, self.random = folder, launcher, random.Random(seed)
+        subprocess.run(
+            [sys.executable, "-m", "criteo_prep", "synthesize", "--preset", "criteo_t15", "--scale", "0.00002",
+             "--num_samples", "40000", "--num_test_samples", "4000", "--labels", "teacher", "--quiet", "--dst",
+             str(folder / "set")],
+            check=True, cwd=ROOT,
+        )  # fmt: skip
+        self._undisturbed = {}
+        for ranks in (1, 2):
+            done = self.run(ranks, f"undisturbed_{ranks}")
+            if done.returncode:
+                sys.exit(f"faults_training.py: the undisturbed run on {ranks} ranks failed:\n{done.stdout}")
+            self._undisturbed[ranks] = self.results(f"undisturbed_{ranks}")
+
+    def command(self, ranks: int, name: str, *more: str, save: Path | None = None) -> list[str]:
+        launcher = []
+        if ranks > 1:
+            launcher = [str(Path(sys.executable).parent / "horovodrun"), "-np", str(ranks), f"--{self._launcher}",
+                        *(["--mpi-args=--oversubscribe"] if self._launcher == "mpi" else [])]  # fmt: skip
+        return [*launcher, sys.executable, "-m", "dlrm_tf2.dlrm", "--dataset_path", str(self.folder / "set"), *DLRM,
+                str(save or self.folder / name / "checkpoint"), "--log_path", str(self.folder / name / "log"), *more]
+
+    def start(self, ranks: int, name: str, *more: str) -> subprocess.Popen:
+        """Starts the program in a process group of its own; its output goes to a file."""
+        (self.folder / name).mkdir(exist_ok=True)
+        with open(self.folder / name / "output", "w") as output:
+            return subprocess.Popen(
+                self.command(ranks, name, *more), cwd=ROOT, env=_environment(name), stdout=output,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    def run(self, ranks: int, name: str, *more: str) -> subprocess.CompletedProcess:
+        return self.wait(self.start(ranks, name, *more), name)
+
+    def wait(self, process: subprocess.Popen, name: str) -> subprocess.CompletedProcess:
+        """Until all of its processes are gone; those that stay are killed, and the return code is then None."""
+        deadline = time.perf_counter() + PATIENCE_S
+        while (process.poll() is None or ranks_of(name)) and time.perf_counter() < deadline:
+            time.sleep(0.05)
+        code = process.poll() if not ranks_of(name) else None
+        for pid in ranks_of(name).values():
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+        return subprocess.CompletedProcess(process.args, code, (self.folder / name / "output").read_text())
+
+    def results(self, name: str) -> list:
+        """The numbers that must be equal: (step, loss) of every step, (step, AUC) of every evaluation."""
+        records = [json.loads(line) for line in (self.folder / name / "log").read_text().splitlines()]
+        return [(record["step"], record.get("loss"), record.get("auc")) for record in records if "step" in record]
+
+    def strike(self, ranks: int, fault: str, what: Callable[[int], None], told: str, *more: str) -> Trial:
+        """One run that `what` strikes, given the process id of one of its ranks, and those after it until one ends."""
+        name = "struck"
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        process = self.start(ranks, name, *more)
+        step = self._reach(process, name, self.random.randint(-STEPS // 8, STEPS - 20))
+        start = time.perf_counter()
+        for pid in list(ranks_of(name).values())[self.random.randrange(ranks) :][:1]:
+            what(pid)
+        struck = self.wait(process, name)
+        seconds = time.perf_counter() - start if struck.returncode is not None else None
+        line = next((line for line in struck.stdout.splitlines() if told and re.search(told, line)), "")
+        resumed_after = None
+        for _ in range(5):
+            done = self.run(ranks, name, *more)
+            if match := re.search(r"goes on after step (\d+)", done.stdout):
+                resumed_after = int(match[1])
+            if done.returncode == 0:
+                break
+        equal = done.returncode == 0 and self.results(name) == self._undisturbed[ranks]
+        if not equal:
+            print(f"{fault} after step {step}: NOT EQUAL\n{struck.stdout[-2000:]}\n{done.stdout[-2000:]}")
+        return Trial(fault, ranks, step, seconds, re.sub(r"^\[.*?>:", "", line), resumed_after, equal)
+
+    def _reach(self, process: subprocess.Popen, name: str, step: int) -> int:
+        """Waits until a step is logged; one below 0: for some time from the start on. Returns the last logged step."""
+        log, start = self.folder / name / "log", time.perf_counter()
+        if step < 0:
+            time.sleep(self.random.uniform(0, 8))
+        while process.poll() is None and time.perf_counter() - start < PATIENCE_S:
+            reached = log.read_bytes().count(b'"loss"') if log.exists() else 0
+            if reached >= step and len(ranks_of(name)):
+                return reached
+            time.sleep(0.01)
+        return STEPS
+
+    def full_disk(self) -> Trial | None:
+        """A disk that holds one checkpoint, and no second one beside it. None where no file system can be mounted."""
+        name, disk = "full_disk", self.folder / "disk"
+        (self.folder / name).mkdir()
+        checkpoint = self.folder / "undisturbed_1" / "checkpoint"
+        size = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
+        command = " ".join(self.command(1, name, save=disk / "checkpoint"))
+        after_the_first = self.folder / "after_the_first"
+        script = _SHELL_ON_A_SMALL_DISK.format(
+            disk=disk, size=int(1.5 * size), command=command, after_the_first=after_the_first
+        )
+        start = time.perf_counter()
+        done = subprocess.run(
+            ["unshare", "-m", "-r", "bash", "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, env=_environment(name),
+        )  # fmt: skip
+        if "exit" not in done.stdout:
+            print("full disk left out: no mount namespace here:", done.stdout.strip()[-200:])
+            return None
+        first, _, rest = done.stdout.partition("exit 1\n")
+        line = next((line for line in first.splitlines() if "No space left" in line), "")
+        match = re.search(r"goes on after step (\d+)", rest)
+        equal = "exit 0" in rest and bool(line) and self.results(name) == self._undisturbed[1]
+        equal = equal and (after_the_first / "checkpoint" / "manifest.json").exists()
+        if not equal:
+            print(f"full disk: NOT EQUAL\n{done.stdout[-4000:]}")
+        seconds = time.perf_counter() - start
+        return Trial("full disk during a save", 1, 0, seconds, line, int(match[1]) if match else None, equal)
+
+
+def ranks_of(name: str) -> dict[int, int]:
+    """Rank -> process id of the program's processes of a run that are alive."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                arguments = (folder / "cmdline").read_bytes().split(b"\0")
+                variables = dict(v.split(b"=", 1) for v in (folder / "environ").read_bytes().split(b"\0") if b"=" in v)
+            except OSError:
+                continue
+            mine = variables.get(MARK.encode()) == name.encode() and arguments[1:3] == [b"-m", b"dlrm_tf2.dlrm"]
+            if mine:
+                rank = variables.get(b"OMPI_COMM_WORLD_RANK", variables.get(b"HOROVOD_RANK", b"0"))
+                found[int(rank)] = int(folder.name)
+    return found
+
+
+def _environment(name: str) -> dict[str, str]:
+    return {**os.environ, MARK: name, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--runs", type=int, default=20, help="runs that are struck (20)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--launcher", choices=("mpi", "gloo"), default="mpi")
+    parser.add_argument("--folder", help="where the temporary files go")
+    parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "faults_training.json"))
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="faults_training_", dir=arguments.folder))
+    start = time.perf_counter()
+    try:
+        bench = Bench(folder, arguments.launcher, arguments.seed)
+        trials = list(filter(None, (trial(bench) for trial in plan_of(arguments.runs))))
+    finally:
+        shutil.rmtree(folder)
+    table(trials)
+    document = {
+        "runs": [vars(trial) for trial in trials], "launcher": arguments.launcher, "stall_timeout_s": STALL_TIMEOUT_S,
+        "seconds": time.perf_counter() - start, **hardware(), "load_average": os.getloadavg(), "commit": commit(),
+        "command": " ".join(["bench/faults_training.py", *sys.argv[1:]]),
+    }  # fmt: skip
+    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
+    Path(arguments.json).write_text(json.dumps(document, indent=1).replace(str(folder), "") + "\n")
+    print(f"written to {arguments.json}")
+    sys.exit(not all(trial.equal for trial in trials))
+
+
+def plan_of(runs: int) -> list[Callable[[Bench], Trial | None]]:
+    """What happens to each run: mostly kill -9, of one process and of one of two; some of each other fault."""
+
+    def struck(ranks: int, fault: str, number: signal.Signals, told: str = "", *more: str):
+        return lambda bench: bench.strike(ranks, fault, lambda pid: os.kill(pid, number), told, *more)
+
+    stall = ["--stall_timeout_s", str(STALL_TIMEOUT_S)]
+    others = [
+        struck(1, "SIGTERM", signal.SIGTERM, "stopped by SIGTERM"),
+        struck(2, "SIGTERM to one rank", signal.SIGTERM, "stopped by SIGTERM"),
+        struck(2, "SIGSTOP of one rank", signal.SIGSTOP, "was last heard of|is gone|no progress", *stall),
+        struck(2, "SIGUSR1 to one rank", signal.SIGUSR1, "stopped by SIGUSR1"),
+        struck(2, "SIGSTOP of one rank", signal.SIGSTOP, "was last heard of|is gone|no progress", *stall),
+        lambda bench: bench.full_disk(),
+    ]
+    others = others[: max(1, runs * 3 // 10)]
+    kills = [struck(1, "kill -9", signal.SIGKILL), struck(2, "kill -9 of one rank", signal.SIGKILL, "is gone|ended by")]
+    return [kills[number % 2] for number in range(runs - len(others))] + others
+
+
+def table(trials: list[Trial]) -> None:
+    print(f"{'fault':26} {'ranks':>5} {'tried':>6} {'resumed':>8} {'anew':>5} {'equal':>6} {'told':>5} {'s to end':>9}")
+    for fault, ranks in dict.fromkeys((trial.fault, trial.ranks) for trial in trials):
+        of_it = [trial for trial in trials if (trial.fault, trial.ranks) == (fault, ranks)]
+        resumed = sum(trial.resumed_after is not None for trial in of_it)
+        told, equal = sum(bool(trial.told) for trial in of_it), sum(trial.equal for trial in of_it)
+        longest = max((trial.seconds_to_end or PATIENCE_S) for trial in of_it)
+        tried, anew = len(of_it), len(of_it) - resumed
+        print(f"{fault:26} {ranks:5} {tried:6} {resumed:8} {anew:5} {equal:6} {told:5} {longest:9.1f}")
+
+
+if __name__ == "__main__":
+    main()
