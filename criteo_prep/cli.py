@@ -118,7 +118,8 @@ def _add_preprocessing_flags(parser: argparse.ArgumentParser) -> None:
 
 def _preprocessed(args: argparse.Namespace, run: Callable) -> int:
     """Calls `run` with a How of the shared flags, and says what came of it."""
-    from criteo_prep.preprocess import unfinished
+    from criteo_prep.destination import DestinationError
+    from criteo_prep.preprocess import DifferentDatasetError, unfinished
     from criteo_prep.preprocess.make import How
 
     if args.workers is not None and args.workers < 1:
@@ -132,7 +133,8 @@ def _preprocessed(args: argparse.Namespace, run: Callable) -> int:
         try:
             outcome = run(How(args.workers, args.memory_limit, args.quiet, log))
         except (ValueError, OSError, KeyboardInterrupt) as error:
-            if kept := unfinished(args.output):
+            begun = not isinstance(error, (DestinationError, DifferentDatasetError))
+            if begun and (kept := unfinished(args.output)):
                 print(f"criteo-prep: what is done is kept in {kept}; the same command goes on from there. "
                       "Delete it to give up.", file=sys.stderr)  # fmt: skip
             if isinstance(error, KeyboardInterrupt):

@@ -113,7 +113,8 @@ def make(root: Path, destination: Path, order: Order, how: How) -> tuple[str, ..
     (root / "vocabularies").mkdir(exist_ok=True)
     counted = splits["train"] if order.rules.vocabulary_days == "train" and "train" in splits else None
     counted = range(journal.num_rows) if counted is None else counted
-    with how.progress("columns", NUM_CATEGORICAL * 2 * journal.num_rows, "values") as progress:
+    num_values = NUM_CATEGORICAL * (journal.num_rows + (0 if order.given else len(counted)))
+    with how.progress("columns", num_values, "values") as progress:
         raw = RawColumns(root / "raw", journal.num_rows, journal.num_zeros)
         columns = ColumnWork(root, order.layout, raw, splits, counted, order.rules.thresholds, order.rules.caps,
                              order.seed, order.keep_raw, order.given)  # fmt: skip

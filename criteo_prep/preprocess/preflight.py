@@ -50,6 +50,12 @@ class MemoryPlan:
         each = large_column_bytes(min(num_rows, _MOST_DISTINCT))
         return int(np.clip((self.limit_bytes - self.base_bytes) // each, 1, self.workers))
 
+    @property
+    def most_distinct(self) -> int:
+        """The distinct values that one column may have under the limit; see large_column_bytes."""
+        there = self.limit_bytes - self.base_bytes - large_column_bytes(0)
+        return max(0, min(there // 8, WINDOW_IDS) if there < 8 * WINDOW_IDS else (there - 4 * WINDOW_IDS) // 4)
+
     def check_distinct(self, column: str, num_distinct: int, at_a_time: int) -> None:
         """Raises PreflightError where a column has more distinct values than memory allows to count."""
         needed, there = large_column_bytes(num_distinct), (self.limit_bytes - self.base_bytes) // at_a_time
@@ -76,12 +82,15 @@ class Preflight:
     disk_free: int
     memory_needed: int
     memory_limit: int
+    most_distinct: int
 
     def __str__(self) -> str:
+        enough = self.memory_needed <= self.memory_limit
+        refused = "" if enough else f": a column with more than {self.most_distinct:,} distinct values will be refused"
         return (
             f"preflight: about {self.num_rows:,} rows in {gigabytes(self.input_bytes)}; "
             f"disk {gigabytes(self.disk_needed)} needed, {gigabytes(self.disk_free)} free; "
-            f"memory {gigabytes(self.memory_needed)} needed at most, limit {gigabytes(self.memory_limit)}"
+            f"memory {gigabytes(self.memory_needed)} needed at most, limit {gigabytes(self.memory_limit)}{refused}"
         )
 
 
@@ -102,7 +111,7 @@ def look_ahead(
     disk = max(0, _disk_bytes(rows, plan.workers, keep_raw, shuffled) - already)
     memory = plan.base_bytes + large_column_bytes(min(rows, _MOST_DISTINCT))
     size = sum(path.stat().st_size for path in paths)
-    found = Preflight(rows, size, disk, free, memory, plan.limit_bytes)
+    found = Preflight(rows, size, disk, free, memory, plan.limit_bytes, plan.most_distinct)
     if disk > free:
         raise PreflightError(
             f"{destination}: {found}. The disk is too small: free {gigabytes(disk - free)}, "

@@ -7,6 +7,7 @@ import pytest
 
 import criteo_prep
 from criteo_prep import cli
+from criteo_prep.destination import new_dataset
 
 ROW = "\t".join(["1", *["5"] * 13, *["0000000a"] * 26])
 
@@ -39,6 +40,13 @@ def test_preprocess(tmp_path, rows, capsys):
     code, out, err = run(capsys, *("preprocess --threshold 2 --shuffle global --input".split()), rows, "--output",
                          tmp_path / "set")  # fmt: skip
     assert (code, out) == (1, "") and "shuffle: there None, asked for 'global'" in err and "--overwrite" in err
+
+
+def test_another_run_in_the_same_folder_is_not_told_to_be_deleted(tmp_path, rows, capsys):
+    with new_dataset(tmp_path / "set", resume=True) as root:
+        (root / "theirs").touch()
+        code, _, err = run(capsys, "preprocess", "--input", rows, "--output", tmp_path / "set", "--threshold", 3)
+    assert code == 1 and "another process is writing" in err and "elete" not in err
 
 
 def test_quiet_and_hyphens_and_equals_signs(tmp_path, rows, capsys):

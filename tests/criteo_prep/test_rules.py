@@ -1,5 +1,7 @@
 """What a user may decide: per-column numbers, memory, and what the machine has."""
 
+from dataclasses import replace
+
 import pytest
 
 from criteo_prep.preprocess.preflight import MemoryPlan, PreflightError, look_ahead, memory_available, memory_limit
@@ -53,9 +55,19 @@ def test_preflight(tmp_path):
     path.write_text(("1" + "\t" * 39 + "\n") * 1000)
     found = look_ahead((path,), tmp_path / "set", MemoryPlan(4 << 30, 2), False, False)
     assert found.num_rows == 1000 and found.disk_needed == 1000 * (131 + 8)
-    assert "about 1,000 rows" in str(found)
+    assert "about 1,000 rows" in str(found) and "refused" not in str(found)
+    tight = replace(found, memory_needed=2_000_000_001, memory_limit=2_000_000_000)
+    assert str(tight).endswith(f": a column with more than {found.most_distinct:,} distinct values will be refused")
     with pytest.raises(PreflightError, match=r"--memory_limit 0.21 GB: .* are needed with 2 workers"):
         look_ahead((path,), tmp_path / "set", MemoryPlan(200 << 20, 2), False, False)
+
+
+@pytest.mark.parametrize("limit", [1_500_000_000, 2_000_000_000, 24 << 30])
+def test_as_many_distinct_values_as_the_limit_allows(limit):
+    plan = MemoryPlan(limit, 2)
+    plan.check_distinct("cat_0", plan.most_distinct, 1)
+    with pytest.raises(PreflightError):
+        plan.check_distinct("cat_0", plan.most_distinct + 1, 1)
 
 
 def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
