@@ -1,7 +1,13 @@
 """An order in which every row comes once, the same for all files."""
 
+import tempfile
+from pathlib import Path
+from unittest import mock
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from criteo_prep.preprocess import shuffle
 from criteo_prep.preprocess.numerical import log_of
@@ -22,6 +28,40 @@ def test_every_row_once_and_every_file_in_the_same_order(tmp_path, monkeypatch, 
                 file.write(rows[start : start + 700])
         assert (tmp_path / "f").read_bytes() == rows[order].tobytes()
         assert not (tmp_path / "scratch").exists()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 700), st.integers(1, 400), st.integers(1, 300), st.integers(1, 250), st.integers(0, 2**63 - 1))
+def test_any_size_of_bucket_buffer_and_block(num_rows, bucket_rows, buffer_bytes, block_rows, seed):
+    rows = np.arange(3 * num_rows, dtype=np.int16).reshape(-1, 3)
+    with (
+        mock.patch.object(shuffle, "BUCKET_ROWS", bucket_rows),
+        mock.patch.object(shuffle, "_BUFFER_BYTES", buffer_bytes),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        path = Path(folder) / "file"
+        with ShuffledFile(path, Path(folder) / "scratch", num_rows, rows.dtype, 3, seed) as file:
+            for start in range(0, num_rows, block_rows):
+                file.write(rows[start : start + block_rows])
+        order = order_of(seed, num_rows)
+        assert path.read_bytes() == rows[order].tobytes()
+    assert np.array_equal(np.sort(order), np.arange(num_rows))
+
+
+def test_several_buckets_of_their_usual_size(tmp_path):
+    """Every row once, and two files in the same order; no bucket keeps to the place where it was dealt."""
+    num_rows = 2 * shuffle.BUCKET_ROWS + 12345
+    rows, files = np.arange(num_rows, dtype=np.int32), {}
+    for dtype in (np.int32, np.int8):
+        with ShuffledFile(tmp_path / "f", tmp_path / "scratch", num_rows, np.dtype(dtype), 1, 3) as file:
+            for start in range(0, num_rows, 1 << 20):
+                file.write(rows[start : start + (1 << 20)].astype(dtype))
+        files[dtype] = np.fromfile(tmp_path / "f", dtype)
+    order = files[np.int32]
+    assert np.array_equal(files[np.int8], order.astype(np.int8))
+    assert np.array_equal(np.bincount(order, minlength=num_rows), np.ones(num_rows))
+    thirds = [np.bincount(third // (num_rows // 3 + 1), minlength=3) for third in np.array_split(order, 3)]
+    assert np.all(np.abs(np.array(thirds) / (num_rows / 9) - 1) < 0.01)
 
 
 def test_the_seed_and_the_number_of_rows_make_the_order():
