@@ -8,7 +8,7 @@ from dlrm_tf2.comm import SingleProcess
 
 
 def test_a_last_batch_with_fewer_samples_than_ranks(tmp_path, run_ranks):
-    """103 samples in batches of 50: the third is of 3 samples, and two of five ranks have none; of the test split too."""
+    """The third batch of 50 has 3 of 103 samples: two of five ranks have none. The second of 40 test samples has 1."""
     spec = write_dataset(tmp_path, train=103, test=41)
     flags = {"batch_size": 50, "valid_batch_size": 40, "max_steps": 6}
     losses, evaluation, *_ = run(tmp_path, spec, SingleProcess(), **flags)
