@@ -164,7 +164,7 @@ def test_a_dataset_smaller_than_a_batch_trains_on_what_there_is(trained, tmp_pat
     assert len(losses(tmp_path / "log.json")) == 3
 
 
-def test_published_auc_bins_and_predictions(trained, tmp_path):
+def test_published_auc_thresholds_and_predictions_path(trained, tmp_path):
     root, arguments, _ = trained
     run = start([*arguments, "--restore_checkpoint_path", root / "checkpoint", "--mode", "eval",
                  "--auc_thresholds", 8000, "--log_path", tmp_path / "eval.json",
