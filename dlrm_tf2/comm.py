@@ -129,6 +129,7 @@ def connect(world_size: int, timed: bool = True) -> Comm:
     if hvd.size() != world_size:
         raise CommError(
             f"the launcher started {world_size} processes, but Horovod sees {hvd.size()}. Start them with horovodrun, "
-            "or use an mpirun of the MPI that Horovod was built with (`horovodrun --check-build` lists it)."
+            "or with an mpirun of the MPI that Horovod was built with (`horovodrun --check-build` lists it), or with "
+            "srun --mpi=pmix."
         )
     return HorovodComm(hvd, timed)
