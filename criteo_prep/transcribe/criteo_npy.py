@@ -23,9 +23,8 @@ from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import Chunk, FeatureSpec
 from criteo_prep.feature_spec_files import existing_file
 from criteo_prep.synthetic.ahead import in_order
-from criteo_prep.transcribe.array_file import ArrayFile, read_rows
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
-from criteo_prep.transcribe.npy_array import NpyArray, npy_array, npy_header, npz_arrays
+from criteo_prep.transcribe.npy_array import Columns, NewNpy, npy_array, npz_arrays
 from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standard_spec
 
 LAYOUT = "criteo_npy"
@@ -59,34 +58,6 @@ def _chunk(spec: FeatureSpec, split: str, channel: str) -> Chunk | None:
     return None
 
 
-class _Columns:
-    """An array [rows, columns] that goes on over the files of several days. Raises LayoutError where they disagree."""
-
-    def __init__(self, arrays: list[NpyArray], columns: int, dtype: str):
-        self.arrays, self.rows, self.columns = arrays, [array.rows for array in arrays], columns
-        for array in arrays:
-            if array.columns != columns:
-                raise LayoutError(
-                    f"{array.path}: has {array.columns} columns, but the feature spec has {columns}. Correct the spec: "
-                    "its features, or the hotness of one."
-                )
-            if array.dtype != dtype:
-                raise LayoutError(
-                    f"{array.path}: is {array.dtype}, but the feature spec says {dtype}. Write the dtype of the files "
-                    "there; the files of all days must have the same one, so save the others with numpy's astype."
-                )
-        self.files = [ArrayFile(array.path, array.dtype, array.base) for array in arrays]
-
-    @property
-    def where(self) -> Path | str:
-        """For messages whose rows are counted over all days."""
-        path = self.arrays[0].path
-        return path if len(self.arrays) == 1 else f"{path.parent}, {path.name} and the {len(self.arrays) - 1} after it"
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        return read_rows(self.files, self.rows, self.columns, start, stop)
-
-
 class Reader:
     """Reads one split of a criteo_npy dataset.
 
@@ -102,7 +73,7 @@ class Reader:
 
     def __init__(self, root: str | Path, spec: FeatureSpec, split: str):
         self.root, self.spec, self.split = Path(root), spec, split
-        self._parts: list[_Columns] = []
+        self._parts: list[Columns] = []
         self._interleaved = False  # the ids of all features in one array, one each
         try:
             self._label = self._open("label")
@@ -170,7 +141,7 @@ class Reader:
     def _paths(self, chunk: Chunk) -> list[Path]:
         return [existing_file(self.root, file, chunk.features[0]) for file in chunk.files]
 
-    def _open(self, channel: str) -> _Columns | None:
+    def _open(self, channel: str) -> Columns | None:
         chunk = _chunk(self.spec, self.split, channel)
         if chunk is None:
             return None
@@ -178,10 +149,10 @@ class Reader:
         if len({feature.dtype for feature in features}) > 1:
             raise LayoutError(f"{self.spec.path}: {chunk.features[0]} and others of its file have different dtypes.")
         arrays = [npy_array(path) for path in self._paths(chunk)]
-        self._parts.append(_Columns(arrays, len(features), features[0].dtype))
+        self._parts.append(Columns(arrays, len(features), features[0].dtype))
         return self._parts[-1]
 
-    def _open_ids(self) -> list[_Columns]:
+    def _open_ids(self) -> list[Columns]:
         """One array of all features, or one a feature of an .npz."""
         chunk = _chunk(self.spec, self.split, "categorical")
         if chunk is None:
@@ -200,7 +171,7 @@ class Reader:
         names = [str(i) for i in range(len(chunk.features))]
         days = [npz_arrays(path, names) for path in self._paths(chunk)]
         for i, feature in enumerate(self.spec.categorical):
-            self._parts.append(_Columns([day[i] for day in days], feature.hotness, feature.dtype))
+            self._parts.append(Columns([day[i] for day in days], feature.hotness, feature.dtype))
         return self._parts[-len(names) :]
 
 
@@ -212,23 +183,6 @@ def _transposed(ids: np.ndarray) -> np.ndarray:
         for i in range(ids.shape[1]):
             columns[i, block] = ids[block, i]
     return columns
-
-
-class _NpyFile:
-    """A .npy file whose number of rows is known at the end."""
-
-    def __init__(self, path: Path, dtype: str, columns: int):
-        self.path, self._dtype, self._columns = path, dtype, columns
-        self._file = open(path, "wb")
-        self._file.write(npy_header(dtype, (0, columns)))
-
-    def write(self, values: np.ndarray) -> None:
-        self._file.write(np.ascontiguousarray(values, self._dtype).data)
-
-    def close(self, rows: int) -> None:
-        with self._file as file:
-            file.seek(0)
-            file.write(npy_header(self._dtype, (rows, self._columns)))
 
 
 class Writer:
@@ -245,15 +199,15 @@ class Writer:
         self.num_samples = self.num_rounded = 0
         self._paths = {c: self._path(c) for c in ("label", "numerical", "categorical") if spec.channels[c]}
         next(iter(self._paths.values())).parent.mkdir(parents=True, exist_ok=True)
-        self._label = _NpyFile(self._paths["label"], spec.label.dtype, 1)
-        self._numerical = _NpyFile(self._paths["numerical"], "float32", len(spec.numerical)) if spec.numerical else None
+        self._label = NewNpy(self._paths["label"], spec.label.dtype, 1)
+        self._numerical = NewNpy(self._paths["numerical"], "float32", len(spec.numerical)) if spec.numerical else None
         self._archive = spec.categorical and self._paths["categorical"].suffix == ".npz"
         self._ids = []
         if self._archive:  # each feature in a file of its own until all are in the archive
-            self._ids = [_NpyFile(self._paths["categorical"].parent / f".{i}.npy", "int32", feature.hotness)
+            self._ids = [NewNpy(self._paths["categorical"].parent / f".{i}.npy", "int32", feature.hotness)
                          for i, feature in enumerate(spec.categorical)]  # fmt: skip
         elif spec.categorical:
-            self._ids = [_NpyFile(self._paths["categorical"], "int32", len(spec.categorical))]
+            self._ids = [NewNpy(self._paths["categorical"], "int32", len(spec.categorical))]
 
     def write(self, batch: Batch) -> None:
         """Appends samples. Raises FeatureSpecError, see checked_batch."""

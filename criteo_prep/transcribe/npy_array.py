@@ -1,4 +1,4 @@
-"""Where the numbers of a .npy file, or of a member of an uncompressed .npz, begin, and what they are.
+"""Arrays in .npy files, and in members of uncompressed .npz files: where their numbers begin, and what they are.
 
 Headers are checked against the size of the file before anything is believed; nothing is unpickled.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy_format
 
+from criteo_prep.transcribe.array_file import ArrayFile, read_rows
 from criteo_prep.transcribe.standard import LayoutError
 
 _MAX_HEADER = 10_000  # bytes; numpy's own limit
@@ -31,6 +32,34 @@ class NpyArray:
     dtype: np.dtype
     rows: int
     columns: int
+
+
+class Columns:
+    """An array [rows, columns] that goes on over the files of several days. Raises LayoutError where they disagree."""
+
+    def __init__(self, arrays: list[NpyArray], columns: int, dtype: str):
+        self.arrays, self.rows, self.columns = arrays, [array.rows for array in arrays], columns
+        for array in arrays:
+            if array.columns != columns:
+                raise LayoutError(
+                    f"{array.path}: has {array.columns} columns, but the feature spec has {columns}. Correct the spec: "
+                    "its features, or the hotness of one."
+                )
+            if array.dtype != dtype:
+                raise LayoutError(
+                    f"{array.path}: is {array.dtype}, but the feature spec says {dtype}. Write the dtype of the files "
+                    "there; the files of all days must have the same one, so save the others with numpy's astype."
+                )
+        self.files = [ArrayFile(array.path, array.dtype, array.base) for array in arrays]
+
+    @property
+    def where(self) -> Path | str:
+        """For messages whose rows are counted over all days."""
+        path = self.arrays[0].path
+        return path if len(self.arrays) == 1 else f"{path.parent}, {path.name} and the {len(self.arrays) - 1} after it"
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return read_rows(self.files, self.rows, self.columns, start, stop)
 
 
 def npy_array(path: Path) -> NpyArray:
@@ -78,6 +107,23 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     npy_format.write_array_header_1_0(file, description)
     assert len(file.getvalue()) == 128
     return file.getvalue()
+
+
+class NewNpy:
+    """A .npy file whose number of rows is known at the end."""
+
+    def __init__(self, path: Path, dtype: str, columns: int):
+        self.path, self._dtype, self._columns = path, dtype, columns
+        self._file = open(path, "wb")
+        self._file.write(npy_header(dtype, (0, columns)))
+
+    def write(self, values: np.ndarray) -> None:
+        self._file.write(np.ascontiguousarray(values, self._dtype).data)
+
+    def close(self, rows: int) -> None:
+        with self._file as file:
+            file.seek(0)
+            file.write(npy_header(self._dtype, (rows, self._columns)))
 
 
 def _parsed(file, path: Path, where: str, base: int, end: int) -> NpyArray:
