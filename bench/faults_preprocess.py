@@ -3,7 +3,8 @@
     python bench/faults_preprocess.py [--kills 24] [--rows 400000] [--seed 0]
 
 Every kill point is a moment drawn at random within the time of an undisturbed run. After it the same command is run
-again, half of the times killed too, until one ends; then every file is compared with those of the undisturbed run. The
+again, half of the times killed too, until one ends; then every file is compared with those of the undisturbed run. So
+too over a finished dataset with a higher threshold, which must stay whole until the new one is in its place. The
 full disk is a tmpfs of its own in a new mount namespace (unshare), or is left out where that is not allowed.
 """
 
@@ -46,7 +47,10 @@ def main() -> None:
         start = time.perf_counter()
         assert run(days, good).returncode == 0
         seconds = time.perf_counter() - start
-        results = [kills(days, good, folder, arguments, seconds, more) for more in ([], ["--shuffle", "global"])]
+        old = folder / "old"
+        assert run(days, old, threshold=5).returncode == 0
+        ways = (([], None), (["--shuffle", "global"], None), ([], old))
+        results = [kills(days, good, folder, arguments, seconds, *way) for way in ways]
         results += [full_disk(days, good, folder), truncated(days, good, folder), vanished(days, good, folder)]
     finally:
         shutil.rmtree(folder)
@@ -55,13 +59,13 @@ def main() -> None:
     sys.exit(any(tried != survived for _, tried, survived in results))
 
 
-def command(days: list[Path], output: Path, more: list[str] = ()) -> list[str]:
+def command(days: list[Path], output: Path, more: list[str] = (), threshold: int = 3) -> list[str]:
     return [sys.executable, "-m", "criteo_prep", "preprocess", "--input", *map(str, days), "--output", str(output),
-            "--threshold", "3", "--quiet", *more]  # fmt: skip
+            "--threshold", str(threshold), "--quiet", *more]  # fmt: skip
 
 
-def run(days: list[Path], output: Path, more: list[str] = ()) -> subprocess.CompletedProcess:
-    return subprocess.run(command(days, output, more), cwd=ROOT, capture_output=True, text=True)
+def run(days: list[Path], output: Path, more: list[str] = (), threshold: int = 3) -> subprocess.CompletedProcess:
+    return subprocess.run(command(days, output, more, threshold), cwd=ROOT, capture_output=True, text=True)
 
 
 def make_days(folder: Path, rows: int) -> list[Path]:
@@ -76,8 +80,12 @@ def make_days(folder: Path, rows: int) -> list[Path]:
     return [folder / "days" / "day_0", packed, folder / "days" / "day_2"]
 
 
-def kills(days, good, folder, arguments, seconds, more) -> tuple[str, int, int]:
-    """kill -9 of the whole process group at random moments; each unfinished result is gone on with until it is done."""
+def kills(days, good, folder, arguments, seconds, more, old) -> tuple[str, int, int]:
+    """kill -9 of the whole process group at random moments; each unfinished result is gone on with until it is done.
+
+    Args:
+      old: a finished dataset that stands in the place before; None: nothing does.
+    """
     source = random.Random(arguments.seed)
     reference, survived, num_kills = good, 0, 0
     if more:
@@ -86,6 +94,8 @@ def kills(days, good, folder, arguments, seconds, more) -> tuple[str, int, int]:
     for _ in range(arguments.kills):
         output = folder / "killed"
         shutil.rmtree(output, ignore_errors=True)
+        if old:
+            shutil.copytree(old, output)
         at_once = True
         while True:
             process = subprocess.Popen(command(days, output, more), cwd=ROOT, stdout=subprocess.DEVNULL,
@@ -97,9 +107,12 @@ def kills(days, good, folder, arguments, seconds, more) -> tuple[str, int, int]:
                 os.killpg(process.pid, 9)
                 process.wait()
                 num_kills, at_once = num_kills + 1, False
-                assert not output.exists() or (output / "manifest.json").exists(), "half a dataset in its place"
+                if output.exists() or (old and not (folder / ".killed.old").exists()):
+                    wholes = [reference, *([old] if old else [])]
+                    assert any(same(whole, output) for whole in wholes), "half a dataset in its place"
         survived += process.returncode == 0 and same(reference, output)
-    what = f"kill -9, {num_kills} times{' ' + ' '.join(more) if more else ''}"
+    over = ", over a finished dataset" if old else ""
+    what = f"kill -9, {num_kills} times{' ' + ' '.join(more) if more else ''}{over}"
     return what, arguments.kills, survived
 
 
