@@ -44,6 +44,7 @@ class Way:
       dedup_ids: "on", "off" or "auto".
       columns, rows, replicated: thresholds of make_plan, in parts of the elements of the largest table. Columns and
         rows that are None are not cut; a `replicated` of None is the planner's to choose.
+      strategy: of make_plan; balanced would leave pieces of a table together.
     """
 
     flags: str
@@ -52,6 +53,7 @@ class Way:
     columns: float | None = None
     rows: float | None = None
     replicated: float | None = 0
+    strategy: str = "balanced"
 
 
 WAYS = (
@@ -62,7 +64,7 @@ WAYS = (
     Way("--data_parallel_threshold 0", False),
     Way("18 small tables replicated", False, replicated=0.0042),
     Way("replicated as balanced has it", False, replicated=None),
-    Way("5 large tables by columns", False, columns=0.3),
+    Way("5 large tables by columns", False, columns=0.3, strategy="basic"),
     Way("5 large tables by rows", False, rows=0.3),
 )
 
@@ -158,7 +160,8 @@ class _Step:
         ]
         largest = max(table.num_elements for table in tables)
         plan = make_plan(
-            tables, comm.size, hotness={table.name: hotness for table in tables}, batch_size=arguments.batch_size,
+            tables, comm.size, way.strategy, hotness={table.name: hotness for table in tables},
+            batch_size=arguments.batch_size,
             data_parallel_threshold=None if way.replicated is None else int(way.replicated * largest),
             column_slice_threshold=int(way.columns * largest) if way.columns else NEVER,
             row_slice_threshold=int(way.rows * largest) if way.rows else NEVER,
