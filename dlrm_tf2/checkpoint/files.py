@@ -14,6 +14,8 @@ from zlib import crc32
 
 import numpy as np
 
+from dlrm_tf2 import activity
+
 _BLOCK_BYTES = 8 << 20
 
 
@@ -60,6 +62,7 @@ def write_npy(folder: Path, path: str, shape: tuple[int, ...], dtype: np.dtype, 
                 file.write(data)
                 checksum = crc32(data, checksum)
                 num_bytes += len(data)
+                activity.goes_on()
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -115,6 +118,7 @@ def stream_rows(folder: Path, file: StoredFile, rows: tuple[int, int] | None) ->
                 _read_into(path, source, block)
                 if rows is None:
                     checksum = crc32(block, checksum)
+                activity.goes_on()
                 yield first, block
     except OSError as error:
         raise unreadable(path, error) from None
