@@ -6,7 +6,7 @@ from pathlib import Path
 
 from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2 import flags, job, runtime
-from dlrm_tf2.comm import SingleProcess
+from dlrm_tf2.comm import Comm, SingleProcess
 from dlrm_tf2.model_config import ModelConfig
 
 TINY = """--embedding_dim 4 --bottom_mlp_dims 6,4 --top_mlp_dims 5,1 --batch_size 50 --valid_batch_size 40
@@ -26,14 +26,14 @@ class Run:
         return [record[key] for record in self.records[1:] if key in record]
 
 
-def run(dataset: Path, log_path: Path, *arguments: object) -> Run:
+def run(dataset: Path, log_path: Path, *arguments: object, ranks: Comm = SingleProcess()) -> Run:  # noqa: B008
     """Runs the mode that the arguments name, with a tiny model; they come after TINY, so they win."""
     asked = ["--dataset_path", dataset, *TINY, "--log_path", log_path, *arguments]
     config = flags.parse([str(argument) for argument in asked], "dlrm")
     spec = FeatureSpec.load(Path(config.dataset_path) / config.feature_spec)
     compute_dtype = (config.amp_dtype or "bfloat16") if config.amp else "float32"
     device = runtime.Runtime("cpu", compute_dtype, threads=2, notes=())
-    started = job.start(config, spec, ModelConfig.of(config, spec), runtime.Launch(), device, SingleProcess())
+    started = job.start(config, spec, ModelConfig.of(config, spec), runtime.Launch(), device, ranks)
     started.run()
     log = Path(config.log_path)
     return Run(started, [json.loads(line) for line in log.read_text().splitlines()], log.parent)
