@@ -16,6 +16,8 @@ from pathlib import Path
 
 from dlrm_tf2.svg_chart import NUM_COLOURS, STYLE, Curve, line_chart, number_text
 
+_TIMES = "Time per step"
+
 # Charts: title, unit, whether the axis begins at 0, and keys of the log with their names. A chart with several keys
 # shows each in a line of its own.
 _CHARTS = (
@@ -26,7 +28,7 @@ _CHARTS = (
     ("Calibration", "mean probability / click rate", False, {"calibration": "calibration"}),
     ("Learning rate", "learning rate", True, {"learning_rate": "learning rate"}),
     ("Throughput", "samples per second", True, {"samples_per_s": "samples/s"}),
-    ("Time per step", "milliseconds", True,
+    (_TIMES, "milliseconds", True,
      {"step_ms": "whole step", "exchange_ms": "exchange with other ranks", "data_wait_ms": "waiting for data"}),
     ("Memory of the fullest rank", "GiB", True, {"memory_gib": "memory"}),
 )  # fmt: skip
@@ -192,7 +194,9 @@ def _figures(logs: Sequence[Log]) -> list[str]:
                     shown.append((name, colour if len(logs) == 1 else None, place))
         if curves:
             legend = _legend(dict.fromkeys(shown)) if len(keys) > 1 else ""
-            drawing = line_chart(title, "step", (min(steps), max(steps)), unit, curves, from_zero, marks)
+            # The first lap of a run holds the compilation of its step.
+            cut_peaks = title == _TIMES
+            drawing = line_chart(title, "step", (min(steps), max(steps)), unit, curves, from_zero, cut_peaks, marks)
             figures.append(f"<figure><h3>{html.escape(title)}</h3>{legend}{drawing}</figure>")
     return figures
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 NUM_COLOURS, NUM_DASHES = 6, 3
 _WIDTH, _HEIGHT = 420, 250  # of the drawing; a page shows it as wide as there is room
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 20, 8, 42  # margins of the plot within it
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 8, 42  # margins of the plot within it
 _MOST_POINTS = 800  # of a curve; more than the plot has pixels
 _MOST_HOVERS = 120  # places of the x axis that say what is there
 
@@ -59,6 +59,7 @@ def line_chart(
     unit: str,
     curves: Sequence[Curve],
     from_zero: bool = False,
+    cut_peaks: bool = False,
     marks: Sequence[float] = (),
 ) -> str:
     """An <svg> element.
@@ -70,17 +71,20 @@ def line_chart(
       unit: of the y axis.
       curves: at least one, none without points.
       from_zero: the y axis begins at 0.
+      cut_peaks: the axis ends below values that are far above nearly all others, and says so.
       marks: where dashed lines cross the x axis.
     """
     ys = [y for curve in curves for _, y in curve.points]
     left, right = x_range
     if left == right:
         left, right = left - 1, right + 1
-    low, high = _padded(min(ys), max(ys), from_zero)
+    top = _usual_top(ys) if cut_peaks else max(ys)
+    low, high = _padded(min(ys), top, from_zero)
     plot_width, plot_height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
     def at(x: float, y: float) -> tuple[float, float]:
-        return _LEFT + (x - left) / (right - left) * plot_width, _TOP + (high - y) / (high - low) * plot_height
+        below_top = (high - min(y, high)) / (high - low)
+        return _LEFT + (x - left) / (right - left) * plot_width, _TOP + below_top * plot_height
 
     parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(title)}">']
     floor = _TOP + plot_height
@@ -93,7 +97,8 @@ def line_chart(
         place = at(x, low)[0]
         parts.append(f'<line class="grid" x1="{place:.1f}" x2="{place:.1f}" y1="{floor}" y2="{floor + 4}"/>')
         parts.append(f'<text class="x" x="{place:.1f}" y="{floor + 17}">{text}</text>')
-    parts.append(f'<text class="unit" x="{_LEFT + plot_width / 2}" y="{_HEIGHT - 5}">{html.escape(x_name)}</text>')
+    told = html.escape(x_name) + (f" (peaks up to {number_text(max(ys))} are cut off)" if top < max(ys) else "")
+    parts.append(f'<text class="unit" x="{_LEFT + plot_width / 2}" y="{_HEIGHT - 5}">{told}</text>')
     middle = _TOP + plot_height / 2
     parts.append(f'<text class="unit" transform="translate(12 {middle}) rotate(-90)">{html.escape(unit)}</text>')
     for x in marks:
@@ -161,6 +166,12 @@ def _padded(low: float, high: float, from_zero: bool) -> tuple[float, float]:
         low = min(low, 0.0)
     room = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
     return (low if from_zero and low == 0.0 else low - room), high + room
+
+
+def _usual_top(values: Sequence[float]) -> float:
+    """The largest value, or if nearly all are far below it, somewhat more than those."""
+    usual = sorted(values)[int(0.95 * (len(values) - 1))]
+    return max(values) if max(values) <= 4 * usual else 1.5 * usual
 
 
 def _hovers(x_name: str, curves: Sequence[Curve]) -> list[tuple[float, float, str]]:

@@ -169,10 +169,21 @@ def test_it_runs_without_tensorflow(tmp_path):
 def test_a_chart_by_hand():
     chart = line_chart("Title", "step", (0, 10), "unit", [Curve("y", [(0, 0.0), (10, 20.0)])], from_zero=True)
     svg = ElementTree.fromstring(chart)
-    # The plot is 62 to 400 wide and 8 to 208 high; the axis goes up to 21, to leave room above.
-    assert curves_of(svg) == [["62.0,208.0", f"400.0,{8 + 200 / 21:.1f}"]]
+    # The plot is 70 to 400 wide and 8 to 208 high; the axis goes up to 21, to leave room above.
+    assert curves_of(svg) == [["70.0,208.0", f"400.0,{8 + 200 / 21:.1f}"]]
     assert [text.text for text in svg.iter("text") if text.get("class") == "y"] == ["0", "5", "10", "15", "20"]
     assert [text.text for text in svg.iter("text") if text.get("class") == "x"] == ["0", "2", "4", "6", "8", "10"]
+
+
+@pytest.mark.parametrize("cut_peaks, told", [(True, "step (peaks up to 900 are cut off)"), (False, "step")])
+def test_a_peak_can_be_cut_off(cut_peaks, told):
+    points = [(0, 900.0), *((x, 2.0) for x in range(1, 50))]
+    chart = line_chart("t", "step", (0, 49), "u", [Curve("y", points)], from_zero=True, cut_peaks=cut_peaks)
+    svg = ElementTree.fromstring(chart)
+    assert [text.text for text in svg.iter("text") if text.get("class") == "unit"] == [told, "u"]
+    heights = [float(place.split(",")[1]) for place in curves_of(svg)[0]]
+    assert 8 <= heights[0] < 20 and (heights[1] < 100) == cut_peaks
+    assert next(svg.iter("title")).text == "step 0\ny: 900"
 
 
 @pytest.mark.parametrize("points", [[(5, 3.0)], [(5, 0.0)], [(1, 2.0), (2, 2.0)]])
