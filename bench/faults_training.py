@@ -77,12 +77,6 @@ class Bench:
              str(folder / "set")],
             check=True, cwd=ROOT,
         )  # fmt: skip
-        self._undisturbed = {}
-        for ranks in (1, 2):
-            done = self.run(ranks, f"undisturbed_{ranks}")
-            if done.returncode:
-                sys.exit(f"faults_training.py: the undisturbed run on {ranks} ranks failed:\n{done.stdout}")
-            self._undisturbed[ranks] = self.results(f"undisturbed_{ranks}")
 
     def command(self, ranks: int, name: str, *more: str, save: Path | None = None) -> list[str]:
         launcher = []
@@ -115,6 +109,15 @@ class Bench:
         process.wait()
         return subprocess.CompletedProcess(process.args, code, (self.folder / name / "output").read_text())
 
+    def undisturbed(self, ranks: int) -> list:
+        """The results of an undisturbed run on as many ranks, made when it is first asked for."""
+        name = f"undisturbed_{ranks}"
+        if not (self.folder / name).exists():
+            done = self.run(ranks, name)
+            if done.returncode:
+                sys.exit(f"faults_training.py: the undisturbed run on {ranks} ranks failed:\n{done.stdout}")
+        return self.results(name)
+
     def results(self, name: str) -> list:
         """The numbers that must be equal: (step, loss) of every step, (step, AUC) of every evaluation."""
         records = [json.loads(line) for line in (self.folder / name / "log").read_text().splitlines()]
@@ -139,7 +142,7 @@ class Bench:
                 resumed_after = int(match[1])
             if done.returncode == 0:
                 break
-        equal = done.returncode == 0 and self.results(name) == self._undisturbed[ranks]
+        equal = done.returncode == 0 and self.results(name) == self.undisturbed(ranks)
         if not equal:
             print(f"{fault} after step {step}: NOT EQUAL\n{struck.stdout[-2000:]}\n{done.stdout[-2000:]}")
         return Trial(fault, ranks, step, seconds, re.sub(r"^\[.*?>:", "", line), resumed_after, equal)
@@ -160,6 +163,7 @@ class Bench:
         """A disk that holds one checkpoint, and no second one beside it. None where no file system can be mounted."""
         name, disk = "full_disk", self.folder / "disk"
         (self.folder / name).mkdir()
+        self.undisturbed(1)
         checkpoint = self.folder / "undisturbed_1" / "checkpoint"
         size = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
         command = " ".join(self.command(1, name, save=disk / "checkpoint"))
@@ -178,7 +182,7 @@ class Bench:
         first, _, rest = done.stdout.partition("exit 1\n")
         line = next((line for line in first.splitlines() if "No space left" in line), "")
         match = re.search(r"goes on after step (\d+)", rest)
-        equal = "exit 0" in rest and bool(line) and self.results(name) == self._undisturbed[1]
+        equal = "exit 0" in rest and bool(line) and self.results(name) == self.undisturbed(1)
         equal = equal and (after_the_first / "checkpoint" / "manifest.json").exists()
         if not equal:
             print(f"full disk: NOT EQUAL\n{done.stdout[-4000:]}")
@@ -219,7 +223,11 @@ def main() -> None:
     start = time.perf_counter()
     try:
         bench = Bench(folder, arguments.launcher, arguments.seed)
-        trials = list(filter(None, (trial(bench) for trial in plan_of(arguments.runs))))
+        trials = []
+        for number, trial in enumerate(plan_of(arguments.runs), 1):
+            if made := trial(bench):
+                trials.append(made)
+                print(f"{number}: {made}", flush=True)
     finally:
         shutil.rmtree(folder)
     table(trials)

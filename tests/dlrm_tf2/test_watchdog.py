@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from dlrm_tf2 import watchdog
+from dlrm_tf2 import dlrm, watchdog
 from dlrm_tf2.activity import Activity
 from dlrm_tf2.comm import SingleProcess
 
@@ -144,3 +144,13 @@ def test_a_rank_that_fails_is_named_when_the_exchange_with_it_fails(run_ranks):
         return rank.watchdog.who_left(PATIENCE_S)
 
     assert run_ranks(2, work)[0] == "rank 1 failed, and its message says why"
+
+
+@pytest.mark.parametrize("message, who_left, told", [
+    ("Horovod has been shut down. This was caused by", "", "the job was ended by another rank: its message says why"),
+    ("Graph execution error:\n\nRead error: Connection reset by peer", "rank 3 is gone",
+     "the job was ended by another rank: rank 3 is gone"),
+    ("Graph execution error:\n\nout of memory\n\t [[node]]", "", "TensorFlow stopped: out of memory"),
+])
+def test_what_a_failed_exchange_is_told_as(message, who_left, told):
+    assert dlrm._reason(message, who_left) == told
