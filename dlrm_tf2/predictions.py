@@ -44,7 +44,7 @@ class PredictionsFile:
     def __init__(self, path: str, comm):
         self._path, self._comm = Path(path), comm
         self._partial = self._path.with_name(f".{self._path.name}.partial")
-        self._file = self._writer = None
+        self._lock = self._writer = None  # a descriptor of the partial file, and what writes it
         self._row = 0  # of the first sample that is not written
         self._batches: list[int] = []  # samples of the batches that are not written, all ranks together
         self._logits: list[np.ndarray] = []
@@ -110,29 +110,28 @@ class PredictionsFile:
 
         _check_destination(self._path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = _locked(self._partial, self._path)
+        self._lock = _locked(self._partial, self._path)
         schema = pa.schema([("row", pa.int64()), ("score", pa.float32()), ("label", pa.bool_())])
-        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", use_dictionary=False)
+        self._writer = pq.ParquetWriter(self._partial, schema, compression="zstd", use_dictionary=False)
 
     def _commit(self) -> None:
         self._writer.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        os.fsync(self._lock)
         os.replace(self._partial, self._path)
-        self._file.close()
-        self._file = None
+        os.close(self._lock)
+        self._lock = None
 
     def _discard(self) -> None:
         """Removes what is not in place."""
-        if self._file is None:
+        if self._lock is None:
             return
         with contextlib.suppress(OSError):
-            self._file.truncate(0)  # room on a full disk, so that the writer can end
+            os.truncate(self._lock, 0)  # room on a full disk, so that the writer can end
             if self._writer is not None:
                 self._writer.close()
         self._partial.unlink(missing_ok=True)
-        self._file.close()
-        self._file = None
+        os.close(self._lock)
+        self._lock = None
 
 
 def _order(batches: list[int], num_ranks: int) -> np.ndarray:
@@ -146,19 +145,18 @@ def _order(batches: list[int], num_ranks: int) -> np.ndarray:
     return np.concatenate(places)
 
 
-def _locked(partial: Path, path: Path):
-    """The file `partial`, empty, for this process alone until it is closed; it is to become `path`."""
-    file = os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+def _locked(partial: Path, path: Path) -> int:
+    """A descriptor of the file `partial`, which is this process's alone until it is closed; it is to become `path`."""
+    lock = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Between our open and our lock the other process may have renamed the file into place.
-        if not partial.exists() or partial.stat().st_ino != os.fstat(file.fileno()).st_ino:
+        if not partial.exists() or partial.stat().st_ino != os.fstat(lock).st_ino:
             raise BlockingIOError
     except BlockingIOError:
-        file.close()
+        os.close(lock)
         raise PredictionsError(f"{path}: another process is writing it. Wait for it, or name another file.") from None
-    file.truncate()
-    return file
+    return lock
 
 
 def _check_destination(path: Path) -> None:

@@ -1,6 +1,8 @@
 """The Parquet file of scores, with ranks that are threads and logits that are given."""
 
 import os
+import resource
+import signal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -86,6 +88,23 @@ def test_a_full_disk_ends_all_ranks_and_leaves_nothing(tmp_path, run_ranks, monk
     for error in run_ranks(3, lambda comm: write(tmp_path / "scores", comm)):
         assert isinstance(error, PredictionsError)
         assert str(error) == f"--predictions_path {tmp_path}/scores: cannot be written: No space left on device."
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_fills_up_in_the_middle_is_one_error(tmp_path, monkeypatch):
+    """Files of this process may not grow beyond 4 KiB: a write in the middle fails, as on a full disk."""
+    monkeypatch.setattr(predictions, "_BATCHES", 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        with pytest.raises(PredictionsError, match="scores: cannot be written: .*File too large"):
+            with PredictionsFile(str(tmp_path / "scores"), SingleProcess()) as file:
+                for _ in range(100):
+                    file.add(LOGITS, LABELS, len(LOGITS))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
     assert os.listdir(tmp_path) == []
 
 
