@@ -165,11 +165,11 @@ class Bench:
         (self.folder / name).mkdir()
         self.undisturbed(1)
         checkpoint = self.folder / "undisturbed_1" / "checkpoint"
-        size = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
+        pages = sum(-(-file.stat().st_size // 4096) for file in checkpoint.rglob("*") if file.is_file())
         command = " ".join(self.command(1, name, save=disk / "checkpoint"))
         after_the_first = self.folder / "after_the_first"
         script = _SHELL_ON_A_SMALL_DISK.format(
-            disk=disk, size=int(1.5 * size), command=command, after_the_first=after_the_first
+            disk=disk, size=int(1.5 * 4096 * pages), command=command, after_the_first=after_the_first
         )
         start = time.perf_counter()
         done = subprocess.run(

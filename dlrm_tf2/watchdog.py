@@ -86,7 +86,7 @@ class Watchdog:
         deadline = time.monotonic() + patience_s
         while not (lost := self._lost(time.monotonic(), 0.0)) and time.monotonic() < deadline:
             time.sleep(0.1)
-        return lost
+        return lost or "; ".join(self._silent(time.monotonic())[:_MOST_TOLD])
 
     def _watch(self) -> None:
         while not self._over.wait(_PERIOD_S):
@@ -131,6 +131,12 @@ class Watchdog:
                 return f"rank {rank} is gone; the last that was heard of it: {doing}"
         return ""
 
+    def _silent(self, now: float) -> list[str]:
+        """The ranks that do not tell any more what they are doing, each with the last that they told."""
+        return [f"rank {rank} was last heard of {now - peer.heard:.0f} s ago, {peer.activity.doing}"
+                for rank, peer in sorted(self._peers.items())
+                if peer.activity and peer.activity.doing != _ENDED and now - peer.heard > _SILENT_AFTER_S]  # fmt: skip
+
     def _stalled(self, now: float) -> str:
         """That there is no progress, and which ranks are to blame; "" if there is some."""
         mine = self._mine
@@ -138,9 +144,7 @@ class Watchdog:
         idle_s = now - max(activity.since for activity in known.values())  # the others may wait for one that works
         if not self._timeout_s or idle_s < self._timeout_s:
             return ""
-        silent = {rank: now - self._peers[rank].heard for rank in known if rank != self._rank}
-        told = [f"rank {rank} was last heard of {silence_s:.0f} s ago, {known[rank].doing}"
-                for rank, silence_s in sorted(silent.items()) if silence_s > _SILENT_AFTER_S]  # fmt: skip
+        told = self._silent(now)
         least = min(activity.count for activity in known.values())
         if not told and least < max(activity.count for activity in known.values()):
             told = [f"rank {rank} is behind: {activity.doing} for {now - activity.since:.0f} s"

@@ -19,7 +19,7 @@ from small_dataset import write_dataset
 REPOSITORY = Path(__file__).resolve().parents[2]
 FLAGS = """--embedding_dim 8 --bottom_mlp_dims 12,8 --top_mlp_dims 10,1 --batch_size 100 --learning_rate 0.5
     --warmup_steps 0 --print_freq 1 --seed 7 --evals_per_epoch 0 --cpu --max_steps""".split()
-PATIENCE_S = 250
+PATIENCE_S = 280
 
 pytestmark = [
     pytest.mark.long,
@@ -95,9 +95,9 @@ def test_a_killed_rank_is_named(folder, launcher, start):
 
 
 def test_a_stopped_rank_ends_the_job_after_stall_timeout_s(folder, start):
-    status, output = strike(start(folder, "mpi", 100_000, "--stall_timeout_s", "45"), folder, signal.SIGSTOP)
+    status, output = strike(start(folder, "mpi", 100_000, "--stall_timeout_s", "90"), folder, signal.SIGSTOP)
     assert status != 0
-    assert re.search(r"no progress for 4\d s .* while training step \d+; rank 1 was last heard of \d+ s ago", output)
+    assert re.search(r"no progress for 9\d s .* while training step \d+; rank 1 was last heard of \d+ s ago", output)
 
 
 def test_a_signal_to_one_rank_stops_all_with_a_checkpoint_and_the_same_command_goes_on(folder, start):

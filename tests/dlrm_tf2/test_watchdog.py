@@ -103,10 +103,12 @@ def test_a_rank_that_is_not_heard_of_any_more_is_named(run_ranks):
             stopped.wait(PATIENCE_S)
             return None
         assert rank.ended.wait(PATIENCE_S)
+        left = rank.watchdog.who_left(0)
         stopped.set()
-        return rank.line
+        return rank.line, left
 
-    line = run_ranks(2, work)[0]
+    line, left = run_ranks(2, work)[0]
+    assert left.startswith("rank 1 was last heard of ")  # what a time-out of the exchange with it is explained by
     assert "while training step 1; rank 1 was last heard of " in line and line.endswith("training step 1")
 
 
