@@ -197,6 +197,8 @@ class TrainConfig:
         for name in ("checkpoint_every", "checkpoint_async", "keep_best"):
             require(not getattr(self, name) or self.save_checkpoint_path is not None,
                     f"--{name} needs --save_checkpoint_path: the folder to save in.")
+        require(self.keep_checkpoints == 1 or self.save_checkpoint_path is not None,
+                f"--keep_checkpoints {self.keep_checkpoints} needs --save_checkpoint_path: the folder to save in.")
         evaluates = self.evals_per_epoch or self.eval_every
         for name in ("auc_threshold", "keep_best"):
             require(not getattr(self, name) or evaluates,

@@ -9,7 +9,9 @@ import pytest
 from checkpoint_case import folder_bytes
 from small_dataset import write_dataset
 
+from dlrm_tf2 import flags
 from dlrm_tf2.checkpoint import CheckpointError, part, read_document
+from dlrm_tf2.config import ConfigError
 from dlrm_tf2.metrics import Evaluation
 from dlrm_tf2.training_step import TrainingStep
 
@@ -43,6 +45,12 @@ def test_checkpoint_every_and_keep_checkpoints(train, tmp_path, capsys):
     steps = {name: read_document(tmp_path / name)["step"] for name in os.listdir(tmp_path) if name != "log.json"}
     assert steps == {"saved": 8, "saved.step-6": 6, "saved.step-3": 3}
     assert [read_document(tmp_path / name)["run"]["finished"] for name in ("saved", "saved.step-6")] == [True, False]
+
+
+@pytest.mark.parametrize("flag", ["--checkpoint_every 3", "--checkpoint_async", "--keep_checkpoints 2", "--keep_best"])
+def test_flags_of_checkpoints_need_a_place_to_save(flag):
+    with pytest.raises(ConfigError, match=f"{flag.split()[0]}.* needs --save_checkpoint_path"):
+        flags.parse(["--dataset_path", "data", *flag.split()], "dlrm")
 
 
 def test_keep_best_keeps_the_best_evaluation(train, tmp_path, monkeypatch):
