@@ -1,5 +1,8 @@
 """A TensorFlow profile of some steps on one rank, for TensorBoard."""
 
+import sys
+from pathlib import Path
+
 import tensorflow as tf
 
 from dlrm_tf2.config import ConfigError, TrainConfig
@@ -8,12 +11,17 @@ NUM_STEPS = 100  # as published
 
 
 def check(config: TrainConfig, world_size: int) -> None:
-    """Refuses to profile a rank that is not there.
+    """Refuses to profile a rank that is not there, or into what is no folder, before there is anything to lose.
 
     Raises:
-      ConfigError: profiled_rank is none of the ranks.
+      ConfigError: profiled_rank is none of the ranks, or profiler_path cannot be a folder.
     """
-    if config.profiler_start_step is not None and config.profiled_rank >= world_size:
+    if config.profiler_start_step is None:
+        return
+    folder = Path(config.profiler_path)
+    if any(path.exists() and not path.is_dir() for path in (folder, *folder.parents)):
+        raise ConfigError(f"--profiler_path {config.profiler_path}: is a file, or lies in one. Name a folder.")
+    if config.profiled_rank >= world_size:
         ranks = "rank 0 is the only one" if world_size == 1 else f"the ranks are 0 to {world_size - 1}"
         raise ConfigError(f"--profiled_rank is {config.profiled_rank}; {ranks}. Name one of them.")
 
@@ -44,7 +52,14 @@ class Profiler:
             self.stop()
 
     def stop(self) -> None:
-        """Writes what was profiled so far; after the last step at the latest."""
-        if self._running:
-            self._running = False
+        """Writes what was profiled so far; after the last step at the latest.
+
+        A profile that cannot be written is lost, and the training is not.
+        """
+        if not self._running:
+            return
+        self._running = False
+        try:
             tf.profiler.experimental.stop()
+        except tf.errors.OpError as error:
+            print(f"--profiler_path {self._path}: no profile was written: {error.message}", file=sys.stderr)

@@ -1,5 +1,7 @@
 """The numbers of the log as TensorBoard scalars."""
 
+from pathlib import Path
+
 import tensorflow as tf
 
 
@@ -8,9 +10,16 @@ class ScalarWriter:
 
     Args:
       folder: where TensorBoard looks for it; made if it is not there.
+
+    Raises:
+      ValueError: it is no folder.
     """
 
     def __init__(self, folder: str):
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"--tensorboard {folder}: {error.strerror}. Name a folder, or one to make.") from None
         self._writer = tf.summary.create_file_writer(folder)
 
     def write(self, record: dict) -> None:

@@ -66,3 +66,21 @@ def test_training_leaves_a_trace_where_profiler_path_says(tmp_path):
     assert trace.stat().st_size > 0
     with pytest.raises(ConfigError, match="--profiled_rank is 1"):
         in_process.run(tmp_path / "data", tmp_path / "log.json", *arguments, "--profiled_rank", 1)
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_file_in_place_of_profiler_path_is_refused(tmp_path, name):
+    (tmp_path / "file").touch()
+    config = TrainConfig(dataset_path="data", profiler_start_step=1, profiler_path=str(tmp_path / name))
+    with pytest.raises(ConfigError, match="is a file, or lies in one"):
+        profiler.check(config, 1)
+
+
+def test_a_profile_that_cannot_be_written_does_not_end_the_training(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    of_rank = Profiler(TrainConfig(dataset_path="data", profiler_start_step=1, profiler_path=str(tmp_path / "file")), 0)
+    of_rank.begin(1)
+    of_rank.stop()
+    assert "no profile was written" in capsys.readouterr().err
+    tf.profiler.experimental.start(str(tmp_path / "another"))  # TensorFlow has let go of the lost one
+    tf.profiler.experimental.stop(save=False)

@@ -1,8 +1,11 @@
 """--tensorboard: the scalars in the event file are the numbers of the log."""
 
 import in_process
+import pytest
 import tensorflow as tf
 from small_dataset import write_dataset
+
+from dlrm_tf2.run_log import RunLog
 
 
 def scalars(folder):
@@ -28,3 +31,10 @@ def test_tensorboard_shows_what_the_log_holds(tmp_path):
         assert shown[key] == [(step, float(tf.constant(value, tf.float32))) for step, value in logged], key
     assert [step for step, _ in shown["auc"]] == [10, 20]
     assert all(0 < gib < 100 for _, gib in shown["memory_gib/0"])
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=f"--tensorboard {tmp_path}/file: File exists"):
+        RunLog(None, enabled=True, tensorboard=str(tmp_path / "file"))
+    RunLog(None, enabled=False, tensorboard=str(tmp_path / "file"))  # the other ranks do not write
