@@ -54,7 +54,8 @@ def write_saved_model(folder: Path, manifest: Manifest, shape: ModelConfig, outp
     try:
         tf.saved_model.save(served, str(output), signatures={"serving_default": served.function}, options=options)
     except tf.errors.OpError as error:
-        raise OSError(f"{output}: cannot be written: {error.message.splitlines()[0]}") from error
+        reason = error.message.splitlines()[0].rpartition("}} ")[2].partition(" [Op:")[0]  # without TensorFlow's own
+        raise OSError(f"the SavedModel cannot be written: {reason}") from error
     return inputs
 
 
