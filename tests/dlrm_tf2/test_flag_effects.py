@@ -1,0 +1,218 @@
+"""Every flag does something: a run with it differs from a run without, in what the flag is for.
+
+What it is that it does, the tests of its room say. A flag that needs several ranks, a process of its own or a file to
+look at is listed with the test file that covers it.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import in_process
+import pytest
+import yaml
+from in_process import TINY
+from small_dataset import write_dataset
+
+from criteo_prep.feature_spec import Feature, FeatureSpec, tf_raw_spec
+from dlrm_tf2 import flags, ops, planning
+from dlrm_tf2.config import TrainConfig
+from dlrm_tf2.model_config import ModelConfig
+
+
+def losses(run):
+    return run.column("loss")
+
+
+def num_steps(run):
+    return len(losses(run))
+
+
+def learning_rates(run):
+    return run.column("learning_rate")
+
+
+def evaluations(run):
+    return [record["step"] for record in run.records if "test_loss" in record and "step" in record]
+
+
+def test_losses(run):
+    return run.column("test_loss")
+
+
+test_losses.__test__ = False
+
+
+def skipped(run):
+    return run.column("skipped_steps")
+
+
+def shapes(run):
+    model = run.job.model
+    return [variable.shape for variable in model.dense_variables], model.config.dims, model.config.cardinalities
+
+
+def compiled(run):
+    return getattr(run.job.model._dense, "_jit_compile", None)
+
+
+def result_keys(run):
+    return set(run.records[-1])
+
+
+SYNTHETIC = """--feature_spec larger.yaml --dataset_type synthetic --synthetic_dataset_train_batches 3
+    --synthetic_dataset_valid_batches 2""".split()
+SEVERAL_IDS = [*SYNTHETIC, "--feature_spec", "several_ids.yaml"]
+ADAM = "--optimizer adam --learning_rate 0.01".split()
+DECAY = "--decay_start_step 1 --decay_steps 3".split()
+CROSS = "--interaction cross --interaction_op auto --num_cross_layers 1 --cross_layer_projection_dim 2".split()
+FLOAT16 = "--amp --amp_dtype float16 --loss_scale 1e9".split()
+
+# flag -> (arguments of both runs, arguments of one of them, what then differs)
+RUNS: dict[str, tuple[list[str], str, Callable]] = {
+    "mode": (["--restore_checkpoint_path", "{saved}"], "--mode eval", result_keys),
+    "dataset_path": ([], "--dataset_path {other}", losses),
+    "feature_spec": ([], "--feature_spec larger.yaml", shapes),
+    "dataset_type": (["--feature_spec", "larger.yaml", "--max_steps", "2"], "--dataset_type synthetic", losses),
+    "synthetic_dataset_train_batches": (SYNTHETIC, "--synthetic_dataset_train_batches 5", num_steps),
+    "synthetic_dataset_valid_batches": (SYNTHETIC, "--synthetic_dataset_valid_batches 4", test_losses),
+    "shuffle": ([], "--shuffle window", losses),
+    "shuffle_window": (["--shuffle", "window"], "--shuffle_window 60", losses),
+    "drop_last": (["--batch_size", "60"], "--drop_last", num_steps),
+    "batch_size": ([], "--batch_size 100", num_steps),
+    "epochs": ([], "--epochs 2", num_steps),
+    "max_steps": ([], "--max_steps 3", num_steps),
+    "optimizer": ([], "--optimizer adagrad", losses),
+    "momentum": ([], "--momentum 0.9", losses),
+    "beta1": (ADAM, "--beta1 0.5", losses),
+    "beta2": (ADAM, "--beta2 0.9", losses),
+    "learning_rate": ([], "--learning_rate 0.25", learning_rates),
+    "warmup_steps": ([], "--warmup_steps 3", learning_rates),
+    "decay_start_step": (DECAY, "--decay_start_step 2", learning_rates),
+    "decay_steps": (DECAY, "--decay_steps 5", learning_rates),
+    "embedding_dim": (["--bottom_mlp_dims", "6,4"], "--embedding_dim 8 --bottom_mlp_dims 6,8", shapes),
+    "bottom_mlp_dims": ([], "--bottom_mlp_dims 7,4", shapes),
+    "top_mlp_dims": ([], "--top_mlp_dims 9,1", shapes),
+    "combiner": (SEVERAL_IDS, "--combiner mean", losses),
+    "num_cross_layers": (CROSS, "--num_cross_layers 2", shapes),
+    "cross_layer_projection_dim": (CROSS, "--cross_layer_projection_dim 3", shapes),
+    "interaction": ([], " ".join(CROSS), shapes),
+    "amp": ([], "--amp", losses),
+    "amp_dtype": (["--amp"], "--amp_dtype float16", losses),
+    "loss_scale": (FLOAT16, "--loss_scale 16", skipped),
+    "loss_scaling": ([*FLOAT16, "--epochs", "8"], "--loss_scaling dynamic", skipped),
+    "xla": ([], "--xla", compiled),
+    "seed": ([], "--seed 4", losses),
+    "auc_thresholds": ([], "--auc_thresholds 3", lambda run: run.column("auc")),
+    "evals_per_epoch": ([], "--evals_per_epoch 2", evaluations),
+    "eval_every": ([], "--eval_every 1", evaluations),
+    "auc_threshold": (["--eval_every", "1"], "--auc_threshold 0.01", num_steps),
+    "print_freq": ([], "--print_freq 2", num_steps),
+    "save_checkpoint_path": ([], "--save_checkpoint_path {folder}/new", lambda run: Path(run.folder, "new").exists()),
+    "restore_checkpoint_path": ([], "--restore_checkpoint_path {saved}", lambda run: run.column("step")[0]),
+    "log_path": ([], "--log_path {folder}/mine.json", lambda run: Path(run.folder, "mine.json").exists()),
+}  # fmt: skip
+
+# flag -> arguments that change the text of mode plan
+PLANS = {
+    "dist_strategy": "--dist_strategy basic",
+    "column_slice_threshold": "--column_slice_threshold 1000",
+    "row_slice_threshold": "--row_slice_threshold 100",
+    "data_parallel_threshold": "--data_parallel_threshold 1000",
+    "cpu_offloading_threshold_gb": "--cpu_offloading_threshold_gb 0.000001",
+    "world_size": "--world_size 3",
+}
+
+# flag -> the file of its test, which names it
+ELSEWHERE = {
+    "data_parallel_input": "test_ranks.py",
+    "dedup_ids": "test_deduplication.py",
+    "resume": "test_resume.py",
+    "cpu": "test_runtime.py",
+    "inter_op_parallelism": "test_runtime.py",
+    "intra_op_parallelism": "test_runtime.py",
+    "stall_timeout_s": "test_watchdog.py",
+    "valid_batch_size": "test_inference.py",
+    "predictions_path": "test_predictions.py",
+    "checkpoint_every": "test_saving.py",
+    "checkpoint_async": "test_saving.py",
+    "keep_checkpoints": "test_saving.py",
+    "keep_best": "test_saving.py",
+    "profiler_start_step": "test_profiler.py",
+    "profiled_rank": "test_profiler.py",
+    "profiler_path": "test_profiler.py",
+    "tensorboard": "test_tensorboard.py",
+}
+
+ALL = {field.name for field in dataclasses.fields(TrainConfig)}
+
+
+def test_no_flag_is_without_a_test():
+    covered = [*RUNS, *PLANS, *ELSEWHERE, "interaction_op"]
+    assert sorted(covered) == sorted(ALL)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Folders by name: datasets, a checkpoint, and one for what runs leave."""
+    root = tmp_path_factory.mktemp("flags")
+    names = {name: root / name for name in ("data", "other", "saved", "folder")}
+    for number, name in enumerate(("data", "other")):
+        write_dataset(names[name], train=200, test=100, cardinalities=(20, 7), seed=number)
+    document = yaml.safe_load((names["data"] / "feature_spec.yaml").read_text())
+    for feature in ("cat_0", "cat_1"):
+        document["feature_spec"][feature] |= {"cardinality": 30, "alpha": 1.1}
+    (names["data"] / "larger.yaml").write_text(yaml.safe_dump(document))
+    several = [Feature("a", "int8", 20, hotness=3, alpha=1.1), Feature("b", "int8", 7, alpha=0.0)]
+    tf_raw_spec(several, splits=()).save(names["data"] / "several_ids.yaml")
+    names["folder"].mkdir()
+    in_process.run(names["data"], root / "log.json", "--save_checkpoint_path", names["saved"])
+    return names
+
+
+@pytest.fixture(scope="module")
+def run(places):
+    """`run(arguments)`: a run of the program, or the one that was made with the same arguments before."""
+
+    @cache
+    def started(arguments: tuple[str, ...]):
+        filled = [argument.format(**places) for argument in arguments]
+        return in_process.run(places["data"], places["folder"] / "log.json", *filled)
+
+    return lambda arguments: started(tuple(arguments))
+
+
+@pytest.mark.parametrize("flag", RUNS)
+def test_a_run_with_the_flag_differs_from_one_without(flag, run):
+    of_both, with_flag, observed = RUNS[flag]
+    assert f"--{flag}" in with_flag
+    without = observed(run(of_both))
+    assert observed(run([*of_both, *with_flag.split()])) != without
+
+
+@pytest.mark.skipif(not ops.available(), reason=f"the op library is not there: {ops.why_unavailable()}")
+def test_interaction_op(run):
+    assert run([]).job.model.interaction.name == "tensorflow"
+    assert run(["--interaction_op", "native"]).job.model.interaction.name == "native"
+
+
+@pytest.mark.parametrize("flag", PLANS)
+def test_a_plan_with_the_flag_differs_from_one_without(flag, places):
+    tables = places["folder"] / "tables"
+    write_dataset(tables, cardinalities=(500, 40, 7, 300))
+
+    def plan(*more):
+        config = flags.parse(["--dataset_path", str(tables), *TINY, "--mode", "plan", *more], "dlrm")
+        spec = FeatureSpec.load(tables / "feature_spec.yaml")
+        return planning.report_of(config, ModelConfig.of(config, spec), spec, config.world_size or 2)
+
+    assert f"--{flag}" in PLANS[flag]
+    assert plan(*PLANS[flag].split()) != plan()
+
+
+@pytest.mark.parametrize("flag", ELSEWHERE)
+def test_the_test_of_the_flag_names_it(flag):
+    source = (Path(__file__).parent / ELSEWHERE[flag]).read_text(encoding="utf-8")
+    assert re.search(rf"\b(--)?{flag}\b", source)
