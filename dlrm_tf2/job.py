@@ -100,17 +100,11 @@ def start(
     """
     profiler.check(config, ranks.size)
     found = Resumption.find(config, ranks)
-    seed = config.seed if config.seed is not None else random.SystemRandom().getrandbits(31)
-    seed = found.seed if found.path else ranks.broadcast_object(seed, name="seed")
+    drawn = config.seed if config.seed is not None else random.SystemRandom().getrandbits(31)
+    seed = found.seed if found.path else ranks.broadcast_object(drawn, name="seed")
     config = dataclasses.replace(config, seed=seed)
     plan = planning.plan_of(config, model_config, spec, ranks.size)
-    resumed = (found.run, found.step) if found.path else None
-    log = RunLog(
-        config.log_path, enabled=ranks.rank == 0, live=not launch.by_launcher, resumed=resumed,
-        tensorboard=config.tensorboard,
-    )  # fmt: skip
-    setting = {"run": found.run, "world_size": ranks.size, "device": device.device}
-    log.record({"resumed_step": found.step, **setting} if log.continues else dataclasses.asdict(config) | setting)
+    log = _open_log(config, found, launch, ranks, device)
     chosen, note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
         chosen, note = interaction.choose(config.interaction_op_asked, device.device)
@@ -120,12 +114,7 @@ def start(
     source = found.path or config.restore_checkpoint_path
     if source:
         model_config.check_same(checkpoint.read_document(source)["model"], source)
-    if config.mode == "train" and config.save_checkpoint_path:
-        checkpoint.check_destination(config.save_checkpoint_path)  # now, not after the training
-        if config.keep_best:
-            checkpoint.check_destination(checkpoint.best_path(config.save_checkpoint_path))
-    if config.mode != "train" and config.predictions_path:
-        check_predictions_path(config.predictions_path, ranks)
+    _check_destinations(config, ranks)
     if device.device == "cpu":
         log.say(_check_memory(config, model_config, spec, plan, launch, ranks))
     deduplicated, note = deduplication.choose(config, spec, ranks)
@@ -145,6 +134,30 @@ def start(
         log.say(f"{'resumed' if found.path else 'restored'} {source}: step {restored['step']}")
     log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
     return Job(config, spec, ranks, log, model, restored, found)
+
+
+def _open_log(
+    config: TrainConfig, found: Resumption, launch: runtime.Launch, ranks: Comm, device: runtime.Runtime
+) -> RunLog:
+    """The log, which has its first line: the configuration, or from where the run goes on."""
+    resumed = (found.run, found.step) if found.path else None
+    log = RunLog(
+        config.log_path, enabled=ranks.rank == 0, live=not launch.by_launcher, resumed=resumed,
+        tensorboard=config.tensorboard,
+    )  # fmt: skip
+    setting = {"run": found.run, "world_size": ranks.size, "device": device.device}
+    log.record({"resumed_step": found.step, **setting} if log.continues else dataclasses.asdict(config) | setting)
+    return log
+
+
+def _check_destinations(config: TrainConfig, ranks: Comm) -> None:
+    """Refuses now, and not after hours, what nothing can be written to."""
+    if config.mode == "train" and config.save_checkpoint_path:
+        checkpoint.check_destination(config.save_checkpoint_path)
+        if config.keep_best:
+            checkpoint.check_destination(checkpoint.best_path(config.save_checkpoint_path))
+    if config.mode != "train" and config.predictions_path:
+        check_predictions_path(config.predictions_path, ranks)
 
 
 def _check_memory(
