@@ -33,7 +33,6 @@ OPTIMIZERS = {
 }
 PRECISIONS = {
     "float32": [],
-    "float32, XLA": ["--xla"],
     "bfloat16": ["--amp"],
     "bfloat16, XLA": ["--amp", "--xla"],
     "float16": ["--amp", "--amp_dtype", "float16", "--loss_scaling", "dynamic"],
