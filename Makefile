@@ -1,6 +1,8 @@
 # The commands of this project. Everything runs in .venv, which `make setup` makes and every other target needs.
 SHELL := /bin/bash
 PYTHON_IN_VENV := .venv/bin/python
+# Test files side by side: many tests wait for programs that they start.
+IN_PARALLEL := --numprocesses 2 --dist loadfile
 
 .PHONY: help setup demo test check bench
 
@@ -23,11 +25,11 @@ demo: setup
 	@$(PYTHON_IN_VENV) demo/run.py
 
 test: setup
-	@$(PYTHON_IN_VENV) -m pytest -m 'not long'
+	@$(PYTHON_IN_VENV) -m pytest -m 'not long' $(IN_PARALLEL)
 
 check: setup
 	@$(PYTHON_IN_VENV) -m ruff check .
-	@$(PYTHON_IN_VENV) -m pytest
+	@$(PYTHON_IN_VENV) -m pytest $(IN_PARALLEL)
 
 bench: setup
 	@shopt -s nullglob; benches=(bench/*.py); \
