@@ -114,8 +114,9 @@ def pack(ids: Mapping[str, object], weights: Mapping[str, object], features, lay
         values = tf.convert_to_tensor(given[0] if hotness is None else given)
         limit = layout.table_of[feature].num_rows
         message = f"feature {feature!r}: its ids must be from 0 to {limit - 1}"
-        tf.debugging.assert_less(values, tf.cast(limit, values.dtype), message)
-        tf.debugging.assert_non_negative(values, message)
+        below = tf.debugging.assert_less(values, tf.cast(limit, values.dtype), message)
+        with tf.control_dependencies([below, tf.debugging.assert_non_negative(values, message)]):
+            values = tf.identity(values)  # so that nothing looks a bad id up before it is found
         if hotness is None:
             ragged[feature] = values, tf.cast(given[1], tf.int32)
             num_samples = tf.size(given[1]) if num_samples is None else num_samples
