@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2 import activity, checkpoint, deduplication, interaction, memory, planning, preflight, profiler, runtime
+from dlrm_tf2.agreement import on_all_ranks
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import open_split
@@ -169,13 +170,11 @@ def _check_memory(
     ranks: Comm,
 ) -> str:
     """The memory line of this machine; refuses on all ranks what does not fit on one of their machines."""
-    line = refusal = ""
-    try:
+
+    def check() -> str:
+        if launch.local_rank:  # the first rank of a machine speaks for all of them
+            return ""
         hotness = planning.hotness_of(spec)
-        line = preflight.check(config, model, plan, launch.local_ranks, memory.available_bytes(), hotness)
-    except preflight.DoesNotFit as error:
-        refusal = str(error)
-    refusals = [refused for refused in ranks.allgather_object(refusal, name="memory") if refused]
-    if refusals:
-        raise preflight.DoesNotFit(refusals[0])
-    return line
+        return preflight.check(config, model, plan, launch.local_ranks, memory.available_bytes(), hotness)
+
+    return on_all_ranks(ranks, "memory", check, preflight.DoesNotFit)[0]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dlrm_tf2.agreement import on_rank_0
 from dlrm_tf2.auc import probabilities
 from dlrm_tf2.embedding.plan import samples_of_rank
 
@@ -176,15 +177,15 @@ def _check_destination(path: Path) -> None:
 
 
 def _on_rank_0(comm, path: str | Path, work: Callable[[], None]) -> None:
-    """Runs `work` on rank 0; if it fails there, all ranks raise, so that none waits for it."""
-    reason = None
-    if comm.rank == 0:
+    """Runs `work` on rank 0; raises PredictionsError on all ranks, naming the flag, if it fails there."""
+
+    def named() -> None:
         try:
             work()
         except PredictionsError as error:
-            reason = f"--predictions_path {error}"
+            raise PredictionsError(f"--predictions_path {error}") from error
         except OSError as error:
-            reason = f"--predictions_path {path}: cannot be written: {error.strerror or error}."
-    reason = comm.broadcast_object(reason, name="predictions")
-    if reason is not None:
-        raise PredictionsError(reason)
+            reason = f"cannot be written: {error.strerror or error}."
+            raise PredictionsError(f"--predictions_path {path}: {reason}") from error
+
+    on_rank_0(comm, "predictions", named, PredictionsError)

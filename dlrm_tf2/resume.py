@@ -6,6 +6,7 @@ import secrets
 from dataclasses import dataclass
 
 from dlrm_tf2 import checkpoint
+from dlrm_tf2.agreement import on_rank_0
 from dlrm_tf2.checkpoint import CheckpointError
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import TrainConfig
@@ -49,7 +50,7 @@ class Resumption:
         Raises:
           CheckpointError: the checkpoint is damaged, or its run has another configuration.
         """
-        return checkpoint.on_rank_0(comm, "resumption", lambda: _find(config))
+        return on_rank_0(comm, "resumption", lambda: _find(config), CheckpointError)
 
 
 def _find(config: TrainConfig) -> Resumption:

@@ -5,7 +5,6 @@ goes wrong on one rank ends the operation on all of them. The folder is drawn in
 variables are asked for `.numpy()` and given `.assign(values)`.
 """
 
-from dlrm_tf2.checkpoint.agreement import on_rank_0
 from dlrm_tf2.checkpoint.files import CheckpointError
 from dlrm_tf2.checkpoint.kept import best_path, of_other_runs
 from dlrm_tf2.checkpoint.restoring import (
@@ -27,7 +26,6 @@ __all__ = [
     "is_there",
     "load_checkpoint",
     "of_other_runs",
-    "on_rank_0",
     "open_checkpoint",
     "peek_document",
     "read_document",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dlrm_tf2 import activity
-from dlrm_tf2.checkpoint.agreement import on_all_ranks, on_rank_0
+from dlrm_tf2.agreement import on_all_ranks, on_rank_0
 from dlrm_tf2.checkpoint.files import CheckpointError, read_array, stream_rows
 from dlrm_tf2.checkpoint.manifest import MANIFEST, Manifest, StoredShard, document_of, overlaps, read_manifest
 from dlrm_tf2.checkpoint.staging import Staging
@@ -30,7 +30,7 @@ def load_checkpoint(path: str | Path, comm, dense: dict, embedding) -> dict:
     Raises:
       CheckpointError: on every rank, if the checkpoint is incomplete, damaged, or of another model.
     """
-    folder, manifest = on_rank_0(comm, "checkpoint.manifest", lambda: open_checkpoint(path))
+    folder, manifest = on_rank_0(comm, "checkpoint.manifest", lambda: open_checkpoint(path), CheckpointError)
 
     def restore() -> None:
         _check_model(folder, manifest, dense, embedding)
@@ -39,7 +39,7 @@ def load_checkpoint(path: str | Path, comm, dense: dict, embedding) -> dict:
         for name, values in arrays.items():
             dense[name].assign(values)
 
-    on_all_ranks(comm, "checkpoint.restore", restore)
+    on_all_ranks(comm, "checkpoint.restore", restore, CheckpointError)
     return manifest.document
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
-from dlrm_tf2.checkpoint.agreement import on_all_ranks, on_rank_0
+from dlrm_tf2.agreement import on_all_ranks, on_rank_0
 from dlrm_tf2.checkpoint.files import CheckpointError
 from dlrm_tf2.checkpoint.manifest import Manifest, StoredTable
 from dlrm_tf2.checkpoint.part import TablesCopy, dense_arrays, write_part
@@ -58,7 +58,9 @@ class Save:
         self.path, self.step = path, document.get("step")
         self._comm, self._staging, self._part, self._tables = comm, Staging(path, keep), Future(), ()
         with self._or_nothing():
-            self._document = on_rank_0(comm, "checkpoint.begin", lambda: _prepared(self._staging, document))
+            self._document = on_rank_0(
+                comm, "checkpoint.begin", lambda: _prepared(self._staging, document), CheckpointError
+            )
 
     def write(self, dense: dict, embedding) -> None:
         """Writes this rank's part."""
@@ -71,7 +73,9 @@ class Save:
         self._tables = embedding.tables
         with self._or_nothing():
             copies = []
-            on_all_ranks(self._comm, "checkpoint.copy", lambda: copies.append(_copies(dense, embedding)))
+            on_all_ranks(
+                self._comm, "checkpoint.copy", lambda: copies.append(_copies(dense, embedding)), CheckpointError
+            )
         # The thread alone holds the copies, so that their memory is free again once they are written.
         work = partial(_settle, self._part, lambda: self._write(*copies.pop()))
         threading.Thread(target=work, name="checkpoint", daemon=True).start()
@@ -87,10 +91,10 @@ class Save:
           Lines for the user, on rank 0.
         """
         with self._or_nothing():
-            parts = on_all_ranks(self._comm, "checkpoint.write", self._part.result)
+            parts = on_all_ranks(self._comm, "checkpoint.write", self._part.result, CheckpointError)
             notes = on_rank_0(
                 self._comm, "checkpoint.commit",
-                lambda: self._staging.commit(_assemble(self._document, self._tables, parts)),
+                lambda: self._staging.commit(_assemble(self._document, self._tables, parts)), CheckpointError,
             )  # fmt: skip
         self._staging.unlock()
         return notes
