@@ -199,18 +199,21 @@ def open_split(
     split: str,
     embedding: DistributedEmbedding,
     comm: Comm,
-    seed: int,
+    restored: dict | None = None,
 ) -> RankData:
     """The split as a rank reads it in this run.
 
     Args:
       embedding: decides which features the rank reads.
-      seed: of the order of the samples and of synthetic ones.
+      restored: the document of the checkpoint that the model comes from, if it does. Its seed, of the order of the
+        samples and of synthetic ones, then counts, because its position is one among those samples.
 
     Raises:
       FeatureSpecError: see RankData.
     """
     training, samples = split == "train", None
+    kept = (restored or {}).get("data")
+    seed = kept["seed"] if kept else config.seed
     if config.dataset_type == "synthetic":
         samples = (config.synthetic_dataset_train_batches * config.batch_size if training
                    else config.synthetic_dataset_valid_batches * max(config.valid_batch_sizes))

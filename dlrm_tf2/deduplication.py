@@ -59,7 +59,7 @@ def different_ids(batch: IdBatch, features: Sequence[str], hotness: Sequence[int
 def _measured(
     config: TrainConfig, spec: FeatureSpec, features: tuple[str, ...], comm: Comm
 ) -> tuple[int, dict[str, int]]:
-    """(samples, different ids by feature) of this rank's part of the first batch that the mode will see."""
+    """(samples, different ids by feature) of this rank's part of the first batch of the split that the mode reads."""
     split, size = ("train", config.batch_size) if config.mode == "train" else ("test", max(config.valid_batch_sizes))
     reading = Reading(seed=config.seed, synthetic_samples=size if config.dataset_type == "synthetic" else None)
     batches = RankData(spec, split, (), features, comm.rank, comm.size, reading).batches(size)

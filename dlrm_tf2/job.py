@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2 import activity, checkpoint, deduplication, interaction, memory, planning, preflight, profiler, runtime
-from dlrm_tf2.agreement import on_all_ranks
+from dlrm_tf2.agreement import on_all_ranks, on_rank_0
+from dlrm_tf2.checkpoint import CheckpointError
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import open_split
@@ -81,8 +82,7 @@ class Job:
         return PredictionsFile(path, self.ranks) if path else contextlib.nullcontext()
 
     def _evaluator(self) -> Evaluator:
-        seed = self.restored["data"]["seed"] if self.restored.get("data") else self.config.seed
-        data = open_split(self.config, self.spec, "test", self.model.embedding, self.ranks, seed)
+        data = open_split(self.config, self.spec, "test", self.model.embedding, self.ranks, self.restored)
         return Evaluator(self.config, self.model, self.ranks, self.log, data)
 
 
@@ -105,22 +105,20 @@ def start(
     seed = found.seed if found.path else ranks.broadcast_object(drawn, name="seed")
     config = dataclasses.replace(config, seed=seed)
     plan = planning.plan_of(config, model_config, spec, ranks.size)
-    log = _open_log(config, found, launch, ranks, device)
-    chosen, note = interaction.TENSORFLOW, None
-    if model_config.interaction == "dot":
-        chosen, note = interaction.choose(config.interaction_op_asked, device.device)
-    offloading = planning.offloading_note(config, plan, device.device)
-    for line in filter(None, (*found.notes, *device.notes, note, offloading)):
-        log.say(line)
     source = found.path or config.restore_checkpoint_path
     if source:
-        model_config.check_same(checkpoint.read_document(source)["model"], source)
+        document = on_rank_0(ranks, "document", lambda: checkpoint.read_document(source), CheckpointError)
+        model_config.check_same(document["model"], source)
     _check_destinations(config, ranks)
-    if device.device == "cpu":
-        log.say(_check_memory(config, model_config, spec, plan, launch, ranks))
-    deduplicated, note = deduplication.choose(config, spec, ranks)
-    if note:
-        log.say(note)
+    chosen, op_note = interaction.TENSORFLOW, None
+    if model_config.interaction == "dot":
+        chosen, op_note = interaction.choose(config.interaction_op_asked, device.device)
+    offloading = planning.offloading_note(config, plan, device.device)
+    fits = _check_memory(config, model_config, spec, plan, launch, ranks) if device.device == "cpu" else None
+    deduplicated, dedup_note = deduplication.choose(config, spec, ranks)
+    log = _open_log(config, found, launch, ranks, device)  # what was refused by now has left the log before it alone
+    for line in filter(None, (*found.notes, *device.notes, op_note, offloading, fits, dedup_note)):
+        log.say(line)
     activity.doing("making the tables")
     began = time.perf_counter()
     model = Dlrm(
@@ -153,10 +151,15 @@ def _open_log(
 
 def _check_destinations(config: TrainConfig, ranks: Comm) -> None:
     """Refuses now, and not after hours, what nothing can be written to."""
-    if config.mode == "train" and config.save_checkpoint_path:
-        checkpoint.check_destination(config.save_checkpoint_path)
+    path = config.save_checkpoint_path
+
+    def check() -> None:
+        checkpoint.check_destination(path)
         if config.keep_best:
-            checkpoint.check_destination(checkpoint.best_path(config.save_checkpoint_path))
+            checkpoint.check_destination(checkpoint.best_path(path))
+
+    if config.mode == "train" and path:
+        on_all_ranks(ranks, "destination", check, CheckpointError)
     if config.mode != "train" and config.predictions_path:
         check_predictions_path(config.predictions_path, ranks)
 

@@ -58,12 +58,11 @@ class Trainer:
         self._saver = saver
         restored = restored or {"step": 0}
         run = restored.get("run", {})
-        seed = restored["data"]["seed"] if restored.get("data") else config.seed or 0
         # Both splits are opened now, so that a dataset that cannot be evaluated is refused before hours of training.
-        self._data = open_split(config, spec, "train", model.embedding, comm, seed)
+        self._data = open_split(config, spec, "train", model.embedding, comm, restored)
         self._evaluator = None
         if config.evals_per_epoch or config.eval_every:
-            test = open_split(config, spec, "test", model.embedding, comm, seed)
+            test = open_split(config, spec, "test", model.embedding, comm, restored)
             self._evaluator = Evaluator(config, model, comm, log, test)
         self.step, self._position = restored["step"], self._position_in(restored.get("data"), resumes)
         self._began = self.step, self._position

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from criteo_prep.feature_spec import Feature, FeatureSpecError, tf_raw_spec
 from criteo_prep.transcribe.tf_raw import Reader
 from dlrm_tf2 import file_watch
 from dlrm_tf2.array_pool import ArrayPool
-from dlrm_tf2.data import _TILE, Position, RankData, Reading, _put_side_by_side, _widen
+from dlrm_tf2.comm import SingleProcess
+from dlrm_tf2.config import TrainConfig
+from dlrm_tf2.data import _TILE, Position, RankData, Reading, _put_side_by_side, _widen, open_split
 from dlrm_tf2.embedding.plan import samples_of_rank
 
 
@@ -103,6 +106,18 @@ def test_pass_after_pass_from_a_saved_position(tmp_path, shuffle):
         np.testing.assert_array_equal(mine, theirs)
     if shuffle != "none":
         assert flat(run[:4])[2].tolist() != flat(run[4:8])[2].tolist()
+
+
+def test_a_restored_model_reads_in_the_order_of_its_checkpoint_whatever_the_seed(tmp_path):
+    spec, embedding = write_dataset(tmp_path), SimpleNamespace(global_features=("cat_2",), sample_features=())
+
+    def ids(seed, restored):
+        config = TrainConfig(dataset_path=str(tmp_path), shuffle="full", seed=seed)
+        return flat(open_split(config, spec, "train", embedding, SingleProcess(), restored).batches(100))[2].tolist()
+
+    of_3 = ids(3, None)
+    assert ids(7, {"step": 5, "data": {"seed": 3}}) == of_3
+    assert ids(7, {"step": 5}) == ids(7, None) != of_3
 
 
 @pytest.mark.parametrize("other", [Reading("full", seed=3), Reading("window", 131, 3), Reading("window", 130, 4)])

@@ -37,7 +37,7 @@ def evaluator_of(spec, comm, log, **flags):
     })  # fmt: skip
     shape = ModelConfig.of(config, spec)
     model = Dlrm(shape, make_plan(shape.tables, comm.size), comm, seed=1, training=False)
-    return config, Evaluator(config, model, comm, log, open_split(config, spec, "test", model.embedding, comm, 0))
+    return config, Evaluator(config, model, comm, log, open_split(config, spec, "test", model.embedding, comm))
 
 
 def measure(spec, comm, folder, **flags):

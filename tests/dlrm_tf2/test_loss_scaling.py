@@ -60,7 +60,7 @@ def steps_of(root, spec, comm, scale, dynamic=True, steps=4):
     scaling = LossScaling(scale, dynamic)
     step = TrainingStep(model, comm, scaling)
     before = values_of(model, comm.rank)
-    data = open_split(config, spec, "train", model.embedding, comm, 5)
+    data = open_split(config, spec, "train", model.embedding, comm)
     batches = zip(range(1, steps + 1), data.batches(64), strict=False)
     outcomes = [step.outcome(step(batch, 0.01, number)) for number, batch in batches]
     changed = any((a != b).any() for a, b in zip(before, values_of(model, comm.rank), strict=True))

@@ -36,7 +36,7 @@ def run(root, spec, comm, dtype="float32", plan=None, **flags):
     log = RunLog(str(log_path), enabled=True)
     trainer = Trainer(config, spec, model, comm, log)
     trainer.train()
-    test = open_split(config, spec, "test", model.embedding, comm, 0)
+    test = open_split(config, spec, "test", model.embedding, comm)
     evaluation = Evaluator(config, model, comm, log, test).evaluate()
     losses = [entry["loss"] for entry in map(json.loads, log_path.read_text().splitlines()) if "loss" in entry]
     shards = model.embedding.plan.of_rank(comm.rank)

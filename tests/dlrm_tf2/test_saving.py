@@ -47,6 +47,17 @@ def test_checkpoint_every_and_keep_checkpoints(train, tmp_path, capsys):
     assert [read_document(tmp_path / name)["run"]["finished"] for name in ("saved", "saved.step-6")] == [True, False]
 
 
+def test_a_run_that_is_refused_leaves_the_log_of_the_one_before(train, tmp_path):
+    train(100)
+    log = (tmp_path / "log.json").read_bytes()
+    with pytest.raises(ValueError, match="bottom_mlp_dims"):
+        train(100, "--restore_checkpoint_path", tmp_path / "saved", "--bottom_mlp_dims", "7,4")
+    (tmp_path / "saved" / "notes.txt").touch()
+    with pytest.raises(CheckpointError, match="holds files that are no checkpoint"):
+        train(100)
+    assert (tmp_path / "log.json").read_bytes() == log
+
+
 @pytest.mark.parametrize("flag", ["--checkpoint_every 3", "--checkpoint_async", "--keep_checkpoints 2", "--keep_best"])
 def test_flags_of_checkpoints_need_a_place_to_save(flag):
     with pytest.raises(ConfigError, match=f"{flag.split()[0]}.* needs --save_checkpoint_path"):
