@@ -19,7 +19,7 @@ class RunLog:
     live: show lines that overwrite themselves; not under a launcher, which puts its own marks between lines.
     resumed: (run, step) when a run goes on after that step; the file is then not replaced, if it is that run's, but
       goes on where it stood after the step.
-    tensorboard: folder for the numbers of the file as TensorBoard scalars; None for none.
+    tensorboard: folder for the numbers of the file as TensorBoard scalars, replaced or gone on with likewise; None for none.
 
     Attributes:
       continues: the file holds the lines of the run up to the step that it was resumed from.
@@ -37,7 +37,7 @@ class RunLog:
         self._enabled, self.continues = enabled, False
         self.shows_live = live and enabled and sys.stdout.isatty()
         self._file, self._live_line = None, ""
-        self._scalars = ScalarWriter(tensorboard) if enabled and tensorboard else None
+        self._scalars = ScalarWriter(tensorboard, resumed[1] if resumed else 0) if enabled and tensorboard else None
         if enabled and path:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             kept_bytes = _bytes_until(path, *resumed) if resumed else 0
