@@ -107,11 +107,14 @@ def block_entry(path: str | Path) -> dict:
 
 def file_entry(path: str | Path) -> dict:
     """What the manifest says of a file that is there already; reads it."""
+    from isal.isal_zlib import crc32 as crc32_of  # five times as fast as zlib's
+
     size = crc32 = 0
-    with open(path, "rb") as file:
-        while data := file.read(1 << 20):
-            size += len(data)
-            crc32 = zlib.crc32(data, crc32)
+    data = memoryview(bytearray(1 << 20))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(data):
+            size += count
+            crc32 = crc32_of(data[:count], crc32)
     return {"bytes": size, "crc32": f"{crc32:08x}"}
 
 

@@ -176,6 +176,8 @@ def split_to_tf_raw(
     request = Request(source.parent, "record_binary", dst_dataset_path=destination, dst_dataset_type="tf_raw",
                       dense_log=form.dense_log, overwrite=overwrite)  # fmt: skip
     transcribe_spec(request, spec, quiet)
+    if slot_sizes:
+        return slot_sizes
     made = FeatureSpec.load(Path(destination) / request.dst_feature_spec)
     return [feature.cardinality for feature in made.categorical]
 

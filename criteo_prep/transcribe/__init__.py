@@ -2,6 +2,7 @@
 
 A layout is a reader and a writer of the same shape: `Reader(root, spec, split).batches(batch_size)` yields Batches, and
 `Writer(root, spec, split).write(batch)` takes them; a third function says what spec a source's features get in it.
+A writer's `write` is its `prepared`, which any thread may call, and its `append`, which takes the results in order.
 Which layouts there are is what stands in READERS and WRITERS.
 """
 
@@ -25,7 +26,7 @@ from criteo_prep.transcribe.standard import check_holds
 
 __all__ = ["SYNTHETIC_BATCHES", "Request", "TranscribeError", "transcribe", "transcribe_dataset", "transcribe_spec"]
 
-_MAX_BATCH = 65536  # samples in memory at a time, however many a batch is said to have
+_MAX_BATCH = 16384  # samples that are read at a time, however many a batch has: they fit the third-level cache
 _LARGEST = 2**31 - 1  # the cardinality that stands for one that is still to be found; ids are below it
 
 
@@ -101,11 +102,25 @@ WRITERS: dict[str, tuple[Callable, Callable]] = {
 def transcribe(source: Iterable[Batch], destination: tf_raw.Writer, progress: Progress, dense_log: bool) -> None:
     """Copies every batch. The categorical features of source and destination are the same, in the same order."""
     names = [feature.name for feature in destination.spec.categorical]
-    for batch in source:
+
+    def prepared(numbered: tuple[int, Batch]):
+        first_row, batch = numbered
         ids = dict(zip(names, batch.categorical.values(), strict=True))
         numerical = batch.numerical if batch.numerical is None or not dense_log else log_of(batch.numerical)
-        destination.write(dataclasses.replace(batch, numerical=numerical, categorical=ids))
-        progress.advance(batch.num_samples)
+        return destination.prepared(dataclasses.replace(batch, numerical=numerical, categorical=ids), first_row)
+
+    with contextlib.closing(in_order(prepared, _numbered(source))) as ready:
+        for part in ready:
+            destination.append(part)
+            progress.advance(destination.num_samples - progress.done)
+
+
+def _numbered(batches: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:
+    """Batches, each with the row of its first sample."""
+    first_row = 0
+    for batch in batches:
+        yield first_row, batch
+        first_row += batch.num_samples
 
 
 def transcribe_dataset(

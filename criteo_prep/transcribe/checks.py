@@ -11,6 +11,7 @@ import numpy as np
 
 from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError
+from criteo_prep.transcribe.half import narrow, widen
 
 # The bits of an exponent that only infinities and NaN have all of.
 _EXPONENT = {2: np.uint16(0x7C00), 4: np.uint32(0x7F800000), 8: np.uint64(0x7FF0000000000000)}
@@ -78,8 +79,14 @@ def narrowed(numerical: np.ndarray, features: list[Feature], where: str, first_r
       FeatureSpecError: one is too large for a float dtype, or does not fit an integer one.
     """
     dtype = np.dtype(features[0].dtype)
+    if (numerical.dtype, dtype) == (np.float16, np.float32):
+        return widen(numerical), 0
     if np.can_cast(numerical.dtype, dtype):
         return numerical.astype(dtype, copy=False), 0
+    if (numerical.dtype, dtype) == (np.float32, np.float16):
+        halves, num_rounded = narrow(numerical)
+        if num_rounded >= 0:
+            return halves, num_rounded
     limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
     bad = (numerical > limits.max) | (numerical < limits.min)
     if dtype.kind != "f":
@@ -90,8 +97,8 @@ def narrowed(numerical: np.ndarray, features: list[Feature], where: str, first_r
             f"{where}: row {first_row + row}: {features[column].name!r} is {numerical[row, column]}, but {dtype.name} "
             f"goes to {limits.max}. Take logarithms (--dense_log), or choose a layout with wider numbers."
         )
-    narrow = numerical.astype(dtype)
-    return narrow, int(np.count_nonzero(narrow != numerical))
+    rounded = numerical.astype(dtype)
+    return rounded, int(np.count_nonzero(rounded != numerical))
 
 
 def checked_batch(

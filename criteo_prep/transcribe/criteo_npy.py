@@ -26,9 +26,9 @@ from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
 from criteo_prep.transcribe.npy_array import Columns, NewNpy, npy_array, npz_arrays
 from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standard_spec
+from criteo_prep.transcribe.transposed import columns_of, put_columns
 
 LAYOUT = "criteo_npy"
-_BLOCK = 4096  # samples whose ids are transposed at a time: they fit the second-level cache
 
 
 def criteo_npy_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpec:
@@ -109,7 +109,8 @@ class Reader:
             numerical = self._numerical.read(start, stop)
             check_finite(numerical, list(self.spec.channels["numerical"]), self._numerical.where, start)
         if self._interleaved:
-            columns = list(_transposed(self._ids[0].read(start, stop)))
+            ids = self._ids[0].read(start, stop)
+            columns = list(columns_of(ids, 0, ids.shape[1]))
         else:
             columns = [part.read(start, stop).reshape(-1) for part in self._ids]
         categorical = {}
@@ -175,14 +176,11 @@ class Reader:
         return self._parts[-len(names) :]
 
 
-def _transposed(ids: np.ndarray) -> np.ndarray:
-    """[rows, features] as [features, rows], contiguous."""
-    columns = np.empty(ids.shape[::-1], ids.dtype)
-    for first in range(0, len(ids), _BLOCK):
-        block = slice(first, first + _BLOCK)
-        for i in range(ids.shape[1]):
-            columns[i, block] = ids[block, i]
-    return columns
+def _side_by_side(columns: list[np.ndarray]) -> np.ndarray:
+    """Columns of ids [rows] as int32 [rows, columns]."""
+    ids = np.empty((len(columns[0]), len(columns)), np.int32)
+    put_columns(np.stack(columns, dtype=np.int32, casting="same_kind"), ids, 0)
+    return ids
 
 
 class Writer:
@@ -208,35 +206,35 @@ class Writer:
                          for i, feature in enumerate(spec.categorical)]  # fmt: skip
         elif spec.categorical:
             self._ids = [NewNpy(self._paths["categorical"], "int32", len(spec.categorical))]
+        self._files = [self._label, *filter(None, [self._numerical]), *self._ids]
 
     def write(self, batch: Batch) -> None:
         """Appends samples. Raises FeatureSpecError, see checked_batch."""
+        self.append(self.prepared(batch, self.num_samples))
+
+    def prepared(self, batch: Batch, first_row: int) -> tuple[list[np.ndarray], int]:
+        """What `append` takes: an array for each file, and how many numericals were rounded. Raises as `write` does."""
         path = self._paths.get("categorical")
-        batch, rounded = checked_batch(batch, self.spec, self.split, self.num_samples, lambda feature: path)
-        self.num_rounded += rounded
-        self._label.write(batch.label)
-        if self._numerical:
-            self._numerical.write(batch.numerical)
-        columns = [batch.categorical[feature.name].values for feature in self.spec.categorical]
-        if self._archive:
-            for file, values in zip(self._ids, columns, strict=True):
-                file.write(values)
-        elif columns:
-            ids = np.empty((batch.num_samples, len(columns)), np.int32)
-            for first in range(0, len(ids), _BLOCK):
-                block = slice(first, first + _BLOCK)
-                for i, values in enumerate(columns):
-                    ids[block, i] = values[block]
-            self._ids[0].write(ids)
-        self.num_samples += batch.num_samples
+        batch, num_rounded = checked_batch(batch, self.spec, self.split, first_row, lambda feature: path)
+        ids = [batch.categorical[feature.name].values for feature in self.spec.categorical]
+        if ids and not self._archive:
+            ids = [_side_by_side(ids)]
+        numerical = [batch.numerical] if self._numerical else []
+        return [batch.label.astype(self.spec.label.dtype), *numerical, *ids], num_rounded
+
+    def append(self, prepared: tuple[list[np.ndarray], int]) -> None:
+        arrays, num_rounded = prepared
+        for file, values in zip(self._files, arrays, strict=True):
+            file.write(values)
+        self.num_rounded += num_rounded
+        self.num_samples += len(arrays[0])
 
     def __enter__(self) -> "Writer":
         return self
 
     def __exit__(self, exception_type, exception, traceback) -> None:
-        for file in (self._label, self._numerical, *self._ids):
-            if file:
-                file.close(self.num_samples)
+        for file in self._files:
+            file.close(self.num_samples)
         if self._archive and exception_type is None:
             with zipfile.ZipFile(self._paths["categorical"], "w", zipfile.ZIP_STORED) as archive:
                 for i, file in enumerate(self._ids):

@@ -25,7 +25,6 @@ from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standar
 LAYOUT = "csv"
 _BLOCK_BYTES = 4 << 20  # of text that is parsed at a time
 _ROWS = 65536  # that the chunks are put side by side in
-_WRITTEN_ROWS = 8192  # that a thread makes text of at a time
 _DAMAGED = (pa.ArrowException, OverflowError, MemoryError)
 
 
@@ -158,17 +157,23 @@ class Writer:
 
     def write(self, batch: Batch) -> None:
         """Appends samples. Raises FeatureSpecError, see checked_batch."""
+        self.append(self.prepared(batch, self.num_samples))
+
+    def prepared(self, batch: Batch, first_row: int) -> tuple[pa.Buffer, int, int]:
+        """What `append` takes: text, its lines, and how many numericals were rounded. Raises as `write` does."""
         spec = self.spec
-        batch, rounded = checked_batch(batch, spec, self.split, self.num_samples, lambda feature: self._path)
-        self.num_rounded += rounded
+        batch, num_rounded = checked_batch(batch, spec, self.split, first_row, lambda feature: self._path)
         columns = [batch.label.astype(spec.label.dtype)]
         columns += [np.ascontiguousarray(batch.numerical[:, i]) for i in range(len(spec.numerical))]
         columns += [batch.categorical[feature.name].values.astype(feature.dtype) for feature in spec.categorical]
         table = pa.RecordBatch.from_arrays([pa.array(c) for c in columns], schema=self._schema)
-        parts = (table.slice(start, _WRITTEN_ROWS) for start in range(0, table.num_rows, _WRITTEN_ROWS))
-        for text in in_order(_text, parts):
-            self._file.write(text)
-        self.num_samples += batch.num_samples
+        return _text(table), table.num_rows, num_rounded
+
+    def append(self, prepared: tuple[pa.Buffer, int, int]) -> None:
+        text, rows, num_rounded = prepared
+        self._file.write(text)
+        self.num_rounded += num_rounded
+        self.num_samples += rows
 
     def __enter__(self) -> "Writer":
         return self
@@ -178,7 +183,7 @@ class Writer:
 
 
 def _text(table: pa.RecordBatch) -> pa.Buffer:
-    """The lines of a part of a batch."""
+    """The lines of a batch."""
     lines = pa.BufferOutputStream()
     pa_csv.write_csv(table, lines, pa_csv.WriteOptions(include_header=False, quoting_style="none"))
     return lines.getvalue()

@@ -166,9 +166,16 @@ class Writer:
 
     def write(self, batch: Batch) -> None:
         """Appends samples. Raises FeatureSpecError, see checked_batch."""
-        batch, rounded = checked_batch(batch, self.spec, self.split, self.num_samples, lambda feature: self._path)
-        self.num_rounded += rounded
+        self.append(self.prepared(batch, self.num_samples))
+
+    def prepared(self, batch: Batch, first_row: int) -> tuple[Batch, int]:
+        """What `append` takes: checked samples, and how many numericals were rounded. Raises as `write` does."""
+        return checked_batch(batch, self.spec, self.split, first_row, lambda feature: self._path)
+
+    def append(self, prepared: tuple[Batch, int]) -> None:
+        batch, num_rounded = prepared
         self._groups.add(batch)
+        self.num_rounded += num_rounded
         self.num_samples += batch.num_samples
 
     def _write_group(self, batch: Batch) -> None:

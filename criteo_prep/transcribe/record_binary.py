@@ -21,11 +21,10 @@ from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.transcribe.array_file import ArrayFile, read_rows
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
 from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standard_spec
+from criteo_prep.transcribe.transposed import columns_of, put_columns
 
 LAYOUT = "record_binary"
 _DTYPES = ("int32", "uint32", "float32")
-_WRITTEN = 8192  # samples that a thread makes records of at a time
-_BLOCK = 1024  # samples that are taken apart or put together at a time: their records fit the second-level cache
 
 
 def record_binary_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpec:
@@ -143,23 +142,15 @@ class Reader:
     def _taken_apart(self, words: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """(label [n], numericals [n, numericals] of their dtype, name -> ids [n, hotness]) of int32 [n, words]."""
         rows, record, spec = len(words), self._record, self.spec
-        label = np.empty((rows, 1), np.int32)
+        label = np.ascontiguousarray(words[:, record.place(spec.label)])[:, 0]
         numerical = np.empty((rows, len(spec.numerical)), np.int32)
-        single = np.empty((len(record.single), rows), np.int32)
-        several = {feature.name: np.empty((rows, feature.hotness), np.int32) for feature in record.several}
-        numerical_runs, single_runs = record.runs(spec.numerical), record.runs(record.single)
-        for first in range(0, rows, _BLOCK):
-            block = slice(first, first + _BLOCK)
-            part = words[block]
-            label[block] = part[:, record.place(spec.label)]
-            for which, place in numerical_runs:
-                numerical[block, which] = part[:, place]
-            for which, place in single_runs:
-                single[which, block] = part[:, place].T
-            for feature in record.several:
-                several[feature.name][block] = part[:, record.place(feature)]
-        ids = {feature.name: column for feature, column in zip(record.single, single, strict=True)} | several
-        return label[:, 0], numerical.view(spec.numerical[0].dtype if spec.numerical else np.float32), ids
+        for which, place in record.runs(spec.numerical):
+            numerical[:, which] = words[:, place]
+        ids = {feature.name: np.ascontiguousarray(words[:, record.place(feature)]) for feature in record.several}
+        for which, place in record.runs(record.single):
+            columns = columns_of(words, place.start, place.stop - place.start)
+            ids.update(zip([feature.name for feature in record.single[which]], columns, strict=True))
+        return label, numerical.view(spec.numerical[0].dtype if spec.numerical else np.float32), ids
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """The split in order, read ahead by threads; the last batch holds what is left."""
@@ -196,30 +187,31 @@ class Writer:
 
     def write(self, batch: Batch) -> None:
         """Appends samples. Raises FeatureSpecError, see checked_batch."""
-        batch, rounded = checked_batch(batch, self.spec, self.split, self.num_samples, lambda feature: self._path)
-        self.num_rounded += rounded
-        starts = range(0, batch.num_samples, _WRITTEN)
-        for words in in_order(lambda start: self._words(batch.part(start, start + _WRITTEN)), starts):
-            self._file.write(words.data)
-        self.num_samples += batch.num_samples
+        self.append(self.prepared(batch, self.num_samples))
+
+    def prepared(self, batch: Batch, first_row: int) -> tuple[np.ndarray, int]:
+        """What `append` takes: records int32 [n, words], and how many numericals were rounded. Raises as `write`."""
+        batch, num_rounded = checked_batch(batch, self.spec, self.split, first_row, lambda feature: self._path)
+        return self._words(batch), num_rounded
+
+    def append(self, prepared: tuple[np.ndarray, int]) -> None:
+        words, num_rounded = prepared
+        self._file.write(words.data)
+        self.num_rounded += num_rounded
+        self.num_samples += len(words)
 
     def _words(self, batch: Batch) -> np.ndarray:
         """The records of a checked batch, int32 [n, words]."""
         rows, record, spec = batch.num_samples, self._record, self.spec
         words = np.empty((rows, record.words), np.int32)
-        label = batch.label.astype(spec.label.dtype).view(np.int32).reshape(-1, 1)
-        numerical = np.ascontiguousarray(batch.numerical).view(np.int32) if spec.numerical else None
-        runs = record.runs(spec.numerical)
-        ids = [(record.place(feature), batch.categorical[feature.name].values.reshape(rows, feature.hotness))
-               for feature in spec.categorical]  # fmt: skip
-        for first in range(0, rows, _BLOCK):
-            block = slice(first, first + _BLOCK)
-            part = words[block]
-            part[:, record.place(spec.label)] = label[block]
-            for which, place in runs:
-                part[:, place] = numerical[block, which]
-            for place, values in ids:
-                part[:, place] = values[block]
+        words[:, record.place(spec.label)] = batch.label.astype(spec.label.dtype).view(np.int32).reshape(-1, 1)
+        for which, place in record.runs(spec.numerical):
+            words[:, place] = batch.numerical.view(np.int32)[:, which]
+        for feature in record.several:
+            words[:, record.place(feature)] = batch.categorical[feature.name].values.reshape(rows, feature.hotness)
+        for which, place in record.runs(record.single):
+            columns = [batch.categorical[feature.name].values for feature in record.single[which]]
+            put_columns(np.stack(columns, dtype=np.int32, casting="same_kind"), words, place.start)
         return words
 
     def __enter__(self) -> "Writer":

@@ -211,10 +211,17 @@ class Writer:
 
     def write(self, batch: Batch) -> None:
         """Appends samples. Raises FeatureSpecError, see checked_batch."""
+        self.append(self.prepared(batch, self.num_samples))
+
+    def prepared(self, batch: Batch, first_row: int) -> tuple[Batch, int]:
+        """What `append` takes: checked samples, and how many numericals were rounded. Raises as `write` does."""
         path = self.root / self.split
-        batch, rounded = checked_batch(batch, self.spec, self.split, self.num_samples, lambda feature: path)
-        self.num_rounded += rounded
+        return checked_batch(batch, self.spec, self.split, first_row, lambda feature: path)
+
+    def append(self, prepared: tuple[Batch, int]) -> None:
+        batch, num_rounded = prepared
         self._groups.add(batch)
+        self.num_rounded += num_rounded
         self.num_samples += batch.num_samples
 
     def _write_record(self, batch: Batch) -> None:

@@ -26,6 +26,8 @@ from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.transcribe.array_file import ArrayFile
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch
 
+_BUFFER_BYTES = 1 << 18  # that a file gets at a time; the kernel takes small pieces at half the speed
+
 
 class Reader:
     """Reads one split of a tf_raw dataset, any range of samples at a time.
@@ -165,7 +167,7 @@ class Writer:
             for file in (file for chunk in spec.sources[split] for file in chunk.files):
                 path = self.root / file
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._files[file] = open(path, "wb")
+                self._files[file] = open(path, "wb", buffering=_BUFFER_BYTES)
             for feature in spec.categorical:
                 if feature.ragged:
                     self._offsets(feature).write(bytes(OFFSET.itemsize))
@@ -180,14 +182,29 @@ class Writer:
           FeatureSpecError: a part is missing or has another number of samples, an id is out of range, a label is not 0
             or 1, a numerical is not finite or too large for float16, or a sample has not as many ids as it must.
         """
-        batch, rounded = checked_batch(batch, self.spec, self.split, self.num_samples, self._path)
-        self.num_rounded += rounded
-        self._write(self.spec.label, batch.label)
-        if self.spec.numerical:
-            self._write(self.spec.numerical[0], batch.numerical)
+        self.append(self.prepared(batch, self.num_samples))
+
+    def prepared(self, batch: Batch, first_row: int) -> tuple[Batch, int]:
+        """What `append` takes: the samples from row `first_row` on in the types of their files, and how many numericals
+        were rounded. Raises as `write` does."""
+        batch, num_rounded = checked_batch(batch, self.spec, self.split, first_row, self._path)
+        categorical = {}
         for feature in self.spec.categorical:
             ids = batch.categorical[feature.name]
-            self._write(feature, ids.values)
+            categorical[feature.name] = Ids(np.ascontiguousarray(ids.values, feature.dtype), ids.row_lengths)
+        numerical = np.ascontiguousarray(batch.numerical) if self.spec.numerical else None
+        label = np.ascontiguousarray(batch.label, self.spec.label.dtype)
+        return Batch(label, numerical, categorical), num_rounded
+
+    def append(self, prepared: tuple[Batch, int]) -> None:
+        batch, num_rounded = prepared
+        self.num_rounded += num_rounded
+        self._file_of(self.spec.label).write(batch.label.data)
+        if self.spec.numerical:
+            self._file_of(self.spec.numerical[0]).write(batch.numerical.data)
+        for feature in self.spec.categorical:
+            ids = batch.categorical[feature.name]
+            self._file_of(feature).write(ids.values.data)
             if feature.ragged:
                 offsets = self._num_ids.get(feature.name, 0) + np.cumsum(ids.row_lengths, dtype=OFFSET)
                 self._offsets(feature).write(offsets.data)
@@ -217,9 +234,8 @@ class Writer:
     def _path(self, feature: Feature) -> Path:
         return self.root / self.spec.chunk_of(self.split, feature.name).files[0]
 
-    def _write(self, feature: Feature, values: np.ndarray) -> None:
-        file = self.spec.chunk_of(self.split, feature.name).files[0]
-        self._files[file].write(np.ascontiguousarray(values, feature.dtype).data)
+    def _file_of(self, feature: Feature):
+        return self._files[self.spec.chunk_of(self.split, feature.name).files[0]]
 
     def _offsets(self, feature: Feature):
         return self._files[self.spec.chunk_of(self.split, feature.name).files[1]]

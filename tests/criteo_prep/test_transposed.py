@@ -1,0 +1,20 @@
+"""Rows as columns and back, against numpy's transposition."""
+
+import numpy as np
+import pytest
+
+from criteo_prep.transcribe.transposed import columns_of, put_columns
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("rows, first, count", [(0, 0, 3), (1, 2, 3), (15, 0, 5), (16, 1, 1), (50, 1, 4)])
+def test_there_and_back(dtype, rows, first, count):
+    table = np.random.default_rng(0).integers(-9, 99, (rows, 5)).astype(dtype)
+    columns = columns_of(table, first, count)
+    assert columns.dtype == dtype and columns.flags.c_contiguous
+    assert columns.tolist() == table[:, first : first + count].T.tolist()
+    again = np.full_like(table, 7)
+    put_columns(columns, again, first)
+    expected = np.full_like(table, 7)
+    expected[:, first : first + count] = columns.T
+    assert again.tolist() == expected.tolist()
