@@ -6,6 +6,8 @@ import random
 import time
 from dataclasses import dataclass
 
+import tensorflow as tf
+
 from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2 import activity, checkpoint, deduplication, interaction, memory, planning, preflight, profiler, runtime
 from dlrm_tf2.agreement import on_all_ranks, on_rank_0
@@ -20,6 +22,7 @@ from dlrm_tf2.model import Dlrm
 from dlrm_tf2.model_config import ModelConfig
 from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.predictions import PredictionsFile, check_predictions_path
+from dlrm_tf2.preflight import Memory
 from dlrm_tf2.resume import Resumption
 from dlrm_tf2.run_log import RunLog
 from dlrm_tf2.saving import Saver
@@ -114,10 +117,10 @@ def start(
     if model_config.interaction == "dot":
         chosen, op_note = interaction.choose(config.interaction_op_asked, device.device)
     offloading = planning.offloading_note(config, plan, device.device)
-    fits = _check_memory(config, model_config, spec, plan, launch, ranks) if device.device == "cpu" else None
+    fits = _check_memory(config, model_config, spec, plan, launch, device, ranks)
     deduplicated, dedup_note = deduplication.choose(config, spec, ranks)
     log = _open_log(config, found, launch, ranks, device)  # what was refused by now has left the log before it alone
-    for line in filter(None, (*found.notes, *device.notes, op_note, offloading, fits, dedup_note)):
+    for line in filter(None, (*found.notes, *device.notes, op_note, offloading, *fits, dedup_note)):
         log.say(line)
     activity.doing("making the tables")
     began = time.perf_counter()
@@ -170,14 +173,33 @@ def _check_memory(
     spec: FeatureSpec,
     plan: ShardingPlan,
     launch: runtime.Launch,
+    device: runtime.Runtime,
     ranks: Comm,
-) -> str:
-    """The memory line of this machine; refuses on all ranks what does not fit on one of their machines."""
+) -> list[str]:
+    """The memory lines of rank 0; refuses on all ranks what does not fit on one of their machines or GPUs."""
+    hotness, (mine, notes) = planning.hotness_of(spec), _memories(launch, device, ranks)
 
-    def check() -> str:
-        if launch.local_rank:  # the first rank of a machine speaks for all of them
-            return ""
-        hotness = planning.hotness_of(spec)
-        return preflight.check(config, model, plan, launch.local_ranks, memory.available_bytes(), hotness)
+    def check() -> list[str]:
+        return [preflight.check(config, model, plan, shared, hotness) for shared in mine]
 
-    return on_all_ranks(ranks, "memory", check, preflight.DoesNotFit)[0]
+    return [*notes, *on_all_ranks(ranks, "memory", check, preflight.DoesNotFit)[0]]
+
+
+def _memories(launch: runtime.Launch, device: runtime.Runtime, ranks: Comm) -> tuple[list[Memory], list[str]]:
+    """The memories that this rank is to check, as the first of those that share them; and lines for the user."""
+    mine, notes, gpu = [], [], None
+    if launch.local_rank == 0:
+        there = memory.available_bytes()
+        mine.append(Memory("this machine", launch.local_ranks, there, of_device=device.gpu is None))
+    if device.gpu is not None:
+        tf.config.list_logical_devices("GPU")  # TensorFlow begins to use it
+        try:
+            gpu = memory.gpu(device.gpu)
+        except OSError as error:
+            notes.append(f"memory of GPU {device.gpu}: not checked: {error}")
+    gpus = ranks.allgather_object(gpu, name="gpus")
+    sharing = [rank for rank, other in enumerate(gpus) if gpu and other and other.uuid == gpu.uuid]
+    if ranks.rank in sharing[:1]:
+        there = min(gpus[rank].available_bytes for rank in sharing)
+        mine.append(Memory(f"GPU {device.gpu}", sharing, there, of_host=False))
+    return mine, notes

@@ -1,6 +1,11 @@
-"""What a run will need in memory, counted before anything is allocated. No TensorFlow."""
+"""What a run will need in memory, counted before anything is allocated. No TensorFlow.
+
+With a GPU that is two memories: the GPU has tables, MLPs and what a step needs; its host has the process, the tables
+that are offloaded, and copies for checkpoints. The figures were fitted on CPUs, and are taken to hold for GPUs.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.embedding.load import STATE, fetched_per_sample, state_bytes, vectors_per_sample
@@ -17,14 +22,42 @@ class DoesNotFit(ValueError):
     """The run needs more memory than there is."""
 
 
-def weight_bytes(model: ModelConfig, plan: ShardingPlan, rank: int, optimizer: str, training: bool) -> int:
-    """Bytes on a rank that do not depend on the batch.
+@dataclass(frozen=True)
+class Memory:
+    """Memory that some ranks share, and what they have in it. On a CPU it is of both kinds.
 
-    Its shards with what the optimizer keeps for them, and the MLPs with theirs and their gradients.
+    Attributes:
+      name: for people, such as "this machine".
+      ranks: the ranks that share it.
+      available_bytes: what they may use of it, all of them together.
+      of_device: they compute in it, and have their tables in it.
+      of_host: their processes are in it, the tables that a GPU leaves there, and copies for checkpoints.
     """
-    copies = 3 + sum(STATE[optimizer])  # of row-wise Adagrad MLPs have the usual one
+
+    name: str
+    ranks: Sequence[int]
+    available_bytes: int
+    of_device: bool = True
+    of_host: bool = True
+
+    def __str__(self) -> str:
+        return self.name if len(self.ranks) == 1 else f"{self.name} ({len(self.ranks)} ranks)"
+
+    def part_of(self, plan: ShardingPlan) -> ShardingPlan:
+        """The shards that are in it."""
+        here = [shard for shard in plan.shards if (self.of_host if shard in plan.on_host else self.of_device)]
+        return replace(plan, shards=tuple(here))
+
+
+def table_bytes(plan: ShardingPlan, rank: int, optimizer: str, training: bool) -> int:
+    """Bytes of the shards on a rank, and in training of what the optimizer keeps for them."""
     state = sum(state_bytes(optimizer, shard.num_rows, shard.num_columns) for shard in plan.of_rank(rank))
-    return plan.bytes_of(rank) + (state if training else 0) + copies * _dense_elements(model) * _FLOAT_BYTES
+    return plan.bytes_of(rank) + (state if training else 0)
+
+
+def dense_bytes(model: ModelConfig, optimizer: str) -> int:
+    """Bytes of the MLPs, of what the optimizer keeps for them, and of their gradients."""
+    return (3 + sum(STATE[optimizer])) * _dense_elements(model) * _FLOAT_BYTES  # row-wise Adagrad: the usual one
 
 
 def _dense_elements(model: ModelConfig) -> int:
@@ -40,7 +73,7 @@ def copy_bytes(model: ModelConfig, plan: ShardingPlan, rank: int, optimizer: str
     keeps for them, and on rank 0 the MLPs with theirs.
     """
     shards = [shard for shard in plan.of_rank(rank) if rank == 0 or shard.table not in plan.replicated]
-    tables = sum(shard.num_bytes + state_bytes(optimizer, shard.num_rows, shard.num_columns) for shard in shards)
+    tables = table_bytes(replace(plan, shards=tuple(shards)), rank, optimizer, training=True)
     return tables + (_dense_elements(model) * (1 + sum(STATE[optimizer])) * _FLOAT_BYTES if rank == 0 else 0)
 
 
@@ -106,15 +139,12 @@ def check(
     config: TrainConfig,
     model: ModelConfig,
     plan: ShardingPlan,
-    ranks: Sequence[int],
-    available_bytes: int,
+    memory: Memory,
     hotness: Mapping[str, float] | None = None,
 ) -> str:
-    """Compares what the ranks of one machine need with what is there.
+    """Compares what the ranks need in a memory that they share with what is there.
 
     Args:
-      ranks: the ranks that share the memory.
-      available_bytes: memory that they may use, all of them together.
       hotness: as in batch_bytes.
 
     Returns:
@@ -123,38 +153,46 @@ def check(
     Raises:
       DoesNotFit: with the bytes needed and there, and the largest batch that fits, if any does.
     """
-    training = config.mode == "train"
+    training, optimizer = config.mode == "train", config.optimizer
+    ranks, there, here = memory.ranks, memory.available_bytes, memory.part_of(plan)
+
+    def of_a_sample(trains: bool) -> float:
+        """Bytes for each sample of a global batch. What is looked up on a host comes to the device, too."""
+        if memory.of_device:
+            return sum(batch_bytes(model, plan, rank, trains, config.xla, optimizer, hotness) for rank in ranks)
+        of_ranks = (looked_up_elements(here, rank, model.tables, trains, optimizer, hotness or {}) for rank in ranks)
+        return _FLOAT_BYTES * sum(of_ranks)
+
+    tables = sum(here.bytes_of(rank) for rank in ranks)
+    fixed = sum(table_bytes(here, rank, optimizer, training) for rank in ranks)
+    fixed += len(ranks) * (memory.of_device * dense_bytes(model, optimizer) + memory.of_host * _PROCESS_BYTES)
+    advice = "Use more machines, a smaller --embedding_dim, or a dataset made with a higher frequency threshold."
+    if not memory.of_host:
+        advice = "Use more GPUs, a smaller --embedding_dim, or leave tables to the host: --cpu_offloading_threshold_gb."
+    if training and config.checkpoint_async and memory.of_host:
+        copies = sum(copy_bytes(model, plan, rank, optimizer) for rank in ranks)
+        fixed += copies
+        advice = f"{_gib(copies)} of it are --checkpoint_async's copy, without which training waits for checkpoints."
+
     batches = {"batch_size": config.batch_size} if training else {}
     if not training or config.evals_per_epoch or config.eval_every:
         batches["valid_batch_size"] = max(config.valid_batch_sizes)
-    tables = sum(plan.bytes_of(rank) for rank in ranks)
-    fixed = sum(weight_bytes(model, plan, rank, config.optimizer, training) + _PROCESS_BYTES for rank in ranks)
-    advice = "Use more machines, a smaller --embedding_dim, or a dataset made with a higher frequency threshold."
-    if training and config.checkpoint_async:
-        copies = sum(copy_bytes(model, plan, rank, config.optimizer) for rank in ranks)
-        fixed += copies
-        advice = f"{_gib(copies)} of it are --checkpoint_async's copy, without which training waits for checkpoints."
-    where = "this machine" if len(ranks) == 1 else f"this machine ({len(ranks)} ranks)"
     needed = fixed
     for name, size in batches.items():
-        each = sum(
-            batch_bytes(model, plan, rank, name == "batch_size", config.xla, config.optimizer, hotness)
-            for rank in ranks
-        )
-        if fixed + each > available_bytes:
+        each = of_a_sample(name == "batch_size")
+        if fixed + each > there:
             raise DoesNotFit(
-                f"The model does not fit on {where}: it needs {fixed} bytes ({_gib(fixed)}, {_gib(tables)} of them "
-                f"tables), and {available_bytes} bytes ({_gib(available_bytes)}) are there. {advice}"
+                f"The model does not fit on {memory}: it needs {fixed} bytes ({_gib(fixed)}, {_gib(tables)} of them "
+                f"tables), and {there} bytes ({_gib(there)}) are there. {advice}"
             )
-        if fixed + size * each > available_bytes:
-            fits = int((available_bytes - fixed) / each)
+        if fixed + size * each > there:
             raise DoesNotFit(
-                f"--{name} {size} does not fit on {where}: it needs {int(size * each)} bytes ({_gib(size * each)}) "
-                f"beside the {_gib(fixed)} of the model, and {available_bytes} bytes ({_gib(available_bytes)}) are "
-                f"there. The largest that fits is --{name} {fits}."
+                f"--{name} {size} does not fit on {memory}: it needs {int(size * each)} bytes ({_gib(size * each)}) "
+                f"beside the {_gib(fixed)} of the model, and {there} bytes ({_gib(there)}) are there. The largest that "
+                f"fits is --{name} {int((there - fixed) / each)}."
             )
         needed = max(needed, fixed + size * each)
-    return f"memory: about {_gib(needed)} of {_gib(available_bytes)} on {where}, tables {_gib(tables)}"
+    return f"memory: about {_gib(needed)} of {_gib(there)} on {memory}, tables {_gib(tables)}"
 
 
 def _gib(num_bytes: float) -> str:

@@ -19,7 +19,7 @@ class RunLog:
     live: show lines that overwrite themselves; not under a launcher, which puts its own marks between lines.
     resumed: (run, step) when a run goes on after that step; the file is then not replaced, if it is that run's, but
       goes on where it stood after the step.
-    tensorboard: folder for the numbers of the file as TensorBoard scalars, replaced or gone on with likewise; None for none.
+    tensorboard: folder for the same numbers as TensorBoard scalars; None for none.
 
     Attributes:
       continues: the file holds the lines of the run up to the step that it was resumed from.

@@ -59,12 +59,14 @@ class Runtime:
       compute_dtype: name of the type of MLPs and interaction; variables are float32 whatever it is.
       threads: threads of an operation.
       notes: lines a user should read once, such as a flag whose device is not there.
+      gpu: the number of its GPU among those that the process sees; None on a CPU.
     """
 
     device: str
     compute_dtype: str
     threads: int
     notes: tuple[str, ...]
+    gpu: int | None = None
 
 
 def setup(
@@ -104,21 +106,20 @@ def setup(
         notes.append(f"{unused} of {cores.machine} cores stay without work: the launcher binds each process to "
                      f"{cores.bound}. With mpirun, --bind-to none leaves that to the operating system.")  # fmt: skip
     gpus = tf.config.list_physical_devices("GPU")
+    device, gpu = "cpu", None
     if cpu or not gpus:
         tf.config.set_visible_devices([], "GPU")
-        device = "cpu"
     else:
-        mine = gpus[launch.local_rank % len(gpus)]
-        tf.config.set_visible_devices(mine, "GPU")
-        tf.config.experimental.set_memory_growth(mine, True)
-        device = "gpu"
+        device, gpu = "gpu", launch.local_rank % len(gpus)
+        tf.config.set_visible_devices(gpus[gpu], "GPU")
+        tf.config.experimental.set_memory_growth(gpus[gpu], True)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(inter_op_threads or 2)
     compute_dtype = "float32"
     if amp:
         compute_dtype = amp_dtype or ("float16" if device == "gpu" else "bfloat16")
         notes.append(f"amp: {compute_dtype} on the {device.upper()}")
-    return Runtime(device, compute_dtype, threads, tuple(notes))
+    return Runtime(device, compute_dtype, threads, tuple(notes), gpu)
 
 
 def _tasks_here(per_node: str) -> int:

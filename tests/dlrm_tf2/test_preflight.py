@@ -22,8 +22,10 @@ def model_of(cardinalities, dim=128, bottom=(512, 256, 128), top=(1024, 1024, 51
 T15 = model_of(presets.T15)
 
 
-def config(**flags):
-    return TrainConfig(dataset_path="data", **flags)
+def check(model, plan, ranks, available, **flags):
+    """What preflight says of a memory that some ranks share."""
+    shared = preflight.Memory("this machine", ranks, available)
+    return preflight.check(TrainConfig(dataset_path="data", **flags), model, plan, shared)
 
 
 def test_weights_by_hand():
@@ -31,7 +33,8 @@ def test_weights_by_hand():
     tables = (10 + 6) * 4 * 4
     # 13 numericals are padded to 16; 2 tables and the bottom output make 3 pairs, 4 + 3 is padded to 8.
     dense = (16 * 8 + 8) + (8 * 4 + 4) + (8 * 5 + 5) + (5 * 1 + 1)
-    assert preflight.weight_bytes(model, make_plan(model.tables, 1), 0, "sgd", True) == tables + 3 * 4 * dense
+    assert preflight.table_bytes(make_plan(model.tables, 1), 0, "sgd", True) == tables
+    assert preflight.dense_bytes(model, "sgd") == 3 * 4 * dense
 
 
 @pytest.mark.parametrize("optimizer, of_tables, of_mlps", [
@@ -40,9 +43,9 @@ def test_weights_by_hand():
 def test_what_the_optimizer_keeps_counts_in_training(optimizer, of_tables, of_mlps):
     model = model_of((10, 6, 6), dim=4, bottom=(8, 4), top=(5, 1))
     plan = make_plan(model.tables, 1, optimizer=optimizer)
-    dense = preflight.weight_bytes(model, plan, 0, "sgd", True) // 4 - 22 * 4
-    assert preflight.weight_bytes(model, plan, 0, optimizer, False) == 4 * (22 * 4 + dense // 3 * of_mlps)
-    assert preflight.weight_bytes(model, plan, 0, optimizer, True) == 4 * (22 * 4 + of_tables + dense // 3 * of_mlps)
+    assert preflight.table_bytes(plan, 0, optimizer, False) == 4 * 22 * 4
+    assert preflight.table_bytes(plan, 0, optimizer, True) == 4 * (22 * 4 + of_tables)
+    assert preflight.dense_bytes(model, optimizer) == preflight.dense_bytes(model, "sgd") // 3 * of_mlps
 
 
 def test_cut_tables_and_many_ids_by_hand():
@@ -70,26 +73,26 @@ def test_published_t15_tables():
 def test_the_largest_batch_named_fits_and_one_more_does_not(ranks, xla):
     plan, available = make_plan(T15.tables, ranks), (18 + ranks) * GIB
     with pytest.raises(preflight.DoesNotFit, match="bytes .* are there") as refusal:
-        preflight.check(config(batch_size=10**7, xla=xla), T15, plan, range(ranks), available)
+        check(T15, plan, range(ranks), available, batch_size=10**7, xla=xla)
     largest = int(re.search(r"The largest that fits is --batch_size (\d+)", str(refusal.value))[1])
     assert largest > 1000
     small = {"evals_per_epoch": 0, "xla": xla}
-    assert "memory: about" in preflight.check(config(batch_size=largest, **small), T15, plan, range(ranks), available)
+    assert "memory: about" in check(T15, plan, range(ranks), available, batch_size=largest, **small)
     with pytest.raises(preflight.DoesNotFit):
-        preflight.check(config(batch_size=largest + 1, **small), T15, plan, range(ranks), available)
+        check(T15, plan, range(ranks), available, batch_size=largest + 1, **small)
 
 
 def test_the_evaluation_batch_counts_only_where_there_is_an_evaluation():
     plan = make_plan(T15.tables, 1)
     with pytest.raises(preflight.DoesNotFit, match="--valid_batch_size 10000000 does not fit"):
-        preflight.check(config(batch_size=512, valid_batch_size=10**7), T15, plan, [0], 22 * GIB)
-    preflight.check(config(batch_size=512, valid_batch_size=10**7, evals_per_epoch=0), T15, plan, [0], 22 * GIB)
+        check(T15, plan, [0], 22 * GIB, batch_size=512, valid_batch_size=10**7)
+    check(T15, plan, [0], 22 * GIB, batch_size=512, valid_batch_size=10**7, evals_per_epoch=0)
 
 
 def test_tables_that_do_not_fit_name_no_batch():
     t0 = model_of(presets.T0)
     with pytest.raises(preflight.DoesNotFit, match="420.94 GiB of them tables") as refusal:
-        preflight.check(config(), t0, make_plan(t0.tables, 1), [0], 22 * GIB)
+        check(t0, make_plan(t0.tables, 1), [0], 22 * GIB)
     assert "largest" not in str(refusal.value) and str(22 * GIB) in str(refusal.value)
 
 
@@ -111,6 +114,6 @@ def test_checkpoint_async_needs_a_copy_of_what_a_rank_writes(optimizer, of_table
 
 def test_a_run_that_fits_may_not_fit_with_checkpoint_async():
     plan, flags = make_plan(T15.tables, 1), {"batch_size": 512, "valid_batch_size": 512, "save_checkpoint_path": "c"}
-    assert "memory: about 1" in preflight.check(config(**flags), T15, plan, [0], 24 * GIB)
+    assert "memory: about 1" in check(T15, plan, [0], 24 * GIB, **flags)
     with pytest.raises(preflight.DoesNotFit, match="15.61 GiB of it are --checkpoint_async's copy, without which"):
-        preflight.check(config(**flags, checkpoint_async=True), T15, plan, [0], 24 * GIB)
+        check(T15, plan, [0], 24 * GIB, **flags, checkpoint_async=True)
