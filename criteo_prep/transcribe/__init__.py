@@ -22,7 +22,7 @@ from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.transcribe import criteo_npy, record_binary, split_tfrecords, tf_raw
 from criteo_prep.transcribe.dense_log import log_of
 from criteo_prep.transcribe.request import SYNTHETIC_BATCHES, Request, TranscribeError, check
-from criteo_prep.transcribe.standard import check_holds
+from criteo_prep.transcribe.standard import check_holds, check_sizes
 
 __all__ = ["SYNTHETIC_BATCHES", "Request", "TranscribeError", "transcribe", "transcribe_dataset", "transcribe_spec"]
 
@@ -152,7 +152,7 @@ def transcribe_spec(
         source_spec = _with_cardinalities(request, source_spec, splits, quiet, warn)
     spec = _destination_spec(request, source_spec, splits)
     with new_dataset(request.dst_dataset_path, request.overwrite) as folder:
-        num_samples = _num_samples(request, source_spec, splits)
+        num_samples = _num_samples(request, source_spec, splits, warn)
         check_space(folder, sum(num_samples.values()) * sample_bytes(spec))
         for split, rows in num_samples.items():
             with (
@@ -250,10 +250,17 @@ def _destination_spec(request: Request, source: FeatureSpec, splits: tuple[str, 
     return WRITERS[request.dst_dataset_type][0](source, splits)
 
 
-def _num_samples(request: Request, spec: FeatureSpec, splits: tuple[str, ...]) -> dict[str, int]:
+def _num_samples(
+    request: Request, spec: FeatureSpec, splits: tuple[str, ...], warn: Callable[[str], None]
+) -> dict[str, int]:
     counts = {}
     for split in splits:
         with READERS[request.src_dataset_type](spec.root, spec, split, request) as source:
+            if request.src_dataset_type == "csv":
+                for message in source.doubts:
+                    warn(message)
+            if request.src_dataset_type != "synthetic":
+                check_sizes(spec, split)
             limit = request.max_batches(split)
             there = source.num_samples
             counts[split] = there if limit is None else min(there, limit * request.src_batch_size)

@@ -56,6 +56,10 @@ class Reader:
       spec: its feature spec.
       split: "train", "test" or "validation".
 
+    Attributes:
+      num_samples: of the split.
+      doubts: a message for each file whose last line does not end, so that it may have been cut within a number.
+
     Raises:
       LayoutError: a feature has several ids a sample, or two files have different numbers of lines.
       FeatureSpecError: a file is missing.
@@ -67,12 +71,17 @@ class Reader:
         for feature in spec.categorical:
             if feature.hotness > 1 or feature.ragged:
                 raise LayoutError(f"{spec.path}: {feature.name}: hotness {feature.hotness}; csv holds one id a sample.")
-        lines = {}
+        lines, self.doubts = {}, []
         for chunk in self._chunks:
             if len(chunk.files) != 1:
                 raise LayoutError(f"{spec.path}: source_spec: {split}: {len(chunk.files)} files; one a chunk is right.")
             path = existing_file(self.root, chunk.files[0], chunk.features[0])
-            lines[path] = _num_lines(path)
+            lines[path], ended = _num_lines(path)
+            if not ended:
+                self.doubts.append(
+                    f"{path}: row {lines[path] - 1}, the last one, has no line end. It is read as it is; if the file "
+                    "was cut there, its last number is wrong. Compare it with where it comes from."
+                )
         self.num_samples = next(iter(lines.values()))
         for path, count in lines.items():
             if count != self.num_samples:
@@ -189,14 +198,14 @@ def _text(table: pa.RecordBatch) -> pa.Buffer:
     return lines.getvalue()
 
 
-def _num_lines(path: Path) -> int:
-    """Lines in a file; the last one may end without a line feed."""
+def _num_lines(path: Path) -> tuple[int, bool]:
+    """(lines in a file, whether the last one has a line feed)."""
     count, last = 0, b"\n"
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             count += block.count(b"\n")
             last = block[-1:]
-    return count + (last != b"\n")
+    return count + (last != b"\n"), last == b"\n"
 
 
 def _explained(path: Path, types: dict[str, pa.DataType], error: BaseException) -> LayoutError:

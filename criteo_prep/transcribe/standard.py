@@ -104,6 +104,22 @@ def chunks_of_type(spec: FeatureSpec, split: str, layout: str) -> tuple[Chunk, .
     return spec.sources[split]
 
 
+def check_sizes(spec: FeatureSpec, split: str) -> None:
+    """Raises LayoutError where a file of the split has not the size that the transcription which made it wrote down.
+
+    A file that was cut where a number could end as well is found by nothing else.
+    """
+    made = spec.metadata.get("files") if isinstance(spec.metadata, dict) else None
+    for file in (file for chunk in spec.sources[split] for file in chunk.files):
+        entry = made.get(file) if isinstance(made, dict) else None
+        said = entry.get("bytes") if isinstance(entry, dict) else None
+        if type(said) is int and (size := (spec.root / file).stat().st_size) != said:
+            raise LayoutError(
+                f"{spec.root / file}: has {size} bytes, but {said} were written, says {spec.path.name}. Copy or make "
+                "it again; if somebody meant to change it, remove its entry from metadata: files."
+            )
+
+
 def _categorical(feature: Feature, ids: str | None) -> Feature:
     try:
         minimal = minimal_dtype(feature.cardinality)

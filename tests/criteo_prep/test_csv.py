@@ -49,7 +49,9 @@ def test_a_cardinality_that_is_to_be_found_is_said_aloud(tmp_path):
     heard = []
     request = Request(tmp_path / "a", "csv", dst_dataset_path=tmp_path / "out", dst_dataset_type="tf_raw")
     transcribe_dataset(request, quiet=True, warn=heard.append)
-    assert heard == ["cardinalities found (largest id + 1): item 300.", "train: 1 numericals were rounded to float16."]
+    assert heard[::2] == ["cardinalities found (largest id + 1): item 300.",
+                          "train: 1 numericals were rounded to float16."]  # fmt: skip
+    assert "right.csv: row 2, the last one, has no line end. It is read as it is" in heard[1]
     assert FeatureSpec.load(tmp_path / "out/feature_spec.yaml").features["item"] == Feature("item", "int16", 300)
 
 
@@ -79,6 +81,21 @@ def test_rows_that_are_refused(tmp_path, left, right, reason):
     with pytest.raises((LayoutError, FeatureSpecError), match=reason):
         to_layout(tmp_path / "a", "csv", tmp_path / "out", "tf_raw")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_ours_that_was_cut_within_its_last_number(tmp_path):
+    folder = to_layout(write_tf_raw(tmp_path / "raw"), "tf_raw", tmp_path / "a", "csv")
+    text = (folder / "train.csv").read_bytes()
+    (folder / "train.csv").write_bytes(text[:-2])
+    with pytest.raises(LayoutError, match=rf"train.csv: has {len(text) - 2} bytes, but {len(text)} were written, says"):
+        to_layout(folder, "csv", tmp_path / "out", "tf_raw")
+    spec = (folder / "feature_spec.yaml").read_text()
+    (folder / "feature_spec.yaml").write_text(spec.partition("metadata:")[0] + "metadata: {files: [1], splits: x}\n")
+    heard = []
+    request = Request(folder, "csv", dst_dataset_path=tmp_path / "out", dst_dataset_type="tf_raw")
+    transcribe_dataset(request, quiet=True, warn=heard.append)
+    assert [message.partition("csv: ")[2].partition(" It")[0] for message in heard] == [
+        "row 22, the last one, has no line end."]  # fmt: skip
 
 
 def test_auto_is_for_sources_only(tmp_path):
