@@ -68,24 +68,28 @@ class Command:
         )  # fmt: skip
         try:
             if kill_at:
-                self._wait_for(kill_at, process)
-                os.kill(ranks_of(process.pid)[rank] if self.launcher else process.pid, signal.SIGKILL)
+                os.kill(self._wait_for(kill_at, rank, process), signal.SIGKILL)
             said = process.communicate(timeout=_PATIENCE_S)[0]
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
         return process.returncode, said
 
-    def _wait_for(self, step, process):
+    def _wait_for(self, step, rank, process):
+        """The process of a rank, when there is one and the log is as far as that, be it since the run before."""
         deadline = time.monotonic() + _PATIENCE_S
-        while max((record.get("step", 0) for record in records(self.log)), default=0) < step:
+        while True:
+            if max((record.get("step", 0) for record in records(self.log)), default=0) >= step:
+                ranks = ranks_of(process.pid) if self.launcher else {0: process.pid}
+                if rank in ranks:
+                    return ranks[rank]
             assert process.poll() is None, process.stdout.read()
             assert time.monotonic() < deadline, "it does not come so far"
             time.sleep(0.005)
 
 
 def ranks_of(launcher):
-    """The processes of a launcher's ranks, in the order of their ranks."""
+    """Rank -> process, of those that a launcher has started."""
     parents, ranks = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -101,7 +105,7 @@ def ranks_of(launcher):
                 command = Path(f"/proc/{process}/cmdline").read_bytes()
                 if rank and b"dlrm_tf2.dlrm" in command:
                     ranks[int(rank[0].partition(b"=")[2])] = process
-    return [ranks[rank] for rank in sorted(ranks)]
+    return ranks
 
 
 @pytest.fixture(scope="module")
