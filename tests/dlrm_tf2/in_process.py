@@ -1,6 +1,7 @@
 """Runs the program's modes inside the test's process, where TensorFlow is already there: one rank, on the CPU."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +27,20 @@ class Run:
         return [record[key] for record in self.records[1:] if key in record]
 
 
-def run(dataset: Path, log_path: Path, *arguments: object, ranks: Comm = SingleProcess()) -> Run:  # noqa: B008
-    """Runs the mode that the arguments name, with a tiny model; they come after TINY, so they win."""
+def run(
+    dataset: Path,
+    log_path: Path,
+    *arguments: object,
+    ranks: Comm = SingleProcess(),  # noqa: B008 - has no state
+    defaults: Mapping[str, object] | None = None,
+) -> Run:
+    """Runs the mode that the arguments name, with a tiny model; they come after TINY, so they win.
+
+    Args:
+      defaults: of the program, where they are not dlrm's.
+    """
     asked = ["--dataset_path", dataset, *TINY, "--log_path", log_path, *arguments]
-    config = flags.parse([str(argument) for argument in asked], "dlrm")
+    config = flags.parse([str(argument) for argument in asked], "dlrm", defaults)
     spec = FeatureSpec.load(Path(config.dataset_path) / config.feature_spec)
     compute_dtype = (config.amp_dtype or "bfloat16") if config.amp else "float32"
     device = runtime.Runtime("cpu", compute_dtype, threads=2, notes=())

@@ -1,4 +1,7 @@
-"""The program as users start it: one process, and several under horovodrun."""
+"""The program as users start it: one process, and several under horovodrun.
+
+What a process of its own would add nothing to runs in this one, on the dataset and checkpoint of such a process.
+"""
 
 import importlib.util
 import json
@@ -8,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import in_process
 import numpy as np
 import pytest
 from pyarrow import parquet
@@ -16,6 +20,7 @@ from small_dataset import write_dataset
 
 from criteo_prep.feature_spec import tf_raw_spec
 from criteo_prep.synthetic import presets
+from dlrm_tf2.trainer import TrainingError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = "--embedding_dim 8 --bottom_mlp_dims 12,8 --top_mlp_dims 10,1 --batch_size 128 --valid_batch_size 90".split()
@@ -96,12 +101,10 @@ def test_evaluation_of_the_checkpoint_repeats_the_last_one_of_training(trained):
 
 def test_inference_reports_latency_and_throughput(trained):
     root, arguments, _ = trained
-    log = root / "inference.json"
-    run = start([*arguments, "--restore_checkpoint_path", root / "checkpoint", "--mode", "inference",
-                 "--valid_batch_size", "100,10", "--log_path", log])  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    summary = entries(log)[-1]
-    assert [entry.get("batch_size") for entry in entries(log)[-2:]] == [100, 10]
+    run = in_process.run(root / "data", root / "inference.json", *arguments, "--mode", "inference",
+                         "--valid_batch_size", "100,10", "--restore_checkpoint_path", root / "checkpoint")  # fmt: skip
+    summary = run.records[-1]
+    assert [record.get("batch_size") for record in run.records[-2:]] == [100, 10]
     assert set(summary) == {
         "batch_size", "mean_inference_throughput", "mean_inference_latency", "p50_inference_latency",
         "p90_inference_latency", "p95_inference_latency", "p99_inference_latency", "auc", "num_samples",
@@ -112,14 +115,13 @@ def test_inference_reports_latency_and_throughput(trained):
 
 def test_restored_training_goes_on_at_its_step(trained, tmp_path):
     root, arguments, _ = trained
-    run = start([*arguments, "--restore_checkpoint_path", root / "checkpoint", "--max_steps", 2, "--cpu",
-                 "--log_path", tmp_path / "log.json"])  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    assert [entry["step"] for entry in entries(tmp_path / "log.json") if "loss" in entry] == [25, 26]
+    run = in_process.run(root / "data", tmp_path / "log.json", *arguments, "--max_steps", 2,
+                         "--restore_checkpoint_path", root / "checkpoint")  # fmt: skip
+    assert [record["step"] for record in run.records if "loss" in record] == [25, 26]
 
 
 @needs_horovod
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.long)])
 def test_ranks_train_and_evaluate_as_one_process_does(trained, tmp_path, ranks):
     root, arguments, _ = trained
     run = start([*arguments, "--log_path", tmp_path / "log.json", "--save_checkpoint_path", tmp_path / "checkpoint"],
@@ -132,16 +134,23 @@ def test_ranks_train_and_evaluate_as_one_process_does(trained, tmp_path, ranks):
     assert all(0 < exchange_ms < ours["mean_step_time_ms"] for exchange_ms in ours["exchange_ms_of_ranks"])
     assert ours["auc"] == pytest.approx(theirs["auc"], abs=1e-5)
     assert ours["validation_loss"] == pytest.approx(theirs["validation_loss"], rel=1e-5)
-    alone = start([*arguments, "--mode", "eval", "--restore_checkpoint_path", tmp_path / "checkpoint",
-                   "--log_path", tmp_path / "eval.json"])  # fmt: skip
-    assert alone.returncode == 0, alone.stderr
-    assert entries(tmp_path / "eval.json")[-1]["auc"] == pytest.approx(ours["auc"], abs=1e-6)
+    alone = in_process.run(root / "data", tmp_path / "eval.json", *arguments, "--mode", "eval",
+                           "--restore_checkpoint_path", tmp_path / "checkpoint")  # fmt: skip
+    assert alone.records[-1]["auc"] == pytest.approx(ours["auc"], abs=1e-6)
 
 
-def test_run_as_a_file_from_anywhere(trained, tmp_path):
+@pytest.fixture
+def no_horovod(tmp_path):
+    """What to put into a process's environment so that it cannot import Horovod."""
+    (tmp_path / "horovod").mkdir()
+    (tmp_path / "horovod/__init__.py").write_text("raise ImportError('not here')")
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+def test_run_as_a_file_from_anywhere_without_horovod(trained, tmp_path, no_horovod):
     _, arguments, _ = trained
     one_step = [*arguments, "--max_steps", 1, "--evals_per_epoch", 0]
-    run = start(one_step, program=[REPOSITORY / "dlrm_tf2/dlrm.py"], cwd=tmp_path)
+    run = start(one_step, program=[REPOSITORY / "dlrm_tf2/dlrm.py"], cwd=tmp_path, **no_horovod)
     assert run.returncode == 0, run.stderr
     assert losses(tmp_path / "dlrm_tf_log.json")
 
@@ -149,29 +158,27 @@ def test_run_as_a_file_from_anywhere(trained, tmp_path):
 @pytest.mark.parametrize("steps", [5, 20])
 def test_n_steps_are_n_steps(trained, tmp_path, steps):
     """8 steps are an epoch; 20 go on into the third one."""
-    _, arguments, _ = trained
+    root, arguments, _ = trained
     without_epochs = arguments[: arguments.index("--epochs")]
-    run = start([*without_epochs, "--max_steps", steps, "--evals_per_epoch", 0, "--log_path", tmp_path / "log.json"])
-    assert run.returncode == 0, run.stderr
-    assert len(losses(tmp_path / "log.json")) == steps
+    run = in_process.run(root / "data", tmp_path / "log.json", *without_epochs, "--max_steps", steps,
+                         "--evals_per_epoch", 0)  # fmt: skip
+    assert len(run.column("loss")) == steps
 
 
-def test_a_dataset_smaller_than_a_batch_trains_on_what_there_is(trained, tmp_path):
-    _, arguments, _ = trained
-    run = start([*arguments, "--batch_size", 5000, "--log_path", tmp_path / "log.json"])
-    assert run.returncode == 0, run.stderr
-    assert "holds 1000 samples, fewer than batch_size 5000" in run.stdout
-    assert len(losses(tmp_path / "log.json")) == 3
+def test_a_dataset_smaller_than_a_batch_trains_on_what_there_is(trained, tmp_path, capsys):
+    root, arguments, _ = trained
+    run = in_process.run(root / "data", tmp_path / "log.json", *arguments, "--batch_size", 5000)
+    assert "holds 1000 samples, fewer than batch_size 5000" in capsys.readouterr().out
+    assert len(run.column("loss")) == 3
 
 
 def test_published_auc_thresholds_and_predictions_path(trained, tmp_path):
     root, arguments, _ = trained
-    run = start([*arguments, "--restore_checkpoint_path", root / "checkpoint", "--mode", "eval",
-                 "--auc_thresholds", 8000, "--log_path", tmp_path / "eval.json",
-                 "--predictions_path", tmp_path / "scores.parquet"])  # fmt: skip
-    assert run.returncode == 0, run.stderr
+    run = in_process.run(root / "data", tmp_path / "eval.json", *arguments, "--mode", "eval", "--auc_thresholds", 8000,
+                         "--restore_checkpoint_path", root / "checkpoint", "--predictions_path",
+                         tmp_path / "scores.parquet")  # fmt: skip
     exact = entries(root / "log.json")[-1]["auc"]
-    assert entries(tmp_path / "eval.json")[-1]["auc"] == pytest.approx(exact, abs=2e-3)
+    assert run.records[-1]["auc"] == pytest.approx(exact, abs=2e-3)
     scores = parquet.read_table(tmp_path / "scores.parquet")
     assert scores["row"].to_pylist() == list(range(300))
     assert roc_auc_score(scores["label"].to_numpy(), scores["score"].to_numpy()) == pytest.approx(exact, abs=1e-6)
@@ -185,16 +192,18 @@ def misuse(run, *parts):
         assert part in run.stderr
 
 
-def test_a_checkpoint_of_another_model_is_refused(trained):
+def test_a_checkpoint_of_another_model_is_refused(trained, tmp_path):
     root, arguments, _ = trained
-    other = ["--bottom_mlp_dims", "20,8", "--restore_checkpoint_path", root / "checkpoint", "--mode", "eval"]
-    misuse(start([*arguments, *other]), "bottom_mlp_dims[0] is 12, this run's is 20")
+    with pytest.raises(ValueError, match=r"bottom_mlp_dims\[0\] is 12, this run's is 20"):
+        in_process.run(root / "data", tmp_path / "log.json", *arguments, "--bottom_mlp_dims", "20,8", "--mode", "eval",
+                       "--restore_checkpoint_path", root / "checkpoint")  # fmt: skip
 
 
 def test_a_diverging_run_stops_and_saves_nothing(trained, tmp_path):
-    _, arguments, _ = trained
-    run = start([*arguments, "--learning_rate", "1e38", "--save_checkpoint_path", tmp_path / "checkpoint"])
-    misuse(run, "the loss is", "No checkpoint was saved")
+    root, arguments, _ = trained
+    with pytest.raises(TrainingError, match="the loss is .* No checkpoint was saved"):
+        in_process.run(root / "data", tmp_path / "log.json", *arguments, "--learning_rate", "1e38",
+                       "--save_checkpoint_path", tmp_path / "checkpoint")  # fmt: skip
     assert not (tmp_path / "checkpoint").exists()
 
 
@@ -210,25 +219,14 @@ def test_a_destination_with_other_files_is_refused_before_training(trained, tmp_
     assert (tmp_path / "precious.txt").exists() and "step 1 " not in run.stdout
 
 
-def test_ranks_without_horovod_are_refused(trained, tmp_path):
+def test_ranks_without_horovod_are_refused(trained, no_horovod):
     _, arguments, _ = trained
-    (tmp_path / "horovod").mkdir()
-    (tmp_path / "horovod/__init__.py").write_text("raise ImportError('not here')")
-    run = start(arguments, PYTHONPATH=str(tmp_path), OMPI_COMM_WORLD_SIZE="2", OMPI_COMM_WORLD_RANK="0")
+    run = start(arguments, **no_horovod, OMPI_COMM_WORLD_SIZE="2", OMPI_COMM_WORLD_RANK="0")
     assert run.returncode == 1 and "Traceback" not in run.stderr
     assert "2 processes were started, but Horovod cannot be imported" in run.stderr
 
 
-def test_one_process_needs_no_horovod(trained, tmp_path):
-    _, arguments, _ = trained
-    (tmp_path / "horovod").mkdir()
-    (tmp_path / "horovod/__init__.py").write_text("raise ImportError('not here')")
-    run = start([*arguments, "--max_steps", 1, "--log_path", tmp_path / "log.json"], PYTHONPATH=str(tmp_path))
-    assert run.returncode == 0, run.stderr
-
-
-@pytest.mark.parametrize("preset, tables_gib", [("criteo_t0", "420.94"), ("criteo_t3", "84.85")])
-def test_tables_that_do_not_fit_are_refused_before_they_are_allocated(tmp_path, preset, tables_gib):
-    tf_raw_spec(presets.PRESETS[preset].categorical).save(tmp_path / "feature_spec.yaml")
+def test_tables_that_do_not_fit_are_refused_before_they_are_allocated(tmp_path):
+    tf_raw_spec(presets.PRESETS["criteo_t0"].categorical).save(tmp_path / "feature_spec.yaml")
     run = start(["--dataset_path", tmp_path, "--batch_size", 8192, "--valid_batch_size", 8192])
-    misuse(run, f"{tables_gib} GiB of them tables", "bytes", "are there")
+    misuse(run, "420.94 GiB of them tables", "bytes", "are there")
