@@ -45,6 +45,7 @@ from criteo_prep.split_bin_record import (
 from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.transcribe import Request, check_space, transcribe_spec
 from criteo_prep.transcribe.array_file import ArrayFile
+from criteo_prep.transcribe.freed_memory import keep_freed_memory
 
 _BLOCK_BYTES = 8192 * 160  # that a thread takes at a time: they are still in the cache when they are written
 
@@ -138,6 +139,7 @@ def _write_all(
     Returns:
       The largest id of each table, from those that `make` finds in the blocks; None where there are no records.
     """
+    keep_freed_memory()
     each = max(1, _BLOCK_BYTES // form.dtype.itemsize)
     largest = None
     with (

@@ -21,12 +21,13 @@ from criteo_prep.progress import Progress
 from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.transcribe import criteo_npy, record_binary, split_tfrecords, tf_raw
 from criteo_prep.transcribe.dense_log import log_of
+from criteo_prep.transcribe.freed_memory import keep_freed_memory
 from criteo_prep.transcribe.request import SYNTHETIC_BATCHES, Request, TranscribeError, check
 from criteo_prep.transcribe.standard import check_holds, check_sizes
 
 __all__ = ["SYNTHETIC_BATCHES", "Request", "TranscribeError", "transcribe", "transcribe_dataset", "transcribe_spec"]
 
-_MAX_BATCH = 16384  # samples that are read at a time, however many a batch has: they fit the third-level cache
+_MAX_BATCH = 65536  # samples in memory at a time, however many a batch is said to have; with fewer, threads wait more
 _LARGEST = 2**31 - 1  # the cardinality that stands for one that is still to be found; ids are below it
 
 
@@ -147,6 +148,7 @@ def transcribe_spec(
     request: Request, source_spec: FeatureSpec, quiet: bool = False, warn: Callable[[str], None] = lambda message: None
 ) -> dict[str, int]:
     """As transcribe_dataset, for a source whose spec is at hand; the request's source folder is not looked at."""
+    keep_freed_memory()
     splits = _splits(request, source_spec)
     if AUTO in (feature.cardinality for feature in source_spec.categorical):
         source_spec = _with_cardinalities(request, source_spec, splits, quiet, warn)

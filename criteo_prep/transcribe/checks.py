@@ -27,7 +27,8 @@ def check_ids(ids: Ids, feature: Feature, path: Path | str, first_row: int) -> N
       first_row: row of the first sample.
     """
     values = ids.values
-    if len(values) == 0 or (values.min() >= 0 and values.max() < feature.cardinality):
+    # A negative id is a large one without its sign.
+    if len(values) == 0 or values.view(f"u{values.itemsize}").max() < feature.cardinality:
         return
     place = int(np.argmax((values < 0) | (values >= feature.cardinality)))
     row = first_row + ids.sample_of(place)
