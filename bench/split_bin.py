@@ -39,6 +39,7 @@ def main() -> None:
     try:
         records = make_records(folder / "records.bin", arguments.records)
         split(records, folder / "parts", RecordForm(), SLOTS, quiet=True)
+        os.sync()  # or the disk is busy with these while others are measured
         steps = {
             "split": lambda made: split(records, made, RecordForm(), SLOTS, quiet=True),
             "split, sizes found": lambda made: split(records, made, RecordForm(), quiet=True),

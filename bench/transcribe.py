@@ -1,13 +1,13 @@
 """Each layout's writer and reader: samples/s, and the share of what copying the same bytes takes.
 
-    python bench/transcribe.py [--batches 48] [--rounds 5]
+    python bench/transcribe.py [--batches 48] [--rounds 5]      four minutes
 
 The data are synthetic Criteo samples (13 numericals, 26 ids, T15 cardinalities) in batches of 65536. `write` is
 tf_raw -> layout, `read` is layout -> tf_raw, both whole: reading, checking, writing, checksums, renaming into place.
 Every run stands beside a copy of as many bytes as it reads and writes (half of their sum); both write files that are
 not there yet, into page cache that was just given back. Shares are copy time / run time within such a pair. All are
-medians; the first round is left out. `memory` is the peak of a process that transcribes there and back, for the number
-of batches and for a quarter of them.
+medians; the first round is left out. csv, which is slower, gets an eighth of the samples. `memory` is the peak of a
+process that transcribes there and back, for the number of batches and for a quarter of them.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from criteo_prep.transcribe import WRITERS, Request, transcribe_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH = 65536
+SHARE_OF_CSV = 8
 PIECE = 8 << 20
 MEASURE_PEAK = """
 import json, sys
@@ -53,16 +54,18 @@ def main() -> None:
     rows = []
     try:
         raw = make_samples(folder, arguments.batches)
+        make_copy_source(folder, 2 * size_of(raw))
         print(f"{'layout':16} {'write, M/s':>10} {'of copy':>8} {'read, M/s':>10} {'of copy':>8} "
               f"{'bytes a sample':>15} {'memory, MB':>11} {'of a quarter':>13}")  # fmt: skip
         for layout in arguments.layouts:
-            rows.append(measure(folder, raw, layout, arguments))
+            batches = arguments.batches if layout != "csv" else max(arguments.batches // SHARE_OF_CSV, 1)
+            rows.append(measure(folder, raw, layout, batches, arguments.rounds))
             print("{layout:16} {write:10.2f} {write_share:8.0%} {read:10.2f} {read_share:8.0%} {sample_bytes:15.0f} "
                   "{peak_mb:11.0f} {peak_of_a_quarter_mb:13.0f}".format(**rows[-1]), flush=True)  # fmt: skip
     finally:
         shutil.rmtree(folder)
     document = {
-        "samples": arguments.batches * BATCH, "rows": rows, **hardware(), "load_average": os.getloadavg(),
+        "rows": rows, **hardware(), "load_average": os.getloadavg(),
         "commit": commit(), "command": " ".join(["bench/transcribe.py", *sys.argv[1:]]),
     }  # fmt: skip
     Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
@@ -79,29 +82,32 @@ def make_samples(folder: Path, batches: int) -> Path:
     return folder / "raw"
 
 
-def measure(folder: Path, raw: Path, layout: str, arguments: argparse.Namespace) -> dict:
-    """One row of the table."""
-    there, samples = folder / "there", arguments.batches * BATCH
-    transcribe_dataset(request(raw, "tf_raw", there, layout), quiet=True)
+def measure(folder: Path, raw: Path, layout: str, batches: int, rounds: int) -> dict:
+    """One row of the table, from the first `batches` of the samples."""
+    source, there, samples = folder / "source", folder / "there", batches * BATCH
+    transcribe_dataset(request(raw, "tf_raw", source, "tf_raw", batches), quiet=True)
+    transcribe_dataset(request(source, "tf_raw", there, layout), quiet=True)
     there_bytes = size_of(there)
+    os.sync()  # or the disk is busy with these while others are measured
     pairs = {"write": [], "read": []}
-    for number in range(arguments.rounds + 1):
-        for name, way in (("write", (raw, "tf_raw", layout)), ("read", (there, layout, "tf_raw"))):
+    for number in range(rounds + 1):
+        for name, way in (("write", (source, "tf_raw", layout)), ("read", (there, layout, "tf_raw"))):
             pair = measured(folder, *way)
             if number:
                 pairs[name].append(pair)
-    row = {"layout": layout, "sample_bytes": there_bytes / samples, "pairs": pairs}
+    row = {"layout": layout, "samples": samples, "sample_bytes": there_bytes / samples, "pairs": pairs}
     for name, found in pairs.items():
         row[name] = samples / statistics.median(run for run, _ in found) / 1e6
         row[f"{name}_share"] = statistics.median(copied / run for run, copied in found)
     shutil.rmtree(there)
-    row["peak_mb"] = peak_mb(folder, raw, layout, arguments.batches)
-    row["peak_of_a_quarter_mb"] = peak_mb(folder, raw, layout, max(arguments.batches // 4, 1))
+    shutil.rmtree(source)
+    row["peak_mb"] = peak_mb(folder, raw, layout, batches)
+    row["peak_of_a_quarter_mb"] = peak_mb(folder, raw, layout, max(batches // 4, 1))
     return row
 
 
-def request(source: Path, source_layout: str, made: Path, layout: str) -> Request:
-    return Request(source, source_layout, dst_dataset_path=made, dst_dataset_type=layout)
+def request(source: Path, source_layout: str, made: Path, layout: str, batches: int = -1) -> Request:
+    return Request(source, source_layout, dst_dataset_path=made, dst_dataset_type=layout, max_batches_train=batches)
 
 
 def measured(folder: Path, source: Path, source_layout: str, layout: str) -> tuple[float, float]:
