@@ -1,18 +1,19 @@
 """DistributedEmbedding: a plan, the lookup in this rank's tables, and the exchange between ranks."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import tensorflow as tf
 
 from dlrm_tf2.comm import Comm
-from dlrm_tf2.embedding.exchange import IdExchange, VectorExchange, all_to_all
-from dlrm_tf2.embedding.ids import IdBatch, RankIds, bags_of, pack
-from dlrm_tf2.embedding.layout import Layout, Piece, SlabKind, by_slab
+from dlrm_tf2.embedding.exchange import IdExchange, VectorExchange, samples_of_ranks, to_all_ranks
+from dlrm_tf2.embedding.ids import RankIds, bags_of, pack, signature_of
+from dlrm_tf2.embedding.layout import Layout, SlabKind, by_slab
 from dlrm_tf2.embedding.lookup import WEIGHTS, Pooled, Slab, SlabLookup, summed
-from dlrm_tf2.embedding.plan import Shard, ShardingPlan
+from dlrm_tf2.embedding.plan import Shard, ShardingPlan, check_whole_rows
 from dlrm_tf2.embedding.routes import Routes
 from dlrm_tf2.embedding.row_exchange import Requests, RowExchange
 from dlrm_tf2.embedding.tables import TableConfig
@@ -92,7 +93,8 @@ class DistributedEmbedding:
         self._wire_dtype, self._dtype = tf.as_dtype(wire_dtype), tf.as_dtype(dtype)
         self._layout = layout = Layout(tables, hotness or {})
         self.columns, self.width = layout.columns, layout.width
-        _check_whole_rows(plan, self.tables, optimizer)
+        if optimizer and optimizer.name == "rowwise_adagrad":
+            check_whole_rows(plan, self.tables)
         # Among one rank, its samples are all samples, and there is nobody to fetch rows from.
         self._data_parallel = data_parallel_input and comm.size > 1
         by_name = {table.name: table for table in tables}
@@ -124,8 +126,8 @@ class DistributedEmbedding:
         # samples has one of zeros, see there.
         self._kinds = [*(pooled or [None]), *own, *(kind for kind, _ in self._row_exchanges)]
         self._first_own, self._first_fetched = len(pooled or [None]), len(pooled or [None]) + len(own)
-        pieces_of_ranks = [_all(routes.pooled_pieces(rank).values()) for rank in range(comm.size)]
-        for_me = _all([*own.values(), *(rows.pieces for _, rows in self._row_exchanges)])
+        pieces_of_ranks = [list(chain(*routes.pooled_pieces(rank).values())) for rank in range(comm.size)]
+        for_me = list(chain(*own.values(), *(rows.pieces for _, rows in self._row_exchanges)))
         self._exchange = VectorExchange(comm, pieces_of_ranks, for_me, self.width)
 
     def ids(
@@ -153,14 +155,14 @@ class DistributedEmbedding:
         if self._comm.size == 1 and not of_all:  # its samples are all samples
             of_all, weights_of_all = of_mine, weights_of_mine
         everywhere = pack(of_all or {}, weights_of_all or {}, self.global_features, self._layout, global_batch)
-        num_mine = samples_of_this_rank(tf.shape(everywhere.fixed)[0], self._comm)
+        num_mine = self._num_mine(tf.shape(everywhere.fixed)[0])
         here = pack(of_mine or {}, weights_of_mine or {}, self.sample_features, self._layout, num_mine)
         return RankIds(everywhere, here)
 
     @property
     def signature(self) -> RankIds:
         """The form of the ids of a batch as a dataset has them, int32 and without weights: for tf.function."""
-        return RankIds(*(self._signature_of(features) for features in (self.global_features, self.sample_features)))
+        return RankIds(*(signature_of(names, self._layout) for names in (self.global_features, self.sample_features)))
 
     def lookup(self, ids: RankIds) -> Looked:
         """Looks up what this rank has to look up: for itself and for the others."""
@@ -195,8 +197,8 @@ class DistributedEmbedding:
             self._row_exchanges, looked.vectors[fetched:], looked.how[fetched:], strict=True
         ):
             for_me.append(exchange.fetch(vectors, requests))
-        mine = samples_of_this_rank(tf.shape(local)[0], self._comm)
-        return self._exchange(local, tf.concat(for_me, axis=1) if for_me else tf.zeros([mine, 0], local.dtype))
+        num_mine = self._num_mine(tf.shape(local)[0])
+        return self._exchange(local, tf.concat(for_me, axis=1) if for_me else tf.zeros([num_mine, 0], local.dtype))
 
     def split(self, result: tf.Tensor) -> dict[str, tf.Tensor]:
         """The result by feature: [local batch, its columns] each."""
@@ -231,11 +233,11 @@ class DistributedEmbedding:
                 continue
             with self._slabs[kind].device():
                 rows, gradient = how.by_row(gradient)
-            if kind.replicated:
-                rows, gradient = self._of_all_ranks(rows, gradient, f"replicas_{kind.name}")
+            if kind.replicated:  # every rank makes the same update of its replica
+                rows, gradient = to_all_ranks(self._comm, *summed(rows, gradient), f"replicas_{kind.name}")
             updates[kind].append((rows, gradient))
         for kind, parts in updates.items():
-            rows, gradient = parts[0] if len(parts) == 1 else map(_concatenated, zip(*parts, strict=True))
+            rows, gradient = parts[0] if len(parts) == 1 else (tf.concat(part, 0) for part in zip(*parts, strict=True))
             self._slabs[kind].update(rows, gradient, learning_rate, step)
         return receipt
 
@@ -247,39 +249,15 @@ class DistributedEmbedding:
         """Overwrites rows of a shard of this rank from `start` on, counted in its table, with [n, columns]."""
         self._slab_of(shard).write_rows(shard, slot, start, values)
 
-    def _signature_of(self, features: Sequence[str]) -> IdBatch:
-        flat = tf.TensorSpec([None], tf.int32)
-        columns = sum(self._layout.hotness[feature] or 0 for feature in features)
-        ragged = {feature: (flat, flat) for feature in features if self._layout.hotness[feature] is None}
-        return IdBatch(tf.TensorSpec([None, columns], tf.int32), ragged, {})
+    def _num_mine(self, global_batch: tf.Tensor) -> tf.Tensor:
+        """Samples of this rank."""
+        return samples_of_ranks(global_batch, self._comm.size)[self.rank]
 
     def _gather(self, kind: SlabKind, rows: tf.Tensor) -> tf.Tensor:
         return self._slabs[kind].gather(rows) if kind in self._slabs else tf.zeros([0, kind.width], self._dtype)
 
-    def _of_all_ranks(self, rows: tf.Tensor, gradients: tf.Tensor, name: str) -> tuple[tf.Tensor, tf.Tensor]:
-        """The rows and gradients of all ranks, in rank order: every rank makes the same update of its replica."""
-        if self._comm.size == 1:
-            return rows, gradients
-        rows, gradients = summed(rows, gradients)
-        splits = tf.fill([self._comm.size], tf.size(rows))
-        rows = all_to_all(self._comm, tf.tile(rows, [self._comm.size]), splits, f"{name}.rows")
-        return rows, all_to_all(self._comm, tf.tile(gradients, [self._comm.size, 1]), splits, f"{name}.gradients")
-
     def _slab_of(self, shard: Shard) -> Slab:
         return self._slabs[next(iter(by_slab([shard], self.plan)))]
-
-
-def samples_of_this_rank(global_batch: tf.Tensor, comm: Comm) -> tf.Tensor:
-    """How many samples of a global batch are this rank's; see plan.samples_of_rank."""
-    return global_batch // comm.size + tf.cast(comm.rank < global_batch % comm.size, tf.int32)
-
-
-def _all(groups: Iterable[Sequence[Piece]]) -> list[Piece]:
-    return [piece for pieces in groups for piece in pieces]
-
-
-def _concatenated(parts: Sequence[tf.Tensor]) -> tf.Tensor:
-    return tf.concat(parts, axis=0)
 
 
 def _flat(vectors: tf.Tensor) -> tf.Tensor:
@@ -289,14 +267,3 @@ def _flat(vectors: tf.Tensor) -> tf.Tensor:
 
 def _side_by_side(parts: Sequence[tf.Tensor]) -> tf.Tensor:
     return _flat(parts[0]) if len(parts) == 1 else tf.concat([_flat(part) for part in parts], axis=1)
-
-
-def _check_whole_rows(plan: ShardingPlan, tables: Sequence[TableConfig], optimizer: Optimizer | None) -> None:
-    if optimizer is None or optimizer.name != "rowwise_adagrad":
-        return
-    for table in tables:
-        if any(shard.num_columns < table.embedding_dim for shard in plan.of_table(table.name)):
-            raise ValueError(
-                f"table {table.name!r}: the plan splits its columns, but rowwise_adagrad keeps one number a row, for "
-                "which it needs the whole row. Split the table by rows, or use adagrad."
-            )

@@ -173,6 +173,13 @@ def all_to_all(comm: Comm, rows: tf.Tensor, splits: tf.Tensor, name: str) -> tf.
     return tf.bitcast(received, rows.dtype) if rows.dtype == tf.bfloat16 else received
 
 
+def to_all_ranks(comm: Comm, rows: tf.Tensor, gradients: tf.Tensor, name: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """The rows [n] of all ranks, rank 0 first, and the gradients [n, width] by them."""
+    splits = tf.fill([comm.size], tf.size(rows))
+    rows = all_to_all(comm, tf.tile(rows, [comm.size]), splits, f"{name}.rows")
+    return rows, all_to_all(comm, tf.tile(gradients, [comm.size, 1]), splits, f"{name}.gradients")
+
+
 def samples_of_ranks(global_batch: tf.Tensor, world_size: int) -> tf.Tensor:
     """Samples of each rank, int32 [world_size]; plan.samples_of_rank as a tensor function."""
     return global_batch // world_size + tf.cast(tf.range(world_size) < global_batch % world_size, tf.int32)

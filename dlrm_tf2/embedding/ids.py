@@ -1,6 +1,6 @@
 """Ids of a batch on their way into the layer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -34,6 +34,14 @@ class RankIds(NamedTuple):
 
     of_all: IdBatch
     of_mine: IdBatch
+
+
+def signature_of(features: Sequence[str], layout: Layout) -> IdBatch:
+    """The form that batches of these features have, of int32 and without weights."""
+    flat = tf.TensorSpec([None], tf.int32)
+    columns = sum(layout.hotness[feature] or 0 for feature in features)
+    ragged = {feature: (flat, flat) for feature in features if layout.hotness[feature] is None}
+    return IdBatch(tf.TensorSpec([None, columns], tf.int32), ragged, {})
 
 
 class Bags(NamedTuple):

@@ -169,6 +169,16 @@ def samples_of_rank(global_batch: int, world_size: int, rank: int) -> tuple[int,
     return start, start + each + (rank < extra)
 
 
+def check_whole_rows(plan: ShardingPlan, tables: Sequence[TableConfig]) -> None:
+    """Raises PlanError if the plan splits the columns of a table, with which rowwise_adagrad cannot work."""
+    for table in tables:
+        if any(shard.num_columns < table.embedding_dim for shard in plan.of_table(table.name)):
+            raise PlanError(
+                f"table {table.name!r}: the plan splits its columns, but rowwise_adagrad keeps one number a row, for "
+                "which it needs the whole row. Split the table by rows, or use adagrad."
+            )
+
+
 def _shards(block: Block, columns: Mapping[int, int]) -> list[Shard]:
     """The rectangles of a block, side by side in the order of the ranks."""
     shards, start = [], 0

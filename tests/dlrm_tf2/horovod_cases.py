@@ -33,7 +33,7 @@ def main(seeds):
     for seed in seeds:
         check(draw(seed, ranks.size), f"{seed}")
     case = draw(seeds[0], ranks.size, "sgd")
-    for wire, tolerance in (("float16", 5e-4), ("bfloat16", 4e-3)):
+    for wire, tolerance in (("float16", 5e-4), ("bfloat16", 4e-3)) if ranks.size == 2 else ():
         check(case, f"{seeds[0]} in {wire}", (tolerance, tolerance), dtype="float32", wire=wire)
 
 

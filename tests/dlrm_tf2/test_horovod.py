@@ -23,7 +23,8 @@ def check(ranks, seeds):
         env=environment, capture_output=True, text=True, timeout=590,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.count(", equal") == len(seeds) + 2, run.stdout  # the first one also in two types of 16 bits
+    in_16_bits = 2 if ranks == 2 else 0  # the first one, in two types
+    assert run.stdout.count(", equal") == len(seeds) + in_16_bits, run.stdout
 
 
 # The first has a rank that makes nothing for the others, which TensorFlow once left out of their exchange.
