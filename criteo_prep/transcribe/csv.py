@@ -110,13 +110,7 @@ class Reader:
             return
         types = {name: _number_type(self.spec.features[name], self.spec) for name in chunk.features}
         try:
-            stream = pa_csv.open_csv(
-                path,
-                pa_csv.ReadOptions(block_size=_BLOCK_BYTES, column_names=list(chunk.features)),
-                pa_csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
-                pa_csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
-            )
-            for table in stream:
+            for table in pa_csv.open_csv(path, *_options(types)):
                 columns = {name: table.column(name) for name in chunk.features}
                 yield Batch(None, None, {name: Ids(column.to_numpy()) for name, column in columns.items()})
         except _DAMAGED as error:
@@ -208,20 +202,54 @@ def _num_lines(path: Path) -> tuple[int, bool]:
     return count + (last != b"\n"), last == b"\n"
 
 
+def _options(types: dict[str, pa.DataType]) -> tuple:
+    """How text is read, for pyarrow."""
+    return (
+        pa_csv.ReadOptions(block_size=_BLOCK_BYTES, column_names=list(types)),
+        pa_csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
+        pa_csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
+    )
+
+
 def _explained(path: Path, types: dict[str, pa.DataType], error: BaseException) -> LayoutError:
     """The error with the first line that is not what it must be; reads the file again."""
+    row = 0
     with open(path, "rb") as file:
-        for row, line in enumerate(file):
-            cells = line.rstrip(b"\r\n").split(b",")
-            if len(cells) != len(types):
-                return LayoutError(
-                    f"{path}: row {row}: has {len(cells)} columns, the feature spec names {len(types)}. Correct the "
-                    "row or the spec; columns are parted by commas."
-                )
-            for (name, kind), cell in zip(types.items(), cells, strict=True):
-                try:
-                    pa.array([cell.decode("ascii")]).cast(kind)
-                except (pa.ArrowException, UnicodeDecodeError):
-                    text = cell[:40].decode("utf-8", "replace")
-                    return LayoutError(f"{path}: row {row}: {name!r} is {text!r}, which is no {kind}. Correct the row.")
+        while lines := file.readlines(_BLOCK_BYTES):
+            if not _is_good(lines, types):
+                place = _first_bad(lines, types)
+                return LayoutError(f"{path}: row {row + place}: {_what_is_wrong(lines[place], types)}")
+            row += len(lines)
     return LayoutError(f"{path}: cannot be read as csv: {str(error).splitlines()[0][:200]}")
+
+
+def _is_good(lines: list[bytes], types: dict[str, pa.DataType]) -> bool:
+    try:
+        pa_csv.read_csv(pa.BufferReader(b"".join(lines)), *_options(types))
+    except _DAMAGED:
+        return False
+    return True
+
+
+def _first_bad(lines: list[bytes], types: dict[str, pa.DataType]) -> int:
+    """Which of the lines, that are not all good, is the first bad one: by halves."""
+    good, bad = 0, len(lines)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if _is_good(lines[good:middle], types) else (good, middle)
+    return good
+
+
+def _what_is_wrong(line: bytes, types: dict[str, pa.DataType]) -> str:
+    cells = line.rstrip(b"\r\n").split(b",")
+    if len(cells) != len(types):
+        return (
+            f"has {len(cells)} columns, the feature spec names {len(types)}. Correct the row or the spec; columns are "
+            "parted by commas."
+        )
+    for (name, kind), cell in zip(types.items(), cells, strict=True):
+        try:
+            pa.array([cell.decode("ascii")]).cast(kind)
+        except (pa.ArrowException, UnicodeDecodeError):
+            return f"{name!r} is {cell[:40].decode('utf-8', 'replace')!r}, which is no {kind}. Correct the row."
+    return "cannot be read as numbers parted by commas. Correct the row."

@@ -4,7 +4,7 @@ import pytest
 from layout_samples import files_of, to_layout, write_tf_raw
 
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec, FeatureSpecError
-from criteo_prep.transcribe import Request, transcribe_dataset
+from criteo_prep.transcribe import Request, csv, transcribe_dataset
 from criteo_prep.transcribe.csv import Reader
 from criteo_prep.transcribe.standard import LayoutError
 
@@ -96,6 +96,16 @@ def test_a_file_of_ours_that_was_cut_within_its_last_number(tmp_path):
     transcribe_dataset(request, quiet=True, warn=heard.append)
     assert [message.partition("csv: ")[2].partition(" It")[0] for message in heard] == [
         "row 22, the last one, has no line end."]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", [0, 1, 777, 1999])
+def test_a_bad_row_is_found_among_many(tmp_path, monkeypatch, row):
+    monkeypatch.setattr(csv, "_BLOCK_BYTES", 4000)
+    left = LEFT.splitlines(keepends=True)[:1] * 2000
+    left[row] = "7,0,half\n"
+    write(tmp_path / "a", "".join(left), "30,299\n" * 2000)
+    with pytest.raises(LayoutError, match=f"left.csv: row {row}: 'price' is 'half', which is no float"):
+        to_layout(tmp_path / "a", "csv", tmp_path / "out", "tf_raw")
 
 
 def test_auto_is_for_sources_only(tmp_path):
