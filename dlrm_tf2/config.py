@@ -1,10 +1,8 @@
-"""The configuration of a run as a frozen dataclass: plain data, validated, to and from JSON. No TensorFlow.
+"""The configuration of a run as a frozen dataclass: plain data, validated. No TensorFlow.
 
 TrainConfig's fields are the trainer's flags (dlrm_tf2/flags.py reads names, types, defaults and help from here).
 """
 
-import dataclasses
-import json
 from dataclasses import dataclass, field
 
 
@@ -108,7 +106,8 @@ class TrainConfig:
     )
     xla: bool = _flag(False, "compile MLPs and interaction with XLA")
     cpu: bool = _flag(False, "use no GPU")
-    seed: int | None = _flag(None, "seed of the initial weights; drawn and logged when not given")
+    seed: int | None = _flag(None, "seed of the initial weights and of the samples' order; drawn and logged when not "
+                                   "given. A checkpoint's data keeps its own")
     auc_thresholds: int | None = _flag(None, "bins of NVIDIA's AUC (8000 there); exact AUC when not given")
     evals_per_epoch: int = _flag(1, "evaluations per epoch, equally spaced, the last at the last step; 0 for none")
     eval_every: int | None = _flag(None, "steps between two evaluations, in place of evals_per_epoch; another follows "
@@ -215,14 +214,6 @@ class TrainConfig:
     def interaction_op_asked(self) -> str:
         """--interaction_op, or what a published spelling of --interaction says about it."""
         return "tensorflow" if self.interaction == "dot_tensorflow" else self.interaction_op
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "TrainConfig":
-        values = json.loads(text)
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 # The least value of the flags that have one; of every number of a list.

@@ -56,15 +56,15 @@ class Job:
             self.log.close()
 
     def _train(self) -> None:
-        config, saver, resumes = self.config, None, self.resumption.path is not None
+        config, saver, resumes = self.config, None, self.resumption.goes_on
         if config.save_checkpoint_path:
             saved_step = self.resumption.step if resumes else None
             saver = Saver(config, self.ranks, self.model, self.log, self.resumption.run, saved_step)
         try:
             with StopRequest() as stop:
-                restored = self.restored
-                trainer = Trainer(config, self.spec, self.model, self.ranks, self.log, saver, restored, resumes, stop)
-                summary = trainer.train()
+                summary = Trainer(
+                    config, self.spec, self.model, self.ranks, self.log, saver, self.restored, resumes, stop
+                ).train()
         finally:
             if saver:
                 saver.abandon()
@@ -105,7 +105,7 @@ def start(
     profiler.check(config, ranks.size)
     found = Resumption.find(config, ranks)
     drawn = config.seed if config.seed is not None else random.SystemRandom().getrandbits(31)
-    seed = found.seed if found.path else ranks.broadcast_object(drawn, name="seed")
+    seed = found.seed if found.goes_on else ranks.broadcast_object(drawn, name="seed")
     config = dataclasses.replace(config, seed=seed)
     plan = planning.plan_of(config, model_config, spec, ranks.size)
     source = found.path or config.restore_checkpoint_path
@@ -133,7 +133,7 @@ def start(
     if source:
         activity.doing(f"restoring {source}")
         restored = checkpoint.load_checkpoint(source, ranks, model.dense_by_name, model.embedding)
-        log.say(f"{'resumed' if found.path else 'restored'} {source}: step {restored['step']}")
+        log.say(f"{'resumed' if found.goes_on else 'restored'} {source}: step {restored['step']}")
     log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
     return Job(config, spec, ranks, log, model, restored, found)
 
@@ -142,7 +142,7 @@ def _open_log(
     config: TrainConfig, found: Resumption, launch: runtime.Launch, ranks: Comm, device: runtime.Runtime
 ) -> RunLog:
     """The log, which has its first line: the configuration, or from where the run goes on."""
-    resumed = (found.run, found.step) if found.path else None
+    resumed = (found.run, found.step) if found.goes_on else None
     log = RunLog(
         config.log_path, enabled=ranks.rank == 0, live=not launch.by_launcher, resumed=resumed,
         tensorboard=config.tensorboard,

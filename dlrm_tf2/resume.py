@@ -1,7 +1,6 @@
 """Whether a training goes on with a run that was interrupted: the checkpoint in save_checkpoint_path says so."""
 
 import dataclasses
-import json
 import secrets
 from dataclasses import dataclass
 
@@ -33,7 +32,7 @@ class Resumption:
       run: names the run, in its checkpoints and in its log.
       notes: lines for the user.
       path: folder of the checkpoint that it goes on from; None for a new run.
-      step: of that checkpoint.
+      step: of that checkpoint; 0 for a new run.
       seed: of the run that goes on.
     """
 
@@ -42,6 +41,10 @@ class Resumption:
     path: str | None = None
     step: int = 0
     seed: int | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        return self.path is not None
 
     @classmethod
     def find(cls, config: TrainConfig, comm: Comm) -> "Resumption":
@@ -88,7 +91,7 @@ def _leftovers(path: str, run: str) -> tuple[str, ...]:
 def _check_same(path: str, document: dict, config: TrainConfig) -> None:
     """Raises CheckpointError, naming each flag that differs, unless the run of the checkpoint is that of `config`."""
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    before, now = defaults | document["config"], defaults | json.loads(config.to_json())
+    before, now = defaults | document["config"], dataclasses.asdict(config)
     differences = [
         f"--{name} was {_text(before[name])}, is {_text(now.get(name))}"
         for name in before

@@ -57,7 +57,8 @@ class Trainer:
         self._config, self._model, self._comm, self._log, self._stop = config, model, comm, log, stop
         self._saver = saver
         restored = restored or {"step": 0}
-        run = restored.get("run", {})
+        before = restored.get("run", {})  # what the run that saved it kept of itself
+        own = before if resumes else {}
         # Both splits are opened now, so that a dataset that cannot be evaluated is refused before hours of training.
         self._data = open_split(config, spec, "train", model.embedding, comm, restored)
         self._evaluator = None
@@ -66,23 +67,23 @@ class Trainer:
             self._evaluator = Evaluator(config, model, comm, log, test)
         self.step, self._position = restored["step"], self._position_in(restored.get("data"), resumes)
         self._began = self.step, self._position
-        if resumes:
-            self._began = run["first_step"] - 1, Position(*run["first_position"])
+        if own:
+            self._began = own["first_step"] - 1, Position(*own["first_position"])
         self._length = length_of(config, self._data, *self._began)
-        self._best_auc = run.get("best_auc") if resumes else None
+        self._best_auc = own.get("best_auc")
         self._evaluation: Evaluation | None = None
-        self._evaluated = run.get("evaluated", True) if resumes else True  # as far as an evaluation was due
+        self._evaluated = own.get("evaluated", True)  # as far as an evaluation was due
         self._scaling = None
         if model.compute_dtype == "float16":
             self._scaling = LossScaling(config.loss_scale, config.loss_scaling == "dynamic")
-            if run.get("loss_scaling"):
-                self._scaling.restore(run["loss_scaling"])
-        self._step = TrainingStep(model, comm, self._scaling)
+            if before.get("loss_scaling"):
+                self._scaling.restore(before["loss_scaling"])
+        self._training_step = TrainingStep(model, comm, self._scaling)
         self._schedule = Schedule(
             config.learning_rate, config.warmup_steps, config.decay_start_step, config.decay_steps
         )
         self._unread, self._loss, self._asked_to_stop = None, math.nan, False
-        self._skipped, self._skipped_in_a_row = run.get("skipped_steps", 0) if resumes else 0, 0
+        self._skipped, self._skipped_in_a_row = own.get("skipped_steps", 0), 0
 
     def train(self) -> dict:
         """Trains to the last step of the run. Returns the flat summary.
@@ -92,11 +93,11 @@ class Trainer:
           Stopped: a rank was asked to stop; what was trained is saved.
         """
         self._say_length()
-        self._comm.broadcast(self._model.dense_variables)
+        self._comm.broadcast(self._model.dense_variables)  # of the same seed, but made on processors that may differ
         with Watch(self._config, self._comm, self._log, self._length, self.step) as watch:
-            return self._train(watch)
+            return self._take_steps(watch)
 
-    def _train(self, watch: Watch) -> dict:
+    def _take_steps(self, watch: Watch) -> dict:
         config, last, first = self._config, self._length.last, self.step + 1
         if not self._evaluated and self._evaluate(watch):  # it was stopped between a step and its evaluation
             last = self.step
@@ -104,7 +105,7 @@ class Trainer:
         for step, batch in zip(range(first, last + 1), batches, strict=False):
             activity.doing(f"training step {step}")
             learning_rate = self._schedule.at(step)
-            unread = self._step(batch, learning_rate, step, self._stop.asked)
+            unread = self._training_step(batch, learning_rate, step, self._stop.asked)
             self._read()  # of the step before: on a GPU, this one runs meanwhile
             self._unread, self.step, self._position = unread, step, batch.after
             self._evaluated = step not in self._length.evaluate_after
@@ -137,7 +138,7 @@ class Trainer:
         """Reads what the step before has come to, and ends training where it cannot go on."""
         if self._unread is None:
             return
-        outcome, self._unread = self._step.outcome(self._unread), None
+        outcome, self._unread = self._training_step.outcome(self._unread), None
         self._loss = outcome.loss
         self._asked_to_stop |= outcome.stops > 0
         self._skipped += outcome.skipped

@@ -145,11 +145,6 @@ def test_the_published_evaluation_command_is_the_training_command_and_two_flags(
     assert config.mode == "eval" and config.save_checkpoint_path == "/c"
 
 
-def test_config_survives_json():
-    config = parsed("--bottom_mlp_dims", "8,4", "--embedding_dim", "4", "--seed", "5")
-    assert TrainConfig.from_json(config.to_json()) == config
-
-
 @pytest.mark.parametrize("text, dims", [("64", 64), ("64,32", (64, 32)), ("{folder}/dims.json", (2, 3))])
 def test_embedding_widths(tmp_path, text, dims):
     (tmp_path / "dims.json").write_text("[2, 3]")
