@@ -26,7 +26,7 @@ from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
 from criteo_prep.transcribe.npy_array import Columns, NewNpy, npy_array, npz_arrays
 from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standard_spec
-from criteo_prep.transcribe.transposed import columns_of, put_columns
+from criteo_prep.transcribe.transposed import put_columns, take_columns
 
 LAYOUT = "criteo_npy"
 
@@ -110,7 +110,8 @@ class Reader:
             check_finite(numerical, list(self.spec.channels["numerical"]), self._numerical.where, start)
         if self._interleaved:
             ids = self._ids[0].read(start, stop)
-            columns = list(columns_of(ids, 0, ids.shape[1]))
+            columns = np.empty(ids.shape[::-1], ids.dtype)
+            take_columns(ids, 0, columns)
         else:
             columns = [part.read(start, stop).reshape(-1) for part in self._ids]
         categorical = {}

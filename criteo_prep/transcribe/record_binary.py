@@ -21,10 +21,11 @@ from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.transcribe.array_file import ArrayFile, read_rows
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
 from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standard_spec
-from criteo_prep.transcribe.transposed import columns_of, put_columns
+from criteo_prep.transcribe.transposed import put_columns, take_columns
 
 LAYOUT = "record_binary"
 _DTYPES = ("int32", "uint32", "float32")
+_BLOCK = 8192  # samples that are read and taken apart at a time: their records stay in the cache
 
 
 def record_binary_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpec:
@@ -126,10 +127,9 @@ class Reader:
           FeatureSpecError: the file shrank; a label, numerical or id is not one, with its row.
         """
         assert 0 <= start <= stop <= self.num_samples
-        words = read_rows(self._files, self._rows, self._record.words, start, stop)
         rows, spec = stop - start, self.spec
         path = self._files[0].path if len(self._files) == 1 else f"{self.root}: {self.split}"
-        label, numerical, ids = self._taken_apart(words)
+        label, numerical, ids = self._taken_apart(start, stop)
         check_finite(numerical, list(spec.channels["numerical"]), path, start)
         categorical = {}
         for feature in spec.categorical:
@@ -139,18 +139,27 @@ class Reader:
         label = checked_labels(label.view(spec.label.dtype), path, start)
         return Batch(label, numerical if spec.numerical else None, categorical)
 
-    def _taken_apart(self, words: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """(label [n], numericals [n, numericals] of their dtype, name -> ids [n, hotness]) of int32 [n, words]."""
-        rows, record, spec = len(words), self._record, self.spec
-        label = np.ascontiguousarray(words[:, record.place(spec.label)])[:, 0]
+    def _taken_apart(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """(label [n], numericals [n, numericals] of their dtype, name -> ids [n, hotness]) of samples [start, stop)."""
+        rows, record, spec = stop - start, self._record, self.spec
+        label = np.empty((rows, 1), np.int32)
         numerical = np.empty((rows, len(spec.numerical)), np.int32)
-        for which, place in record.runs(spec.numerical):
-            numerical[:, which] = words[:, place]
-        ids = {feature.name: np.ascontiguousarray(words[:, record.place(feature)]) for feature in record.several}
-        for which, place in record.runs(record.single):
-            columns = columns_of(words, place.start, place.stop - place.start)
-            ids.update(zip([feature.name for feature in record.single[which]], columns, strict=True))
-        return label, numerical.view(spec.numerical[0].dtype if spec.numerical else np.float32), ids
+        single = np.empty((len(record.single), rows), np.int32)
+        several = {feature.name: np.empty((rows, feature.hotness), np.int32) for feature in record.several}
+        numerical_runs, single_runs = record.runs(spec.numerical), record.runs(record.single)
+        for first in range(start, stop, _BLOCK):
+            last = min(first + _BLOCK, stop)
+            words = read_rows(self._files, self._rows, record.words, first, last)
+            block = slice(first - start, last - start)
+            label[block] = words[:, record.place(spec.label)]
+            for which, place in numerical_runs:
+                numerical[block, which] = words[:, place]
+            for which, place in single_runs:
+                take_columns(words, place.start, single[which, block])
+            for feature in record.several:
+                several[feature.name][block] = words[:, record.place(feature)]
+        ids = {feature.name: column for feature, column in zip(record.single, single, strict=True)} | several
+        return label[:, 0], numerical.view(spec.numerical[0].dtype if spec.numerical else np.float32), ids
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """The split in order, read ahead by threads; the last batch holds what is left."""

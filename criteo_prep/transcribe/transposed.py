@@ -7,15 +7,13 @@ from criteo_prep.compiled import compiled
 _TOGETHER = 16  # numbers of 4 bytes in a line of the cache
 
 
-def columns_of(rows: np.ndarray, first: int, count: int) -> np.ndarray:
-    """rows[:, first : first + count].T, contiguous, of integers [n, width], contiguous."""
-    columns = np.empty((count, len(rows)), rows.dtype)
+def take_columns(rows: np.ndarray, first: int, columns: np.ndarray) -> None:
+    """columns[...] = rows[:, first : first + len(columns)].T, integers of the same type."""
     _take_apart(rows, first, columns)
-    return columns
 
 
 def put_columns(columns: np.ndarray, rows: np.ndarray, first: int) -> None:
-    """rows[:, first : first + len(columns)] = columns.T; both contiguous and of the same type."""
+    """rows[:, first : first + len(columns)] = columns.T, integers of the same type."""
     _put_together(columns, rows, first)
 
 
