@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import itertools
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ def text_blocks(
     block_bytes: int = BLOCK_BYTES,
     on_read: Callable[[int], None] | None = None,
     skip_bytes: int = 0,
+    at_a_time: int | None = None,
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Yields the file's lines in order, many at a time. Every block ends in a newline, the last one too.
 
@@ -37,9 +39,11 @@ def text_blocks(
       block_bytes: bytes read at a time, after decompression.
       on_read: called with the bytes of the file, as stored, that were read since the last call.
       skip_bytes: this much text, after decompression, is passed over; the first block begins behind it.
+      at_a_time: this many blocks stay as they are, the last ones; older ones are overwritten, which saves the time that
+        new memory takes. None: all stay.
 
     Yields:
-      (uint8 [bytes], an array of its own; where it ends in the text, which is a good place to go on from).
+      (uint8 [bytes]; where it ends in the text, which is a good place to go on from).
 
     Raises:
       InputError: the compressed stream is truncated or corrupt, or a file named .gz or .zst holds none.
@@ -49,11 +53,15 @@ def text_blocks(
         position = 0  # in the stored file
         text_end = skip_bytes
         rest = np.empty(0, np.uint8)
+        buffers = (np.empty(MAX_LINE_BYTES + 1 + block_bytes, np.uint8) for _ in itertools.count())
+        if at_a_time:
+            buffers = itertools.cycle(itertools.islice(buffers, at_a_time))
         try:
             stream = stack.enter_context(_decompressed(stored, Path(path)))
             _skip(stream, skip_bytes, path)
+            buffer = next(buffers)
             while True:
-                block = np.empty(len(rest) + block_bytes, np.uint8)
+                block = buffer[: len(rest) + block_bytes]
                 block[: len(rest)] = rest
                 count = stream.readinto(memoryview(block)[len(rest) :])
                 if not count:
@@ -67,6 +75,7 @@ def text_blocks(
                 rest = block[end:][: MAX_LINE_BYTES + 1].copy()
                 if end:
                     yield block[:end], text_end - (len(block) - end)
+                    buffer = next(buffers)
         except EOFError:
             raise InputError(f"{path}: the {_kind(path)} stream ends early; the file is truncated. Fetch it again."
                              ) from None  # fmt: skip

@@ -127,7 +127,8 @@ def _block_parsers(
             progress.read(size * batch.num_rows // num_rows)
             yield partial(_parse_batch, batch, how.labelled), stop
     else:
-        for text, stop in text_blocks(path, how.block_bytes, progress.read, position):
+        at_a_time = how.workers + 2  # more than are on their way
+        for text, stop in text_blocks(path, how.block_bytes, progress.read, position, at_a_time):
             yield partial(_parse_text, text, how.labelled), stop
 
 
@@ -147,8 +148,8 @@ def _finished(rows: Rows) -> ParsedBlock:
 def _in_order(
     pool: ThreadPoolExecutor, parsers: Iterator[tuple[Callable[[], ParsedBlock], int]], workers: int
 ) -> Iterator[tuple[ParsedBlock, int]]:
-    """Parses blocks in `pool`, at most workers + 1 of them on their way, and yields them in order. What was parsed
-    before an input failed is yielded before the error is raised, so that it is kept."""
+    """Parses blocks in `pool`, at most workers + 1 of them on their way, the one being read included, and yields them
+    in order. What was parsed before an input failed is yielded before the error is raised, so that it is kept."""
     pending: deque[tuple[Future, int]] = deque()
     failure = None
     while True:

@@ -64,17 +64,18 @@ class RawColumns:
 
     def blocks(self, column: int, rows: range) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields (values uint32 [n], rows within the block whose value is 0 and not missing int64 [k]) of a run of rows
-        of one column, in order.
+        of one column, in order. The next values overwrite these.
 
         Raises:
           InputError: the file is shorter than what was written.
         """
         raw, _ = self._paths[column]
         zeros = self._zeros(column)
+        room = np.empty(min(BLOCK_ROWS, len(rows)), np.uint32)
         with open(raw, "rb", buffering=0) as file:
             file.seek(_VALUE_BYTES * rows.start)
             for start in range(rows.start, rows.stop, BLOCK_ROWS):
-                values = np.empty(min(BLOCK_ROWS, rows.stop - start), np.uint32)
+                values = room[: rows.stop - start]
                 if file.readinto(values.data) != values.nbytes:
                     raise InputError(
                         f"{raw}: ends early. Something else cut this work file; run the command with --overwrite."

@@ -13,7 +13,8 @@ import numpy as np
 from criteo_prep.compiled import compiled
 from criteo_prep.preprocess import fields
 from criteo_prep.preprocess.blocks import MAX_LINE_BYTES
-from criteo_prep.preprocess.fields import CR, LF, MINUS, TAB, ZERO, any_number, any_value, full_value, short_number
+from criteo_prep.preprocess.fields import CR, LF, MINUS, TAB, ZERO, any_number, any_value
+from criteo_prep.preprocess.machine_words import bytes_equal, count_ones
 from criteo_prep.schema import CATEGORICAL, LABEL, NUM_CATEGORICAL, NUM_NUMERICAL, NUMERICAL
 
 FIELDS = (LABEL, *NUMERICAL, *CATEGORICAL)
@@ -23,6 +24,7 @@ FIRST_VALUE = 1 + NUM_NUMERICAL  # the first categorical field, label included
 # Why a row is bad; the first that holds is the reason. The order is that of the codes in the kernels.
 REASONS = ("blank_line", "line_too_long", "too_few_fields", "too_many_fields", "bad_label", "bad_number", "bad_value")
 _BLANK, _LONG_LINE, _FEW, _MANY, _LABEL, _NUMBER, _VALUE = range(len(REASONS))
+
 
 class BadRowError(ValueError):
     """A row of an input file is not what a row must be."""
@@ -149,7 +151,10 @@ def reason_of_field(field: int) -> int:
 def _count_lines(text):
     """Newlines in text, uint8 [bytes]."""
     lines = 0
-    for position in range(text.size):
+    whole = text.size // 64 * 64
+    for position in range(0, whole, 64):
+        lines += np.int64(count_ones(bytes_equal(text, position, np.uint8(LF))))
+    for position in range(whole, text.size):
         lines += text[position] == LF
     return lines
 
@@ -159,8 +164,28 @@ def _parse_lines(text, hex_digits, labelled, label, numbers, values, missing, nu
     """text: uint8 [bytes], ends in LF. The arrays after `labelled` are filled; see Rows. first_bad: int64 [reasons, 4]
     takes (line, start, end, field) of each reason's first row. Returns (good rows, lines, values that are 0)."""
     position = row = line = num_zeros = 0
+    ends = np.empty(1 + NUM_FIELDS + fields.ENDS_ROOM, np.int64)
+    words, lengths = np.empty(NUM_FIELDS, np.uint64), np.empty(NUM_FIELDS, np.int64)
+    row_numbers, row_values = np.empty(FIRST_VALUE, np.int64), np.empty(NUM_CATEGORICAL, np.uint32)
     while position < text.size:
-        field, end, zeros = _parse_row(text, position, hex_digits, labelled, row, label, numbers, values, missing)
+        field, zeros = -1, 0
+        end = fields.find_ends(text, position, NUM_FIELDS, 0 if labelled else 1, ends)
+        if end:
+            absent = fields.split(text, ends, words, lengths)
+            good = fields.short_numbers(words, lengths, row_numbers)  # the label is one too
+            good &= fields.short_values(words[FIRST_VALUE:], lengths[FIRST_VALUE:], row_values)
+            if good and lengths[0] == labelled and 0 <= row_numbers[0] <= 1:
+                label[row], missing[row] = row_numbers[0], absent & ~np.uint64(1)
+                zeros = -np.int64(count_ones(absent >> np.uint64(FIRST_VALUE)))
+                for column in range(NUM_NUMERICAL):
+                    numbers[row, column] = row_numbers[1 + column]
+                for column in range(NUM_CATEGORICAL):
+                    zeros += row_values[column] == 0
+                    values[column, row] = row_values[column]
+            else:
+                end = 0
+        if not end:
+            field, end, zeros = _parse_row(text, position, hex_digits, labelled, row, label, numbers, values, missing)
         if field < 0:
             row += 1
             num_zeros += zeros
@@ -180,7 +205,7 @@ def _parse_row(text, position, hex_digits, labelled, row, label, numbers, values
     """Fills row `row` of the arrays. Returns (-1, start of the next line, values that are 0), or (first field that is
     wrong, anything, anything).
 
-    Beyond the words, no bounds are checked: every loop stops at a byte that is no digit, and the text ends in LF."""
+    No bounds are checked: every loop stops at a byte that is no digit, and the text ends in LF."""
     absent = np.uint64(0)
     zeros = 0
     if labelled:
@@ -193,30 +218,22 @@ def _parse_row(text, position, hex_digits, labelled, row, label, numbers, values
         negative = text[position] == MINUS
         if negative:
             position += 1
-        number, end = short_number(text, position)
-        if end < 0:
-            number, end = any_number(text, position)
-            if end < 0:
-                return 1 + column, position, 0
+        number, end = any_number(text, position)
+        if end < 0 or (negative and end == position):
+            return 1 + column, position, 0
         if end == position:
-            if negative:
-                return 1 + column, position, 0
             absent |= np.uint64(1) << np.uint64(1 + column)
         numbers[row, column] = -number if negative else number
         position = end + 1
     for column in range(NUM_CATEGORICAL):
-        last = LF if column == NUM_CATEGORICAL - 1 else TAB
-        value, end = full_value(text, position, last)
+        value, end = any_value(text, position, hex_digits, LF if column == NUM_CATEGORICAL - 1 else TAB)
         if end < 0:
-            value, end = any_value(text, position, hex_digits, last)
-            if end < 0:
-                return FIRST_VALUE + column, position, 0
-            if end == position:
-                absent |= np.uint64(1) << np.uint64(FIRST_VALUE + column)
-            end += text[end] == CR
-        zeros += value == 0 and (absent >> np.uint64(FIRST_VALUE + column)) & np.uint64(1) == 0
+            return FIRST_VALUE + column, position, 0
+        if end == position:
+            absent |= np.uint64(1) << np.uint64(FIRST_VALUE + column)
+        zeros += value == 0 and end > position
         values[column, row] = value
-        position = end + 1
+        position = end + 1 + (text[end] == CR)
     missing[row] = absent
     return -1, position, zeros
 

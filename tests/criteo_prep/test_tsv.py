@@ -170,6 +170,25 @@ def test_blocks_are_the_lines_of_the_file(tmp_path, block_bytes, pack):
     assert sum(read) <= path.stat().st_size
 
 
+@pytest.mark.parametrize("block_bytes", [1, 7, 64])
+def test_as_many_blocks_as_asked_for_stay_as_they_are(tmp_path, block_bytes):
+    path = tmp_path / "day_0"
+    path.write_bytes(b"".join(b"%d" % number * (number % 9) + b"\n" for number in range(200)))
+    whole = [bytes(block) for block, _ in text_blocks(path, block_bytes)]
+    last = []
+    for number, (block, _) in enumerate(text_blocks(path, block_bytes, at_a_time=3)):
+        last = [*last, block][-3:]
+        assert [bytes(block) for block in last] == whole[max(0, number - 2) : number + 1]
+
+
+def test_rows_without_labels_are_those_with_labels():
+    text = line({1: b"-12", 3: b"", 15: b""}) + line({39: b"a"}, b"\r\n") + line({5: b"123456789"}) + line() * 3
+    with_labels, without = parse(text), parse(b"".join(row[2:] for row in text.splitlines(keepends=True)), False)
+    for name in ("numbers", "values", "missing"):
+        assert np.array_equal(getattr(with_labels, name), getattr(without, name))
+    assert len(without) == 6 and not without.label.any()
+
+
 def test_an_empty_file_has_no_block(tmp_path):
     (tmp_path / "day_0").write_bytes(b"")
     assert list(text_blocks(tmp_path / "day_0")) == []
