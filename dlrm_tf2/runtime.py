@@ -57,12 +57,14 @@ class Runtime:
     Attributes:
       device: "cpu" or "gpu".
       compute_dtype: name of the type of MLPs and interaction; variables are float32 whatever it is.
+      threads: threads of an operation.
       notes: lines a user should read once, such as a flag whose device is not there.
       gpu: the number of its GPU among those that the process sees; None on a CPU.
     """
 
     device: str
     compute_dtype: str
+    threads: int
     notes: tuple[str, ...]
     gpu: int | None = None
 
@@ -117,7 +119,7 @@ def setup(
     if amp:
         compute_dtype = amp_dtype or ("float16" if device == "gpu" else "bfloat16")
         notes.append(f"amp: {compute_dtype} on the {device.upper()}")
-    return Runtime(device, compute_dtype, tuple(notes), gpu)
+    return Runtime(device, compute_dtype, threads, tuple(notes), gpu)
 
 
 def _tasks_here(per_node: str) -> int:

@@ -43,7 +43,7 @@ def run(
     config = flags.parse([str(argument) for argument in asked], "dlrm", defaults)
     spec = FeatureSpec.load(Path(config.dataset_path) / config.feature_spec)
     compute_dtype = (config.amp_dtype or "bfloat16") if config.amp else "float32"
-    device = runtime.Runtime("cpu", compute_dtype, notes=())
+    device = runtime.Runtime("cpu", compute_dtype, threads=2, notes=())
     started = job.start(config, spec, ModelConfig.of(config, spec), runtime.Launch(), device, ranks)
     started.run()
     log = Path(config.log_path)

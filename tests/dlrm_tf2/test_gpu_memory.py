@@ -92,7 +92,7 @@ def memories(run_ranks, monkeypatch):
         def work(comm):
             launch = Launch(4, comm.rank, comm.rank % per_machine, per_machine)
             number = None if gpus[comm.rank] is None else comm.rank
-            mine, notes = job._memories(launch, Runtime("", "", (), number), comm)
+            mine, notes = job._memories(launch, Runtime("", "", 1, (), number), comm)
             return [(m.name, list(m.ranks), m.available_bytes, m.of_device, m.of_host) for m in mine], notes
 
         monkeypatch.setattr(memory, "available_bytes", lambda: 7)

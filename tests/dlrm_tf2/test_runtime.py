@@ -104,14 +104,14 @@ def test_no_empty_device_list_is_exported(set_up, monkeypatch, gpus, cpu, given)
 
 def test_intra_op_parallelism_and_inter_op_parallelism_default_to_this_ranks_share(set_up):
     chosen, tensorflow, _ = set_up(Launch(8, 5, 1, 4))
-    assert chosen.notes == ()
+    assert chosen.threads == 4 and chosen.notes == ()
     tensorflow.config.threading.set_intra_op_parallelism_threads.assert_called_once_with(4)
     tensorflow.config.threading.set_inter_op_parallelism_threads.assert_called_once_with(2)
 
 
 def test_cores_that_the_launcher_leaves_without_work_are_told(set_up):
-    chosen, tensorflow, _ = set_up(Launch(2, 0, 0, 2), cores=(1, 16))
-    tensorflow.config.threading.set_intra_op_parallelism_threads.assert_called_once_with(1)
+    chosen, _, _ = set_up(Launch(2, 0, 0, 2), cores=(1, 16))
+    assert chosen.threads == 1
     assert chosen.notes[0].startswith("14 of 16 cores stay without work: the launcher binds each process to 1.")
 
 
