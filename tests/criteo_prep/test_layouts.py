@@ -76,6 +76,15 @@ def test_a_number_that_is_too_large_is_named_with_its_row(tmp_path, layout):
         to_layout(source, "record_binary", tmp_path / "b", layout)
 
 
+def test_a_file_that_lost_whole_samples_is_found_by_its_size(tmp_path):
+    source = to_layout(write_tf_raw(tmp_path / "raw"), "tf_raw", tmp_path / "a", "record_binary")
+    records = (source / "train.bin").read_bytes()
+    (source / "train.bin").write_bytes(records[: 22 * 24])
+    with pytest.raises(LayoutError, match="train.bin: has 528 bytes, but 552 were written, says feature_spec.yaml"):
+        to_layout(source, "record_binary", tmp_path / "b", "tf_raw")
+    assert not (tmp_path / "b").exists()
+
+
 @pytest.mark.parametrize("layout", WRITERS)
 def test_cardinalities_that_are_to_be_found(tmp_path, layout):
     source = to_layout(write_tf_raw(tmp_path / "raw"), "tf_raw", tmp_path / "a", layout)
