@@ -252,9 +252,9 @@ def plan_of(runs: int) -> list[Callable[[Bench], Trial | None]]:
     others = [
         struck(1, "SIGTERM", signal.SIGTERM, "stopped by SIGTERM"),
         struck(2, "SIGTERM to one rank", signal.SIGTERM, "stopped by SIGTERM"),
-        struck(2, "SIGSTOP of one rank", signal.SIGSTOP, "was last heard of|is gone|no progress", *stall),
+        struck(2, "SIGSTOP of one rank", signal.SIGSTOP, "was last heard of|is gone|no progress|have started", *stall),
         struck(2, "SIGUSR1 to one rank", signal.SIGUSR1, "stopped by SIGUSR1"),
-        struck(2, "SIGSTOP of one rank", signal.SIGSTOP, "was last heard of|is gone|no progress", *stall),
+        struck(2, "SIGSTOP of one rank", signal.SIGSTOP, "was last heard of|is gone|no progress|have started", *stall),
         lambda bench: bench.full_disk(),
     ]
     others = others[: max(1, runs * 3 // 10)]

@@ -75,8 +75,10 @@ def _run(config: TrainConfig, spec: FeatureSpec, model_config: ModelConfig, laun
 
     from dlrm_tf2 import comm, job, watchdog
 
-    ranks = comm.connect(launch.world_size, timed=device.device == "cpu")
-    with watchdog.Watchdog(ranks, config.stall_timeout_s) as watching:
+    with watchdog.joining(launch.rank, config.stall_timeout_s):
+        ranks = comm.connect(launch.world_size, timed=device.device == "cpu")
+        watching = watchdog.Watchdog(ranks, config.stall_timeout_s)
+    with watching:
         try:
             job.start(config, spec, model_config, launch, device, ranks).run()
         except tf.errors.OpError as error:

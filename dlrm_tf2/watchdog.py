@@ -4,6 +4,7 @@ The ranks tell each other what they are doing twice a second, in small UDP datag
 line names no other rank, and all else is the same.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -13,7 +14,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from dlrm_tf2.activity import OF_PROCESS, Activity
@@ -154,6 +155,26 @@ class Watchdog:
         more = [f"and {len(told) - _MOST_TOLD} more ranks"] if len(told) > _MOST_TOLD else []
         said = f"no progress for {idle_s:.0f} s (--stall_timeout_s {self._timeout_s:g}) while {mine.doing}"
         return "; ".join([said, *told[:_MOST_TOLD], *more])
+
+
+@contextlib.contextmanager
+def joining(rank: int, timeout_s: float, end: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Ends this process if the other ranks do not come: around what waits for them before there is a Watchdog.
+
+    Args:
+      rank: of this process.
+      timeout_s: seconds that this may take; 0 for as long as it likes.
+      end: what to do with the line that says why.
+    """
+    why = f"rank {rank}: not all ranks have started after {timeout_s:g} s (--stall_timeout_s {timeout_s:g})"
+    timer = threading.Timer(timeout_s, end or _end, [why])
+    timer.daemon = True
+    if timeout_s:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _received(of: socket.socket, flags: int) -> tuple[bytes, tuple[str, int]] | None:

@@ -51,6 +51,22 @@ def test_stall_timeout_s_of_a_process_that_hangs():
     assert rank.line.startswith("no progress for ")
 
 
+def test_stall_timeout_s_while_the_ranks_join():
+    told, ended = [], threading.Event()
+    with watchdog.joining(rank=1, timeout_s=0.05, end=lambda line: (told.append(line), ended.set())):
+        assert ended.wait(PATIENCE_S)
+    assert told == ["rank 1: not all ranks have started after 0.05 s (--stall_timeout_s 0.05)"]
+
+
+def test_ranks_that_have_joined_in_time_or_may_take_any_are_left_alone():
+    told = []
+    with watchdog.joining(rank=1, timeout_s=0.2, end=told.append):
+        pass
+    with watchdog.joining(rank=1, timeout_s=0, end=told.append):
+        time.sleep(0.4)
+    assert told == []
+
+
 def test_stall_timeout_s_0_and_progress_are_left_alone():
     patient, busy = Rank(SingleProcess(), timeout_s=0), Rank(SingleProcess(), timeout_s=0.5)
     over = threading.Timer(1.2, lambda: None)
