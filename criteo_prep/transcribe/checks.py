@@ -27,8 +27,9 @@ def check_ids(ids: Ids, feature: Feature, path: Path | str, first_row: int) -> N
       first_row: row of the first sample.
     """
     values = ids.values
-    # A negative id is a large one without its sign.
-    if len(values) == 0 or values.view(f"u{values.itemsize}").max() < feature.cardinality:
+    # A negative id is, without its sign, beyond what its type can hold.
+    limit = min(feature.cardinality, np.iinfo(values.dtype).max + 1)
+    if len(values) == 0 or values.view(f"u{values.itemsize}").max() < limit:
         return
     place = int(np.argmax((values < 0) | (values >= feature.cardinality)))
     row = first_row + ids.sample_of(place)

@@ -1,8 +1,11 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from criteo_prep.batch import Batch, Ids, in_batches_of
+from criteo_prep.feature_spec import Feature, FeatureSpecError
+from criteo_prep.transcribe.checks import check_ids
 
 
 def test_ids_count_samples_not_values():
@@ -44,3 +47,11 @@ def test_batches_of_another_size_hold_the_same_samples(lengths, batch_size, data
         expected = lengths[first : first + batch_size]
         assert batch.categorical["b"].row_lengths.tolist() == expected
         assert batch.categorical["b"].values.tolist() == list(range(before, before + sum(expected)))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64"])
+def test_a_negative_id_is_found_however_many_ids_there_may_be(dtype):
+    feature = Feature("user", "int64", 5_000_000_000)
+    check_ids(Ids(np.array([0, 127], dtype)), feature, "ids.npy", 10)
+    with pytest.raises(FeatureSpecError, match="row 12"):
+        check_ids(Ids(np.array([0, 127, -1], dtype)), feature, "ids.npy", 10)
