@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from criteo_prep.synthetic import power_law
 from criteo_prep.synthetic.presets import T15
 from dlrm_tf2 import runtime
-from dlrm_tf2.embedding.plan import make_plan, samples_of_rank
-from dlrm_tf2.embedding.tables import TableConfig
+from dlrm_tf2.sharding.plan import make_plan, samples_of_rank
+from dlrm_tf2.sharding.tables import TableConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = {"one id, alpha 1.05": (1, 1.05), "one id, alpha 1.45": (1, 1.45), "10 ids, alpha 1.05": (10, 1.05)}
@@ -151,7 +151,7 @@ class _Step:
         import tensorflow as tf
 
         from dlrm_tf2.deduplication import PAYS_BELOW
-        from dlrm_tf2.embedding.distributed import DistributedEmbedding
+        from dlrm_tf2.embedding.layer import DistributedEmbedding
         from dlrm_tf2.optim import Optimizer
 
         tables = [

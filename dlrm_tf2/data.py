@@ -20,10 +20,10 @@ from criteo_prep.transcribe.tf_raw import Reader
 from dlrm_tf2.array_pool import ArrayPool
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.embedding.distributed import DistributedEmbedding
 from dlrm_tf2.embedding.ids import IdBatch, RankIds
-from dlrm_tf2.embedding.plan import samples_of_rank
+from dlrm_tf2.embedding.layer import DistributedEmbedding
 from dlrm_tf2.file_watch import FileWatch
+from dlrm_tf2.sharding.plan import samples_of_rank
 
 _THREADS = 2
 _TILE = 4096  # samples whose ids are put side by side at a time; they stay in the cache meanwhile

@@ -13,11 +13,11 @@ from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import RankBatch, RankData
 from dlrm_tf2.embedding.ids import RankIds
-from dlrm_tf2.embedding.plan import samples_of_rank
 from dlrm_tf2.metrics import Evaluation, Tally
 from dlrm_tf2.model import Dlrm
 from dlrm_tf2.predictions import PredictionsFile
 from dlrm_tf2.run_log import RunLog
+from dlrm_tf2.sharding.plan import samples_of_rank
 
 
 def compiled_forward(model: Dlrm) -> Callable[[tf.Tensor, RankIds], tf.Tensor]:

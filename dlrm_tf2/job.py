@@ -15,7 +15,6 @@ from dlrm_tf2.checkpoint import CheckpointError
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import open_split
-from dlrm_tf2.embedding.plan import ShardingPlan
 from dlrm_tf2.evaluation import Evaluator
 from dlrm_tf2.inference import infer
 from dlrm_tf2.model import Dlrm
@@ -26,6 +25,7 @@ from dlrm_tf2.preflight import Memory
 from dlrm_tf2.resume import Resumption
 from dlrm_tf2.run_log import RunLog
 from dlrm_tf2.saving import Saver
+from dlrm_tf2.sharding.plan import ShardingPlan
 from dlrm_tf2.stopping import StopRequest
 from dlrm_tf2.trainer import Trainer
 

@@ -9,13 +9,13 @@ import tensorflow as tf
 
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.cross import CrossNetwork
-from dlrm_tf2.embedding.distributed import DistributedEmbedding, Looked
 from dlrm_tf2.embedding.ids import RankIds
-from dlrm_tf2.embedding.plan import ShardingPlan
+from dlrm_tf2.embedding.layer import DistributedEmbedding, Looked
 from dlrm_tf2.interaction import TENSORFLOW, Interaction
 from dlrm_tf2.mlp import Mlp
 from dlrm_tf2.model_config import ModelConfig
 from dlrm_tf2.optim import DenseOptimizer, Optimizer
+from dlrm_tf2.sharding.plan import ShardingPlan
 
 
 class Dlrm:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2.config import ConfigError, TrainConfig, require
-from dlrm_tf2.embedding.tables import TableConfig
+from dlrm_tf2.sharding.tables import TableConfig
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from dlrm_tf2.checkpoint import restore_tables
 from dlrm_tf2.checkpoint.files import read_array, write_npy
 from dlrm_tf2.checkpoint.manifest import Manifest, StoredTable, dense_path
-from dlrm_tf2.embedding.plan import Shard, ShardingPlan
+from dlrm_tf2.sharding.plan import Shard, ShardingPlan
 
 
 def write_tables(folder: Path, manifest: Manifest, output: Path) -> list[dict]:

@@ -5,10 +5,10 @@ from dataclasses import replace
 from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2 import preflight
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.embedding.cost import offloaded
-from dlrm_tf2.embedding.plan import ShardingPlan, make_plan
 from dlrm_tf2.model_config import ModelConfig
-from dlrm_tf2.plan_report import Step, report
+from dlrm_tf2.sharding.cost import offloaded
+from dlrm_tf2.sharding.plan import ShardingPlan, make_plan
+from dlrm_tf2.sharding.plan_report import Step, report
 
 _GB = 10**9
 _PUBLISHED_COLUMN_SLICE_THRESHOLD = 5 * 10**9  # elements. Source: the default of NVIDIA's DLRM

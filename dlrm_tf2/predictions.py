@@ -15,7 +15,7 @@ import numpy as np
 
 from dlrm_tf2.agreement import on_rank_0
 from dlrm_tf2.auc import probabilities
-from dlrm_tf2.embedding.plan import samples_of_rank
+from dlrm_tf2.sharding.plan import samples_of_rank
 
 _BLOCK = 1 << 20  # samples of all ranks that rank 0 gets and writes at a time: a row group of the file
 _BATCHES = 4096  # of which there are no more than this

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.embedding.load import STATE, fetched_per_sample, state_bytes, vectors_per_sample
-from dlrm_tf2.embedding.plan import ShardingPlan
-from dlrm_tf2.embedding.tables import TableConfig
 from dlrm_tf2.model_config import ModelConfig
+from dlrm_tf2.sharding.plan import ShardingPlan
+from dlrm_tf2.sharding.tables import STATE, TableConfig, fetched_per_sample, state_bytes, vectors_per_sample
 
 _FLOAT_BYTES = 4
 # TensorFlow itself, its threads and this program, measured as resident memory of a process that trained a tiny model.

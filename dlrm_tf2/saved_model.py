@@ -17,9 +17,9 @@ from dlrm_tf2.checkpoint import restore_tables
 from dlrm_tf2.checkpoint.files import CheckpointError, read_array
 from dlrm_tf2.checkpoint.manifest import Manifest
 from dlrm_tf2.comm import SingleProcess
-from dlrm_tf2.embedding.plan import make_plan
 from dlrm_tf2.model import Dlrm
 from dlrm_tf2.model_config import ModelConfig
+from dlrm_tf2.sharding.plan import make_plan
 
 CATEGORICAL, NUMERICAL = "categorical_features", "numerical_features"
 

@@ -6,10 +6,10 @@
 import argparse
 import sys
 
-from dlrm_tf2.embedding.load import STATE
-from dlrm_tf2.embedding.plan import STRATEGIES, PlanError, ShardingPlan, make_plan
-from dlrm_tf2.plan_report import Step, report
 from dlrm_tf2.preflight import looked_up_elements
+from dlrm_tf2.sharding.plan import STRATEGIES, PlanError, ShardingPlan, make_plan
+from dlrm_tf2.sharding.plan_report import Step, report
+from dlrm_tf2.sharding.tables import STATE
 from dlrm_tf2.zoo import MODELS, ZooModel
 
 _FLOAT_BYTES = 4

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from dlrm_tf2.embedding.tables import TableConfig
+from dlrm_tf2.sharding.tables import TableConfig
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,7 @@
-"""Model-parallel embeddings: tables and plans as plain data, local lookup, exchange between ranks, the layer."""
+"""Embedding tables divided over the ranks: the layer, its tables and its plan. Importing it starts TensorFlow."""
+
+from dlrm_tf2.embedding.layer import DistributedEmbedding
+from dlrm_tf2.sharding.plan import ShardingPlan, make_plan
+from dlrm_tf2.sharding.tables import TableConfig
+
+__all__ = ["DistributedEmbedding", "ShardingPlan", "TableConfig", "make_plan"]

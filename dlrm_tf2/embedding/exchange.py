@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.embedding.ids import IdBatch
-from dlrm_tf2.embedding.layout import Layout, Piece
+from dlrm_tf2.embedding.result_columns import Layout, Piece
 
 
 class VectorExchange:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from dlrm_tf2.embedding.layout import Layout, Piece
+from dlrm_tf2.embedding.result_columns import Layout, Piece
 
 
 class IdBatch(NamedTuple):

@@ -9,8 +9,9 @@
 from collections.abc import Collection
 from typing import NamedTuple
 
-from dlrm_tf2.embedding.layout import Layout, Piece, SlabKind, by_slab
-from dlrm_tf2.embedding.plan import ShardingPlan
+from dlrm_tf2.embedding.result_columns import Layout, Piece
+from dlrm_tf2.sharding.plan import ShardingPlan
+from dlrm_tf2.sharding.slabs import SlabKind, by_slab
 
 
 class Fetching(NamedTuple):

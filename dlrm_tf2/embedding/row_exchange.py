@@ -13,8 +13,9 @@ import tensorflow as tf
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.embedding.exchange import all_to_all
 from dlrm_tf2.embedding.ids import Bags, bags_in
-from dlrm_tf2.embedding.layout import Layout, Piece, SlabKind, by_slab, first_rows
-from dlrm_tf2.embedding.plan import ShardingPlan
+from dlrm_tf2.embedding.result_columns import Layout, Piece
+from dlrm_tf2.sharding.plan import ShardingPlan
+from dlrm_tf2.sharding.slabs import SlabKind, by_slab, first_rows
 
 
 @dataclass(frozen=True)

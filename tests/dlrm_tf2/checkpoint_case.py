@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dlrm_tf2.checkpoint import load_checkpoint, save_checkpoint
-from dlrm_tf2.embedding.plan import Shard, ShardingPlan, make_plan
-from dlrm_tf2.embedding.tables import TableConfig
+from dlrm_tf2.sharding.plan import Shard, ShardingPlan, make_plan
+from dlrm_tf2.sharding.tables import TableConfig
 
 TABLES = (
     TableConfig("cat_0", 11, 6),

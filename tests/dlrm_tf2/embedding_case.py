@@ -6,11 +6,11 @@ import numpy as np
 import tensorflow as tf
 from numpy_embedding import NumpyEmbedding, Sample
 
-from dlrm_tf2.embedding.distributed import DistributedEmbedding
-from dlrm_tf2.embedding.initial import initial_rows
-from dlrm_tf2.embedding.plan import Shard, ShardingPlan, samples_of_rank
-from dlrm_tf2.embedding.tables import TableConfig
+from dlrm_tf2.embedding.initial_weights import initial_rows
+from dlrm_tf2.embedding.layer import DistributedEmbedding
 from dlrm_tf2.optim import Optimizer
+from dlrm_tf2.sharding.plan import Shard, ShardingPlan, samples_of_rank
+from dlrm_tf2.sharding.tables import TableConfig
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from dlrm_tf2.checkpoint import (
     staging,
 )
 from dlrm_tf2.comm import SingleProcess
-from dlrm_tf2.embedding.plan import make_plan
-from dlrm_tf2.embedding.tables import TableConfig
+from dlrm_tf2.sharding.plan import make_plan
+from dlrm_tf2.sharding.tables import TableConfig
 
 
 @pytest.mark.parametrize("before", [*PLANS, *STRATEGY_PLANS])
@@ -113,7 +113,7 @@ def test_shards_are_written_and_read_in_blocks(run_ranks, array_embedding, tmp_p
 
 def test_a_real_variable_and_a_real_embedding(tmp_path):
     tf = pytest.importorskip("tensorflow")
-    from dlrm_tf2.embedding.distributed import DistributedEmbedding
+    from dlrm_tf2.embedding.layer import DistributedEmbedding
 
     tables = (TableConfig("a", 5, 4), TableConfig("b", 3, 4))
     comm, plan = SingleProcess(), make_plan(tables, 1)

@@ -9,7 +9,7 @@ import pytest
 from checkpoint_case import PLANS, TABLES, Variable, assert_restored, dense_of, weights_of
 
 from dlrm_tf2.checkpoint import CheckpointError, files, load_checkpoint, manifest
-from dlrm_tf2.embedding.tables import TableConfig
+from dlrm_tf2.sharding.tables import TableConfig
 
 
 @pytest.fixture

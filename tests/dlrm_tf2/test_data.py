@@ -18,7 +18,7 @@ from dlrm_tf2.array_pool import ArrayPool
 from dlrm_tf2.comm import SingleProcess
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import _TILE, Position, RankData, Reading, _put_side_by_side, _widen, open_split
-from dlrm_tf2.embedding.plan import samples_of_rank
+from dlrm_tf2.sharding.plan import samples_of_rank
 
 
 def test_the_first_ranks_take_one_sample_more():

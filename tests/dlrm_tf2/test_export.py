@@ -10,9 +10,9 @@ import pytest
 from dlrm_tf2 import export
 from dlrm_tf2.checkpoint import files, save_checkpoint
 from dlrm_tf2.comm import SingleProcess
-from dlrm_tf2.embedding.plan import Shard, ShardingPlan, make_plan
-from dlrm_tf2.embedding.tables import TableConfig
 from dlrm_tf2.model_config import ModelConfig
+from dlrm_tf2.sharding.plan import Shard, ShardingPlan, make_plan
+from dlrm_tf2.sharding.tables import TableConfig
 
 TABLES = (TableConfig("store", 9, 4), TableConfig("item", 5, 4, features=("item", "last_item")))
 WEIGHTS = {

@@ -9,9 +9,9 @@ import pytest
 from criteo_prep.synthetic import presets
 from dlrm_tf2 import job, memory, preflight
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.embedding.plan import make_plan
 from dlrm_tf2.model_config import ModelConfig
 from dlrm_tf2.runtime import Launch, Runtime
+from dlrm_tf2.sharding.plan import make_plan
 
 GIB = 1 << 30
 T15 = ModelConfig(tuple(f"cat_{i}" for i in range(26)), tuple(presets.T15), 13, 128, (512, 256, 128),

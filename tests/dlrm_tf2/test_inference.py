@@ -14,7 +14,6 @@ from dlrm_tf2 import inference
 from dlrm_tf2.comm import SingleProcess
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import open_split
-from dlrm_tf2.embedding.plan import make_plan
 from dlrm_tf2.evaluation import Evaluator
 from dlrm_tf2.inference import Stopwatch, infer
 from dlrm_tf2.metrics import NotFinite
@@ -22,6 +21,7 @@ from dlrm_tf2.model import Dlrm
 from dlrm_tf2.model_config import ModelConfig
 from dlrm_tf2.predictions import PredictionsFile
 from dlrm_tf2.run_log import RunLog
+from dlrm_tf2.sharding.plan import make_plan
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlrm_tf2.embedding.initial import initial_rows
-from dlrm_tf2.embedding.tables import TableConfig
+from dlrm_tf2.embedding.initial_weights import initial_rows
+from dlrm_tf2.sharding.tables import TableConfig
 
 TABLE = TableConfig("cat_3", 50, 12)
 MASK = 2**64 - 1

@@ -8,11 +8,11 @@ from small_dataset import write_dataset
 from dlrm_tf2.comm import SingleProcess
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import open_split
-from dlrm_tf2.embedding.plan import make_plan
 from dlrm_tf2.loss_scaling import LossScaling
 from dlrm_tf2.model import Dlrm
 from dlrm_tf2.model_config import ModelConfig
 from dlrm_tf2.optim import Optimizer
+from dlrm_tf2.sharding.plan import make_plan
 from dlrm_tf2.training_step import TrainingStep
 
 GOOD, BAD = tf.constant(True), tf.constant(False)

@@ -11,9 +11,9 @@ from criteo_prep.transcribe.tf_raw import Writer
 from dlrm_tf2.comm import SingleProcess
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import RankData
-from dlrm_tf2.embedding.plan import make_plan
 from dlrm_tf2.model import Dlrm
 from dlrm_tf2.model_config import ModelConfig
+from dlrm_tf2.sharding.plan import make_plan
 from dlrm_tf2.training_step import TrainingStep
 
 

@@ -13,11 +13,11 @@ from small_dataset import write_dataset
 from dlrm_tf2 import interaction, ops
 from dlrm_tf2.comm import SingleProcess
 from dlrm_tf2.config import ConfigError, TrainConfig
-from dlrm_tf2.embedding.plan import make_plan
 from dlrm_tf2.model import Dlrm
 from dlrm_tf2.model_config import ModelConfig
 from dlrm_tf2.ops.dot_interaction import dot_interaction
 from dlrm_tf2.run_log import RunLog
+from dlrm_tf2.sharding.plan import make_plan
 from dlrm_tf2.trainer import Trainer
 
 native = pytest.mark.skipif(not ops.available(), reason=f"no native ops: {ops.why_unavailable()}")

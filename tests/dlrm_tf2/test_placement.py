@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlrm_tf2.embedding import placement
-from dlrm_tf2.embedding.cost import Imbalance, cost_of
-from dlrm_tf2.embedding.plan import make_plan
+from dlrm_tf2.sharding import placement
+from dlrm_tf2.sharding.cost import Imbalance, cost_of
+from dlrm_tf2.sharding.plan import make_plan
 from dlrm_tf2.zoo import MODELS
 
 

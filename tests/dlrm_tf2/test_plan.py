@@ -4,10 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlrm_tf2.embedding.cost import cost_of, offloaded
-from dlrm_tf2.embedding.load import STATE, share_of_ids
-from dlrm_tf2.embedding.plan import STRATEGIES, PlanError, Shard, ShardingPlan, make_plan, samples_of_rank
-from dlrm_tf2.embedding.tables import TableConfig
+from dlrm_tf2.sharding.cost import cost_of, offloaded
+from dlrm_tf2.sharding.plan import STRATEGIES, PlanError, Shard, ShardingPlan, make_plan, samples_of_rank
+from dlrm_tf2.sharding.tables import STATE, TableConfig, share_of_ids
 
 # The rows of the published Criteo set at threshold 15.
 T15 = (7912889, 33823, 17139, 7339, 20046, 4, 7105, 1382, 63, 5554114, 582469, 245828, 11, 2209, 10667, 104, 4, 968, 15,

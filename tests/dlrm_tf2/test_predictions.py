@@ -10,8 +10,8 @@ import pytest
 
 from dlrm_tf2 import predictions
 from dlrm_tf2.comm import SingleProcess
-from dlrm_tf2.embedding.plan import samples_of_rank
 from dlrm_tf2.predictions import PredictionsError, PredictionsFile, check_predictions_path
+from dlrm_tf2.sharding.plan import samples_of_rank
 
 BATCHES = [50] * 5 + [3]  # the last of fewer samples than there are ranks, at most
 RNG = np.random.default_rng(0)

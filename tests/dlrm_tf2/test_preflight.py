@@ -8,8 +8,8 @@ import pytest
 from criteo_prep.synthetic import presets
 from dlrm_tf2 import preflight
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.embedding.plan import Shard, ShardingPlan, make_plan
 from dlrm_tf2.model_config import ModelConfig
+from dlrm_tf2.sharding.plan import Shard, ShardingPlan, make_plan
 
 GIB = 1 << 30
 

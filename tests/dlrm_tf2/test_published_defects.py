@@ -9,10 +9,10 @@ import tensorflow as tf
 from embedding_case import assembled, draw, train, train_reference
 
 from dlrm_tf2.comm import SingleProcess
-from dlrm_tf2.embedding.distributed import DistributedEmbedding
-from dlrm_tf2.embedding.plan import Shard, ShardingPlan, make_plan
-from dlrm_tf2.embedding.tables import TableConfig
+from dlrm_tf2.embedding.layer import DistributedEmbedding
 from dlrm_tf2.optim import Optimizer
+from dlrm_tf2.sharding.plan import Shard, ShardingPlan, make_plan
+from dlrm_tf2.sharding.tables import TableConfig
 
 
 def one_rank(table, optimizer=None, **settings):

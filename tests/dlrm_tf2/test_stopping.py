@@ -13,10 +13,10 @@ from small_dataset import write_dataset
 
 from dlrm_tf2 import dlrm
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.embedding.plan import make_plan
 from dlrm_tf2.model import Dlrm
 from dlrm_tf2.model_config import ModelConfig
 from dlrm_tf2.run_log import RunLog
+from dlrm_tf2.sharding.plan import make_plan
 from dlrm_tf2.stopping import Stopped, StopRequest
 from dlrm_tf2.trainer import Trainer
 from dlrm_tf2.training_step import TrainingStep

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from dlrm_tf2 import synthetic_models
-from dlrm_tf2.embedding.plan import make_plan
+from dlrm_tf2.sharding.plan import make_plan
 from dlrm_tf2.zoo import MODELS
 
 

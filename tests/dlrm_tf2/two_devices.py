@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from dlrm_tf2.comm import SingleProcess
-from dlrm_tf2.embedding.distributed import DistributedEmbedding
-from dlrm_tf2.embedding.plan import make_plan
-from dlrm_tf2.embedding.tables import TableConfig
+from dlrm_tf2.embedding.layer import DistributedEmbedding
 from dlrm_tf2.optim import Optimizer
+from dlrm_tf2.sharding.plan import make_plan
+from dlrm_tf2.sharding.tables import TableConfig
 
 TABLES = [
     TableConfig("large", 50, 4, "mean", ("a", "b")), TableConfig("small", 7, 4), TableConfig("wide", 9, 8, "sum"),

@@ -11,13 +11,15 @@ import tensorflow as tf
 from dlrm_tf2.comm import Comm
 from dlrm_tf2.embedding.exchange import IdExchange, VectorExchange, samples_of_ranks, to_all_ranks
 from dlrm_tf2.embedding.ids import RankIds, bags_of, pack, signature_of
-from dlrm_tf2.embedding.layout import Layout, SlabKind, by_slab
-from dlrm_tf2.embedding.lookup import WEIGHTS, Pooled, Slab, SlabLookup, summed
-from dlrm_tf2.embedding.plan import Shard, ShardingPlan, check_whole_rows
+from dlrm_tf2.embedding.lookup import Pooled, SlabLookup
+from dlrm_tf2.embedding.result_columns import Layout
 from dlrm_tf2.embedding.routes import Routes
 from dlrm_tf2.embedding.row_exchange import Requests, RowExchange
-from dlrm_tf2.embedding.tables import TableConfig
+from dlrm_tf2.embedding.slab import WEIGHTS, Slab, summed
 from dlrm_tf2.optim import Optimizer
+from dlrm_tf2.sharding.plan import Shard, ShardingPlan, check_whole_rows
+from dlrm_tf2.sharding.slabs import SlabKind, by_slab
+from dlrm_tf2.sharding.tables import TableConfig
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlrm_tf2.embedding import load, placement
-from dlrm_tf2.embedding.tables import FLOAT_BYTES, TableConfig
+from dlrm_tf2.sharding import placement
+from dlrm_tf2.sharding.tables import (
+    FLOAT_BYTES,
+    TableConfig,
+    fetched_per_sample,
+    share_of_ids,
+    state_bytes,
+    vectors_per_sample,
+)
 
 _FEWEST_ROWS = 1 << 16  # `balanced` makes no block of fewer rows
 
@@ -35,9 +42,9 @@ class Block:
     def loads(self, hotness: Mapping[str, float], optimizer: str) -> tuple[float, float, float]:
         """Bytes of weights and state; elements fetched and elements sent, per sample."""
         table, width = self.table, self.table.embedding_dim
-        state = load.state_bytes(optimizer, self.num_rows, width)
-        fetched = load.fetched_per_sample(table, hotness) * load.share_of_ids(table, self.span)
-        sent = load.vectors_per_sample(table, hotness)
+        state = state_bytes(optimizer, self.num_rows, width)
+        fetched = fetched_per_sample(table, hotness) * share_of_ids(table, self.span)
+        sent = vectors_per_sample(table, hotness)
         return self.num_rows * width * FLOAT_BYTES + state, fetched * width, sent * width
 
     def all_on_its_rank(self) -> dict[int, int]:

@@ -5,13 +5,11 @@ that one lookup in one shard makes. Shards that split a table by columns make ne
 by rows make pieces of the same columns, which are added up: a row that is elsewhere counts as zeros.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from dlrm_tf2.embedding.plan import Shard, ShardingPlan
-from dlrm_tf2.embedding.tables import TableConfig
+from dlrm_tf2.sharding.plan import Shard
+from dlrm_tf2.sharding.tables import TableConfig
 
 
 @dataclass(frozen=True)
@@ -95,40 +93,3 @@ class Layout:
                 columns[feature] = slice(start, start + hotness)
                 start += hotness
         return columns
-
-
-class SlabKind(NamedTuple):
-    """What the shards of one slab have in common.
-
-    Attributes:
-      width: their columns.
-      replicated: whether every rank has them.
-      on_host: whether a GPU leaves them in the memory of its host.
-    """
-
-    width: int
-    replicated: bool
-    on_host: bool
-
-    @property
-    def name(self) -> str:
-        """Names the collectives that serve such slabs."""
-        return f"{self.width}_on_host" if self.on_host else f"{self.width}"
-
-
-def by_slab(shards: Iterable[Shard], plan: ShardingPlan) -> dict[SlabKind, tuple[Shard, ...]]:
-    """Shards that lie in one slab; slabs and shards in the order of the shards."""
-    groups: dict[SlabKind, list[Shard]] = defaultdict(list)
-    for shard in shards:
-        kind = SlabKind(shard.num_columns, shard.table in plan.replicated, shard in plan.on_host)
-        groups[kind].append(shard)
-    return {kind: tuple(group) for kind, group in groups.items()}
-
-
-def first_rows(shards: Sequence[Shard]) -> dict[Shard, int]:
-    """Where in their slab the rows of each shard begin."""
-    rows, start = {}, 0
-    for shard in shards:
-        rows[shard] = start
-        start += shard.num_rows
-    return rows

@@ -8,9 +8,15 @@ be for the rows of replicated tables that travel.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dlrm_tf2.embedding.load import fetched_per_sample, share_of_ids, state_bytes, vectors_per_sample
-from dlrm_tf2.embedding.plan import Shard, ShardingPlan, samples_of_rank
-from dlrm_tf2.embedding.tables import FLOAT_BYTES, TableConfig
+from dlrm_tf2.sharding.plan import Shard, ShardingPlan, samples_of_rank
+from dlrm_tf2.sharding.tables import (
+    FLOAT_BYTES,
+    TableConfig,
+    fetched_per_sample,
+    share_of_ids,
+    state_bytes,
+    vectors_per_sample,
+)
 
 _ID_BYTES, _ROW_BYTES = 4, 8  # of an id of a sample on its way; of a row that is asked for, or whose gradient comes
 

@@ -12,9 +12,9 @@ from functools import cached_property
 
 import numpy as np
 
-from dlrm_tf2.embedding import load, placement
-from dlrm_tf2.embedding.blocks import Block, cut_by_rows, dealt_balanced, dealt_published
-from dlrm_tf2.embedding.tables import FLOAT_BYTES, TableConfig
+from dlrm_tf2.sharding import placement
+from dlrm_tf2.sharding.blocks import Block, cut_by_rows, dealt_balanced, dealt_published
+from dlrm_tf2.sharding.tables import FLOAT_BYTES, STATE, TableConfig
 
 STRATEGIES = ("balanced", *placement.PUBLISHED)
 _NEVER = 1 << 62  # elements, as a threshold that no table reaches
@@ -119,7 +119,7 @@ def make_plan(
       world_size: number of ranks. One rank holds whole tables, whatever the thresholds.
       strategy: as above.
       hotness: feature -> ids per sample, the mean of them where they vary; 1 for a feature that is not named.
-      optimizer: a key of load.STATE.
+      optimizer: a key of STATE.
       batch_size: global; `balanced` replicates no table without it.
 
     Raises:
@@ -211,8 +211,8 @@ def _check(
         raise PlanError(f"world_size {world_size}: there must be at least one rank.")
     if strategy not in STRATEGIES:
         raise PlanError(f"strategy {strategy!r}: it must be one of {', '.join(STRATEGIES)}.")
-    if optimizer not in load.STATE:
-        raise PlanError(f"optimizer {optimizer!r}: it must be one of {', '.join(load.STATE)}.")
+    if optimizer not in STATE:
+        raise PlanError(f"optimizer {optimizer!r}: it must be one of {', '.join(STATE)}.")
     for name, threshold in zip(("column_slice", "row_slice", "data_parallel"), thresholds, strict=True):
         if threshold is not None and threshold < (name != "data_parallel"):
             raise PlanError(f"{name}_threshold {threshold}: it is a number of elements, and must be positive.")

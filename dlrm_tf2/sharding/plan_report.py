@@ -4,10 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dlrm_tf2.embedding.cost import Imbalance, RankCost, cost_of
-from dlrm_tf2.embedding.load import fetched_per_sample
-from dlrm_tf2.embedding.plan import ShardingPlan
-from dlrm_tf2.embedding.tables import TableConfig
+from dlrm_tf2.sharding.cost import Imbalance, RankCost, cost_of
+from dlrm_tf2.sharding.plan import ShardingPlan
+from dlrm_tf2.sharding.tables import TableConfig, fetched_per_sample
 
 _GIB = 2**30
 

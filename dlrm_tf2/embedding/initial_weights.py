@@ -12,7 +12,7 @@ from zlib import crc32
 import numba
 import numpy as np
 
-from dlrm_tf2.embedding.tables import TableConfig
+from dlrm_tf2.sharding.tables import TableConfig
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)

@@ -1,0 +1,44 @@
+"""Which shards of a rank share one variable, a *slab*, and where their rows lie in it: pure Python, no TensorFlow."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from dlrm_tf2.sharding.plan import Shard, ShardingPlan
+
+
+class SlabKind(NamedTuple):
+    """What the shards of one slab have in common.
+
+    Attributes:
+      width: their columns.
+      replicated: whether every rank has them.
+      on_host: whether a GPU leaves them in the memory of its host.
+    """
+
+    width: int
+    replicated: bool
+    on_host: bool
+
+    @property
+    def name(self) -> str:
+        """Names the collectives that serve such slabs."""
+        return f"{self.width}_on_host" if self.on_host else f"{self.width}"
+
+
+def by_slab(shards: Iterable[Shard], plan: ShardingPlan) -> dict[SlabKind, tuple[Shard, ...]]:
+    """Shards that lie in one slab; slabs and shards in the order of the shards."""
+    groups: dict[SlabKind, list[Shard]] = defaultdict(list)
+    for shard in shards:
+        kind = SlabKind(shard.num_columns, shard.table in plan.replicated, shard in plan.on_host)
+        groups[kind].append(shard)
+    return {kind: tuple(group) for kind, group in groups.items()}
+
+
+def first_rows(shards: Sequence[Shard]) -> dict[Shard, int]:
+    """Where in their slab the rows of each shard begin."""
+    rows, start = {}, 0
+    for shard in shards:
+        rows[shard] = start
+        start += shard.num_rows
+    return rows
