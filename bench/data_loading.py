@@ -76,7 +76,7 @@ def measure(ways: dict[str, Callable[[], int]], samples: int, rounds: int) -> di
 
 def ways(spec: FeatureSpec, samples: int, batch_size: int) -> dict[str, Callable[[], int]]:
     """Name -> something that reads all samples once and returns how many it read."""
-    from dlrm_tf2.data import RankData, Reading
+    from dlrm_tf2.data.batches import RankData, Reading
 
     names = tuple(spec.channels["categorical"])
 

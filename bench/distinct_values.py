@@ -23,10 +23,11 @@ from preprocess import ROOT, commit, hardware, resident_peak
 
 sys.path.insert(0, str(ROOT))
 from criteo_prep.feature_spec import Feature, tf_raw_spec  # noqa: E402
-from criteo_prep.preprocess.columns import ColumnEncoder, ColumnWork  # noqa: E402
+from criteo_prep.preprocess.columns.encoder import ColumnEncoder, ColumnWork  # noqa: E402
+from criteo_prep.preprocess.columns.memory import MemoryPlan, large_column_bytes
 from criteo_prep.preprocess.journal import Journal  # noqa: E402
-from criteo_prep.preprocess.preflight import MemoryPlan, large_column_bytes, memory_limit  # noqa: E402
-from criteo_prep.preprocess.raw_columns import RawColumns  # noqa: E402
+from criteo_prep.preprocess.parse.raw_columns import RawColumns  # noqa: E402
+from criteo_prep.preprocess.preflight import memory_limit  # noqa: E402
 from criteo_prep.progress import Progress  # noqa: E402
 from criteo_prep.schema import CATEGORICAL  # noqa: E402
 

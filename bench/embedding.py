@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from criteo_prep.synthetic import power_law
 from criteo_prep.synthetic.presets import T15
-from dlrm_tf2 import runtime
+from dlrm_tf2.runtime import process
 from dlrm_tf2.sharding.plan import make_plan, samples_of_rank
 from dlrm_tf2.sharding.tables import TableConfig
 
@@ -112,9 +112,9 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace) -> None:
     """On every rank: all ways of all shapes; rank 0 writes the file."""
-    launch = runtime.Launch.detect()
-    runtime.setup(launch, cpu=True, amp=False)
-    from dlrm_tf2.comm import connect
+    launch = process.Launch.detect()
+    process.setup(launch, cpu=True, amp=False)
+    from dlrm_tf2.runtime.comm import connect
 
     comm, found = connect(launch.world_size), {}
     for shape, (hotness, alpha) in SHAPES.items():
@@ -150,7 +150,7 @@ class _Step:
     def __init__(self, arguments: argparse.Namespace, way: Way, hotness: int, alpha: float, comm):
         import tensorflow as tf
 
-        from dlrm_tf2.deduplication import PAYS_BELOW
+        from dlrm_tf2.data.repeated_ids import PAYS_BELOW
         from dlrm_tf2.embedding.layer import DistributedEmbedding
         from dlrm_tf2.optim import Optimizer
 

@@ -23,7 +23,7 @@ from preprocess import commit, hardware
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from dlrm_tf2 import runtime
+from dlrm_tf2.runtime import process
 
 NUM_VECTORS, WIDTHS, DTYPES = (2, 9, 27, 33, 101), (16, 64, 127, 128, 256), ("float32", "float16", "bfloat16")
 CRITEO = (8192, 27, 128)
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--shapes", choices=("criteo", "all"), default="all")
     parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "interaction.json"))
     arguments = parser.parse_args(argv)
-    setup = runtime.setup(runtime.Launch(), cpu=True, amp=False)
+    setup = process.setup(process.Launch(), cpu=True, amp=False)
     # TensorFlow must not be imported before that.
     import tensorflow as tf
 
@@ -78,7 +78,7 @@ def grid() -> list[tuple[int, int, int]]:
 
 def measure(tf, shape: tuple[int, int, int], dtype: str, copy_rate: float, matmul_rate: float) -> dict:
     """Times both implementations in turn, and the floor, in ms."""
-    from dlrm_tf2.interaction import NATIVE, TENSORFLOW
+    from dlrm_tf2.model.interaction import NATIVE, TENSORFLOW
 
     batch, count, width = shape
     features = tf.cast(tf.random.stateless_normal(shape, [1, 2]), dtype)

@@ -26,7 +26,7 @@ from preprocess import commit, hardware
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from criteo_prep.synthetic.presets import preset, published_spec
-from criteo_prep.transcribe import WRITERS, Request, transcribe_dataset
+from criteo_prep.transcribe.run import WRITERS, Request, transcribe_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH = 65536

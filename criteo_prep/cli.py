@@ -53,8 +53,8 @@ def preprocess(argv: Sequence[str]) -> int:
     _add_preprocessing_flags(parser)
     args = parser.parse_args(argv)
 
-    from criteo_prep.preprocess import preprocess as run
     from criteo_prep.preprocess.rules import make_rules
+    from criteo_prep.preprocess.run import preprocess as run
 
     rules = make_rules(
         args.threshold, args.max_cardinality, args.vocabulary_days, args.on_bad_row, args.shuffle, args.seed
@@ -120,8 +120,8 @@ def _add_preprocessing_flags(parser: argparse.ArgumentParser) -> None:
 def _preprocessed(args: argparse.Namespace, run: Callable) -> int:
     """Calls `run` with a How of the shared flags, and says what came of it."""
     from criteo_prep.destination import DestinationError
-    from criteo_prep.preprocess import DifferentDatasetError, unfinished
-    from criteo_prep.preprocess.make import How
+    from criteo_prep.preprocess.run import DifferentDatasetError, unfinished
+    from criteo_prep.preprocess.stages import How
 
     if args.workers is not None and args.workers < 1:
         raise ValueError(f"--workers {args.workers}: must be at least 1.")

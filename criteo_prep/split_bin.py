@@ -24,6 +24,7 @@ import numpy as np
 from criteo_prep.destination import DestinationError, new_dataset
 from criteo_prep.feature_spec import AUTO, Chunk, Feature, FeatureSpec
 from criteo_prep.flags import run_program
+from criteo_prep.parallel import in_order
 from criteo_prep.progress import Progress
 from criteo_prep.schema import CATEGORICAL, LABEL, NUM_CATEGORICAL, NUMERICAL
 from criteo_prep.split_bin_record import (
@@ -42,10 +43,9 @@ from criteo_prep.split_bin_record import (
     read_metadata,
     rows_of_parts,
 )
-from criteo_prep.synthetic.ahead import in_order
-from criteo_prep.transcribe import Request, check_space, transcribe_spec
 from criteo_prep.transcribe.array_file import ArrayFile
 from criteo_prep.transcribe.freed_memory import keep_freed_memory
+from criteo_prep.transcribe.run import Request, check_space, transcribe_spec
 
 _BLOCK_BYTES = 8192 * 160  # that a thread takes at a time: they are still in the cache when they are written
 

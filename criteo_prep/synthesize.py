@@ -6,13 +6,14 @@ from pathlib import Path
 from criteo_prep.destination import new_dataset
 from criteo_prep.feature_spec import tf_raw_spec
 from criteo_prep.manifest import file_entry, save_manifest, versions_of
+from criteo_prep.parallel import in_order
 from criteo_prep.progress import Progress
-from criteo_prep.synthetic import LABELS, generate
-from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.synthetic.criteo_tsv import MEAN_ROW_BYTES, DayWriter
+from criteo_prep.synthetic.generator import LABELS, generate
 from criteo_prep.synthetic.presets import Preset, preset, scaled
 from criteo_prep.synthetic.teacher import BASE_RATE, SIGNAL
-from criteo_prep.transcribe import check_space, sample_bytes, tf_raw
+from criteo_prep.transcribe import tf_raw
+from criteo_prep.transcribe.run import check_space, sample_bytes
 
 SPEC = "feature_spec.yaml"
 

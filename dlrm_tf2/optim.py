@@ -1,4 +1,4 @@
-"""The learning-rate schedule, and the optimizers: one formula each, for whole variables and for rows of tables.
+"""The optimizers: one formula each, for whole variables and for rows of tables.
 
 With g the gradient of the mean loss over the global batch, lr the learning rate and t = 1, 2, ... the step:
 
@@ -28,39 +28,6 @@ _SLOTS = {
     "rowwise_adagrad": ("accumulator",),
     "adam": ("first_moment", "second_moment"),
 }
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Linear warm-up, a plateau, and a fall to 0 with power 2; 0 from then on.
-
-    Attributes:
-      learning_rate: on the plateau.
-      warmup_steps: steps of the rise; step s of them (the first is 1) has s / warmup_steps of the learning rate.
-      decay_start_step: last step of the plateau.
-      decay_steps: steps of the fall.
-
-    Source: NVIDIA's DLRM, where the square makes the rate rise again after decay_start_step + decay_steps.
-    """
-
-    learning_rate: float
-    warmup_steps: int
-    decay_start_step: int
-    decay_steps: int
-
-    @property
-    def last_step(self) -> int:
-        """The first step at which the rate is 0."""
-        return self.decay_start_step + self.decay_steps
-
-    def at(self, step: int) -> float:
-        """The learning rate of step 1, 2, ..."""
-        if step < self.warmup_steps:
-            return self.learning_rate * step / self.warmup_steps
-        if step <= self.decay_start_step:
-            return self.learning_rate
-        left = max(0, self.last_step - step) / self.decay_steps
-        return self.learning_rate * left**2
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@
 import argparse
 import sys
 
-from dlrm_tf2.preflight import looked_up_elements
+from dlrm_tf2.benchmarks.zoo import MODELS, ZooModel
+from dlrm_tf2.job.preflight import looked_up_elements
 from dlrm_tf2.sharding.plan import STRATEGIES, PlanError, ShardingPlan, make_plan
 from dlrm_tf2.sharding.plan_report import Step, report
 from dlrm_tf2.sharding.tables import STATE
-from dlrm_tf2.zoo import MODELS, ZooModel
 
 _FLOAT_BYTES = 4
 

@@ -5,14 +5,13 @@ Every step can be stopped and done again: a final file appears by a rename, and 
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from criteo_prep.durable import force
 from criteo_prep.feature_spec import FeatureSpec
-from criteo_prep.preprocess.raw_columns import append
+from criteo_prep.preprocess.parse.raw_columns import append
 from criteo_prep.preprocess.shuffle import ShuffledFile
 from criteo_prep.schema import NUM_NUMERICAL
 
@@ -97,9 +96,3 @@ def _copy(source: Path, rows: range, row_bytes: int, write: Callable[[np.ndarray
             data = np.empty(min(_COPY_ROWS, rows.stop - start) * row_bytes, np.uint8)
             assert file.readinto(data.data) == data.nbytes, "the file of all rows is ours and whole"
             write(data)
-
-
-def in_parallel(function: Callable, arguments: list, workers: int) -> list:
-    """[function(argument) for each], on several threads."""
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(function, arguments))

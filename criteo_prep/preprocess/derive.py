@@ -13,13 +13,14 @@ import numpy as np
 from criteo_prep import manifest
 from criteo_prep.durable import force_tree
 from criteo_prep.feature_spec import FeatureSpec, minimal_dtype
-from criteo_prep.preprocess import threshold
-from criteo_prep.preprocess.arrange import in_parallel, label_file, numerical_file
-from criteo_prep.preprocess.columns import write_ids
+from criteo_prep.parallel import in_parallel
+from criteo_prep.preprocess.arrange import label_file, numerical_file
+from criteo_prep.preprocess.columns import vocabulary
+from criteo_prep.preprocess.columns.encoder import write_ids
 from criteo_prep.preprocess.journal import Journal, ParsedFile
-from criteo_prep.preprocess.make import FEATURE_SPEC, How, Order, begin_anew
-from criteo_prep.preprocess.row_writer import FORCE_BYTES, OUTPUT_ROW_BYTES
+from criteo_prep.preprocess.parse.row_writer import FORCE_BYTES, OUTPUT_ROW_BYTES
 from criteo_prep.preprocess.rules import per_column
+from criteo_prep.preprocess.stages import FEATURE_SPEC, How, Order, begin_anew
 from criteo_prep.schema import CATEGORICAL
 
 FROM_RAW, FROM_IDS, FROM_INPUTS = "the raw columns in it", "the ids in it", "the inputs"
@@ -50,7 +51,7 @@ def source_for(dataset: Path, there: dict, order: Order) -> str | None:
     for name, before, after, cap in zip(
         CATEGORICAL, per_column("threshold", old["threshold"]), order.rules.thresholds, caps, strict=True
     ):
-        folded = cap is not None and threshold.num_kept(_vocabulary(dataset, name)) + 1 > cap
+        folded = cap is not None and vocabulary.num_kept(_vocabulary(dataset, name)) + 1 > cap
         if after != before and (max(after, 1) < max(before, 1) or folded):
             return FROM_INPUTS
     return FROM_IDS
@@ -100,18 +101,18 @@ def begin(root: Path, dataset: Path, there: dict, order: Order, how: How) -> Non
     journal.save()
 
 
-def _derive_column(root: Path, dataset: Path, old: FeatureSpec, there: dict, threshold_: int, column: int) -> dict:
+def _derive_column(root: Path, dataset: Path, old: FeatureSpec, there: dict, threshold: int, column: int) -> dict:
     """Writes vocabulary and ids of a column under a threshold that is not lower. Returns what the journal says."""
     name = CATEGORICAL[column]
-    vocabulary = _vocabulary(root, name)
-    kept = threshold.cut_vocabulary(_vocabulary(dataset, name), vocabulary, threshold_)
+    path = _vocabulary(root, name)
+    kept = vocabulary.cut_vocabulary(_vocabulary(dataset, name), path, threshold)
     cardinality = min(kept + 1, old.features[name].cardinality)
     dtype = np.dtype(minimal_dtype(cardinality))
-    files = {f"vocabularies/{name}.parquet": manifest.block_entry(vocabulary)}
+    files = {f"vocabularies/{name}.parquet": manifest.block_entry(path)}
     for split in there["splits"]:
-        path = old.chunk_of(split, name).files[0]
-        blocks = _cut_ids(dataset / path, np.dtype(old.features[name].dtype), dtype, cardinality)
-        files[path] = write_ids(root / path, blocks, there["splits"][split]["num_samples"], dtype, None)
+        file = old.chunk_of(split, name).files[0]
+        blocks = _cut_ids(dataset / file, np.dtype(old.features[name].dtype), dtype, cardinality)
+        files[file] = write_ids(root / file, blocks, there["splits"][split]["num_samples"], dtype, None)
     return {"cardinality": cardinality, "files": files}
 
 

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from criteo_prep import manifest
-from criteo_prep.preprocess import Outcome, carry_out, input_entry
-from criteo_prep.preprocess.blocks import InputError, text_blocks
+from criteo_prep.preprocess.columns.vocabulary import VocabularyError
 from criteo_prep.preprocess.inputs import ALL_TEST, Inputs, files_of
-from criteo_prep.preprocess.make import How, Order
-from criteo_prep.preprocess.parquet_rows import is_parquet, num_columns_of
+from criteo_prep.preprocess.parse.parquet_rows import is_parquet, num_columns_of
+from criteo_prep.preprocess.parse.text_blocks import InputError, text_blocks
+from criteo_prep.preprocess.parse.tsv import NUM_FIELDS
 from criteo_prep.preprocess.rules import make_rules
-from criteo_prep.preprocess.threshold import VocabularyError
-from criteo_prep.preprocess.tsv import NUM_FIELDS
+from criteo_prep.preprocess.run import Outcome, carry_out, input_entry
+from criteo_prep.preprocess.stages import How, Order
 from criteo_prep.schema import CATEGORICAL
 
 MADE_BY = "criteo-prep encode"

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from criteo_prep.feature_spec import minimal_dtype
-from criteo_prep.preprocess.threshold import CAP_RULE, ID_RULE, VocabularyError
+from criteo_prep.preprocess.columns.vocabulary import CAP_RULE, ID_RULE, VocabularyError
 from criteo_prep.schema import CATEGORICAL, NUM_CATEGORICAL, NUM_NUMERICAL, NUMERICAL_RULE
 
 ON_BAD_ROW = ("error", "skip")

@@ -17,8 +17,8 @@ import numpy as np
 from criteo_prep.compiled import compiled
 from criteo_prep.feature_spec import Feature, FeatureSpecError
 from criteo_prep.manifest import ChecksummedFile
+from criteo_prep.parallel import in_order
 from criteo_prep.schema import NUM_NUMERICAL, log_numerical, split_rows_of_last_day
-from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.synthetic.columns import MISSING_LEVEL, NUM_LEVELS, Columns
 from criteo_prep.synthetic.power_law import stream_key
 from criteo_prep.synthetic.teacher import BASE_RATE, SIGNAL, Teacher, draw_labels

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from criteo_prep.flags import run_program
-from criteo_prep.transcribe import READERS, SYNTHETIC_BATCHES, WRITERS, Request, transcribe_dataset
+from criteo_prep.transcribe.run import READERS, SYNTHETIC_BATCHES, WRITERS, Request, transcribe_dataset
 
 _DEFAULT = Request()
 

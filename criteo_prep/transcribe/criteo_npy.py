@@ -22,10 +22,10 @@ import numpy as np
 from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import Chunk, FeatureSpec
 from criteo_prep.feature_spec_files import existing_file
-from criteo_prep.synthetic.ahead import in_order
+from criteo_prep.parallel import in_order
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
+from criteo_prep.transcribe.layout_spec import LayoutError, chunks_of_type, standard_spec
 from criteo_prep.transcribe.npy_array import Columns, NewNpy, npy_array, npz_arrays
-from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standard_spec
 from criteo_prep.transcribe.transposed import put_columns, take_columns
 
 LAYOUT = "criteo_npy"

@@ -18,9 +18,9 @@ import pyarrow.csv as pa_csv
 from criteo_prep.batch import Batch, Ids, in_batches_of
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
 from criteo_prep.feature_spec_files import existing_file
-from criteo_prep.synthetic.ahead import in_order
+from criteo_prep.parallel import in_order
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
-from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standard_spec
+from criteo_prep.transcribe.layout_spec import LayoutError, chunks_of_type, standard_spec
 
 LAYOUT = "csv"
 _BLOCK_BYTES = 4 << 20  # of text that is parsed at a time

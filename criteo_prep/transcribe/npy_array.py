@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from criteo_prep.transcribe.array_file import ArrayFile, read_rows
-from criteo_prep.transcribe.standard import LayoutError
+from criteo_prep.transcribe.layout_spec import LayoutError
 
 _MAX_HEADER = 10_000  # bytes; numpy's own limit
 _LOCAL_HEADER = 30  # bytes before the name in a zip member's own header

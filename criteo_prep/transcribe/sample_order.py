@@ -9,7 +9,7 @@ import threading
 import numpy as np
 
 from criteo_prep.batch import Batch, joined
-from criteo_prep.transcribe.scattered import take_samples
+from criteo_prep.transcribe.random_reads import take_samples
 from criteo_prep.transcribe.tf_raw import Reader
 
 _ROUNDS = 6

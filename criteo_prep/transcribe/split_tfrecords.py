@@ -22,10 +22,10 @@ import numpy as np
 from criteo_prep.batch import Batch, Groups, Ids, in_batches_of
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
 from criteo_prep.feature_spec_files import existing_file
+from criteo_prep.parallel import in_order
 from criteo_prep.schema import SPLITS, natural_key
-from criteo_prep.synthetic.ahead import in_order
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
-from criteo_prep.transcribe.standard import LayoutError, chunks_of_type, standard_spec
+from criteo_prep.transcribe.layout_spec import LayoutError, chunks_of_type, standard_spec
 from criteo_prep.transcribe.tensor_proto import (
     ProtoError,
     example,

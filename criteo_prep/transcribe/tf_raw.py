@@ -22,7 +22,7 @@ import numpy as np
 from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError
 from criteo_prep.feature_spec_files import OFFSET
-from criteo_prep.synthetic.ahead import in_order
+from criteo_prep.parallel import in_order
 from criteo_prep.transcribe.array_file import ArrayFile
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch
 

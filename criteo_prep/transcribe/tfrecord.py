@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from criteo_prep.compiled import compiled
-from criteo_prep.transcribe.standard import LayoutError
+from criteo_prep.transcribe.layout_spec import LayoutError
 
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
 

@@ -14,7 +14,7 @@ from zlib import crc32
 
 import numpy as np
 
-from dlrm_tf2 import activity
+from dlrm_tf2.runtime import activity
 
 _BLOCK_BYTES = 8 << 20
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dlrm_tf2 import activity
 from dlrm_tf2.checkpoint.files import CheckpointError, StoredFile, rows_per_block, write_npy
 from dlrm_tf2.checkpoint.manifest import StoredShard, dense_path, shard_path
+from dlrm_tf2.runtime import activity
 
 
 class TablesCopy:

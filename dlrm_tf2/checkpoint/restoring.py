@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dlrm_tf2 import activity
-from dlrm_tf2.agreement import on_all_ranks, on_rank_0
 from dlrm_tf2.checkpoint.files import CheckpointError, read_array, stream_rows
 from dlrm_tf2.checkpoint.manifest import MANIFEST, Manifest, StoredShard, document_of, overlaps, read_manifest
 from dlrm_tf2.checkpoint.staging import Staging
+from dlrm_tf2.runtime import activity
+from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
 
 
 def load_checkpoint(path: str | Path, comm, dense: dict, embedding) -> dict:

@@ -8,11 +8,11 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
-from dlrm_tf2.agreement import on_all_ranks, on_rank_0
 from dlrm_tf2.checkpoint.files import CheckpointError
 from dlrm_tf2.checkpoint.manifest import Manifest, StoredTable
 from dlrm_tf2.checkpoint.part import TablesCopy, dense_arrays, write_part
 from dlrm_tf2.checkpoint.staging import Staging
+from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
 
 
 def save_checkpoint(path: str | Path, comm, dense: dict, embedding, document: dict, keep: int = 1) -> list[str]:
@@ -20,7 +20,7 @@ def save_checkpoint(path: str | Path, comm, dense: dict, embedding, document: di
 
     Args:
       path: folder on a file system that all ranks share; absent, empty, or an older checkpoint, which is replaced.
-      comm: the ranks (dlrm_tf2.comm).
+      comm: the ranks (dlrm_tf2.runtime.comm).
       dense: name -> variable, equal on all ranks; rank 0's are saved.
       embedding: the tables (see DistributedEmbedding: tables, plan, rank, slots, read_rows).
       document: JSON-able; what else a restart needs. Rank 0's is saved.

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from dlrm_tf2.comm import Comm
 from dlrm_tf2.embedding.ids import IdBatch
 from dlrm_tf2.embedding.result_columns import Layout, Piece
+from dlrm_tf2.runtime.comm import Comm
 
 
 class VectorExchange:

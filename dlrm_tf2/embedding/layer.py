@@ -8,7 +8,6 @@ from itertools import chain
 import numpy as np
 import tensorflow as tf
 
-from dlrm_tf2.comm import Comm
 from dlrm_tf2.embedding.exchange import IdExchange, VectorExchange, samples_of_ranks, to_all_ranks
 from dlrm_tf2.embedding.ids import RankIds, bags_of, pack, signature_of
 from dlrm_tf2.embedding.lookup import Pooled, SlabLookup
@@ -17,6 +16,7 @@ from dlrm_tf2.embedding.routes import Routes
 from dlrm_tf2.embedding.row_exchange import Requests, RowExchange
 from dlrm_tf2.embedding.slab import WEIGHTS, Slab, summed
 from dlrm_tf2.optim import Optimizer
+from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.sharding.plan import Shard, ShardingPlan, check_whole_rows
 from dlrm_tf2.sharding.slabs import SlabKind, by_slab
 from dlrm_tf2.sharding.tables import TableConfig

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from dlrm_tf2.comm import Comm
 from dlrm_tf2.embedding.exchange import all_to_all
 from dlrm_tf2.embedding.ids import Bags, bags_in
 from dlrm_tf2.embedding.result_columns import Layout, Piece
+from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.sharding.plan import ShardingPlan
 from dlrm_tf2.sharding.slabs import SlabKind, by_slab, first_rows
 

@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import tensorflow as tf
 
-from dlrm_tf2 import activity
 from dlrm_tf2.embedding.initial_weights import initial_rows
-from dlrm_tf2.memory import use_huge_pages
 from dlrm_tf2.optim import Optimizer
+from dlrm_tf2.runtime import activity
+from dlrm_tf2.runtime.memory import use_huge_pages
 from dlrm_tf2.sharding.plan import Shard
 from dlrm_tf2.sharding.slabs import first_rows
 from dlrm_tf2.sharding.tables import FLOAT_BYTES, TableConfig

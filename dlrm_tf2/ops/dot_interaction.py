@@ -14,7 +14,7 @@ def dot_interaction(features: tf.Tensor) -> tf.Tensor:
       features: [batch, F, D], float32, float16 or bfloat16; any batch, F >= 1, D >= 1.
 
     Returns:
-      [batch, D + F*(F-1)/2, zero-padded to a multiple of 8], as dlrm_tf2.interaction.dot_interaction.
+      [batch, D + F*(F-1)/2, zero-padded to a multiple of 8], as dlrm_tf2.model.interaction.dot_interaction.
 
     Raises:
       ValueError: `features` has another rank or dtype.
@@ -39,5 +39,5 @@ def _gradient(operation: tf.Operation, upstream: tf.Tensor) -> tf.Tensor:
 def _gradient_of_gradient(operation: tf.Operation, upstream: tf.Tensor):
     raise LookupError(
         "The native dot interaction has no gradient of its gradient. Use --interaction_op tensorflow "
-        "(dlrm_tf2.interaction.dot_interaction) for second derivatives."
+        "(dlrm_tf2.model.interaction.dot_interaction) for second derivatives."
     )

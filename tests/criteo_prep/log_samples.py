@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from criteo_prep.feature_spec import FeatureSpec
-from criteo_prep.preprocess import preprocess
-from criteo_prep.preprocess.blocks import MAX_LINE_BYTES
-from criteo_prep.preprocess.make import How
+from criteo_prep.preprocess.parse.text_blocks import MAX_LINE_BYTES
 from criteo_prep.preprocess.rules import make_rules
+from criteo_prep.preprocess.run import preprocess
+from criteo_prep.preprocess.stages import How
 from criteo_prep.transcribe.tf_raw import Reader
 
 RULES = ("max_cardinality", "vocabulary_days", "on_bad_row", "shuffle", "seed")

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from log_samples import make, plain_parse
 
 from criteo_prep.feature_spec import FeatureSpec
-from criteo_prep.preprocess.blocks import InputError
-from criteo_prep.preprocess.tsv import BadRowError
+from criteo_prep.preprocess.parse.text_blocks import InputError
+from criteo_prep.preprocess.parse.tsv import BadRowError
 
 NUMBERS = ["", "0", "5", "5", "-2", "-3", "-70", "12345678", "00009", "9" * 18]
 VALUES = ["", "0", "00000000", "a", "A", "a", "b", "ffffffff", "DEADBEEF", "1234567"]

@@ -5,11 +5,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from criteo_prep.preprocess import count
-from criteo_prep.preprocess.count import LargeCounts, SmallCounts, count_small
-from criteo_prep.preprocess.encode import IdTable
-from criteo_prep.preprocess.rank_bitmap import RankBitmap
-from criteo_prep.preprocess.threshold import make_vocabulary, rank_by_count
+from criteo_prep.preprocess.columns import count
+from criteo_prep.preprocess.columns.count import LargeCounts, SmallCounts, count_small
+from criteo_prep.preprocess.columns.id_table import IdTable
+from criteo_prep.preprocess.columns.rank_bitmap import RankBitmap
+from criteo_prep.preprocess.columns.vocabulary import make_vocabulary, rank_by_count
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_bitmap_by_hand():
 def test_bitmap_and_hash_table_give_the_same_ids(blocks, monkeypatch, cap):
     vocabulary = make_vocabulary(*count_small(blocks, 5), 1)
     table = IdTable(lambda: [vocabulary.values], len(vocabulary.values), cap)
-    monkeypatch.setattr("criteo_prep.preprocess.encode.MAX_SMALL", 0)
+    monkeypatch.setattr("criteo_prep.preprocess.columns.id_table.MAX_SMALL", 0)
     bitmap = IdTable(lambda: [vocabulary.values[:7], vocabulary.values[7:]], len(vocabulary.values), cap)
     assert table.dtype == bitmap.dtype and table.cardinality == bitmap.cardinality
     for values in blocks:

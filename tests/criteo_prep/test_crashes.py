@@ -8,15 +8,10 @@ import shutil
 import pytest
 from log_samples import content, make, random_rows, write_rows
 
-from criteo_prep.preprocess import (
-    DifferentDatasetError,
-    arrange,
-    columns,
-    journal,
-    local_engine,
-    raw_columns,
-    row_writer,
-)
+from criteo_prep.preprocess import arrange, journal
+from criteo_prep.preprocess.columns import encoder
+from criteo_prep.preprocess.parse import parse_files, raw_columns, row_writer
+from criteo_prep.preprocess.run import DifferentDatasetError
 
 CALLS = ("rename", "replace", "truncate", "unlink", "rmdir", "mkdir", "pwrite", "link", "fsync")
 
@@ -33,7 +28,7 @@ class Machine:
         for name in CALLS:
             monkeypatch.setattr(os, name, self._counted(getattr(os, name)))
         append = self._counted(raw_columns.append)
-        for module in (raw_columns, row_writer, columns, arrange):
+        for module in (raw_columns, row_writer, encoder, arrange):
             monkeypatch.setattr(module, "append", append)
         monkeypatch.setattr(journal, "boot_id", lambda: str(self.boot))
         self.boot = 0
@@ -110,14 +105,14 @@ def test_a_large_run_does_not_parse_again_after_a_power_cut(tmp_path, monkeypatc
     monkeypatch.setattr(row_writer, "FORCE_BYTES", 0)
     machine = Machine(monkeypatch)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        original = columns.ColumnEncoder._do_column
+        original = encoder.ColumnEncoder._do_column
         patch.setattr(
-            columns.ColumnEncoder, "_do_column",
+            encoder.ColumnEncoder, "_do_column",
             lambda *a: original(*a) if a[1] < 5 else (_ for _ in ()).throw(KeyboardInterrupt),
         )  # fmt: skip
         make(days, tmp_path / "set", 2, workers=1)
     machine.lose_power(tmp_path / ".set.partial", random.Random(0))
-    monkeypatch.setattr(local_engine, "text_blocks", None)
+    monkeypatch.setattr(parse_files, "text_blocks", None)
     make(days, tmp_path / "set", 2)
     assert content(tmp_path / "set") == content(tmp_path / "good")
 

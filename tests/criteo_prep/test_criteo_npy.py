@@ -6,8 +6,8 @@ from layout_samples import FIXED, ONE_HOT, files_of, samples, to_layout, write_t
 
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec, FeatureSpecError
 from criteo_prep.transcribe.criteo_npy import Reader
+from criteo_prep.transcribe.layout_spec import LayoutError
 from criteo_prep.transcribe.npy_array import npy_header
-from criteo_prep.transcribe.standard import LayoutError
 
 TABLES = (Feature("store", "int32", 90), Feature("item", "int32", 300))
 

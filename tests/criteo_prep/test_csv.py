@@ -4,9 +4,10 @@ import pytest
 from layout_samples import files_of, to_layout, write_tf_raw
 
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec, FeatureSpecError
-from criteo_prep.transcribe import Request, csv, transcribe_dataset
+from criteo_prep.transcribe import csv
 from criteo_prep.transcribe.csv import Reader
-from criteo_prep.transcribe.standard import LayoutError
+from criteo_prep.transcribe.layout_spec import LayoutError
+from criteo_prep.transcribe.run import Request, transcribe_dataset
 
 FEATURES = {"store": Feature("store", "int8", 9), "item": Feature("item", "int32", "auto"),
             "price": Feature("price", "float16"), "age": Feature("age", "float32"),

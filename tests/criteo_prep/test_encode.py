@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from criteo_prep.preprocess.encode import IdTable
+from criteo_prep.preprocess.columns.id_table import IdTable
 
 
 def table(values, cap=None):

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from criteo_prep.preprocess import local_engine, preprocess
-from criteo_prep.preprocess.make import How
+from criteo_prep.preprocess.parse import parse_files
 from criteo_prep.preprocess.rules import make_rules
+from criteo_prep.preprocess.run import preprocess
+from criteo_prep.preprocess.stages import How
 
 ROOT = Path(__file__).parents[2]
 # Each write and each rename is a moment to be killed at; the child counts them down.
 CHILD = """
 import os, signal, sys
 from criteo_prep.preprocess import preprocess, raw_columns
-from criteo_prep.preprocess.make import How
+from criteo_prep.preprocess.stages import How
 from criteo_prep.preprocess.rules import make_rules
 left = int(sys.argv[1])
 def counted(original):
@@ -80,7 +81,7 @@ def test_what_is_behind_the_last_checkpoint_is_cut_off(tmp_path, monkeypatch):
     (tmp_path / "day_0").write_text(rows), (tmp_path / "day_1").write_text(rows)
     days, how = [tmp_path / "day_0", tmp_path / "day_1"], How(quiet=True, block_bytes=500, checkpoint_bytes=0)
     preprocess(days, tmp_path / "good", make_rules(2), how=how)
-    original = local_engine._parse_file
+    original = parse_files._parse_file
 
     def first_file_only(pool, path, *more):
         if path.name == "day_1":
@@ -88,7 +89,7 @@ def test_what_is_behind_the_last_checkpoint_is_cut_off(tmp_path, monkeypatch):
         original(pool, path, *more)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(local_engine, "_parse_file", first_file_only)
+        patch.setattr(parse_files, "_parse_file", first_file_only)
         preprocess(days, tmp_path / "set", make_rules(2), how=how)
     for number, path in enumerate(sorted((tmp_path / ".set.partial").rglob("*.raw"))):
         with open(path, "ab") as file:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from criteo_prep.preprocess.blocks import InputError
 from criteo_prep.preprocess.inputs import find_inputs
+from criteo_prep.preprocess.parse.text_blocks import InputError
 
 
 def names_of(inputs):

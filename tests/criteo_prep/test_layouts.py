@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from layout_samples import FIXED, ONE_HOT, RAGGED, files_of, to_layout, write_tf_raw
 
-from criteo_prep import transcribe
 from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError
-from criteo_prep.transcribe import READERS, WRITERS
-from criteo_prep.transcribe.standard import HOLDS_INTEGERS, HOLDS_MULTI_HOT, HOLDS_RAGGED, LayoutError
+from criteo_prep.transcribe import run
+from criteo_prep.transcribe.layout_spec import HOLDS_INTEGERS, HOLDS_MULTI_HOT, HOLDS_RAGGED, LayoutError
+from criteo_prep.transcribe.run import READERS, WRITERS
 
 DATA = {"one-hot": (ONE_HOT, tuple(WRITERS)), "fixed": (FIXED, HOLDS_MULTI_HOT), "ragged": (RAGGED, HOLDS_RAGGED)}
 PAIRS = [(kind, first, second) for kind, (_, layouts) in DATA.items()
@@ -59,7 +59,7 @@ def test_some_batches_of_each_split(tmp_path, layout):
 
 def test_batches_beyond_what_is_held_in_memory(tmp_path, monkeypatch):
     raw = write_tf_raw(tmp_path / "raw")
-    monkeypatch.setattr(transcribe, "_MAX_BATCH", 4)
+    monkeypatch.setattr(run, "_MAX_BATCH", 4)
     few = to_layout(raw, "tf_raw", tmp_path / "a", "record_binary", src_batch_size=5, max_batches_train=2)
     back = files_of(to_layout(few, "record_binary", tmp_path / "b", "tf_raw", src_batch_size=10**12))
     for name, data in files_of(raw).items():

@@ -7,8 +7,8 @@ import pytest
 from layout_samples import RAGGED, samples, to_layout, write_tf_raw
 
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec, FeatureSpecError
+from criteo_prep.transcribe.layout_spec import LayoutError
 from criteo_prep.transcribe.parquet import Reader
-from criteo_prep.transcribe.standard import LayoutError
 
 COLUMNS = {
     "tags": pa.array([[1, 2], [], [8], [3, 3, 3]], pa.large_list(pa.int64())),

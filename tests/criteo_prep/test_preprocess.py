@@ -16,15 +16,12 @@ from log_samples import check_split, content, kept_in, make, plain_count, random
 
 from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.manifest import block_entry, load_manifest
-from criteo_prep.preprocess import (
-    count,
-    encode,
-    preflight,
-    raw_columns,
-)
-from criteo_prep.preprocess.blocks import InputError
-from criteo_prep.preprocess.threshold import VocabularyError
-from criteo_prep.preprocess.tsv import BadRowError
+from criteo_prep.preprocess import preflight
+from criteo_prep.preprocess.columns import count, id_table
+from criteo_prep.preprocess.columns.vocabulary import VocabularyError
+from criteo_prep.preprocess.parse import raw_columns
+from criteo_prep.preprocess.parse.text_blocks import InputError
+from criteo_prep.preprocess.parse.tsv import BadRowError
 from criteo_prep.transcribe.tf_raw import Reader
 
 HAND_MADE = Path(__file__).parents[1] / "data" / "hand_made.tsv"
@@ -104,7 +101,7 @@ def test_bytes_depend_on_neither_workers_nor_block_size_nor_luck(tmp_path, monke
     make(days, tmp_path / "a", workers=1)
     make(days, tmp_path / "b", workers=3, block_bytes=1000)
     monkeypatch.setattr(count, "MAX_SMALL", 350)  # the last columns are counted and encoded by a bitmap
-    monkeypatch.setattr(encode, "MAX_SMALL", 15)
+    monkeypatch.setattr(id_table, "MAX_SMALL", 15)
     make(days, tmp_path / "c", workers=4, block_bytes=100, checkpoint_bytes=0)
     assert content(tmp_path / "a") == content(tmp_path / "b") == content(tmp_path / "c")
 

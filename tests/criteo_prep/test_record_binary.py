@@ -6,9 +6,9 @@ from layout_samples import FIXED, files_of, to_layout, write_tf_raw
 
 from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec, FeatureSpecError, tf_raw_spec
-from criteo_prep.transcribe import Request, transcribe_dataset
+from criteo_prep.transcribe.layout_spec import LayoutError
 from criteo_prep.transcribe.record_binary import Reader, Writer, record_binary_spec
-from criteo_prep.transcribe.standard import LayoutError
+from criteo_prep.transcribe.run import Request, transcribe_dataset
 
 MULTI_HOT = (3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1)
 

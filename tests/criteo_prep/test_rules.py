@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from criteo_prep.preprocess.preflight import MemoryPlan, PreflightError, look_ahead, memory_available, memory_limit
+from criteo_prep.machine import memory_available
+from criteo_prep.preprocess.columns.memory import MemoryPlan, PreflightError
+from criteo_prep.preprocess.columns.vocabulary import VocabularyError
+from criteo_prep.preprocess.preflight import look_ahead, memory_limit
 from criteo_prep.preprocess.rules import make_rules, per_column, shown_per_column
-from criteo_prep.preprocess.threshold import VocabularyError
 
 
 @pytest.mark.parametrize("given, changed, shown", [

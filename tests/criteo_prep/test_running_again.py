@@ -7,9 +7,12 @@ from log_samples import content, kept_in, make, random_rows, write_rows
 
 from criteo_prep.destination import DestinationError, new_dataset
 from criteo_prep.manifest import ManifestError
-from criteo_prep.preprocess import DifferentDatasetError, arrange, columns, local_engine, preprocess
-from criteo_prep.preprocess.make import How
+from criteo_prep.preprocess import arrange
+from criteo_prep.preprocess.columns import encoder
+from criteo_prep.preprocess.parse import parse_files
 from criteo_prep.preprocess.rules import make_rules
+from criteo_prep.preprocess.run import DifferentDatasetError, preprocess
+from criteo_prep.preprocess.stages import How
 
 
 @pytest.mark.parametrize("stage", ["parse", "arrange", "encode"])
@@ -26,14 +29,14 @@ def test_an_interrupt_keeps_what_is_done_and_the_same_command_goes_on(tmp_path, 
 
         return late
 
-    room, name = {"parse": (local_engine, "_parse_text"), "arrange": (arrange, "_copy"),
-                  "encode": (columns.ColumnEncoder, "_encode")}[stage]  # fmt: skip
+    room, name = {"parse": (parse_files, "_parse_text"), "arrange": (arrange, "_copy"),
+                  "encode": (encoder.ColumnEncoder, "_encode")}[stage]  # fmt: skip
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(room, name, interrupted(getattr(room, name)))
         make(days, tmp_path / "set", workers=1)
     assert kept_in(tmp_path) == [".set.partial", "at_once"]
     parsed_again = []
-    monkeypatch.setattr(local_engine, "text_blocks", lambda path, *more: parsed_again.append(path.name) or iter(()))
+    monkeypatch.setattr(parse_files, "text_blocks", lambda path, *more: parsed_again.append(path.name) or iter(()))
     if stage == "parse":
         monkeypatch.undo()
     make(days, tmp_path / "set")
@@ -43,11 +46,11 @@ def test_an_interrupt_keeps_what_is_done_and_the_same_command_goes_on(tmp_path, 
 def test_other_rules_over_an_unfinished_run_redo_only_what_they_must(tmp_path, monkeypatch, capsys):
     days = [write_rows(tmp_path / f"day_{day}", random_rows(day, 50)) for day in range(3)]
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(columns.ColumnEncoder, "_do_column", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(encoder.ColumnEncoder, "_do_column", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         make(days, tmp_path / "set", 2)
     rules, said = make_rules(5), []
     monkeypatch.setattr(How, "say", lambda self, line: said.append(line))
-    monkeypatch.setattr(local_engine, "text_blocks", None)  # nothing is parsed
+    monkeypatch.setattr(parse_files, "text_blocks", None)  # nothing is parsed
     preprocess(days, tmp_path / "set", rules, how=How(quiet=True))
     monkeypatch.undo()
     assert any("150 rows need not be parsed again:\n  threshold: there 2, asked for 5" in line for line in said)
@@ -62,7 +65,7 @@ def test_a_higher_threshold_over_a_finished_dataset_needs_no_parsing(tmp_path, m
     for threshold in (2, "9,cat_1:4"):
         make(days, tmp_path / f"direct{threshold}", threshold, keep_raw=keep_raw, shuffle=shuffle)
     make(days, tmp_path / "set", 2, keep_raw=keep_raw, shuffle=shuffle)
-    monkeypatch.setattr(local_engine, "text_blocks", None)
+    monkeypatch.setattr(parse_files, "text_blocks", None)
     made = make(days, tmp_path / "set", "9,cat_1:4", shuffle=shuffle)
     assert content(tmp_path / "set") == content(tmp_path / "direct9,cat_1:4") and not made.already_complete
     assert made.manifest["rules"]["threshold"] == "9,cat_1:4"
@@ -81,17 +84,17 @@ def test_other_ids_that_cannot_be_derived_are_parsed_for_again(tmp_path, monkeyp
     make(days, tmp_path / "direct", after[0], **after[1])
     make(days, tmp_path / "set", before[0], **before[1])
     old = content(tmp_path / "set")
-    original = columns.ColumnEncoder._do_column
+    original = encoder.ColumnEncoder._do_column
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(
-            columns.ColumnEncoder, "_do_column",
+            encoder.ColumnEncoder, "_do_column",
             lambda *a: original(*a) if a[1] < 5 else (_ for _ in ()).throw(KeyboardInterrupt),
         )  # fmt: skip
         make(days, tmp_path / "set", after[0], workers=1, **after[1])
     assert content(tmp_path / "set") == old
     assert kept_in(tmp_path) == [".set.partial", "direct", "set"]
     assert "set.partial: is left of another run" in make(days, tmp_path / "set", before[0], **before[1]).warnings[0]
-    monkeypatch.setattr(local_engine, "text_blocks", None)  # parsed already, before the interrupt
+    monkeypatch.setattr(parse_files, "text_blocks", None)  # parsed already, before the interrupt
     preprocess(days, tmp_path / "set", make_rules(after[0], **after[1]), how=How())
     said = capsys.readouterr().err
     assert "set is made again of the inputs, which are parsed again" in said and "there" in said and "asked for" in said
@@ -105,10 +108,10 @@ def test_a_derivation_does_not_touch_the_dataset_that_it_is_made_of(tmp_path, mo
     make(days[:2], tmp_path / "set", 2, keep_raw=True)
     old = content(tmp_path / "set")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(columns.ColumnEncoder, "_do_column", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(encoder.ColumnEncoder, "_do_column", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         make(days[:2], tmp_path / "set", 5)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(columns.ColumnEncoder, "_do_column", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(encoder.ColumnEncoder, "_do_column", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         make(days, tmp_path / "set", 5, overwrite=True, test_fraction=0.1)
     assert content(tmp_path / "set") == old
     make(days, tmp_path / "set", 5, overwrite=True, test_fraction=0.1)
@@ -120,10 +123,10 @@ def test_raw_columns_that_were_not_kept_are_not_half_kept(tmp_path, monkeypatch)
     path = write_rows(tmp_path / "day_0", random_rows(1, 50))
     make(path, tmp_path / "at_once", keep_raw=True)
     times = iter(range(100))
-    original = columns.ColumnEncoder._do_column
+    original = encoder.ColumnEncoder._do_column
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(
-            columns.ColumnEncoder, "_do_column",
+            encoder.ColumnEncoder, "_do_column",
             lambda *a: original(*a) if next(times) < 5 else (_ for _ in ()).throw(KeyboardInterrupt),
         )  # fmt: skip
         make(path, tmp_path / "set")

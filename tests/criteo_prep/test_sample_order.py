@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError, tf_raw_spec
+from criteo_prep.transcribe.random_reads import take_samples
 from criteo_prep.transcribe.sample_order import ORDERS, Permuted
-from criteo_prep.transcribe.scattered import take_samples
 from criteo_prep.transcribe.tf_raw import Reader, Writer
 
 ROWS = 1000

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from criteo_prep.preprocess import shuffle
-from criteo_prep.preprocess.numerical import log_of
+from criteo_prep.preprocess.parse.numerical import log_of
 from criteo_prep.preprocess.shuffle import ShuffledFile, order_of
 from criteo_prep.schema import log_numerical
 

@@ -8,7 +8,7 @@ import pytest
 from layout_samples import FIXED, ONE_HOT, RAGGED, files_of, samples, to_layout, write_tf_raw
 
 from criteo_prep.transcribe import split_tfrecords
-from criteo_prep.transcribe.standard import LayoutError
+from criteo_prep.transcribe.layout_spec import LayoutError
 from criteo_prep.transcribe.tensor_proto import ProtoError, example, parse_ragged, parse_tensor, ragged_tensor, tensor
 from criteo_prep.transcribe.tfrecord import crc32c, masked_crc32c, records, write_record
 

@@ -10,8 +10,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.preprocessing import OneHotEncoder
 
 from criteo_prep.feature_spec import Feature, FeatureSpecError, tf_raw_spec
-from criteo_prep.synthetic import Reader, generate
 from criteo_prep.synthetic.columns import MISSING_LEVEL, NUM_LEVELS, Columns
+from criteo_prep.synthetic.generator import Reader, generate
 from criteo_prep.synthetic.power_law import draw, stream_key
 from criteo_prep.synthetic.teacher import Teacher, draw_labels
 from criteo_prep.synthetic.truth import Truth

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from criteo_prep.preprocess import threshold
-from criteo_prep.preprocess.threshold import Vocabulary, VocabularyError, make_vocabulary
+from criteo_prep.preprocess.columns import vocabulary as vocabulary_file
+from criteo_prep.preprocess.columns.vocabulary import Vocabulary, VocabularyError, make_vocabulary
 
 
 def vocabulary(counts, threshold):
@@ -81,11 +81,11 @@ def test_load_refuses_what_is_no_vocabulary(tmp_path):
 
 
 def test_a_vocabulary_is_read_a_row_group_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(threshold, "_FILE_ROWS", 1 << 14)
+    monkeypatch.setattr(vocabulary_file, "_FILE_ROWS", 1 << 14)
     values = np.random.default_rng(0).permutation(1 << 20).astype(np.uint32)
     Vocabulary(values, np.ones(len(values), np.int64)).save(tmp_path / "v.parquet")
     before, most, read = pyarrow.total_allocated_bytes(), 0, []
-    for part, _ in threshold.read_vocabulary(tmp_path / "v.parquet"):
+    for part, _ in vocabulary_file.read_vocabulary(tmp_path / "v.parquet"):
         most = max(most, pyarrow.total_allocated_bytes() - before)
         read.append(part)
     assert np.array_equal(np.concatenate(read), values)

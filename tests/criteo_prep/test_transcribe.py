@@ -14,17 +14,11 @@ from criteo_prep.batch import Batch, Ids
 from criteo_prep.cli import main as criteo_prep_main
 from criteo_prep.destination import DestinationError
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec, FeatureSpecError, tf_raw_spec
-from criteo_prep.synthetic import Reader as SyntheticReader
+from criteo_prep.synthetic.generator import Reader as SyntheticReader
 from criteo_prep.synthetic.presets import preset, published_spec, scaled
-from criteo_prep.transcribe import (
-    SYNTHETIC_BATCHES,
-    Request,
-    TranscribeError,
-    destination_spec,
-    tf_raw,
-    transcribe_dataset,
-)
+from criteo_prep.transcribe import tf_raw
 from criteo_prep.transcribe.__main__ import main
+from criteo_prep.transcribe.run import SYNTHETIC_BATCHES, Request, TranscribeError, destination_spec, transcribe_dataset
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from log_samples import plain_parse
 
-from criteo_prep.preprocess.blocks import MAX_LINE_BYTES, InputError, text_blocks
-from criteo_prep.preprocess.tsv import REASONS, parse
+from criteo_prep.preprocess.parse.text_blocks import MAX_LINE_BYTES, InputError, text_blocks
+from criteo_prep.preprocess.parse.tsv import REASONS, parse
 
 GOOD = ["0", *["1"] * 13, *["0000000a"] * 26]
 

@@ -9,9 +9,9 @@ import pytest
 
 from criteo_prep import cli
 from criteo_prep.feature_spec import FeatureSpecError
-from criteo_prep.preprocess import preprocess
-from criteo_prep.preprocess.make import How
 from criteo_prep.preprocess.rules import make_rules
+from criteo_prep.preprocess.run import preprocess
+from criteo_prep.preprocess.stages import How
 from criteo_prep.synthesize import Synthesis, synthesize
 from criteo_prep.verify import verify
 

@@ -1,4 +1,4 @@
-"""Several ranks in one process: a thread each, with the methods of dlrm_tf2.comm, and tables that are numpy arrays."""
+"""Several ranks in one process, a thread each, and tables that are numpy arrays."""
 
 import os
 import pickle
@@ -52,7 +52,7 @@ class _MeetingPoint:
 
 
 class ThreadComm:
-    """One rank of a group of threads; the methods are those of dlrm_tf2.comm.SingleProcess."""
+    """One rank of a group of threads; the methods are those of dlrm_tf2.runtime.comm.SingleProcess."""
 
     def __init__(self, rank: int, meeting_point: _MeetingPoint):
         self.rank = self.local_rank = rank

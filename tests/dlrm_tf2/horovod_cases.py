@@ -5,12 +5,12 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
 
-from dlrm_tf2 import comm, runtime  # noqa: E402 - found by the line above
+from dlrm_tf2.runtime import comm, process  # noqa: E402 - found by the line above
 
 
 def main(seeds):
-    launch = runtime.Launch.detect()
-    runtime.setup(launch, cpu=True, amp=False)
+    launch = process.Launch.detect()
+    process.setup(launch, cpu=True, amp=False)
     import numpy as np
     from embedding_case import assembled, draw, train, train_reference
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from criteo_prep.feature_spec import FeatureSpec
-from dlrm_tf2 import flags, job, runtime
-from dlrm_tf2.comm import Comm, SingleProcess
-from dlrm_tf2.model_config import ModelConfig
+from dlrm_tf2 import flags
+from dlrm_tf2.job.start import Job, start
+from dlrm_tf2.model.config import ModelConfig
+from dlrm_tf2.runtime import process
+from dlrm_tf2.runtime.comm import Comm, SingleProcess
 
 TINY = """--embedding_dim 4 --bottom_mlp_dims 6,4 --top_mlp_dims 5,1 --batch_size 50 --valid_batch_size 40
     --learning_rate 0.5 --warmup_steps 0 --print_freq 1 --seed 3 --cpu --interaction_op tensorflow""".split()
@@ -18,7 +20,7 @@ TINY = """--embedding_dim 4 --bottom_mlp_dims 6,4 --top_mlp_dims 5,1 --batch_siz
 class Run:
     """What a run left: its job, the records of its log, and the folder that this is in."""
 
-    job: job.Job
+    job: Job
     records: list[dict]
     folder: Path
 
@@ -43,8 +45,8 @@ def run(
     config = flags.parse([str(argument) for argument in asked], "dlrm", defaults)
     spec = FeatureSpec.load(Path(config.dataset_path) / config.feature_spec)
     compute_dtype = (config.amp_dtype or "bfloat16") if config.amp else "float32"
-    device = runtime.Runtime("cpu", compute_dtype, threads=2, notes=())
-    started = job.start(config, spec, ModelConfig.of(config, spec), runtime.Launch(), device, ranks)
+    device = process.Runtime("cpu", compute_dtype, threads=2, notes=())
+    started = start(config, spec, ModelConfig.of(config, spec), process.Launch(), device, ranks)
     started.run()
     log = Path(config.log_path)
     return Run(started, [json.loads(line) for line in log.read_text().splitlines()], log.parent)

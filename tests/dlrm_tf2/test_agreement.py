@@ -2,8 +2,8 @@
 
 import pytest
 
-from dlrm_tf2.agreement import on_all_ranks, on_rank_0
-from dlrm_tf2.comm import SingleProcess
+from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
+from dlrm_tf2.runtime.comm import SingleProcess
 
 
 class Refused(ValueError):

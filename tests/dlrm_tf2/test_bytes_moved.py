@@ -5,12 +5,12 @@ import pytest
 from small_dataset import write_dataset
 
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.model import Dlrm
-from dlrm_tf2.model_config import ModelConfig
-from dlrm_tf2.run_log import RunLog
+from dlrm_tf2.logs.run_log import RunLog
+from dlrm_tf2.model.config import ModelConfig
+from dlrm_tf2.model.dlrm import Dlrm
 from dlrm_tf2.sharding.cost import cost_of
 from dlrm_tf2.sharding.plan import ShardingPlan, make_plan
-from dlrm_tf2.trainer import Trainer
+from dlrm_tf2.training.trainer import Trainer
 
 BATCH = 62  # the first of 3 ranks has 21 samples, the last 20
 

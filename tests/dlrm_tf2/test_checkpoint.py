@@ -30,7 +30,7 @@ from dlrm_tf2.checkpoint import (
     save_checkpoint,
     staging,
 )
-from dlrm_tf2.comm import SingleProcess
+from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import make_plan
 from dlrm_tf2.sharding.tables import TableConfig
 

@@ -19,7 +19,7 @@ from dlrm_tf2.checkpoint import (
     read_document,
     save_checkpoint,
 )
-from dlrm_tf2.comm import SingleProcess
+from dlrm_tf2.runtime.comm import SingleProcess
 
 SLOTS = ("weights", "accumulator")
 

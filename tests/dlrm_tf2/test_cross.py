@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dlrm_tf2.cross import CrossNetwork
-from dlrm_tf2.model_config import ModelConfig
+from dlrm_tf2.model.config import ModelConfig
+from dlrm_tf2.model.cross import CrossNetwork
 
 
 def test_a_full_layer_by_hand():

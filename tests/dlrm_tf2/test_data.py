@@ -13,11 +13,11 @@ from small_dataset import write_dataset
 
 from criteo_prep.feature_spec import Feature, FeatureSpecError, tf_raw_spec
 from criteo_prep.transcribe.tf_raw import Reader
-from dlrm_tf2 import file_watch
-from dlrm_tf2.array_pool import ArrayPool
-from dlrm_tf2.comm import SingleProcess
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.data import _TILE, Position, RankData, Reading, _put_side_by_side, _widen, open_split
+from dlrm_tf2.data import file_watch
+from dlrm_tf2.data.array_pool import ArrayPool
+from dlrm_tf2.data.batches import _TILE, Position, RankData, Reading, _put_side_by_side, _widen, open_split
+from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import samples_of_rank
 
 

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from small_dataset import write_dataset
 
-from dlrm_tf2 import deduplication
-from dlrm_tf2.comm import SingleProcess
 from dlrm_tf2.config import TrainConfig
+from dlrm_tf2.data import repeated_ids
 from dlrm_tf2.embedding.ids import IdBatch
+from dlrm_tf2.runtime.comm import SingleProcess
 
 
 def test_different_ids_by_hand():
     fixed = np.array([[1, 5, 5], [1, 6, 5], [2, 5, 7]])
     batch = IdBatch(fixed, {"c": (np.array([4, 4, 4, 9]), np.array([3, 0, 1]))}, {})
-    assert deduplication.different_ids(batch, ("a", "c", "b"), (1, None, 2)) == {"a": 2, "c": 2, "b": 3}
+    assert repeated_ids.different_ids(batch, ("a", "c", "b"), (1, None, 2)) == {"a": 2, "c": 2, "b": 3}
 
 
 def config(root, **flags):
@@ -27,11 +27,11 @@ def config(root, **flags):
 ])  # fmt: skip
 def test_all_ranks_choose_the_features_whose_ids_repeat(tmp_path, run_ranks, dedup_ids, chosen):
     spec = write_dataset(tmp_path)
-    results = run_ranks(2, lambda comm: deduplication.choose(config(tmp_path, dedup_ids=dedup_ids), spec, comm))
+    results = run_ranks(2, lambda comm: repeated_ids.choose(config(tmp_path, dedup_ids=dedup_ids), spec, comm))
     assert [features for features, _ in results] == [chosen] * 2
     if dedup_ids == "auto":
         assert "3 of 5 features" in results[0][1]
 
 
 def test_alone_there_is_nothing_to_save(tmp_path):
-    assert deduplication.choose(config(tmp_path), write_dataset(tmp_path), SingleProcess()) == ((), None)
+    assert repeated_ids.choose(config(tmp_path), write_dataset(tmp_path), SingleProcess()) == ((), None)

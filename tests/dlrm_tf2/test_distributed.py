@@ -8,9 +8,9 @@ from embedding_case import assembled, draw, train, train_reference
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dlrm_tf2.comm import SingleProcess
 from dlrm_tf2.embedding.result_columns import Layout
 from dlrm_tf2.embedding.slab import Slab
+from dlrm_tf2.runtime.comm import SingleProcess
 
 
 def check(case, run_ranks, steps, loss_tolerance=1e-9, tolerances=(1e-8, 1e-10), **settings):

@@ -20,7 +20,7 @@ from small_dataset import write_dataset
 
 from criteo_prep.feature_spec import tf_raw_spec
 from criteo_prep.synthetic import presets
-from dlrm_tf2.trainer import TrainingError
+from dlrm_tf2.training.trainer import TrainingError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = "--embedding_dim 8 --bottom_mlp_dims 12,8 --top_mlp_dims 10,1 --batch_size 128 --valid_batch_size 90".split()

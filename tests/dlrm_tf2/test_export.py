@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from dlrm_tf2 import export
 from dlrm_tf2.checkpoint import files, save_checkpoint
-from dlrm_tf2.comm import SingleProcess
-from dlrm_tf2.model_config import ModelConfig
+from dlrm_tf2.export import __main__ as export
+from dlrm_tf2.model.config import ModelConfig
+from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import Shard, ShardingPlan, make_plan
 from dlrm_tf2.sharding.tables import TableConfig
 

@@ -17,9 +17,10 @@ from in_process import TINY
 from small_dataset import write_dataset
 
 from criteo_prep.feature_spec import Feature, FeatureSpec, tf_raw_spec
-from dlrm_tf2 import flags, ops, planning
+from dlrm_tf2 import flags, ops
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.model_config import ModelConfig
+from dlrm_tf2.job import planning
+from dlrm_tf2.model.config import ModelConfig
 
 
 def losses(run):

@@ -7,10 +7,11 @@ import re
 import pytest
 
 from criteo_prep.synthetic import presets
-from dlrm_tf2 import job, memory, preflight
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.model_config import ModelConfig
-from dlrm_tf2.runtime import Launch, Runtime
+from dlrm_tf2.job import preflight, start
+from dlrm_tf2.model.config import ModelConfig
+from dlrm_tf2.runtime import memory
+from dlrm_tf2.runtime.process import Launch, Runtime
 from dlrm_tf2.sharding.plan import make_plan
 
 GIB = 1 << 30
@@ -92,7 +93,7 @@ def memories(run_ranks, monkeypatch):
         def work(comm):
             launch = Launch(4, comm.rank, comm.rank % per_machine, per_machine)
             number = None if gpus[comm.rank] is None else comm.rank
-            mine, notes = job._memories(launch, Runtime("", "", 1, (), number), comm)
+            mine, notes = start._memories(launch, Runtime("", "", 1, (), number), comm)
             return [(m.name, list(m.ranks), m.available_bytes, m.of_device, m.of_host) for m in mine], notes
 
         monkeypatch.setattr(memory, "available_bytes", lambda: 7)

@@ -10,17 +10,17 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from small_dataset import write_dataset
 
-from dlrm_tf2 import inference
-from dlrm_tf2.comm import SingleProcess
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.data import open_split
-from dlrm_tf2.evaluation import Evaluator
-from dlrm_tf2.inference import Stopwatch, infer
-from dlrm_tf2.metrics import NotFinite
-from dlrm_tf2.model import Dlrm
-from dlrm_tf2.model_config import ModelConfig
-from dlrm_tf2.predictions import PredictionsFile
-from dlrm_tf2.run_log import RunLog
+from dlrm_tf2.data.batches import open_split
+from dlrm_tf2.evaluation import inference
+from dlrm_tf2.evaluation.evaluator import Evaluator
+from dlrm_tf2.evaluation.inference import Stopwatch, infer
+from dlrm_tf2.evaluation.metrics import NotFinite
+from dlrm_tf2.evaluation.predictions import PredictionsFile
+from dlrm_tf2.logs.run_log import RunLog
+from dlrm_tf2.model.config import ModelConfig
+from dlrm_tf2.model.dlrm import Dlrm
+from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import make_plan
 
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm_tf2.interaction import dot_interaction
+from dlrm_tf2.model.interaction import dot_interaction
 
 
 def reference(features: np.ndarray) -> np.ndarray:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
-from dlrm_tf2 import auc
-from dlrm_tf2.auc import BinnedAuc, ExactAuc
-from dlrm_tf2.comm import SingleProcess
-from dlrm_tf2.metrics import NotFinite, Tally
+from dlrm_tf2.evaluation import auc
+from dlrm_tf2.evaluation.auc import BinnedAuc, ExactAuc
+from dlrm_tf2.evaluation.metrics import NotFinite, Tally
+from dlrm_tf2.runtime.comm import SingleProcess
 
 
 def logits_and_labels(num_samples, seed=0, decimals=None, rate_logit=-2.0):

@@ -8,13 +8,13 @@ from small_dataset import write_dataset
 from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import Feature, FeatureSpec, tf_raw_spec
 from criteo_prep.transcribe.tf_raw import Writer
-from dlrm_tf2.comm import SingleProcess
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.data import RankData
-from dlrm_tf2.model import Dlrm
-from dlrm_tf2.model_config import ModelConfig
+from dlrm_tf2.data.batches import RankData
+from dlrm_tf2.model.config import ModelConfig
+from dlrm_tf2.model.dlrm import Dlrm
+from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import make_plan
-from dlrm_tf2.training_step import TrainingStep
+from dlrm_tf2.training.step import TrainingStep
 
 
 def model_of(spec, root, dtype="float32", **flags):

@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 from numpy_interaction import assert_near, forward, gradient
 from small_dataset import write_dataset
 
-from dlrm_tf2 import interaction, ops
-from dlrm_tf2.comm import SingleProcess
+from dlrm_tf2 import ops
 from dlrm_tf2.config import ConfigError, TrainConfig
-from dlrm_tf2.model import Dlrm
-from dlrm_tf2.model_config import ModelConfig
+from dlrm_tf2.logs.run_log import RunLog
+from dlrm_tf2.model import interaction
+from dlrm_tf2.model.config import ModelConfig
+from dlrm_tf2.model.dlrm import Dlrm
 from dlrm_tf2.ops.dot_interaction import dot_interaction
-from dlrm_tf2.run_log import RunLog
+from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import make_plan
-from dlrm_tf2.trainer import Trainer
+from dlrm_tf2.training.trainer import Trainer
 
 native = pytest.mark.skipif(not ops.available(), reason=f"no native ops: {ops.why_unavailable()}")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlrm_tf2.optim import Schedule
+from dlrm_tf2.training.schedule import Schedule
 
 PUBLISHED = Schedule(learning_rate=24.0, warmup_steps=8000, decay_start_step=48000, decay_steps=24000)
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlrm_tf2.benchmarks.zoo import MODELS
 from dlrm_tf2.sharding import placement
 from dlrm_tf2.sharding.cost import Imbalance, cost_of
 from dlrm_tf2.sharding.plan import make_plan
-from dlrm_tf2.zoo import MODELS
 
 
 # Source: the logic of distributed-embeddings (commit 4cb42d4), executed on its own models, with a threshold of 1280 Mi

@@ -7,9 +7,10 @@ from small_dataset import write_dataset
 
 from criteo_prep.feature_spec import Feature, tf_raw_spec
 from criteo_prep.synthetic import presets
-from dlrm_tf2 import dlrm, planning
+from dlrm_tf2 import dlrm
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.model_config import ModelConfig
+from dlrm_tf2.job import planning
+from dlrm_tf2.model.config import ModelConfig
 
 
 @pytest.fixture(scope="module")

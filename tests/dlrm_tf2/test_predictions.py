@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from dlrm_tf2 import predictions
-from dlrm_tf2.comm import SingleProcess
-from dlrm_tf2.predictions import PredictionsError, PredictionsFile, check_predictions_path
+from dlrm_tf2.evaluation import predictions
+from dlrm_tf2.evaluation.predictions import PredictionsError, PredictionsFile, check_predictions_path
+from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import samples_of_rank
 
 BATCHES = [50] * 5 + [3]  # the last of fewer samples than there are ranks, at most

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from criteo_prep.synthetic import presets
-from dlrm_tf2 import preflight
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.model_config import ModelConfig
+from dlrm_tf2.job import preflight
+from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.sharding.plan import Shard, ShardingPlan, make_plan
 
 GIB = 1 << 30

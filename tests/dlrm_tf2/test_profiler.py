@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 from small_dataset import write_dataset
 
-from dlrm_tf2 import profiler
 from dlrm_tf2.config import ConfigError, TrainConfig
-from dlrm_tf2.profiler import Profiler
+from dlrm_tf2.logs import profiler
+from dlrm_tf2.logs.profiler import Profiler
 
 
 def traces(folder):

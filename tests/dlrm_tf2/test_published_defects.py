@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 from embedding_case import assembled, draw, train, train_reference
 
-from dlrm_tf2.comm import SingleProcess
 from dlrm_tf2.embedding.layer import DistributedEmbedding
 from dlrm_tf2.optim import Optimizer
+from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import Shard, ShardingPlan, make_plan
 from dlrm_tf2.sharding.tables import TableConfig
 

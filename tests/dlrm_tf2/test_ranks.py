@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from small_dataset import write_dataset
 
-from dlrm_tf2.comm import SingleProcess
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.data import open_split
-from dlrm_tf2.evaluation import Evaluator
-from dlrm_tf2.model import Dlrm
-from dlrm_tf2.model_config import ModelConfig
+from dlrm_tf2.data.batches import open_split
+from dlrm_tf2.evaluation.evaluator import Evaluator
+from dlrm_tf2.logs.run_log import RunLog
+from dlrm_tf2.model.config import ModelConfig
+from dlrm_tf2.model.dlrm import Dlrm
 from dlrm_tf2.optim import Optimizer
-from dlrm_tf2.run_log import RunLog
+from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import make_plan
-from dlrm_tf2.trainer import Trainer
+from dlrm_tf2.training.trainer import Trainer
 
 STEPS = 20
 

@@ -14,14 +14,14 @@ import pytest
 from checkpoint_case import PLANS, TABLES, dense_of, weights_of
 from small_dataset import write_dataset
 
-from dlrm_tf2 import job
 from dlrm_tf2.checkpoint import CheckpointError, save_checkpoint
-from dlrm_tf2.comm import SingleProcess
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.resume import MAY_DIFFER, Resumption
-from dlrm_tf2.run_log import RunLog
-from dlrm_tf2.stopping import NEVER
-from dlrm_tf2.training_step import TrainingStep
+from dlrm_tf2.job import start
+from dlrm_tf2.logs.run_log import RunLog
+from dlrm_tf2.runtime.comm import SingleProcess
+from dlrm_tf2.runtime.stopping import NEVER
+from dlrm_tf2.training.resume import MAY_DIFFER, Resumption
+from dlrm_tf2.training.step import TrainingStep
 
 # Which checkpoint --resume finds, and what it makes of it.
 
@@ -238,7 +238,7 @@ def test_resumed_on_two_ranks_by_another_plan(data, tmp_path, interrupt, run_ran
     with pytest.raises(Interrupted):
         in_process.run(*arguments)
     interrupt(None)
-    monkeypatch.setattr(job, "StopRequest", lambda: contextlib.nullcontext(NEVER))  # signals are the main thread's
+    monkeypatch.setattr(start, "StopRequest", lambda: contextlib.nullcontext(NEVER))  # signals are the main thread's
 
     def work(ranks):
         plan = ["--dist_strategy", "basic", "--row_slice_threshold", 60, "--data_parallel_input"]

@@ -3,8 +3,8 @@
 import pytest
 
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.data import Position
-from dlrm_tf2.run_length import NothingToTrain, length_of
+from dlrm_tf2.data.batches import Position
+from dlrm_tf2.training.run_length import NothingToTrain, length_of
 
 
 class Data:

@@ -4,15 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
 from small_dataset import write_dataset
 
-from dlrm_tf2 import runtime
-from dlrm_tf2.cores import Cores
-from dlrm_tf2.runtime import Launch
+from criteo_prep.machine import Processors
+from dlrm_tf2.runtime import process
+from dlrm_tf2.runtime.process import Launch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SBATCH = dict(SLURM_JOB_ID=7, SLURM_NTASKS=8, SLURM_PROCID=0, SLURM_LOCALID=0, SLURM_NODEID=0,
@@ -73,9 +72,9 @@ def set_up(monkeypatch, environment):
     def call(launch, gpus=(), cores=(16, 16), **arguments):
         tensorflow = _FakeTensorflow(list(gpus))
         monkeypatch.setitem(sys.modules, "tensorflow", tensorflow)
-        monkeypatch.setattr(runtime, "Cores", SimpleNamespace(here=lambda: Cores(*cores)))
+        monkeypatch.setattr(process, "find_processors", lambda: Processors(*cores))
         before = dict(os.environ)
-        chosen = runtime.setup(launch, **{"cpu": False, "amp": False, **arguments})
+        chosen = process.setup(launch, **{"cpu": False, "amp": False, **arguments})
         changed = {name: value for name, value in os.environ.items() if before.get(name) != value}
         for name in changed:  # so that monkeypatch puts them back
             monkeypatch.setenv(name, changed[name])

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy_dlrm import NumpyDlrm
 
-from dlrm_tf2 import export, memory
 from dlrm_tf2.checkpoint import save_checkpoint
-from dlrm_tf2.model_config import ModelConfig
+from dlrm_tf2.export import __main__ as export
+from dlrm_tf2.model.config import ModelConfig
+from dlrm_tf2.runtime import memory
 from dlrm_tf2.sharding.plan import make_plan
 
 BASE = {"cardinalities": (5, 9, 30, 7), "num_numerical": 13, "top_mlp_dims": (10, 6, 1)}

@@ -12,8 +12,8 @@ from small_dataset import write_dataset
 from dlrm_tf2 import flags
 from dlrm_tf2.checkpoint import CheckpointError, part, read_document
 from dlrm_tf2.config import ConfigError
-from dlrm_tf2.metrics import Evaluation
-from dlrm_tf2.training_step import TrainingStep
+from dlrm_tf2.evaluation.metrics import Evaluation
+from dlrm_tf2.training.step import TrainingStep
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_flags_of_checkpoints_need_a_place_to_save(flag):
 
 def test_keep_best_keeps_the_best_evaluation(train, tmp_path, monkeypatch):
     found = iter([0.6, 0.8, 0.7, None])
-    monkeypatch.setattr("dlrm_tf2.evaluation.Evaluator.evaluate", evaluations(found))
+    monkeypatch.setattr("dlrm_tf2.evaluation.evaluator.Evaluator.evaluate", evaluations(found))
     train(100, "--keep_best", "--eval_every", 2)
     document = read_document(tmp_path / "saved.best")
     assert (document["step"], document["run"]["best_auc"], document["run"]["finished"]) == (4, 0.8, False)
@@ -79,7 +79,7 @@ def evaluations(aucs):
 
 
 def test_the_best_so_far_is_known_after_a_resume(train, tmp_path, monkeypatch):
-    monkeypatch.setattr("dlrm_tf2.evaluation.Evaluator.evaluate", evaluations(iter([0.9, 0.5])))
+    monkeypatch.setattr("dlrm_tf2.evaluation.evaluator.Evaluator.evaluate", evaluations(iter([0.9, 0.5])))
     with pytest.MonkeyPatch.context() as patch:
         step_of = TrainingStep.__call__
 

@@ -13,13 +13,13 @@ from small_dataset import write_dataset
 
 from dlrm_tf2 import dlrm
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.model import Dlrm
-from dlrm_tf2.model_config import ModelConfig
-from dlrm_tf2.run_log import RunLog
+from dlrm_tf2.logs.run_log import RunLog
+from dlrm_tf2.model.config import ModelConfig
+from dlrm_tf2.model.dlrm import Dlrm
+from dlrm_tf2.runtime.stopping import Stopped, StopRequest
 from dlrm_tf2.sharding.plan import make_plan
-from dlrm_tf2.stopping import Stopped, StopRequest
-from dlrm_tf2.trainer import Trainer
-from dlrm_tf2.training_step import TrainingStep
+from dlrm_tf2.training.step import TrainingStep
+from dlrm_tf2.training.trainer import Trainer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -84,12 +84,12 @@ def test_all_ranks_stop_after_the_same_step_when_one_is_asked(dataset, run_ranks
 
 
 @pytest.mark.parametrize("saved_step, told", [
-    (120, "stopped by SIGUSR1 after step 120; saved /there: the same command goes on from there"),
+    (120, "stopped by SIGUSR1 after step 120; saved /there: the same command resumes from there"),
     (None, "stopped by SIGUSR1 after step 120; nothing saved: no --save_checkpoint_path"),
 ])
 def test_the_program_says_what_is_saved_and_exits_as_the_signal_would(dataset, monkeypatch, capsys, saved_step, told):
     def stopped(*_):
-        raise Stopped(120, saved_step, [None, signal.SIGUSR1])
+        raise Stopped(120, saved_step, signals=[None, signal.SIGUSR1], checkpoint="/there")
 
     monkeypatch.setattr(dlrm, "_run", stopped)
     assert dlrm.main(["--dataset_path", str(dataset), "--save_checkpoint_path", "/there"]) == 128 + signal.SIGUSR1
@@ -100,7 +100,7 @@ def test_a_second_ctrl_c_ends_a_process_that_hangs():
     """The main thread waits in C code, as in an exchange with a rank that does not come: no handler of Python runs."""
     program = """if True:
         import ctypes, signal
-        from dlrm_tf2.stopping import StopRequest
+        from dlrm_tf2.runtime.stopping import StopRequest
         with StopRequest() as stop:
             print("ready", flush=True)
             while True:

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from dlrm_tf2 import synthetic_models
+from dlrm_tf2.benchmarks.zoo import MODELS
 from dlrm_tf2.sharding.plan import make_plan
-from dlrm_tf2.zoo import MODELS
 
 
 def printed(capsys, *arguments):

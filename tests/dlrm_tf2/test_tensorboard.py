@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from small_dataset import write_dataset
 
-from dlrm_tf2.run_log import RunLog
+from dlrm_tf2.logs.run_log import RunLog
 
 reader = pytest.importorskip(
     "tensorboard.backend.event_processing.plugin_event_accumulator", reason="TensorFlow came without TensorBoard"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dlrm_tf2.comm import HorovodComm, SingleProcess
+from dlrm_tf2.runtime.comm import HorovodComm, SingleProcess
 
 
 def test_it_has_the_methods_of_the_others(run_ranks):

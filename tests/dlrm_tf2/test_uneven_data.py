@@ -4,7 +4,7 @@ import numpy as np
 from small_dataset import write_dataset
 from test_ranks import run
 
-from dlrm_tf2.comm import SingleProcess
+from dlrm_tf2.runtime.comm import SingleProcess
 
 
 def test_a_last_batch_with_fewer_samples_than_ranks(tmp_path, run_ranks):

@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from dlrm_tf2 import dlrm, watchdog
-from dlrm_tf2.activity import Activity
-from dlrm_tf2.comm import SingleProcess
+from dlrm_tf2.job import program
+from dlrm_tf2.runtime import watchdog
+from dlrm_tf2.runtime.activity import Activity
+from dlrm_tf2.runtime.comm import SingleProcess
 
 PATIENCE_S = 30  # how long a test waits for a line; it comes much sooner
 
@@ -171,4 +172,4 @@ def test_a_rank_that_fails_is_named_when_the_exchange_with_it_fails(run_ranks):
     ("Graph execution error:\n\nout of memory\n\t [[node]]", "", "TensorFlow stopped: out of memory"),
 ])
 def test_what_a_failed_exchange_is_told_as(message, who_left, told):
-    assert dlrm._reason(message, who_left) == told
+    assert program.reason_of(message, who_left) == told

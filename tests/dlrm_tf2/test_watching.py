@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dlrm_tf2 import memory, watching
-from dlrm_tf2.comm import HorovodComm, SingleProcess
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.metrics import Evaluation
-from dlrm_tf2.run_length import RunLength
-from dlrm_tf2.run_log import RunLog
-from dlrm_tf2.step_clock import StepClock
-from dlrm_tf2.stopwatch import Stopwatch
-from dlrm_tf2.watching import Watch
+from dlrm_tf2.evaluation.metrics import Evaluation
+from dlrm_tf2.logs.run_log import RunLog
+from dlrm_tf2.logs.step_clock import StepClock
+from dlrm_tf2.runtime import memory
+from dlrm_tf2.runtime.comm import HorovodComm, SingleProcess
+from dlrm_tf2.runtime.exchange_timer import Stopwatch
+from dlrm_tf2.training import progress
+from dlrm_tf2.training.progress import Watch
+from dlrm_tf2.training.run_length import RunLength
 
 
 class Ticks:
@@ -112,7 +113,7 @@ def test_one_process_exchanges_nothing():
 
 def test_a_lap_leaves_out_pauses_and_their_exchanges(monkeypatch):
     now, exchanged = [0.0], [0.0]
-    monkeypatch.setattr("dlrm_tf2.step_clock.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("dlrm_tf2.logs.step_clock.time.perf_counter", lambda: now[0])
 
     def batches():
         for _ in range(4):
@@ -181,7 +182,7 @@ def test_no_live_lines_in_a_file(monkeypatch):
 def test_the_live_line_is_refreshed_a_few_times_a_second(monkeypatch):
     terminal, now = use_terminal(monkeypatch), [0.0]
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(watching.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     log = RunLog(None, enabled=True)
     config = TrainConfig(dataset_path="data", print_freq=10)
     with Watch(config, SingleProcess(), log, RunLength(1, 1000, 1000, frozenset(), ()), 0) as watch:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlrm_tf2.zoo import MODELS
+from dlrm_tf2.benchmarks.zoo import MODELS
 
 
 @pytest.mark.parametrize("name, tables, features, ids, rows, elements, gib, width, fetched, mlp_input, mlp_weights", [

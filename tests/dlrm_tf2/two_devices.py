@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import tensorflow as tf
 
-from dlrm_tf2.comm import SingleProcess
 from dlrm_tf2.embedding.layer import DistributedEmbedding
 from dlrm_tf2.optim import Optimizer
+from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import make_plan
 from dlrm_tf2.sharding.tables import TableConfig
 

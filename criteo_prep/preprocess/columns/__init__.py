@@ -1,0 +1,1 @@
+"""Categorical columns: values are counted, become vocabularies, and then ids."""

@@ -1,0 +1,190 @@
+"""The categorical columns, each on its own: raw column -> counts -> vocabulary -> ids in final form.
+
+Columns are done by several threads. One with many distinct values takes much memory, so only as many of those are in
+work at a time as the limit allows. A finished column is written down in the journal, and its raw form is deleted.
+"""
+
+import contextlib
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from criteo_prep.durable import force
+from criteo_prep.feature_spec import Feature, FeatureSpec
+from criteo_prep.manifest import BlockChecksums, block_entry
+from criteo_prep.preprocess.columns import vocabulary
+from criteo_prep.preprocess.columns.count import MAX_SMALL, LargeCounts, count_small
+from criteo_prep.preprocess.columns.id_table import IdTable
+from criteo_prep.preprocess.columns.memory import MemoryPlan
+from criteo_prep.preprocess.journal import Journal
+from criteo_prep.preprocess.parse.raw_columns import RawColumns, append
+from criteo_prep.preprocess.shuffle import ShuffledFile
+from criteo_prep.progress import Progress
+from criteo_prep.schema import CATEGORICAL, NUM_CATEGORICAL
+
+
+@dataclass(frozen=True)
+class ColumnWork:
+    """What is to be done with the columns.
+
+    Attributes:
+      root: the dataset folder in the making, with a folder for each split and `vocabularies`.
+      spec: names the files.
+      raw: the raw columns.
+      splits: split -> its rows.
+      counted: the rows that the vocabularies are made from.
+      thresholds, caps: for each column; see rules.Rules.
+      seed: of the train rows' order; None leaves it.
+      keep_raw: leave the raw columns there.
+      given: a folder with vocabularies to use; None to count.
+    """
+
+    root: Path
+    spec: FeatureSpec
+    raw: RawColumns
+    splits: dict[str, range]
+    counted: range
+    thresholds: tuple[int, ...]
+    caps: tuple[int | None, ...]
+    seed: int | None = None
+    keep_raw: bool = False
+    given: Path | None = None
+
+
+class ColumnEncoder:
+    """Turns the raw columns into the dataset's categorical files.
+
+    Args:
+      work: what is to be done.
+      journal: knows the columns that are done.
+      memory: the limit.
+      progress: advances for every value that is read.
+    """
+
+    def __init__(self, work: ColumnWork, journal: Journal, memory: MemoryPlan, progress: Progress):
+        self._work, self._journal, self._memory, self._progress = work, journal, memory, progress
+        self._progress_lock = threading.Lock()
+        self._num_large = memory.large_columns(work.raw.num_rows)
+        self._large_column = threading.Semaphore(self._num_large)
+        self._stop = threading.Event()
+
+    def run(self, columns: Iterable[int] = range(NUM_CATEGORICAL)) -> tuple[list[Feature], dict[str, dict]]:
+        """Does the columns, all by default, that are not done.
+
+        Returns:
+          The features in column order, and the manifest's entries of the files of the columns.
+        """
+        entries: dict[str, dict] = {}
+        features: dict[int, Feature] = {}
+        pool = ThreadPoolExecutor(self._memory.workers)
+        try:
+            pending = {pool.submit(self._do_column, column): column for column in columns}
+            for future in as_completed(pending):
+                done = future.result()
+                features[pending[future]] = Feature(CATEGORICAL[pending[future]], "", done["cardinality"])
+                entries |= done["files"]
+        except BaseException:
+            self._stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+        pool.shutdown()
+        return [features[column] for column in sorted(features)], entries
+
+    def _do_column(self, column: int) -> dict:
+        name = CATEGORICAL[column]
+        done = self._journal.column(name)
+        if done is None:
+            with contextlib.ExitStack() as large:
+                wait = lambda: large.enter_context(self._large_column)  # noqa: E731
+                path = self._work.root / "vocabularies" / f"{name}.parquet"
+                if self._work.given:
+                    shutil.copyfile(self._work.given / path.name, path)
+                elif not self._count_small(column, path):
+                    wait()
+                    self._count_large(column, path)
+                kept = vocabulary.num_kept(path)
+                if kept > MAX_SMALL and self._work.given:
+                    wait()
+                    self._memory.check_distinct(name, kept, self._num_large)
+                ids_of = IdTable.load(path, self._work.caps[column])
+                files = {f"vocabularies/{path.name}": block_entry(path), **self._encode(column, ids_of)}
+                done = {"cardinality": ids_of.cardinality, "files": files}
+                del ids_of
+            if self._journal.forced:
+                paths = [self._work.root / file for file in done["files"]]
+                force([*paths, *{path.parent for path in paths}])
+            self._journal.finish_column(name, done)
+        if not self._work.keep_raw:
+            self._work.raw.delete(column)
+        return done
+
+    def _count_small(self, column: int, path: Path) -> bool:
+        """Writes the vocabulary if there are few distinct values. Returns whether there are."""
+        work = self._work
+        values = (values for values, _ in self._blocks(column, work.counted))
+        counted = count_small(values, work.raw.num_zeros_in(column, work.counted))
+        if counted is None:
+            return False
+        vocabulary.make_vocabulary(*counted, work.thresholds[column]).save(path, work.caps[column])
+        return True
+
+    def _count_large(self, column: int, path: Path) -> None:
+        work, counts = self._work, LargeCounts()
+        for values, _ in self._blocks(column, work.counted):
+            counts.mark(values)
+        counts.index()
+        self._memory.check_distinct(CATEGORICAL[column], counts.members.num_values, self._num_large)
+        counts.allocate()
+        for values, _ in self._blocks(column, work.counted):
+            counts.count(values)
+        counts.set_zeros(work.raw.num_zeros_in(column, work.counted))
+        ranked = vocabulary.rank_by_count(counts.counts, work.thresholds[column], counts.num_wraps)
+        select = lambda first, values: counts.members.select(counts.counts, first, values)  # noqa: E731
+        vocabulary.write_vocabulary(path, ranked, select, work.caps[column])
+
+    def _encode(self, column: int, ids_of: IdTable) -> dict[str, dict]:
+        """Writes the ids of every split. Returns the manifest's entries."""
+        entries = {}
+        for split, rows in self._work.splits.items():
+            path = self._work.spec.chunk_of(split, CATEGORICAL[column]).files[0]
+            blocks = (ids_of.encode(values, zero_rows) for values, zero_rows in self._blocks(column, rows))
+            seed = self._work.seed if split == "train" else None
+            entries[path] = write_ids(self._work.root / path, blocks, len(rows), ids_of.dtype, seed)
+        return entries
+
+    def _blocks(self, column: int, rows: range) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields (values, zero rows) of the given rows of a column, and counts them as progress."""
+        for values, zero_rows in self._work.raw.blocks(column, rows):
+            if self._stop.is_set():
+                raise InterruptedError("the work was stopped")
+            yield values, zero_rows
+            with self._progress_lock:
+                self._progress.advance(len(values))
+
+
+def write_ids(path: Path, blocks: Iterator[np.ndarray], num_rows: int, dtype: np.dtype, seed: int | None) -> dict:
+    """Writes the ids of a split, in their order or, with a seed, in a random one. Returns the manifest's entry."""
+    if seed is not None:
+        scratch = path.parent.parent / "work" / f"{path.stem}.scratch"
+        with ShuffledFile(path, scratch, num_rows, dtype, 1, seed) as file:
+            _each(blocks, file.write)
+        return block_entry(path)
+    checksums = BlockChecksums()
+    with open(path, "wb", buffering=0) as file:
+
+        def write(ids: np.ndarray) -> None:
+            append(file, ids)
+            checksums.update(ids)
+
+        _each(blocks, write)
+    return checksums.entry
+
+
+def _each(blocks: Iterator[np.ndarray], write: Callable[[np.ndarray], None]) -> None:
+    for ids in blocks:
+        write(ids)

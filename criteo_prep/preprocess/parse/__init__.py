@@ -1,0 +1,1 @@
+"""Input files -> columns of numbers: every row is parsed once."""

@@ -1,0 +1,264 @@
+"""Rows of Criteo's logs: text in, columns of numbers out. The rule of what a good row is stands here, once.
+
+A row is 40 fields with a tab between two: the label (0 or 1), 13 integers (nothing, or an optional minus and 1 to 18
+digits), 26 values (nothing, or 1 to 8 hexadecimal digits of either case). It ends in LF, CR LF, or the end of the file.
+A field with nothing in it is missing. Whatever else is found makes the whole row bad. Rows without labels have 39
+fields.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from criteo_prep.compiled import compiled
+from criteo_prep.intrinsics import bytes_equal, count_ones
+from criteo_prep.preprocess.parse import fields
+from criteo_prep.preprocess.parse.fields import CR, LF, MINUS, TAB, ZERO, any_number, any_value
+from criteo_prep.preprocess.parse.text_blocks import MAX_LINE_BYTES
+from criteo_prep.schema import CATEGORICAL, LABEL, NUM_CATEGORICAL, NUM_NUMERICAL, NUMERICAL
+
+FIELDS = (LABEL, *NUMERICAL, *CATEGORICAL)
+NUM_FIELDS = len(FIELDS)
+FIRST_VALUE = 1 + NUM_NUMERICAL  # the first categorical field, label included
+
+# Why a row is bad; the first that holds is the reason. The order is that of the codes in the kernels.
+REASONS = ("blank_line", "line_too_long", "too_few_fields", "too_many_fields", "bad_label", "bad_number", "bad_value")
+_BLANK, _LONG_LINE, _FEW, _MANY, _LABEL, _NUMBER, _VALUE = range(len(REASONS))
+
+
+class BadRowError(ValueError):
+    """A row of an input file is not what a row must be."""
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A bad row: its line within the block (from 0), the reason's code, and what is wrong with it in words."""
+
+    line: int
+    reason: int
+    found: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The good rows of a block, n of them, and what is known of the bad ones.
+
+    Attributes:
+      label: bool [n]; all False where rows have none.
+      numbers: int64 [n, 13].
+      values: uint32 [26, n], a row per column.
+      missing: uint64 [n]; bit f says that field f (label included) is missing. Its number or value is 0, which is
+      also a
+        value that may be there.
+      num_zeros: how many values are 0 without being missing.
+      num_lines: lines of the block, good and bad.
+      num_bad: int64 [number of reasons].
+      first_bad: the first bad row of each reason that occurs.
+    """
+
+    label: np.ndarray
+    numbers: np.ndarray
+    values: np.ndarray
+    missing: np.ndarray
+    num_zeros: int
+    num_lines: int
+    num_bad: np.ndarray
+    first_bad: tuple[BadRow, ...]
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def is_missing(self, field: int) -> np.ndarray:
+        """bool [n]: whether field `field` (label included, from 0) is missing."""
+        return (self.missing >> np.uint64(field)) & np.uint64(1) != 0
+
+    def zero_rows(self, column: int) -> np.ndarray:
+        """int64 [k]: the rows whose value in a categorical column is 0 and not missing."""
+        if not self.num_zeros:
+            return np.empty(0, np.int64)
+        return np.flatnonzero((self.values[column] == 0) & ~self.is_missing(FIRST_VALUE + column))
+
+
+def parse(text: bytes | np.ndarray, labelled: bool = True) -> Rows:
+    """The rows of `text`, whole lines that all end in LF (see blocks.text_blocks).
+
+    Args:
+      text: bytes or uint8 [bytes].
+      labelled: rows have 40 fields; else 39, without the label.
+    """
+    characters = np.frombuffer(text, np.uint8)
+    assert not len(characters) or characters[-1] == LF, "a block ends in a newline"
+    capacity = num_lines(characters)
+    label = np.zeros(capacity, np.bool_)
+    numbers = np.empty((capacity, NUM_NUMERICAL), np.int64)
+    values = np.empty((NUM_CATEGORICAL, capacity), np.uint32)
+    missing = np.empty(capacity, np.uint64)
+    num_bad = np.zeros(len(REASONS), np.int64)
+    first_bad = np.full((len(REASONS), 4), -1, np.int64)
+    rows, lines, num_zeros = _parse_lines(
+        characters, fields.HEX, labelled, label, numbers, values, missing, num_bad, first_bad
+    )
+    return Rows(
+        label=label[:rows],
+        numbers=numbers[:rows],
+        values=values[:, :rows],
+        missing=missing[:rows],
+        num_zeros=num_zeros,
+        num_lines=lines,
+        num_bad=num_bad,
+        first_bad=tuple(
+            _described(characters, labelled, code, *first_bad[code].tolist()) for code in np.flatnonzero(num_bad)
+        ),
+    )
+
+
+def num_lines(text: np.ndarray) -> int:
+    """Newlines in uint8 [bytes]."""
+    return int(_count_lines(text))
+
+
+def _described(text: np.ndarray, labelled: bool, reason: int, line: int, start: int, end: int, field: int) -> BadRow:
+    """Puts into words what is wrong with the line text[start:end]; `field` counts the label in any case."""
+    found_fields = text[start:end].tobytes().rstrip(b"\n").removesuffix(b"\r").split(b"\t")
+    label = f"{LABEL}, " if labelled else ""
+    num_fields = NUM_FIELDS if labelled else NUM_FIELDS - 1
+    whole = f"{num_fields} fields with a tab between two: {label}{NUM_NUMERICAL} integers, {NUM_CATEGORICAL} values"
+    if reason == _BLANK:
+        found = f"the line is empty; expected {whole}"
+    elif reason == _LONG_LINE:
+        found = f"the line has more than {MAX_LINE_BYTES} bytes; expected {whole}"
+    elif reason in (_FEW, _MANY):
+        found = f"found {len(found_fields)} fields; expected {whole}"
+    else:
+        expected = {
+            _LABEL: "0 or 1",
+            _NUMBER: f"nothing, or an integer of at most {fields.MAX_DIGITS} digits",
+            _VALUE: "nothing, or 1 to 8 hexadecimal digits",
+        }[reason]
+        number = field if labelled else field - 1
+        content = found_fields[number]
+        shown = repr(content[:32])[1:] + ("..." if len(content) > 32 else "")
+        found = f"field {number + 1} ({FIELDS[field]}) is {shown}; expected {expected}"
+    return BadRow(line, reason, found)
+
+
+def reason_of_field(field: int) -> int:
+    """The code of the reason why a row whose field `field` (label included) is wrong is bad."""
+    return _LABEL if field == 0 else _NUMBER if field < FIRST_VALUE else _VALUE
+
+
+@compiled
+def _count_lines(text):
+    """Newlines in text, uint8 [bytes]."""
+    lines = 0
+    whole = text.size // 64 * 64
+    for position in range(0, whole, 64):
+        lines += np.int64(count_ones(bytes_equal(text, position, np.uint8(LF))))
+    for position in range(whole, text.size):
+        lines += text[position] == LF
+    return lines
+
+
+@compiled
+def _parse_lines(text, hex_digits, labelled, label, numbers, values, missing, num_bad, first_bad):
+    """text: uint8 [bytes], ends in LF. The arrays after `labelled` are filled; see Rows. first_bad: int64 [reasons, 4]
+    takes (line, start, end, field) of each reason's first row. Returns (good rows, lines, values that are 0)."""
+    position = row = line = num_zeros = 0
+    ends = np.empty(1 + NUM_FIELDS + fields.ENDS_ROOM, np.int64)
+    words, lengths = np.empty(NUM_FIELDS, np.uint64), np.empty(NUM_FIELDS, np.int64)
+    row_numbers, row_values = np.empty(FIRST_VALUE, np.int64), np.empty(NUM_CATEGORICAL, np.uint32)
+    while position < text.size:
+        field, zeros = -1, 0
+        end = fields.find_ends(text, position, NUM_FIELDS, 0 if labelled else 1, ends)
+        if end:
+            absent = fields.split(text, ends, words, lengths)
+            good = fields.short_numbers(words, lengths, row_numbers)  # the label is one too
+            good &= fields.short_values(words[FIRST_VALUE:], lengths[FIRST_VALUE:], row_values)
+            if good and lengths[0] == labelled and 0 <= row_numbers[0] <= 1:
+                label[row], missing[row] = row_numbers[0], absent & ~np.uint64(1)
+                zeros = -np.int64(count_ones(absent >> np.uint64(FIRST_VALUE)))
+                for column in range(NUM_NUMERICAL):
+                    numbers[row, column] = row_numbers[1 + column]
+                for column in range(NUM_CATEGORICAL):
+                    zeros += row_values[column] == 0
+                    values[column, row] = row_values[column]
+            else:
+                end = 0
+        if not end:
+            field, end, zeros = _parse_row(text, position, hex_digits, labelled, row, label, numbers, values, missing)
+        if field < 0:
+            row += 1
+            num_zeros += zeros
+        else:
+            reason, end = _why_bad(text, position, field, NUM_FIELDS - 1 if labelled else NUM_FIELDS - 2)
+            if num_bad[reason] == 0:
+                first_bad[reason, 0], first_bad[reason, 1] = line, position
+                first_bad[reason, 2], first_bad[reason, 3] = end, field
+            num_bad[reason] += 1
+        line += 1
+        position = end
+    return row, line, num_zeros
+
+
+@compiled
+def _parse_row(text, position, hex_digits, labelled, row, label, numbers, values, missing):
+    """Fills row `row` of the arrays. Returns (-1, start of the next line, values that are 0), or (first field that is
+    wrong, anything, anything).
+
+    No bounds are checked: every loop stops at a byte that is no digit, and the text ends in LF."""
+    absent = np.uint64(0)
+    zeros = 0
+    if labelled:
+        digit = np.int64(text[position]) - ZERO
+        if digit < 0 or digit > 1 or text[position + 1] != TAB:
+            return 0, position, 0
+        label[row] = digit == 1
+        position += 2
+    for column in range(NUM_NUMERICAL):
+        negative = text[position] == MINUS
+        if negative:
+            position += 1
+        number, end = any_number(text, position)
+        if end < 0 or (negative and end == position):
+            return 1 + column, position, 0
+        if end == position:
+            absent |= np.uint64(1) << np.uint64(1 + column)
+        numbers[row, column] = -number if negative else number
+        position = end + 1
+    for column in range(NUM_CATEGORICAL):
+        value, end = any_value(text, position, hex_digits, LF if column == NUM_CATEGORICAL - 1 else TAB)
+        if end < 0:
+            return FIRST_VALUE + column, position, 0
+        if end == position:
+            absent |= np.uint64(1) << np.uint64(FIRST_VALUE + column)
+        zeros += value == 0 and end > position
+        values[column, row] = value
+        position = end + 1 + (text[end] == CR)
+    missing[row] = absent
+    return -1, position, zeros
+
+
+@compiled
+def _why_bad(text, start, field, expected_tabs):
+    """The reason why the line at `start` is bad, its first wrong field being `field`. Returns (reason, next
+    line)."""
+    end = start
+    num_tabs = 0
+    while text[end] != LF:
+        num_tabs += text[end] == TAB
+        end += 1
+    if end == start or (end == start + 1 and text[start] == CR):
+        reason = _BLANK
+    elif end - start > MAX_LINE_BYTES:
+        reason = _LONG_LINE
+    elif num_tabs < expected_tabs:
+        reason = _FEW
+    elif num_tabs > expected_tabs:
+        reason = _MANY
+    elif field == 0:
+        reason = _LABEL
+    elif field <= NUM_NUMERICAL:
+        reason = _NUMBER
+    else:
+        reason = _VALUE
+    return reason, end + 1

@@ -1,0 +1,1 @@
+"""What the published benchmark programs measure."""

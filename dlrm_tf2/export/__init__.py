@@ -1,0 +1,1 @@
+"""A checkpoint in the forms that other programs read: .npy files, NVIDIA's folders, a SavedModel."""

@@ -1,0 +1,68 @@
+"""The sharding plan that the trainer's flags ask for. No TensorFlow."""
+
+from dataclasses import replace
+
+from criteo_prep.feature_spec import FeatureSpec
+from dlrm_tf2.config import TrainConfig
+from dlrm_tf2.job import preflight
+from dlrm_tf2.model.config import ModelConfig
+from dlrm_tf2.sharding.cost import offloaded
+from dlrm_tf2.sharding.plan import ShardingPlan, make_plan
+from dlrm_tf2.sharding.plan_report import Step, report
+
+_GB = 10**9
+_PUBLISHED_COLUMN_SLICE_THRESHOLD = 5 * 10**9  # elements. Source: the default of NVIDIA's DLRM
+
+
+def plan_of(config: TrainConfig, model: ModelConfig, spec: FeatureSpec, world_size: int) -> ShardingPlan:
+    """The same on every rank, whatever the mode, so that a training and its evaluation place tables alike."""
+    column_slice_threshold = config.column_slice_threshold
+    if config.dist_strategy != "balanced" and config.optimizer != "rowwise_adagrad" and column_slice_threshold is None:
+        column_slice_threshold = _PUBLISHED_COLUMN_SLICE_THRESHOLD
+    plan = make_plan(
+        model.tables,
+        world_size,
+        config.dist_strategy,
+        hotness=hotness_of(spec),
+        optimizer=config.optimizer,
+        batch_size=config.batch_size,
+        column_slice_threshold=column_slice_threshold,
+        row_slice_threshold=config.row_slice_threshold,
+        data_parallel_threshold=config.data_parallel_threshold,
+    )
+    if config.cpu_offloading_threshold_gb is None:
+        return plan
+    return replace(plan, on_host=offloaded(plan, model.tables, config.cpu_offloading_threshold_gb * _GB))
+
+
+def hotness_of(spec: FeatureSpec) -> dict[str, int]:
+    """Feature -> ids per sample; of a ragged feature what the spec says about it."""
+    return {feature.name: feature.hotness for feature in spec.categorical}
+
+
+def report_of(config: TrainConfig, model: ModelConfig, spec: FeatureSpec, world_size: int) -> str:
+    """What mode plan prints."""
+    plan = plan_of(config, model, spec, world_size)
+    step = Step(
+        config.batch_size, hotness_of(spec), config.optimizer, 2 if config.amp else 4, config.data_parallel_input
+    )
+    activations = [
+        config.batch_size
+        * preflight.batch_bytes(model, plan, rank, True, config.xla, config.optimizer, hotness_of(spec))
+        for rank in range(world_size)
+    ]
+    offloading = config.cpu_offloading_threshold_gb
+    title = f"plan: {config.dist_strategy}, {world_size} ranks, batch {config.batch_size}, {config.optimizer}"
+    return f"{title}\n{report(plan, model.tables, step, activations, offloading and offloading * _GB)}"
+
+
+def offloading_note(config: TrainConfig, plan: ShardingPlan, device: str) -> str | None:
+    """What there is to say about --cpu_offloading_threshold_gb."""
+    if config.cpu_offloading_threshold_gb is None:
+        return None
+    if device == "cpu":
+        return "--cpu_offloading_threshold_gb: no GPU is used, all tables are in host memory"
+    if not plan.on_host:
+        return "--cpu_offloading_threshold_gb: all tables are within it and stay on the GPU"
+    num_bytes = sum(shard.num_bytes for shard in plan.on_host)
+    return f"--cpu_offloading_threshold_gb: {len(plan.on_host)} shards ({num_bytes} bytes) stay in host memory"

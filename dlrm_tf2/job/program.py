@@ -1,0 +1,96 @@
+"""What every program does around its work: it connects the ranks, reports what failed, and returns an exit status."""
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+from dlrm_tf2.config import TrainConfig
+from dlrm_tf2.runtime import process
+from dlrm_tf2.runtime.stopping import Stopped
+
+if TYPE_CHECKING:  # importing it starts TensorFlow
+    from dlrm_tf2.runtime.comm import Comm
+
+Prepared = TypeVar("Prepared")
+_LAST_WORD_S = 1  # a launcher kills the job at the first exit, so the other ranks leave rank 0 the time to print
+
+
+def run_program(name: str, prepare: Callable[[], Prepared], run: Callable[[Prepared, process.Launch], None]) -> int:
+    """Runs a program on this rank; returns its exit status: 0, 1 for an error, 128 + number of a signal.
+
+    Args:
+      name: name of the program, in front of its messages.
+      prepare: reads and checks the arguments. It fails on every rank alike, so rank 0 alone reports the error.
+      run: does the work with what `prepare` returned. Each rank reports its own error.
+    """
+    launch = process.Launch.detect()
+    try:
+        prepared = prepare()
+    except (ValueError, OSError) as error:
+        _say_on_rank_0(f"{name}: {error}", launch)
+        return 1
+    try:
+        run(prepared, launch)
+    except (ValueError, OSError, RuntimeError) as error:
+        rank = f" rank {launch.rank}:" if launch.world_size > 1 else ""
+        print(f"{name}:{rank} {error}", file=sys.stderr)
+        return 1
+    except Stopped as stopped:
+        _say_on_rank_0(f"{name}: {stopped}", launch)
+        return stopped.status
+    except KeyboardInterrupt:
+        print(f"{name}: stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+    return 0
+
+
+@contextlib.contextmanager
+def connected_ranks(launch: process.Launch, config: TrainConfig) -> Iterator[tuple[process.Runtime, "Comm"]]:
+    """Sets up this process and connects it to the other ranks; inside, a watchdog ends a job that hangs.
+
+    Raises:
+      RuntimeError: TensorFlow or another rank ended the job. The message has the reason without TensorFlow's trace.
+    """
+    runtime = process.setup(
+        launch, config.cpu, config.amp, config.amp_dtype, config.intra_op_parallelism, config.inter_op_parallelism,
+        config.stall_timeout_s,
+    )  # fmt: skip
+    # TensorFlow must not be imported before that.
+    import tensorflow as tf
+
+    from dlrm_tf2.runtime.comm import connect
+    from dlrm_tf2.runtime.watchdog import Watchdog, joining
+
+    with joining(launch.rank, config.stall_timeout_s):
+        comm = connect(launch.world_size, timed=runtime.device == "cpu")
+        watchdog = Watchdog(comm, config.stall_timeout_s)
+    with watchdog:
+        try:
+            yield runtime, comm
+        except tf.errors.OpError as error:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from the launcher, until the reason is printed
+            raise RuntimeError(reason_of(error.message, watchdog.who_left())) from error
+
+
+def reason_of(message: str, who_left: str) -> str:
+    """The reason that a TensorFlow error gives, without the trace of the graph around it.
+
+    Args:
+      message: message of the error.
+      who_left: the rank that ended the job, "" where none is known.
+    """
+    if "Horovod has been shut down" in message or who_left:
+        return f"the job was ended by another rank: {who_left or 'its message says why'}"
+    lines = [line.strip() for line in message.splitlines() if line.strip() and "Graph execution error" not in line]
+    without_trace = [line for line in lines if not line.startswith(("File ", "Detected at node", "[[", "^"))]
+    return f"TensorFlow stopped: {(without_trace or lines or ['no reason given'])[-1]}"
+
+
+def _say_on_rank_0(line: str, launch: process.Launch) -> None:
+    if launch.rank == 0:
+        print(line, file=sys.stderr, flush=True)
+    else:
+        time.sleep(_LAST_WORD_S)

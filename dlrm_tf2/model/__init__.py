@@ -1,0 +1,1 @@
+"""The models: DLRM and DCNv2."""

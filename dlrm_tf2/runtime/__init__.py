@@ -1,0 +1,1 @@
+"""The process and the other ranks: start, communication, agreement, stopping, stalls."""

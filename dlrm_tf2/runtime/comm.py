@@ -1,0 +1,135 @@
+"""The ranks of a job and what they say to each other. The only file that imports Horovod.
+
+A `Comm` is passed to whoever communicates; `connect` makes the one that fits how the process was started. Every
+collective has an explicit name, the same on all ranks: Horovod pairs tensors by name, and the graphs of two ranks that
+hold different tables differ.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from dlrm_tf2.runtime.exchange_timer import Stopwatch
+
+
+class CommError(ValueError):
+    """The ranks that were asked for cannot be had."""
+
+
+class SingleProcess:
+    """The group of one rank: nothing to exchange."""
+
+    rank = local_rank = 0
+    size = local_size = 1
+
+    def alltoall(self, rows: tf.Tensor, splits: tf.Tensor, name: str) -> tf.Tensor:
+        """Sends `splits[r]` rows to rank r, in order; returns the rows received, those of rank 0 first.
+
+        Args:
+          rows: [sum(splits), ...], float32, float16 or integers.
+          splits: int32 [size].
+        """
+        return rows
+
+    def allreduce_sum(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
+        """The sum over the ranks of each tensor (float32 or float64)."""
+        return list(tensors)
+
+    def exchange_seconds(self) -> float | None:
+        """Seconds that this rank has spent in alltoall and allreduce_sum so far, waiting for others included.
+
+        Time in which several are under way counts once. None where it is not measured.
+        """
+        return 0.0
+
+    def allgather(self, rows: np.ndarray, name: str) -> np.ndarray:
+        """The rows of all ranks, rank 0 first; the number of rows may differ."""
+        return rows
+
+    def broadcast(self, variables: Sequence[tf.Variable]) -> None:
+        """Gives every rank the values of rank 0."""
+
+    def broadcast_object(self, value: object, name: str) -> object:
+        """Gives every rank the picklable `value` of rank 0."""
+        return value
+
+    def allgather_object(self, value: object, name: str) -> list:
+        """The picklable values of all ranks, in rank order. Also serves as a barrier."""
+        return [value]
+
+
+class HorovodComm:
+    """The ranks of a Horovod job; the methods are those of SingleProcess.
+
+    Args:
+      hvd: horovod.tensorflow, initialized.
+      timed: measure what exchanges take. Not on a GPU, whose work would have to be waited for.
+    """
+
+    def __init__(self, hvd, timed: bool = True):
+        self._hvd = hvd
+        self.rank, self.size = hvd.rank(), hvd.size()
+        self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
+        self._stopwatch = Stopwatch() if timed else None
+
+    def alltoall(self, rows: tf.Tensor, splits: tf.Tensor, name: str) -> tf.Tensor:
+        def exchange() -> list[tf.Tensor]:
+            received, _ = self._hvd.alltoall(rows, splits=splits, name=name)
+            return [received]
+
+        return self._timed(exchange, [rows, splits])[0]
+
+    def allreduce_sum(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
+        tensors = list(tensors)
+        return self._timed(lambda: self._hvd.grouped_allreduce(tensors, op=self._hvd.Sum, name=name), tensors)
+
+    def exchange_seconds(self) -> float | None:
+        return self._stopwatch and self._stopwatch.seconds()
+
+    def _timed(self, exchange: Callable[[], list[tf.Tensor]], inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        return self._stopwatch.time(exchange, inputs) if self._stopwatch else exchange()
+
+    def allgather(self, rows: np.ndarray, name: str) -> np.ndarray:
+        return self._hvd.allgather(tf.constant(rows), name=name).numpy()
+
+    def broadcast(self, variables: Sequence[tf.Variable]) -> None:
+        self._hvd.broadcast_variables(list(variables), root_rank=0)
+
+    def broadcast_object(self, value: object, name: str) -> object:
+        return self._hvd.broadcast_object(value, root_rank=0, name=name)
+
+    def allgather_object(self, value: object, name: str) -> list:
+        return self._hvd.allgather_object(value, name=name)
+
+
+Comm = SingleProcess | HorovodComm
+
+
+def connect(world_size: int, timed: bool = True) -> Comm:
+    """Joins the group of ranks that the launcher started.
+
+    Args:
+      world_size: number of processes that the launcher says it started; 1 without a launcher.
+      timed: see HorovodComm.
+
+    Raises:
+      CommError: there are several, and Horovod is not installed, was built without TensorFlow, or counts otherwise.
+    """
+    if world_size == 1:
+        return SingleProcess()
+    try:
+        import horovod.tensorflow as hvd
+    except ImportError as error:
+        raise CommError(
+            f"{world_size} processes were started, but Horovod cannot be imported ({error}). Install it with "
+            "`make setup`, or start one process without a launcher."
+        ) from None
+    hvd.init()
+    if hvd.size() != world_size:
+        raise CommError(
+            f"the launcher started {world_size} processes, but Horovod sees {hvd.size()}. Start them with horovodrun, "
+            "or with an mpirun of the MPI that Horovod was built with (`horovodrun --check-build` lists it), or with "
+            "srun --mpi=pmix."
+        )
+    return HorovodComm(hvd, timed)

@@ -1,0 +1,1 @@
+"""Mode train: the steps of a run, and everything between two steps."""

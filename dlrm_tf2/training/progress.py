@@ -1,0 +1,120 @@
+"""What people and programs see of a training while it runs: lines of the log, the live line, the profile."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from dlrm_tf2.config import TrainConfig
+from dlrm_tf2.data.batches import RankBatch
+from dlrm_tf2.evaluation.metrics import Evaluation
+from dlrm_tf2.logs.profiler import Profiler
+from dlrm_tf2.logs.run_log import RunLog
+from dlrm_tf2.logs.step_clock import Rates, StepClock
+from dlrm_tf2.runtime import memory
+from dlrm_tf2.runtime.comm import Comm
+from dlrm_tf2.training.run_length import RunLength
+
+_LIVE_S = 0.3  # between two refreshes of the live line
+_GIB = 1 << 30
+
+
+class Watch:
+    """Follows the steps of a run from `with` on. All ranks must make the same calls.
+
+    Args:
+      config: the run.
+      comm: the ranks.
+      log: where its lines go.
+      length: the steps of the run.
+      step: that it begins after.
+    """
+
+    def __init__(self, config: TrainConfig, comm: Comm, log: RunLog, length: RunLength, step: int):
+        self._comm, self._log, self._length = comm, log, length
+        warmup = min(2 * config.print_freq, (length.last - step) // 2)
+        self._clock = StepClock(warmup, comm.exchange_seconds)
+        self._profiler = Profiler(config, comm.rank)
+        self._step, self._auc = step, None
+        self._shown, self._shown_at = self._clock.mark(), time.perf_counter()
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._log.live("")
+        self._profiler.stop()
+
+    def paused(self) -> contextlib.AbstractContextManager[None]:
+        """The time spent in this context is not the steps'."""
+        return self._clock.paused()
+
+    def batches(self, batches: Iterator[RankBatch]) -> Iterator[RankBatch]:
+        """Yields what `batches` yields, one for each step."""
+        for batch in self._clock.waiting_for(batches):
+            self._profiler.begin(self._step + 1)
+            yield batch
+
+    def step_done(self, step: int, samples: int, loss: float) -> None:
+        """A step is done, or on a GPU at least begun.
+
+        Args:
+          samples: of all ranks.
+          loss: the last that is known.
+        """
+        self._step = step
+        self._clock.count(samples)
+        self._profiler.end(step)
+        if self._log.shows_live and time.perf_counter() - self._shown_at >= _LIVE_S:
+            self._show(loss)
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """An evaluation is done."""
+        self._auc = evaluation.auc
+        self._log.record({"step": self._step, **evaluation.record()})
+        self._log.say(f"step {self._step}: {evaluation.line()}")
+
+    def log_steps(self, loss: float, learning_rate: float, skipped: int) -> None:
+        """Writes the line of the steps since the last one."""
+        rates = self._clock.lap()
+        resident_bytes, _ = memory.resident_bytes()
+        exchange_ms, memory_gib = self._of_ranks(rates.exchange_ms, resident_bytes / _GIB)
+        self._log.record({"step": self._step, "loss": loss, "learning_rate": learning_rate, **rates._asdict(),
+                          "exchange_ms_of_ranks": exchange_ms, "memory_gib": memory_gib})
+        first, last = self._length.first, self._length.last
+        exchange = f", {rates.exchange_ms:.1f} ms exchange" if rates.exchange_ms else ""
+        skipped = f", {skipped} steps skipped" if skipped else ""
+        self._log.say(f"step {self._step} ({self._step - first + 1}/{last - first + 1}): loss {loss:.5f}, "
+                      f"learning rate {learning_rate:.4g}, {rates.samples_per_s:,.0f} samples/s, "
+                      f"{rates.step_ms:.1f} ms{exchange}, {self._left(rates)} left{skipped}")
+
+    def summary(self, evaluation: Evaluation | None, skipped: int) -> dict:
+        """The last line of the run's log: published keys, then ours."""
+        rates = self._clock.mean()
+        now, peak = memory.resident_bytes()
+        exchange_ms, memory_gib, peak_gib = self._of_ranks(rates.exchange_ms, now / _GIB, peak / _GIB)
+        summary = {"throughput": rates.samples_per_s, "mean_step_time_ms": rates.step_ms}
+        if evaluation:
+            summary |= {"auc": evaluation.auc, "validation_loss": evaluation.loss}
+        return summary | {"data_wait_ms": rates.data_wait_ms, "exchange_ms": rates.exchange_ms,
+                          "exchange_ms_of_ranks": exchange_ms, "memory_gib": memory_gib,
+                          "peak_memory_gib": peak_gib, "skipped_steps": skipped}  # fmt: skip
+
+    def _of_ranks(self, *values: float | None) -> list[list[float | None]]:
+        """Each value on all ranks, in their order."""
+        mine = np.array([[np.nan if value is None else value for value in values]])
+        of_ranks = self._comm.allgather(mine, name="watch")
+        return [[None if np.isnan(value) else value for value in column] for column in of_ranks.T.tolist()]
+
+    def _show(self, loss: float) -> None:
+        since, self._shown, self._shown_at = self._shown, self._clock.mark(), time.perf_counter()
+        auc = "" if self._auc is None else f", AUC {self._auc:.5f}"
+        self._log.live(f"step {self._step}/{self._length.last}: {self._clock.since(since).samples_per_s:,.0f} "
+                       f"samples/s, {self._left(self._clock.mean())} left, loss {loss:.5f}{auc}")
+
+    def _left(self, rates: Rates) -> str:
+        seconds = round((self._length.last - self._step) * rates.step_ms / 1e3)
+        if seconds < 120:
+            return f"{seconds} s"
+        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} h"
