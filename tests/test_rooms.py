@@ -110,7 +110,7 @@ def floors(module: str, name: str) -> str | None:
 
 
 def reaches_tensorflow(start: str, modules: dict[str, ast.Module]) -> bool:
-    """Whether importing `start` starts TensorFlow, through other modules of ours too. Imports inside functions do not count."""
+    """Whether importing `start` starts TensorFlow, itself or through our modules; imports in functions do not count."""
     waiting, seen = [start], set()
     while waiting:
         module = waiting.pop()
