@@ -7,9 +7,9 @@ import shutil
 
 import numpy as np
 import pytest
-from damage import damage, damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.damage import damage, damaged
 
 from criteo_prep import split_bin
 from criteo_prep.destination import DestinationError

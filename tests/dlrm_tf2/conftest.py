@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from checkpoint_case import load, save  # noqa: F401 - fixtures, found here by the tests
+from support.checkpoint_case import load, save  # noqa: F401 - fixtures, found here by the tests
 
 # A collective inside a tf.function blocks a thread of TensorFlow until the other ranks have come; each rank needs one.
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "16")

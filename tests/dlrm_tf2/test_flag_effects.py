@@ -10,11 +10,11 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-import in_process
 import pytest
 import yaml
-from in_process import TINY
-from small_dataset import write_dataset
+from support import in_process
+from support.in_process import TINY
+from support.small_dataset import write_dataset
 
 from criteo_prep.feature_spec import Feature, FeatureSpec, tf_raw_spec
 from dlrm_tf2 import flags, ops
@@ -128,23 +128,23 @@ PLANS = {
 
 # flag -> the file of its test, which names it
 ELSEWHERE = {
-    "data_parallel_input": "test_ranks.py",
-    "dedup_ids": "test_deduplication.py",
-    "resume": "test_resume.py",
-    "cpu": "test_runtime.py",
-    "inter_op_parallelism": "test_runtime.py",
-    "intra_op_parallelism": "test_runtime.py",
-    "stall_timeout_s": "test_watchdog.py",
-    "valid_batch_size": "test_inference.py",
-    "predictions_path": "test_predictions.py",
-    "checkpoint_every": "test_saving.py",
-    "checkpoint_async": "test_saving.py",
-    "keep_checkpoints": "test_saving.py",
-    "keep_best": "test_saving.py",
-    "profiler_start_step": "test_profiler.py",
-    "profiled_rank": "test_profiler.py",
-    "profiler_path": "test_profiler.py",
-    "tensorboard": "test_tensorboard.py",
+    "data_parallel_input": "job/test_ranks.py",
+    "dedup_ids": "data/test_repeated_ids.py",
+    "resume": "training/test_resume.py",
+    "cpu": "runtime/test_process.py",
+    "inter_op_parallelism": "runtime/test_process.py",
+    "intra_op_parallelism": "runtime/test_process.py",
+    "stall_timeout_s": "runtime/test_watchdog.py",
+    "valid_batch_size": "evaluation/test_inference.py",
+    "predictions_path": "evaluation/test_predictions.py",
+    "checkpoint_every": "training/test_saver.py",
+    "checkpoint_async": "training/test_saver.py",
+    "keep_checkpoints": "training/test_saver.py",
+    "keep_best": "training/test_saver.py",
+    "profiler_start_step": "logs/test_profiler.py",
+    "profiled_rank": "logs/test_profiler.py",
+    "profiler_path": "logs/test_profiler.py",
+    "tensorboard": "logs/test_tensorboard.py",
 }
 
 ALL = {field.name for field in dataclasses.fields(TrainConfig)}

@@ -6,7 +6,7 @@ Source: defects found in NVIDIA's distributed-embeddings and SparseOperationKit 
 import numpy as np
 import pytest
 import tensorflow as tf
-from embedding_case import assembled, draw, train, train_reference
+from support.embedding_case import assembled, draw, train, train_reference
 
 from dlrm_tf2.embedding.layer import DistributedEmbedding
 from dlrm_tf2.optim import Optimizer

@@ -1,0 +1,145 @@
+"""How a process finds out who started it, and what it sets up: environment, devices, threads."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import pytest
+from support.small_dataset import write_dataset
+
+from criteo_prep.machine import Processors
+from dlrm_tf2.runtime import process
+from dlrm_tf2.runtime.process import Launch
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+SBATCH = dict(SLURM_JOB_ID=7, SLURM_NTASKS=8, SLURM_PROCID=0, SLURM_LOCALID=0, SLURM_NODEID=0,
+              SLURM_TASKS_PER_NODE="4(x2)")  # fmt: skip
+SRUN = SBATCH | dict(SLURM_STEP_ID=0, SLURM_STEP_NUM_TASKS=8, SLURM_STEP_TASKS_PER_NODE="4(x2)", SLURM_NODEID=1,
+                     SLURM_PROCID=6, SLURM_LOCALID=2)  # fmt: skip
+OPEN_MPI = dict(OMPI_COMM_WORLD_SIZE=4, OMPI_COMM_WORLD_RANK=3, OMPI_COMM_WORLD_LOCAL_RANK=1,
+                OMPI_COMM_WORLD_LOCAL_SIZE=2)  # fmt: skip
+HYDRA = dict(PMI_SIZE=4, PMI_RANK=3, MPI_LOCALRANKID=1, MPI_LOCALNRANKS=2)
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Puts variables into an environment that no launcher has touched."""
+    for name in list(os.environ):
+        if name.startswith(("HOROVOD_", "OMPI_", "PMI_", "PMIX_", "MPI_", "SLURM_")):
+            monkeypatch.delenv(name)
+
+    def put(**variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, str(value))
+
+    return put
+
+
+@pytest.mark.parametrize("variables, launch", [
+    ({}, Launch()),
+    (dict(HOROVOD_SIZE=4, HOROVOD_RANK=3, HOROVOD_LOCAL_RANK=1, HOROVOD_LOCAL_SIZE=2), Launch(4, 3, 1, 2)),
+    (OPEN_MPI, Launch(4, 3, 1, 2)),
+    (HYDRA, Launch(4, 3, 1, 2)),
+    (SBATCH, Launch()),  # a process of the batch script is alone, whatever the job asks for
+    (SRUN, Launch(8, 6, 2, 4)),
+    (SRUN | dict(SLURM_STEP_TASKS_PER_NODE="5,3"), Launch(8, 6, 2, 3)),
+    (SRUN | dict(SLURM_STEP_TASKS_PER_NODE="2(x2),3,1(x4)", SLURM_NODEID=2), Launch(8, 6, 2, 3)),
+    (SRUN | dict(PMI_SIZE=8, PMI_RANK=6), Launch(8, 6, 2, 4)),  # srun --mpi=pmi2
+    (SRUN | OPEN_MPI | dict(SLURM_STEP_NUM_TASKS=2, SLURM_STEP_TASKS_PER_NODE="1(x2)"), Launch(4, 3, 1, 2)),
+    (SBATCH | OPEN_MPI, Launch(4, 3, 1, 2)),  # mpirun in a batch script
+    (dict(PMI_SIZE=4, PMI_RANK=3), Launch(4, 3, 0, 1)),
+])  # fmt: skip
+def test_launch(environment, variables, launch):
+    environment(**variables)
+    assert Launch.detect() == launch
+
+
+class _FakeTensorflow:
+    """Records what is asked of tf.config."""
+
+    def __init__(self, gpus):
+        self.config = MagicMock()
+        self.config.list_physical_devices.side_effect = lambda kind: gpus if kind == "GPU" else []
+        self.visible = self.config.set_visible_devices
+
+
+@pytest.fixture
+def set_up(monkeypatch, environment):
+    """Calls runtime.setup on a machine with some GPUs; returns the runtime and the fake TensorFlow."""
+
+    def call(launch, gpus=(), cores=(16, 16), **arguments):
+        tensorflow = _FakeTensorflow(list(gpus))
+        monkeypatch.setitem(sys.modules, "tensorflow", tensorflow)
+        monkeypatch.setattr(process, "find_processors", lambda: Processors(*cores))
+        before = dict(os.environ)
+        chosen = process.setup(launch, **{"cpu": False, "amp": False, **arguments})
+        changed = {name: value for name, value in os.environ.items() if before.get(name) != value}
+        for name in changed:  # so that monkeypatch puts them back
+            monkeypatch.setenv(name, changed[name])
+        return chosen, tensorflow, changed
+
+    return call
+
+
+@pytest.mark.parametrize("local_rank, mine", [(0, "gpu0"), (1, "gpu1"), (3, "gpu1")])
+def test_a_rank_takes_the_gpu_of_its_local_rank(set_up, local_rank, mine):
+    chosen, tensorflow, _ = set_up(Launch(8, 4 + local_rank, local_rank, 4), gpus=["gpu0", "gpu1"])
+    assert chosen.device == "gpu"
+    tensorflow.visible.assert_called_once_with(mine, "GPU")
+
+
+@pytest.mark.parametrize("gpus, cpu", [([], False), ([], True), (["gpu0", "gpu1"], True), (["gpu0"], False)])
+@pytest.mark.parametrize("given", [None, "1,0"])
+def test_no_empty_device_list_is_exported(set_up, monkeypatch, gpus, cpu, given):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    chosen, _, changed = set_up(Launch(2, 1, 1, 2), gpus, cpu=cpu)
+    assert chosen.device == ("gpu" if gpus and not cpu else "cpu")
+    assert "" not in changed.values() and os.environ.get("CUDA_VISIBLE_DEVICES") == given
+
+
+def test_intra_op_parallelism_and_inter_op_parallelism_default_to_this_ranks_share(set_up):
+    chosen, tensorflow, _ = set_up(Launch(8, 5, 1, 4))
+    assert chosen.threads == 4 and chosen.notes == ()
+    tensorflow.config.threading.set_intra_op_parallelism_threads.assert_called_once_with(4)
+    tensorflow.config.threading.set_inter_op_parallelism_threads.assert_called_once_with(2)
+
+
+def test_cores_that_the_launcher_leaves_without_work_are_told(set_up):
+    chosen, _, _ = set_up(Launch(2, 0, 0, 2), cores=(1, 16))
+    assert chosen.threads == 1
+    assert chosen.notes[0].startswith("14 of 16 cores stay without work: the launcher binds each process to 1.")
+
+
+def test_ranks_that_share_a_core_let_each_other_run(set_up):
+    assert set_up(Launch(4, 0, 0, 4), cores=(2, 2))[2]["OMPI_MCA_mpi_yield_when_idle"] == "1"
+    assert "OMPI_MCA_mpi_yield_when_idle" not in set_up(Launch(), cores=(1, 1))[2]
+
+
+def test_horovod_warns_of_a_stall_before_stall_timeout_s_ends_the_job(set_up, monkeypatch):
+    assert set_up(Launch(), stall_timeout_s=90.0)[2]["HOROVOD_STALL_CHECK_TIME_SECONDS"] == "45"
+    monkeypatch.setenv("HOROVOD_STALL_CHECK_TIME_SECONDS", "7")  # the user's own
+    set_up(Launch(), stall_timeout_s=90.0)
+    assert os.environ["HOROVOD_STALL_CHECK_TIME_SECONDS"] == "7"
+
+
+def test_intra_op_parallelism_and_inter_op_parallelism_reach_tensorflow(tmp_path):
+    write_dataset(tmp_path, train=50, test=50)
+    program = """if True:
+        import os, sys
+        from dlrm_tf2 import dlrm
+        status = dlrm.main(sys.argv[1:])
+        import tensorflow as tf
+        threading = tf.config.threading
+        print(status, threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads())
+        print("empty:", [name for name in os.environ if "VISIBLE_DEVICES" in name and not os.environ[name]])
+        """
+    arguments = ["--dataset_path", tmp_path, "--mode", "eval", "--restore_checkpoint_path", tmp_path / "none",
+                 "--cpu", "--intra_op_parallelism", 3, "--inter_op_parallelism", 5,
+                 "--log_path", tmp_path / "log"]  # fmt: skip
+    run = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], cwd=REPOSITORY, capture_output=True,
+                         text=True)  # fmt: skip
+    assert run.stdout.splitlines()[-2:] == ["1 3 5", "empty: []"], run.stdout + run.stderr
