@@ -51,10 +51,14 @@ def main() -> None:
     for way, values in rates.items():
         print(f"{way:32} {statistics.median(values):12.2f} {min(values):8.2f} {max(values):8.2f}")
     document = {
-        "samples": samples, "batch_size": arguments.batch_size, "million_samples_per_s": rates, **hardware(),
-        "load_average": os.getloadavg(), "commit": commit(),
+        "samples": samples,
+        "batch_size": arguments.batch_size,
+        "million_samples_per_s": rates,
+        **hardware(),
+        "load_average": os.getloadavg(),
+        "commit": commit(),
         "command": " ".join(["bench/data_loading.py", *sys.argv[1:]]),
-    }  # fmt: skip
+    }
     Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
     Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
     print(f"written to {arguments.json}")

@@ -65,8 +65,17 @@ def main() -> None:
     peak = done["peak_bytes"]
     print(f"memory: {needed / 1e9:.2f} GB announced, limit {limit / 1e9:.2f} GB, peak {peak / 1e9:.2f} GB")
     print(f"with 64 MiB less: {refused}")
-    document = {"distinct": arguments.distinct, "rows": rows, "needed_bytes": needed, "limit_bytes": limit, **done,
-                "refused": refused, "load": os.getloadavg()[0], "commit": commit(), **hardware()}  # fmt: skip
+    document = {
+        "distinct": arguments.distinct,
+        "rows": rows,
+        "needed_bytes": needed,
+        "limit_bytes": limit,
+        **done,
+        "refused": refused,
+        "load": os.getloadavg()[0],
+        "commit": commit(),
+        **hardware(),
+    }
     Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
     print(f"written to {arguments.json}")
 

@@ -87,8 +87,12 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "measured.json"
-        launcher = [str(Path(sys.executable).parent / "horovodrun"), "-np", str(arguments.ranks),
-                    "--mpi-args=--oversubscribe"]  # fmt: skip
+        launcher = [
+            str(Path(sys.executable).parent / "horovodrun"),
+            "-np",
+            str(arguments.ranks),
+            "--mpi-args=--oversubscribe",
+        ]
         allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
         command = [*launcher, sys.executable, __file__, *sys.argv[1:], "--measure", str(file)]
         done = subprocess.run(command, env={**os.environ, **allowed}, capture_output=True, text=True)
@@ -98,13 +102,18 @@ def main() -> None:
     for shape, ways in shapes.items():
         print(f"{shape:42} {'ms a step':>10} {'ratio':>6} {'MB sent':>8} {'ratio':>6}")
         for way in ways:
-            print(f"  {way['way']:40} {way['step_ms']:10.1f} {way['time_ratio']:6.2f} {way['sent_bytes'] / 1e6:8.2f} "
-                  f"{way['bytes_ratio']:6.2f}")
+            print(
+                f"  {way['way']:40} {way['step_ms']:10.1f} {way['time_ratio']:6.2f} {way['sent_bytes'] / 1e6:8.2f} "
+                f"{way['bytes_ratio']:6.2f}"
+            )
     document = {
-        "shapes": shapes, **{name: getattr(arguments, name) for name in ("batch_size", "scale", "width", "ranks")},
-        **hardware(), "load_average": os.getloadavg(), "commit": commit(),
+        "shapes": shapes,
+        **{name: getattr(arguments, name) for name in ("batch_size", "scale", "width", "ranks")},
+        **hardware(),
+        "load_average": os.getloadavg(),
+        "commit": commit(),
         "command": " ".join(["bench/embedding.py", *sys.argv[1:]]),
-    }  # fmt: skip
+    }
     Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
     Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
     print(f"written to {arguments.json}")
@@ -134,11 +143,16 @@ def measure(arguments: argparse.Namespace) -> None:
         for way, of_way, num_bytes in zip(WAYS, times, sent, strict=True):
             if (way.dedup_ids, way.columns, way.rows, way.replicated) == ("off", None, None, 0):
                 first = len(ways)
-            ways.append({
-                "way": way.flags, "step_ms": statistics.median(of_way), "all_ms": of_way, "sent_bytes": num_bytes,
-                "time_ratio": statistics.median(t / one for t, one in zip(of_way, times[first], strict=True)),
-                "bytes_ratio": num_bytes / sent[first],
-            })  # fmt: skip
+            ways.append(
+                {
+                    "way": way.flags,
+                    "step_ms": statistics.median(of_way),
+                    "all_ms": of_way,
+                    "sent_bytes": num_bytes,
+                    "time_ratio": statistics.median(t / one for t, one in zip(of_way, times[first], strict=True)),
+                    "bytes_ratio": num_bytes / sent[first],
+                }
+            )
         found[shape] = ways
     if comm.rank == 0:
         Path(arguments.measure).write_text(json.dumps(found))
@@ -160,12 +174,15 @@ class _Step:
         ]
         largest = max(table.num_elements for table in tables)
         plan = make_plan(
-            tables, comm.size, way.strategy, hotness={table.name: hotness for table in tables},
+            tables,
+            comm.size,
+            way.strategy,
+            hotness={table.name: hotness for table in tables},
             batch_size=arguments.batch_size,
             data_parallel_threshold=None if way.replicated is None else int(way.replicated * largest),
             column_slice_threshold=int(way.columns * largest) if way.columns else NEVER,
             row_slice_threshold=int(way.rows * largest) if way.rows else NEVER,
-        )  # fmt: skip
+        )
         batches = [_batch(tables, arguments.batch_size, hotness, alpha, number) for number in range(STEPS)]
         first, last = samples_of_rank(arguments.batch_size, comm.size, comm.rank)
         share = last - first
@@ -174,16 +191,26 @@ class _Step:
         counting = _Counting(comm, tf)
         self._sent, self._steps = counting.sent, 0
         layer = DistributedEmbedding(
-            tables, plan, counting, 0, Optimizer("sgd"), hotness=dict.fromkeys(unique, hotness),
+            tables,
+            plan,
+            counting,
+            0,
+            Optimizer("sgd"),
+            hotness=dict.fromkeys(unique, hotness),
             data_parallel_input=way.data_parallel_input,
             deduplicated=[name for name, ratio in unique.items() if ratio < below],
-        )  # fmt: skip
+        )
         self._ids = [
-            tf.nest.map_structure(lambda tensor: tf.cast(tensor, tf.int32), layer.ids(
-                {name: batch[name] for name in layer.global_features},
-                {name: batch[name][first:last] for name in layer.sample_features}, global_batch=arguments.batch_size,
-            )) for batch in batches
-        ]  # fmt: skip
+            tf.nest.map_structure(
+                lambda tensor: tf.cast(tensor, tf.int32),
+                layer.ids(
+                    {name: batch[name] for name in layer.global_features},
+                    {name: batch[name][first:last] for name in layer.sample_features},
+                    global_batch=arguments.batch_size,
+                ),
+            )
+            for batch in batches
+        ]
 
         def step(ids):
             looked = layer.lookup(ids)

@@ -60,8 +60,20 @@ def main() -> None:
 
 
 def command(days: list[Path], output: Path, more: list[str] = (), threshold: int = 3) -> list[str]:
-    return [sys.executable, "-m", "criteo_prep", "preprocess", "--input", *map(str, days), "--output", str(output),
-            "--threshold", str(threshold), "--quiet", *more]  # fmt: skip
+    return [
+        sys.executable,
+        "-m",
+        "criteo_prep",
+        "preprocess",
+        "--input",
+        *map(str, days),
+        "--output",
+        str(output),
+        "--threshold",
+        str(threshold),
+        "--quiet",
+        *more,
+    ]
 
 
 def run(days: list[Path], output: Path, more: list[str] = (), threshold: int = 3) -> subprocess.CompletedProcess:
@@ -71,10 +83,27 @@ def run(days: list[Path], output: Path, more: list[str] = (), threshold: int = 3
 def make_days(folder: Path, rows: int) -> list[Path]:
     """Three days, one of them gzip."""
     subprocess.run(
-        [sys.executable, "-m", "criteo_prep", "synthesize", "--preset", "criteo_t15_synthetic", "--layout",
-         "criteo_tsv", "--num_samples", str(rows), "--num_days", "3", "--quiet", "--dst", str(folder / "days")],
-        check=True, cwd=ROOT, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "criteo_prep",
+            "synthesize",
+            "--preset",
+            "criteo_t15_synthetic",
+            "--layout",
+            "criteo_tsv",
+            "--num_samples",
+            str(rows),
+            "--num_days",
+            "3",
+            "--quiet",
+            "--dst",
+            str(folder / "days"),
+        ],
+        check=True,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+    )
     packed = folder / "days" / "day_1.gz"
     packed.write_bytes(gzip.compress((folder / "days" / "day_1").read_bytes(), 1))
     return [folder / "days" / "day_0", packed, folder / "days" / "day_2"]
@@ -98,8 +127,13 @@ def kills(days, good, folder, arguments, seconds, more, old) -> tuple[str, int, 
             shutil.copytree(old, output)
         at_once = True
         while True:
-            process = subprocess.Popen(command(days, output, more), cwd=ROOT, stdout=subprocess.DEVNULL,
-                                       stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+            process = subprocess.Popen(
+                command(days, output, more),
+                cwd=ROOT,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
             try:
                 process.wait(source.uniform(0, seconds) if at_once or source.random() < 0.5 else None)
                 break

@@ -72,28 +72,65 @@ class Bench:
     def __init__(self, folder: Path, launcher: str, seed: int):
         self.folder, self._launcher, self.random = folder, launcher, random.Random(seed)
         subprocess.run(
-            [sys.executable, "-m", "criteo_prep", "synthesize", "--preset", "criteo_t15", "--scale", "0.00002",
-             "--num_samples", "40000", "--num_test_samples", "4000", "--labels", "teacher", "--quiet", "--dst",
-             str(folder / "set")],
-            check=True, cwd=ROOT,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "criteo_prep",
+                "synthesize",
+                "--preset",
+                "criteo_t15",
+                "--scale",
+                "0.00002",
+                "--num_samples",
+                "40000",
+                "--num_test_samples",
+                "4000",
+                "--labels",
+                "teacher",
+                "--quiet",
+                "--dst",
+                str(folder / "set"),
+            ],
+            check=True,
+            cwd=ROOT,
+        )
 
     def command(self, ranks: int, name: str, *more: str, save: Path | None = None) -> list[str]:
         launcher = []
         if ranks > 1:
-            launcher = [str(Path(sys.executable).parent / "horovodrun"), "-np", str(ranks), f"--{self._launcher}",
-                        *(["--mpi-args=--oversubscribe"] if self._launcher == "mpi" else [])]  # fmt: skip
-        return [*launcher, sys.executable, "-m", "dlrm_tf2.dlrm", "--dataset_path", str(self.folder / "set"), *DLRM,
-                str(save or self.folder / name / "checkpoint"), "--log_path", str(self.folder / name / "log"), *more]
+            launcher = [
+                str(Path(sys.executable).parent / "horovodrun"),
+                "-np",
+                str(ranks),
+                f"--{self._launcher}",
+                *(["--mpi-args=--oversubscribe"] if self._launcher == "mpi" else []),
+            ]
+        return [
+            *launcher,
+            sys.executable,
+            "-m",
+            "dlrm_tf2.dlrm",
+            "--dataset_path",
+            str(self.folder / "set"),
+            *DLRM,
+            str(save or self.folder / name / "checkpoint"),
+            "--log_path",
+            str(self.folder / name / "log"),
+            *more,
+        ]
 
     def start(self, ranks: int, name: str, *more: str) -> subprocess.Popen:
         """Starts the program in a process group of its own; its output goes to a file."""
         (self.folder / name).mkdir(exist_ok=True)
         with open(self.folder / name / "output", "w") as output:
             return subprocess.Popen(
-                self.command(ranks, name, *more), cwd=ROOT, env=_environment(name), stdout=output,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+                self.command(ranks, name, *more),
+                cwd=ROOT,
+                env=_environment(name),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def run(self, ranks: int, name: str, *more: str) -> subprocess.CompletedProcess:
         return self.wait(self.start(ranks, name, *more), name)
@@ -173,9 +210,13 @@ class Bench:
         )
         start = time.perf_counter()
         done = subprocess.run(
-            ["unshare", "-m", "-r", "bash", "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, env=_environment(name),
-        )  # fmt: skip
+            ["unshare", "-m", "-r", "bash", "-c", script],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=_environment(name),
+        )
         if "exit" not in done.stdout:
             print("full disk left out: no mount namespace here:", done.stdout.strip()[-200:])
             return None
@@ -232,10 +273,15 @@ def main() -> None:
         shutil.rmtree(folder)
     table(trials)
     document = {
-        "runs": [vars(trial) for trial in trials], "launcher": arguments.launcher, "stall_timeout_s": STALL_TIMEOUT_S,
-        "seconds": time.perf_counter() - start, **hardware(), "load_average": os.getloadavg(), "commit": commit(),
+        "runs": [vars(trial) for trial in trials],
+        "launcher": arguments.launcher,
+        "stall_timeout_s": STALL_TIMEOUT_S,
+        "seconds": time.perf_counter() - start,
+        **hardware(),
+        "load_average": os.getloadavg(),
+        "commit": commit(),
         "command": " ".join(["bench/faults_training.py", *sys.argv[1:]]),
-    }  # fmt: skip
+    }
     Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
     Path(arguments.json).write_text(json.dumps(document, indent=1).replace(str(folder), "") + "\n")
     print(f"written to {arguments.json}")

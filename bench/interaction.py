@@ -47,12 +47,18 @@ def main(argv: list[str] | None = None) -> int:
     copy_rate = measure_copy()
     matmul_rates = {dtype: measure_matmul(tf, dtype) for dtype in ("float32", "bfloat16")}
     matmul_rates["float16"] = matmul_rates["float32"]  # the kernels multiply halves as float32
-    print(f"copy {copy_rate / 1e9:.1f} GB/s; matmul {matmul_rates['float32'] / 1e9:.0f} GFLOP/s float32, "
-          f"{matmul_rates['bfloat16'] / 1e9:.0f} bfloat16; {setup.threads} threads")
-    print(f"{'B':>6} {'F':>4} {'D':>4} {'type':>8} | {'forward, ms':^23} | {'forward + backward, ms':^35} | "
-          f"{'native against':^14} | share of")
-    print(f"{'':>6} {'':>4} {'':>4} {'':>8} | {'plain':>7} {'TF':>7} {'native':>7} | "
-          f"{'plain':>8} {'TF':>8} {'native':>8} {'floor':>8} | {'plain':>6} {'TF':>7} | floor")
+    print(
+        f"copy {copy_rate / 1e9:.1f} GB/s; matmul {matmul_rates['float32'] / 1e9:.0f} GFLOP/s float32, "
+        f"{matmul_rates['bfloat16'] / 1e9:.0f} bfloat16; {setup.threads} threads"
+    )
+    print(
+        f"{'B':>6} {'F':>4} {'D':>4} {'type':>8} | {'forward, ms':^23} | {'forward + backward, ms':^35} | "
+        f"{'native against':^14} | share of"
+    )
+    print(
+        f"{'':>6} {'':>4} {'':>4} {'':>8} | {'plain':>7} {'TF':>7} {'native':>7} | "
+        f"{'plain':>8} {'TF':>8} {'native':>8} {'floor':>8} | {'plain':>6} {'TF':>7} | floor"
+    )
     rows = []
     shapes = [CRITEO] if arguments.shapes == "criteo" else [CRITEO, *grid()]
     for shape in shapes:
@@ -60,11 +66,17 @@ def main(argv: list[str] | None = None) -> int:
             rows.append(measure(tf, shape, dtype, copy_rate, matmul_rates[dtype]))
             print(table_row(rows[-1]), flush=True)
     document = {
-        "rows": rows, "copy_bytes_per_s": copy_rate, "matmul_flop_per_s": matmul_rates, "threads": setup.threads,
-        "tensorflow": tf.__version__, "instruction_set": INSTRUCTION_SETS[ops.kernels().dlrm_cpu_instruction_set()],
-        **hardware(), "load_average": os.getloadavg(), "commit": commit(),
+        "rows": rows,
+        "copy_bytes_per_s": copy_rate,
+        "matmul_flop_per_s": matmul_rates,
+        "threads": setup.threads,
+        "tensorflow": tf.__version__,
+        "instruction_set": INSTRUCTION_SETS[ops.kernels().dlrm_cpu_instruction_set()],
+        **hardware(),
+        "load_average": os.getloadavg(),
+        "commit": commit(),
         "command": " ".join(["bench/interaction.py", *(sys.argv[1:] if argv is None else argv)]),
-    }  # fmt: skip
+    }
     Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
     Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
     print(f"written to {arguments.json}")
@@ -107,11 +119,14 @@ def measure(tf, shape: tuple[int, int, int], dtype: str, copy_rate: float, matmu
     floor_forward = max(2 * batch * pairs * width / matmul_rate, (values_in + values_out) * size / copy_rate)
     floor_backward = max(4 * batch * pairs * width / matmul_rate, (2 * values_in + values_out) * size / copy_rate)
     return {
-        "batch": batch, "num_vectors": count, "width": width, "dtype": dtype,
+        "batch": batch,
+        "num_vectors": count,
+        "width": width,
+        "dtype": dtype,
         **{f"{name}_{part}_ms": value for (name, part), value in median.items()},
         **{f"native_{part}_least_ms": min(times["native", part]) for part in ("forward", "both")},
         "floor_both_ms": 1e3 * (floor_forward + floor_backward),
-    }  # fmt: skip
+    }
 
 
 def both_of(tf, compute, upstream):

@@ -65,11 +65,15 @@ def main() -> None:
     for name, (auc, loss, seconds) in rows.items():
         print(f"{name:24} {auc:8.4f} {best['best_auc'] - auc:11.4f} {loss:9.4f} {seconds:8.1f}")
     document = {
-        "samples": arguments.samples, "scale": arguments.scale, "flags": " ".join(DLRM),
+        "samples": arguments.samples,
+        "scale": arguments.scale,
+        "flags": " ".join(DLRM),
         "models": {name: {"auc": auc, "log_loss": loss, "seconds": s} for name, (auc, loss, s) in rows.items()},
-        **hardware(), "load_average": os.getloadavg(), "commit": commit(),
+        **hardware(),
+        "load_average": os.getloadavg(),
+        "commit": commit(),
         "command": " ".join(["bench/learning.py", *sys.argv[1:]]),
-    }  # fmt: skip
+    }
     Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
     Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
     print(f"written to {arguments.json}")
@@ -79,8 +83,17 @@ def dlrm(dataset: Path, folder: Path, samples: int) -> tuple[float, float, float
     """One pass. Returns AUC and log loss on the test split, and seconds from the program's start to its end."""
     steps = -(-samples // BATCH_SIZE)
     schedule = ["--decay_start_step", str(max(100, steps // 2)), "--decay_steps", str(steps - steps // 2 + 1)]
-    command = [sys.executable, "-m", "dlrm_tf2.dlrm", "--dataset_path", str(dataset), *DLRM, *schedule,
-               "--log_path", str(folder / "log.json")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "dlrm_tf2.dlrm",
+        "--dataset_path",
+        str(dataset),
+        *DLRM,
+        *schedule,
+        "--log_path",
+        str(folder / "log.json"),
+    ]
     start = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     seconds = time.perf_counter() - start

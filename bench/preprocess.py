@@ -96,10 +96,22 @@ def make_input(arguments: argparse.Namespace, folder: Path) -> list[Path]:
     """Two day files of synthetic rows."""
     evaluation = max(1, arguments.rows // 20)
     command = [
-        sys.executable, "-m", "criteo_prep", "synthesize", "--preset", arguments.preset, "--layout", "criteo_tsv",
-        "--num_samples", str(arguments.rows - evaluation), "--num_test_samples", str(evaluation), "--quiet",
-        "--dst", str(folder / "days"),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "criteo_prep",
+        "synthesize",
+        "--preset",
+        arguments.preset,
+        "--layout",
+        "criteo_tsv",
+        "--num_samples",
+        str(arguments.rows - evaluation),
+        "--num_test_samples",
+        str(evaluation),
+        "--quiet",
+        "--dst",
+        str(folder / "days"),
+    ]
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     days = sorted(folder.glob("days/day_*"))
     if arguments.distinct:
@@ -147,8 +159,21 @@ def read_s(days: list[Path]) -> float:
 def ours(arguments: argparse.Namespace, days: list[Path], folder: Path) -> dict:
     output, log = folder / "ours", folder / "log.jsonl"
     log.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "criteo_prep", "preprocess", "--input", *map(str, days), "--output", str(output),
-               "--threshold", arguments.threshold, "--quiet", "--log_json", str(log)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "criteo_prep",
+        "preprocess",
+        "--input",
+        *map(str, days),
+        "--output",
+        str(output),
+        "--threshold",
+        arguments.threshold,
+        "--quiet",
+        "--log_json",
+        str(log),
+    ]
     if arguments.memory_limit:
         command += ["--memory_limit", arguments.memory_limit]
     result = timed(command)
@@ -163,8 +188,15 @@ def ours(arguments: argparse.Namespace, days: list[Path], folder: Path) -> dict:
 def polars(arguments: argparse.Namespace, days: list[Path], folder: Path) -> dict:
     output = folder / "polars"
     output.mkdir()
-    result = timed([sys.executable, str(ROOT / "bench" / "polars_pipeline.py"), arguments.threshold.partition(",")[0],
-                    str(output), *map(str, days)])  # fmt: skip
+    result = timed(
+        [
+            sys.executable,
+            str(ROOT / "bench" / "polars_pipeline.py"),
+            arguments.threshold.partition(",")[0],
+            str(output),
+            *map(str, days),
+        ]
+    )
     shutil.rmtree(output)
     return result
 
@@ -196,11 +228,18 @@ def resident_peak(pid: int) -> int:
 
 
 def hardware() -> dict:
-    model = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-             if line.startswith("model name")]  # fmt: skip
+    model = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"processor": model[0] if model else platform.processor(), "processors": len(os.sched_getaffinity(0)),
-            "memory_bytes": memory, "python": platform.python_version()}  # fmt: skip
+    return {
+        "processor": model[0] if model else platform.processor(),
+        "processors": len(os.sched_getaffinity(0)),
+        "memory_bytes": memory,
+        "python": platform.python_version(),
+    }
 
 
 def commit() -> str:

@@ -96,9 +96,11 @@ def to_parquet(day: Path, path: Path) -> Path:
     names = [f"c{number}" for number in range(COLUMNS)]
     types = dict.fromkeys(names[:14], pyarrow.int64()) | dict.fromkeys(names[14:], pyarrow.string())
     rows = pyarrow.csv.open_csv(
-        day, pyarrow.csv.ReadOptions(column_names=names), pyarrow.csv.ParseOptions(delimiter="\t"),
+        day,
+        pyarrow.csv.ReadOptions(column_names=names),
+        pyarrow.csv.ParseOptions(delimiter="\t"),
         pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=True),
-    )  # fmt: skip
+    )
     with pyarrow.parquet.ParquetWriter(path, rows.schema) as writer:
         for batch in rows:
             writer.write_batch(batch)

@@ -59,16 +59,28 @@ def main() -> None:
     for name, found in pairs.items():
         seconds = statistics.median(run for run, _ in found)
         shares = [copy / run for run, copy in found]
-        rows.append({
-            "step": name, "seconds": seconds, "million_records_per_s": arguments.records / seconds / 1e6,
-            "share_of_copy": statistics.median(shares), "lowest_share": min(shares), "pairs": found,
-        })  # fmt: skip
-        print("{step:20} {seconds:7.2f} {million_records_per_s:12.2f} {share_of_copy:8.0%} {lowest_share:8.0%}"
-              .format(**rows[-1]))  # fmt: skip
+        rows.append(
+            {
+                "step": name,
+                "seconds": seconds,
+                "million_records_per_s": arguments.records / seconds / 1e6,
+                "share_of_copy": statistics.median(shares),
+                "lowest_share": min(shares),
+                "pairs": found,
+            }
+        )
+        print(
+            "{step:20} {seconds:7.2f} {million_records_per_s:12.2f} {share_of_copy:8.0%} {lowest_share:8.0%}".format(
+                **rows[-1]
+            )
+        )
     document = {
-        "rows": rows, **hardware(), "load_average": os.getloadavg(), "commit": commit(),
+        "rows": rows,
+        **hardware(),
+        "load_average": os.getloadavg(),
+        "commit": commit(),
         "command": " ".join(["bench/split_bin.py", *sys.argv[1:]]),
-    }  # fmt: skip
+    }
     Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
     Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
     print(f"written to {arguments.json}")

@@ -50,9 +50,11 @@ def main() -> None:
         print(f"{name:28} {workers:7} {statistics.median(values):9.2f} {min(values):8.2f} {max(values):8.2f}")
     document = {
         "million_rows_per_s": [{"kind": n, "threads": w, "rounds": values} for (n, w), values in rates.items()],
-        **hardware(), "load_average": os.getloadavg(), "commit": commit(),
+        **hardware(),
+        "load_average": os.getloadavg(),
+        "commit": commit(),
         "command": " ".join(["bench/synthesize.py", *sys.argv[1:]]),
-    }  # fmt: skip
+    }
     Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
     Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
     print(f"written to {arguments.json}")

@@ -64,10 +64,15 @@ def main() -> None:
         found = [auc for row in rows if row["optimizer"] == optimizer for auc in row["auc"].values()]
         print(f"{optimizer}: {min(found):.5f} to {max(found):.5f}, apart by {max(found) - min(found):.5f}")
     document = {
-        "samples": arguments.samples, "flags": " ".join(MODEL), "best_auc": best, "rows": rows,
-        **hardware(), "load_average": os.getloadavg(), "commit": commit(),
+        "samples": arguments.samples,
+        "flags": " ".join(MODEL),
+        "best_auc": best,
+        "rows": rows,
+        **hardware(),
+        "load_average": os.getloadavg(),
+        "commit": commit(),
         "command": " ".join(["bench/training_auc.py", *sys.argv[1:]]),
-    }  # fmt: skip
+    }
     Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
     Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
     print(f"written to {arguments.json}")
@@ -80,9 +85,20 @@ def auc(folder: Path, samples: int, optimizer: str, precision: str, ranks: int) 
     launcher = []
     if ranks > 1:
         launcher = [str(Path(sys.executable).parent / "horovodrun"), "-np", str(ranks), "--mpi-args=--oversubscribe"]
-    command = [*launcher, sys.executable, "-m", "dlrm_tf2.dlrm", "--dataset_path", str(folder / "set"), *MODEL,
-               *schedule, *OPTIMIZERS[optimizer], *PRECISIONS[precision],
-               "--log_path", str(folder / "log.json")]  # fmt: skip
+    command = [
+        *launcher,
+        sys.executable,
+        "-m",
+        "dlrm_tf2.dlrm",
+        "--dataset_path",
+        str(folder / "set"),
+        *MODEL,
+        *schedule,
+        *OPTIMIZERS[optimizer],
+        *PRECISIONS[precision],
+        "--log_path",
+        str(folder / "log.json"),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"bench/training_auc.py: {' '.join(command)}\n{(done.stdout + done.stderr)[-2000:]}")

@@ -61,8 +61,12 @@ def main() -> None:
         document[f"ours / {what}"] = ratios
     for (what, name), found in rates.items():
         document["samples_per_s"].setdefault(what, {})[name] = found
-    document |= {**hardware(), "load_average": os.getloadavg(), "commit": commit(),
-                 "command": " ".join(["bench/training_step.py", *sys.argv[1:]])}  # fmt: skip
+    document |= {
+        **hardware(),
+        "load_average": os.getloadavg(),
+        "commit": commit(),
+        "command": " ".join(["bench/training_step.py", *sys.argv[1:]]),
+    }
     Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
     Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
     print(f"written to {arguments.json}")
@@ -97,8 +101,9 @@ class Layers:
 
     def __init__(self, tf, dtype):
         self._tf, self._dtype = tf, dtype
-        self.bottom, self.top = ([self._layer(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
-                                 for sizes in (BOTTOM, TOP))  # fmt: skip
+        self.bottom, self.top = (
+            [self._layer(a, b) for a, b in zip(sizes, sizes[1:], strict=False)] for sizes in (BOTTOM, TOP)
+        )
         self.variables = [variable for layer in (*self.bottom, *self.top) for variable in layer]
 
     def _layer(self, inputs: int, outputs: int) -> tuple:

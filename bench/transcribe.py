@@ -55,19 +55,27 @@ def main() -> None:
     try:
         raw = make_samples(folder, arguments.batches)
         make_copy_source(folder, 2 * size_of(raw))
-        print(f"{'layout':16} {'write, M/s':>10} {'of copy':>8} {'read, M/s':>10} {'of copy':>8} "
-              f"{'bytes a sample':>15} {'memory, MB':>11} {'of a quarter':>13}")  # fmt: skip
+        print(
+            f"{'layout':16} {'write, M/s':>10} {'of copy':>8} {'read, M/s':>10} {'of copy':>8} "
+            f"{'bytes a sample':>15} {'memory, MB':>11} {'of a quarter':>13}"
+        )
         for layout in arguments.layouts:
             batches = arguments.batches if layout != "csv" else max(arguments.batches // SHARE_OF_CSV, 1)
             rows.append(measure(folder, raw, layout, batches, arguments.rounds))
-            print("{layout:16} {write:10.2f} {write_share:8.0%} {read:10.2f} {read_share:8.0%} {sample_bytes:15.0f} "
-                  "{peak_mb:11.0f} {peak_of_a_quarter_mb:13.0f}".format(**rows[-1]), flush=True)  # fmt: skip
+            print(
+                "{layout:16} {write:10.2f} {write_share:8.0%} {read:10.2f} {read_share:8.0%} {sample_bytes:15.0f} "
+                "{peak_mb:11.0f} {peak_of_a_quarter_mb:13.0f}".format(**rows[-1]),
+                flush=True,
+            )
     finally:
         shutil.rmtree(folder)
     document = {
-        "rows": rows, **hardware(), "load_average": os.getloadavg(),
-        "commit": commit(), "command": " ".join(["bench/transcribe.py", *sys.argv[1:]]),
-    }  # fmt: skip
+        "rows": rows,
+        **hardware(),
+        "load_average": os.getloadavg(),
+        "commit": commit(),
+        "command": " ".join(["bench/transcribe.py", *sys.argv[1:]]),
+    }
     Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
     Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
     print(f"written to {arguments.json}")
@@ -76,8 +84,14 @@ def main() -> None:
 def make_samples(folder: Path, batches: int) -> Path:
     (folder / "shape").mkdir()
     published_spec(preset("criteo_t15_synthetic")).save(folder / "shape" / "feature_spec.yaml")
-    request = Request(folder / "shape", "synthetic", dst_dataset_path=folder / "raw", dst_dataset_type="tf_raw",
-                      max_batches_train=batches, train_only=True)  # fmt: skip
+    request = Request(
+        folder / "shape",
+        "synthetic",
+        dst_dataset_path=folder / "raw",
+        dst_dataset_type="tf_raw",
+        max_batches_train=batches,
+        train_only=True,
+    )
     transcribe_dataset(request, quiet=True)
     return folder / "raw"
 
@@ -146,11 +160,15 @@ def size_of(folder: Path) -> int:
 def peak_mb(folder: Path, raw: Path, layout: str, batches: int) -> float:
     there, back = str(folder / "peak"), str(folder / "peak_back")
     runs = [
-        {"src_dataset_path": str(raw), "src_dataset_type": "tf_raw", "dst_dataset_path": there,
-         "dst_dataset_type": layout, "max_batches_train": batches},
-        {"src_dataset_path": there, "src_dataset_type": layout, "dst_dataset_path": back,
-         "dst_dataset_type": "tf_raw"},
-    ]  # fmt: skip
+        {
+            "src_dataset_path": str(raw),
+            "src_dataset_type": "tf_raw",
+            "dst_dataset_path": there,
+            "dst_dataset_type": layout,
+            "max_batches_train": batches,
+        },
+        {"src_dataset_path": there, "src_dataset_type": layout, "dst_dataset_path": back, "dst_dataset_type": "tf_raw"},
+    ]
     command = [sys.executable, "-c", MEASURE_PEAK, str(ROOT), json.dumps(runs)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     for made in (there, back):

@@ -17,39 +17,51 @@ def preprocess(argv: Sequence[str]) -> int:
     """Criteo's logs (TSV) -> a dataset to train on"""
     parser = _parser("preprocess", preprocess.__doc__)
     parser.add_argument(
-        "--input", nargs="+", required=True, metavar="PATH",
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="PATH",
         help="a folder with files day_0, day_1, ..., or with a single file; or files. "
         "Text, plain, gzip or zstd, or parquet",
-    )  # fmt: skip
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="the dataset folder to make")
     parser.add_argument(
-        "--threshold", required=True, metavar="T",
+        "--threshold",
+        required=True,
+        metavar="T",
         help="a value that occurs fewer than T times shares id 0 with missing ones; 0 keeps all. "
         "15,cat_0:3 sets it for a column apart",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--max_cardinality", metavar="C", help="a column with more ids folds the highest ones (off; as --threshold)"
     )
     parser.add_argument("--days", metavar="LIST", help="the day files to take, such as 0-3,23 (all)")
     parser.add_argument(
-        "--test_fraction", type=float, metavar="F",
+        "--test_fraction",
+        type=float,
+        metavar="F",
         help="the last part of all rows to test on (default for a single file: 0.1). "
         "Day files need none: the last day is half test, half validation",
-    )  # fmt: skip
+    )
     parser.add_argument("--test_file", metavar="FILE", help="its rows are the test rows; all others train")
     parser.add_argument(
-        "--vocabulary_days", choices=("all", "train"), default="all",
+        "--vocabulary_days",
+        choices=("all", "train"),
+        default="all",
         help="count the values of all rows (default; the published cardinalities do), or of the train rows only",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--shuffle", choices=("none", "global"), default="none",
+        "--shuffle",
+        choices=("none", "global"),
+        default="none",
         help="train rows in file order (default), or in random order",
-    )  # fmt: skip
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the random order (0)")
     parser.add_argument(
-        "--keep_raw", action="store_true",
+        "--keep_raw",
+        action="store_true",
         help="keep the raw values, 104 bytes a row, to change the threshold at will later",
-    )  # fmt: skip
+    )
     _add_preprocessing_flags(parser)
     args = parser.parse_args(argv)
 
@@ -61,9 +73,18 @@ def preprocess(argv: Sequence[str]) -> int:
     )
     return _preprocessed(
         args,
-        lambda how: run(args.input, args.output, rules, args.test_fraction, args.test_file, args.days, args.keep_raw,
-                        args.overwrite, how),
-    )  # fmt: skip
+        lambda how: run(
+            args.input,
+            args.output,
+            rules,
+            args.test_fraction,
+            args.test_file,
+            args.days,
+            args.keep_raw,
+            args.overwrite,
+            how,
+        ),
+    )
 
 
 def encode(argv: Sequence[str]) -> int:
@@ -73,9 +94,12 @@ def encode(argv: Sequence[str]) -> int:
         "--vocabulary", required=True, metavar="DATASET", help="the dataset that preprocess made, whose ids are used"
     )
     parser.add_argument(
-        "--input", nargs="+", required=True, metavar="PATH",
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="PATH",
         help="files or a folder; rows with labels (40 columns) or without (39)",
-    )  # fmt: skip
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="the dataset folder to make; its split is test")
     _add_preprocessing_flags(parser)
     args = parser.parse_args(argv)
@@ -105,9 +129,11 @@ def verify(argv: Sequence[str]) -> int:
 def _add_preprocessing_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that `preprocess` and `encode` share."""
     parser.add_argument(
-        "--on_bad_row", choices=("error", "skip"), default="error",
+        "--on_bad_row",
+        choices=("error", "skip"),
+        default="error",
         help="stop at a bad row (default), or leave bad rows out and count them",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--memory_limit", metavar="SIZE", help="such as 8G (what the machine or its cgroup has, less a tenth)"
     )
@@ -136,8 +162,11 @@ def _preprocessed(args: argparse.Namespace, run: Callable) -> int:
         except (ValueError, OSError, KeyboardInterrupt) as error:
             begun = not isinstance(error, (DestinationError, DifferentDatasetError))
             if begun and (kept := unfinished(args.output)):
-                print(f"criteo-prep: what is done is kept in {kept}; the same command goes on from there. "
-                      "Delete it to give up.", file=sys.stderr)  # fmt: skip
+                print(
+                    f"criteo-prep: what is done is kept in {kept}; the same command goes on from there. "
+                    "Delete it to give up.",
+                    file=sys.stderr,
+                )
             if isinstance(error, KeyboardInterrupt):
                 print("criteo-prep: interrupted", file=sys.stderr)
                 return 130
@@ -159,9 +188,11 @@ def synthesize(argv: Sequence[str]) -> int:
     parser.add_argument("--dst", required=True, metavar="DIR", help="the dataset folder to make")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same bytes (default: 0)")
     parser.add_argument(
-        "--labels", default="random", metavar="KIND",
+        "--labels",
+        default="random",
+        metavar="KIND",
         help="random, fair coins (default), or teacher, a click model to be learned, with its best AUC in the manifest",
-    )  # fmt: skip
+    )
     parser.add_argument("--base_rate", type=float, metavar="P", help="mean click probability of the teacher (0.25)")
     parser.add_argument("--signal", type=float, metavar="X", help="standard deviation of the teacher's logit (1.4)")
     parser.add_argument(
@@ -177,9 +208,18 @@ def synthesize(argv: Sequence[str]) -> int:
     from criteo_prep.synthesize import synthesize as run
 
     request = Synthesis(
-        args.preset, args.num_samples, args.num_test_samples, args.scale, args.seed, args.labels, args.base_rate,
-        args.signal, args.layout, args.num_days, args.workers,
-    )  # fmt: skip
+        args.preset,
+        args.num_samples,
+        args.num_test_samples,
+        args.scale,
+        args.seed,
+        args.labels,
+        args.base_rate,
+        args.signal,
+        args.layout,
+        args.num_days,
+        args.workers,
+    )
     for split, facts in run(request, args.dst, args.overwrite, args.quiet).items():
         auc = "not defined" if facts["best_auc"] is None else f"{facts['best_auc']:.4f}"
         best = f"best AUC {auc}, best log loss {facts['best_log_loss']:.4f}"

@@ -19,9 +19,7 @@ class DestinationError(ValueError):
 
 
 @contextlib.contextmanager
-def new_dataset(
-    destination: str | Path, overwrite: bool = False, resume: bool = False
-) -> Iterator[Path]:
+def new_dataset(destination: str | Path, overwrite: bool = False, resume: bool = False) -> Iterator[Path]:
     """Yields an empty staging folder; a clean exit turns it into `destination`, an exception removes it.
 
     Args:

@@ -289,8 +289,10 @@ def tf_raw_spec(
         chunks.append(Chunk((LABEL,), (f"{split}/label.bin",)))
         # A published name that ends in .bin is its file's name.
         files = [f"{split}/{table.name.removesuffix('.bin')}.bin" for table in tables]
-        offsets = [(f"{file.removesuffix('.bin')}_offsets.bin",) if table.ragged else ()
-                   for table, file in zip(tables, files, strict=True)]  # fmt: skip
+        offsets = [
+            (f"{file.removesuffix('.bin')}_offsets.bin",) if table.ragged else ()
+            for table, file in zip(tables, files, strict=True)
+        ]
         named = zip(tables, files, offsets, strict=True)
         return (*chunks, *(Chunk((table.name,), (file, *second)) for table, file, second in named))
 

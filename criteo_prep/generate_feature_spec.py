@@ -34,7 +34,9 @@ def generate_feature_spec(variant: str, dst: str | Path) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--variant", required=True, help="criteo_t15_synthetic, criteo_t3_synthetic or criteo_t0_synthetic; "
+        "--variant",
+        required=True,
+        help="criteo_t15_synthetic, criteo_t3_synthetic or criteo_t0_synthetic; "
         "criteo_t3 and criteo_t0 are the same in natural column order",
     )
     parser.add_argument("--dst", default=DST, help="the file to write (default: %(default)s)")

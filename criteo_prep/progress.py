@@ -53,8 +53,11 @@ class Progress:
         end = "" if exception_type is None else ", stopped"
         clear = "\r\x1b[K" if self._live else ""
         rate = _count(self.done / seconds) if seconds > 0 else "-"
-        print(f"{clear}{self.stage}: {_count(self.done)} {self.unit} in {seconds:.1f} s ({rate} {self.unit}/s){end}",
-              file=sys.stderr, flush=True)
+        print(
+            f"{clear}{self.stage}: {_count(self.done)} {self.unit} in {seconds:.1f} s ({rate} {self.unit}/s){end}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _write_log(self, now: float, state: str) -> None:
         seconds = now - self._start

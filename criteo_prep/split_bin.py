@@ -51,9 +51,13 @@ _BLOCK_BYTES = 8192 * 160  # that a thread takes at a time: they are still in th
 
 
 def split(
-    source: str | Path, destination: str | Path, form: RecordForm, slot_sizes: list[int] | None = None,
-    overwrite: bool = False, quiet: bool = False,
-) -> list[int]:  # fmt: skip
+    source: str | Path,
+    destination: str | Path,
+    form: RecordForm,
+    slot_sizes: list[int] | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> list[int]:
     """Makes destination/{label,dense,category}.bin and metadata.json.
 
     Args:
@@ -129,9 +133,13 @@ def join(source: str | Path, destination: str | Path, overwrite: bool = False, q
 
 
 def _write_all(
-    rows: int, form: RecordForm, make: Callable[[int, int], tuple[list[np.ndarray], np.ndarray]],
-    outputs: list[FileIO], name: str, quiet: bool,
-) -> np.ndarray | None:  # fmt: skip
+    rows: int,
+    form: RecordForm,
+    make: Callable[[int, int], tuple[list[np.ndarray], np.ndarray]],
+    outputs: list[FileIO],
+    name: str,
+    quiet: bool,
+) -> np.ndarray | None:
     """Writes what make(first, stop) makes of each block of records, in threads, to the outputs, in order.
 
     One thread writes, because two that write one file wait for each other.
@@ -156,9 +164,13 @@ def _write_all(
 
 
 def split_to_tf_raw(
-    source: str | Path, destination: str | Path, form: RecordForm, slot_sizes: list[int] | None = None,
-    overwrite: bool = False, quiet: bool = False,
-) -> list[int]:  # fmt: skip
+    source: str | Path,
+    destination: str | Path,
+    form: RecordForm,
+    slot_sizes: list[int] | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> list[int]:
     """The records as the train split of a tf_raw dataset. Arguments, return value and errors as for split.
 
     The numerical rule, log(x + 3), is applied where form.dense_log says that the trainer would.
@@ -175,8 +187,14 @@ def split_to_tf_raw(
     channels = {"categorical": order[14:], "numerical": NUMERICAL, "label": (LABEL,)}
     sources = {"train": (Chunk(order, (source.name,), "record_binary"),)}
     spec = FeatureSpec(dict(zip(order, features, strict=True)), channels, sources, {}, source.parent, source)
-    request = Request(source.parent, "record_binary", dst_dataset_path=destination, dst_dataset_type="tf_raw",
-                      dense_log=form.dense_log, overwrite=overwrite)  # fmt: skip
+    request = Request(
+        source.parent,
+        "record_binary",
+        dst_dataset_path=destination,
+        dst_dataset_type="tf_raw",
+        dense_log=form.dense_log,
+        overwrite=overwrite,
+    )
     transcribe_spec(request, spec, quiet)
     if slot_sizes:
         return slot_sizes
@@ -238,13 +256,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("input", metavar="INPUT", help="a file of records; with --join, a folder that split-bin has made")
     add("output", metavar="OUTPUT", help="the folder to make; with --join, the file")
-    add("--slot_size_array", metavar="LIST", help='number of ids of each table, "[3, 20, ...]" '
-        "(default: the largest id + 1 in this file)")  # fmt: skip
+    add(
+        "--slot_size_array",
+        metavar="LIST",
+        help='number of ids of each table, "[3, 20, ...]" (default: the largest id + 1 in this file)',
+    )
     add("--label_type", default="int32", choices=NUMBER_TYPES, help="dtype of the label (default: %(default)s)")
     add("--dense_type", default="int32", choices=NUMBER_TYPES, help="dtype of dense numbers (default: %(default)s)")
     add("--category_type", default="int32", choices=ID_TYPES, help="dtype of the ids (default: %(default)s)")
-    add("--dense_log", default="True", choices=("True", "False"), type=lambda text: text.capitalize(),
-        help="whether dense numbers need log(x + 3); a note, tf_raw gets it done (default: %(default)s)")  # fmt: skip
+    add(
+        "--dense_log",
+        default="True",
+        choices=("True", "False"),
+        type=lambda text: text.capitalize(),
+        help="whether dense numbers need log(x + 3); a note, tf_raw gets it done (default: %(default)s)",
+    )
     add("--hotness_per_table", metavar="LIST", help='ids of each table in a record, "[3, 2, 1, ...]" (default: 26 x 1)')
     add("--layout", default="split_bin", choices=("split_bin", "tf_raw"), help="what to make (default: %(default)s)")
     add("--join", action="store_true", help="the inverse: from the folder to the file")
@@ -262,8 +288,13 @@ def run(arguments: argparse.Namespace) -> int:
         sizes = _integers("--slot_size_array", arguments.slot_size_array)
     if arguments.hotness_per_table is not None:
         hotness = _integers("--hotness_per_table", arguments.hotness_per_table)
-    form = RecordForm(arguments.label_type, arguments.dense_type, arguments.category_type,
-                      tuple(hotness or [1] * NUM_CATEGORICAL), arguments.dense_log == "True")  # fmt: skip
+    form = RecordForm(
+        arguments.label_type,
+        arguments.dense_type,
+        arguments.category_type,
+        tuple(hotness or [1] * NUM_CATEGORICAL),
+        arguments.dense_log == "True",
+    )
     if sizes and len(sizes) != len(form.hotness):
         raise SplitBinError(f"--slot_size_array has {len(sizes)} sizes, a record has {len(form.hotness)} tables.")
     make = split_to_tf_raw if arguments.layout == "tf_raw" else split

@@ -102,8 +102,17 @@ def _tf_raw(request: Synthesis, shape: Preset, folder: Path, quiet: bool) -> dic
             Progress(f"synthesize {split}", num_samples, "samples", quiet) as progress,
             tf_raw.Writer(folder, spec, split) as writer,
         ):
-            truth = generate(spec, num_samples, request.seed, writer, request.labels, split,
-                             workers=request.workers, advance=progress.advance, **request.teacher)  # fmt: skip
+            truth = generate(
+                spec,
+                num_samples,
+                request.seed,
+                writer,
+                request.labels,
+                split,
+                workers=request.workers,
+                advance=progress.advance,
+                **request.teacher,
+            )
         splits[split] = truth.document()
     spec.save(folder / SPEC)
     files = [SPEC, *(chunk.files[0] for chunks in spec.sources.values() for chunk in chunks)]

@@ -241,8 +241,11 @@ def _unknown_files(root: Path, files: dict[str, dict]) -> list[Check]:
 def _passed(jobs: list[_Job], checks: list[Check]) -> list[Check]:
     """One line for every kind of check that was made, with what it covered; and one for what was not."""
     lines = []
-    for kind, text in (("content", "ids, labels and numericals in range"), ("checksum", "checksums right"),
-                       ("vocabulary", "vocabularies fit their features")):  # fmt: skip
+    for kind, text in (
+        ("content", "ids, labels and numericals in range"),
+        ("checksum", "checksums right"),
+        ("vocabulary", "vocabularies fit their features"),
+    ):
         done = [job for job in jobs if job.kind == kind]
         bad = {check.subject for check in checks if not check.good}
         good_files = {job.subject for job in done} - bad

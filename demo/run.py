@@ -119,13 +119,13 @@ def summary(several: str, seconds: float) -> str:
         "rows in": f"{sum(rows.values()):,} ({', '.join(f'{split} {count:,}' for split, count in rows.items())})",
         "cardinalities": f"{' '.join(str(rows) for rows in cardinalities)} (in all {sum(cardinalities):,})",
         "training": f"{trained['throughput']:,.0f} samples/s on {describe(several)}, "
-                    f"{trained['mean_step_time_ms']:.1f} ms a step",
+        f"{trained['mean_step_time_ms']:.1f} ms a step",
         "inference": f"{inferred['mean_inference_throughput']:,.0f} samples/s on one process, "
-                     f"{1e3 * inferred['mean_inference_latency']:.1f} ms a batch",
+        f"{1e3 * inferred['mean_inference_latency']:.1f} ms a batch",
         "AUC": f"{record('eval.jsonl', 'auc')['auc']:.4f} (best possible {best_auc:.4f}, guessing 0.5)",
         "files": ", ".join(str(path) for path in sorted(DATA.iterdir()) if path.suffix != ".made_by"),
         "time": f"{seconds:.0f} s",
-    }  # fmt: skip
+    }
     return "\n== the demo in short\n" + "\n".join(f"   {name:<14} {value}" for name, value in lines.items())
 
 

@@ -59,8 +59,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
         flag, help_text = f"--{field.name}", field.metadata["help"]
         if kind is bool:
             parser.add_argument(flag, nargs="?", const=True, type=_boolean, default=field.default, help=help_text)
-            parser.add_argument(f"--no{field.name}", dest=field.name, action="store_false", help=argparse.SUPPRESS,
-                                default=argparse.SUPPRESS)
+            parser.add_argument(
+                f"--no{field.name}",
+                dest=field.name,
+                action="store_false",
+                help=argparse.SUPPRESS,
+                default=argparse.SUPPRESS,
+            )
             continue
         default = field.default
         if kind == tuple[int, ...]:

@@ -28,10 +28,14 @@ _CHARTS = (
     ("Calibration", "mean probability / click rate", False, {"calibration": "calibration"}),
     ("Learning rate", "learning rate", True, {"learning_rate": "learning rate"}),
     ("Throughput", "samples per second", True, {"samples_per_s": "samples/s"}),
-    (_TIMES, "milliseconds", True,
-     {"step_ms": "whole step", "exchange_ms": "exchange with other ranks", "data_wait_ms": "waiting for data"}),
+    (
+        _TIMES,
+        "milliseconds",
+        True,
+        {"step_ms": "whole step", "exchange_ms": "exchange with other ranks", "data_wait_ms": "waiting for data"},
+    ),
     ("Memory of the fullest rank", "GiB", True, {"memory_gib": "memory"}),
-)  # fmt: skip
+)
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fff; --ink: #1c2128; --soft: #59636e; --card: #f6f8fa; }

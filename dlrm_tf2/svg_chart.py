@@ -115,8 +115,10 @@ def line_chart(
     for start, stop, words in _hovers(x_name, curves):
         start, stop = max(left, start), min(right, stop)
         begin, end = at(start, low)[0], at(stop, low)[0]
-        parts.append(f'<rect class="hover" x="{begin:.1f}" y="{_TOP}" width="{max(1, end - begin):.1f}" '
-                     f'height="{plot_height}"><title>{html.escape(words)}</title></rect>')
+        parts.append(
+            f'<rect class="hover" x="{begin:.1f}" y="{_TOP}" width="{max(1, end - begin):.1f}" '
+            f'height="{plot_height}"><title>{html.escape(words)}</title></rect>'
+        )
     return "".join([*parts, "</svg>"])
 
 

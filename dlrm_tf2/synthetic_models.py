@@ -1,6 +1,6 @@
 """The program: how the tables of a published synthetic model would be spread.
 
-    python -m dlrm_tf2.synthetic_models --model large --plan_only --world_size 128 --optimizer adagrad
+python -m dlrm_tf2.synthetic_models --model large --plan_only --world_size 128 --optimizer adagrad
 """
 
 import argparse
@@ -39,8 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error))
     step = Step(values.batch_size, model.hotness, values.optimizer, 2 if values.amp else 4, values.dp_input)
     activations = [_activation_bytes(model, plan, rank, step) for rank in range(values.world_size)]
-    print(f"{values.model}: {values.dist_strategy}, {values.world_size} ranks, batch {values.batch_size}, "
-          f"{values.optimizer}; {len(model.hotness)} features, {sum(model.hotness.values())} ids a sample")
+    print(
+        f"{values.model}: {values.dist_strategy}, {values.world_size} ranks, batch {values.batch_size}, "
+        f"{values.optimizer}; {len(model.hotness)} features, {sum(model.hotness.values())} ids a sample"
+    )
     print(report(plan, model.tables, step, activations))
     return 0
 

@@ -48,9 +48,15 @@ def main(argv: list[str] | None = None) -> int:
     for tool, verdict in sanitizer.items():
         print(f"compute-sanitizer {tool}: {verdict}")
     timed = times.measure(device, kernels, arguments.batch)
-    document = {"device": device.name, "capability": device.capability, "library": device.library,
-                "command": " ".join(["python", "bench/gpu/check.py", *(sys.argv[1:] if argv is None else argv)]),
-                "values": values, "sanitizer": sanitizer, "times": timed}  # fmt: skip
+    document = {
+        "device": device.name,
+        "capability": device.capability,
+        "library": device.library,
+        "command": " ".join(["python", "bench/gpu/check.py", *(sys.argv[1:] if argv is None else argv)]),
+        "values": values,
+        "sanitizer": sanitizer,
+        "times": timed,
+    }
     Path(arguments.output).write_text(json.dumps(document, indent=1) + "\n")
     clean = all(verdict.startswith(("clean", "not run")) for verdict in sanitizer.values())
     return 0 if clean and not values["wrong"] else 1
@@ -96,8 +102,12 @@ def check(device, kernels, rng, shape, dtype, kernel, misaligned) -> str | None:
     batch, count, width = shape
     item, out_shape = gpu.ITEM_BYTES[dtype], (batch, gpu.output_width(count, width))
     features, upstream = (stored(rng.normal(size=size), dtype) for size in (shape, out_shape))
-    on_device = [device.upload(np.concatenate([np.zeros(misaligned, np.uint8), values.view(np.uint8).reshape(-1),
-                                               np.zeros(16, np.uint8)])) for values in (features, upstream)]
+    on_device = [
+        device.upload(
+            np.concatenate([np.zeros(misaligned, np.uint8), values.view(np.uint8).reshape(-1), np.zeros(16, np.uint8)])
+        )
+        for values in (features, upstream)
+    ]
     x, up = (device.address(memory) + misaligned for memory in on_device)
     results = []
     for size, call in (
@@ -116,7 +126,8 @@ def check(device, kernels, rng, shape, dtype, kernel, misaligned) -> str | None:
         results.append(widened(found[start : start + num_bytes].copy(), dtype).reshape(size))
     exact, exact_up = widened(features, dtype).reshape(shape), widened(upstream, dtype).reshape(out_shape)
     return wrong_by(results[0], forward(exact), dtype, width, "forward") or wrong_by(
-        results[1], gradient(exact, exact_up), dtype, count, "gradient")
+        results[1], gradient(exact, exact_up), dtype, count, "gradient"
+    )
 
 
 def wrong_by(found, expected, dtype, num_terms, what) -> str | None:
@@ -168,8 +179,18 @@ def sanitize(tool: str, library: Path) -> str:
     program = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
     if program is None:
         return "not run: compute-sanitizer is not installed"
-    command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, __file__, "--small_grid_only",
-               "--library", str(library)]  # fmt: skip
+    command = [
+        program,
+        "--tool",
+        tool,
+        "--error-exitcode",
+        "9",
+        sys.executable,
+        __file__,
+        "--small_grid_only",
+        "--library",
+        str(library),
+    ]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     except subprocess.TimeoutExpired:

@@ -55,13 +55,20 @@ def rows_of(architecture: int) -> list[dict]:
         words = re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)", body, re.MULTILINE)
         counts[mangled.strip()] = {instruction: words.count(instruction) for instruction in INSTRUCTIONS}
     rows = []
-    pattern = (r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?"
-               r"Used (\d+) registers")  # fmt: skip
+    pattern = (
+        r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?"
+        r"Used (\d+) registers"
+    )
     for mangled, stores, loads, registers in re.findall(pattern, assembled, re.DOTALL):
-        rows.append({
-            "gpu": gpu, "kernel": readable(mangled), "registers": int(registers),
-            "spill_bytes": int(stores) + int(loads), "instructions": counts[mangled],
-        })  # fmt: skip
+        rows.append(
+            {
+                "gpu": gpu,
+                "kernel": readable(mangled),
+                "registers": int(registers),
+                "spill_bytes": int(stores) + int(loads),
+                "instructions": counts[mangled],
+            }
+        )
     return sorted(rows, key=lambda row: row["kernel"])
 
 

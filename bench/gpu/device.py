@@ -125,8 +125,20 @@ def compile_kernels() -> Path:
         raise RuntimeError("no nvcc on the path. Give a library that was built elsewhere: --library PATH")
     library = Path(tempfile.mkdtemp(prefix="dlrm_gpu_check_")) / "libdlrm_kernels.so"
     sources = ["dot_interaction_cuda.cu", "dot_interaction_cpu.cc", "dot_interaction_cpu_scalar.cc", "errors.cc"]
-    command = [nvcc, "-O3", "-std=c++17", "-arch=native", "-lineinfo", "-DDLRM_CUDA", "-Xcompiler", "-fPIC", "-shared",
-               "-o", str(library), *(str(SOURCE / source) for source in sources)]  # fmt: skip
+    command = [
+        nvcc,
+        "-O3",
+        "-std=c++17",
+        "-arch=native",
+        "-lineinfo",
+        "-DDLRM_CUDA",
+        "-Xcompiler",
+        "-fPIC",
+        "-shared",
+        "-o",
+        str(library),
+        *(str(SOURCE / source) for source in sources),
+    ]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{run.stdout}{run.stderr}")
@@ -146,13 +158,18 @@ class Kernels:
 
     def forward(self, features: int, output: int, shape: tuple[int, int, int], dtype: str, kernel: str) -> bool:
         """Queues it. False where that kernel does not serve the shape."""
-        return self._served(self._library.dlrm_dot_interaction_cuda(
-            features, output, *shape, DTYPES[dtype], KERNELS[kernel], None))
+        return self._served(
+            self._library.dlrm_dot_interaction_cuda(features, output, *shape, DTYPES[dtype], KERNELS[kernel], None)
+        )
 
-    def gradient(self, features: int, upstream: int, gradient: int, shape: tuple[int, int, int], dtype: str,
-                 kernel: str) -> bool:
-        return self._served(self._library.dlrm_dot_interaction_gradient_cuda(
-            features, upstream, gradient, *shape, DTYPES[dtype], KERNELS[kernel], None))
+    def gradient(
+        self, features: int, upstream: int, gradient: int, shape: tuple[int, int, int], dtype: str, kernel: str
+    ) -> bool:
+        return self._served(
+            self._library.dlrm_dot_interaction_gradient_cuda(
+                features, upstream, gradient, *shape, DTYPES[dtype], KERNELS[kernel], None
+            )
+        )
 
     def _served(self, code: int) -> bool:
         if code not in (0, BAD_ARGUMENT):

@@ -13,8 +13,10 @@ def measure(device, kernels: gpu.Kernels, batch: int) -> list[dict]:
     The bytes of a pass are its inputs and outputs once each. `of copy` is their rate as a share of a copy's here.
     """
     shape, rows = (batch, COUNT, WIDTH), []
-    print(f"{'type':>8} {'implementation':>16} | {'forward ms':>10} {'GB/s':>6} {'of copy':>7} | "
-          f"{'gradient ms':>11} {'GB/s':>6} {'of copy':>7}")  # fmt: skip
+    print(
+        f"{'type':>8} {'implementation':>16} | {'forward ms':>10} {'GB/s':>6} {'of copy':>7} | "
+        f"{'gradient ms':>11} {'GB/s':>6} {'of copy':>7}"
+    )
     for dtype, item in gpu.ITEM_BYTES.items():
         inputs, outputs = batch * COUNT * WIDTH * item, batch * gpu.output_width(COUNT, WIDTH) * item
         features, upstream = device.random(inputs, dtype), device.random(outputs, dtype)
@@ -35,12 +37,21 @@ def measure(device, kernels: gpu.Kernels, batch: int) -> list[dict]:
         for name, (forward, backward) in runs.items():
             forward_ms, backward_ms = median_ms(device, forward), median_ms(device, backward)
             rates = (inputs + outputs) / forward_ms / 1e6, (2 * inputs + outputs) / backward_ms / 1e6
-            rows.append({
-                "dtype": dtype, "implementation": name, "forward_ms": forward_ms, "gradient_ms": backward_ms,
-                "forward_of_copy": rates[0] / copy_rate, "gradient_of_copy": rates[1] / copy_rate,
-            })  # fmt: skip
-            print(f"{dtype:>8} {name:>16} | {forward_ms:>10.3f} {rates[0]:>6.0f} {rates[0] / copy_rate:>7.2f} | "
-                  f"{backward_ms:>11.3f} {rates[1]:>6.0f} {rates[1] / copy_rate:>7.2f}", flush=True)  # fmt: skip
+            rows.append(
+                {
+                    "dtype": dtype,
+                    "implementation": name,
+                    "forward_ms": forward_ms,
+                    "gradient_ms": backward_ms,
+                    "forward_of_copy": rates[0] / copy_rate,
+                    "gradient_of_copy": rates[1] / copy_rate,
+                }
+            )
+            print(
+                f"{dtype:>8} {name:>16} | {forward_ms:>10.3f} {rates[0]:>6.0f} {rates[0] / copy_rate:>7.2f} | "
+                f"{backward_ms:>11.3f} {rates[1]:>6.0f} {rates[1] / copy_rate:>7.2f}",
+                flush=True,
+            )
         del features, upstream, output, gradient, runs
         rows += jax_rows(shape, dtype)
     return rows

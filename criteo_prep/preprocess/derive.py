@@ -37,8 +37,10 @@ def source_for(dataset: Path, there: dict, order: Order) -> str | None:
     """
     old, new = there["rules"], order.wanted["rules"]
     changed = {key for key in {**old, **new} if old.get(key) != new.get(key)}
-    inputs = [{key: entry[key] for key in wanted} for entry, wanted in
-              zip(there["inputs"], order.wanted["inputs"], strict=False)]  # fmt: skip
+    inputs = [
+        {key: entry[key] for key in wanted}
+        for entry, wanted in zip(there["inputs"], order.wanted["inputs"], strict=False)
+    ]
     if inputs != order.wanted["inputs"] or len(there["inputs"]) != len(inputs) or not changed <= _ABOUT_COLUMNS:
         return None
     if there["made_by"] != order.wanted["made_by"]:
@@ -81,8 +83,10 @@ def begin(root: Path, dataset: Path, there: dict, order: Order, how: How) -> Non
     for file in raw:
         _link(dataset / file, root / file)
     zeros = [there["files"][f"raw/{name}.zeros"]["bytes"] // 8 if raw else 0 for name in CATEGORICAL]
-    journal.files = [ParsedFile(entry["name"], entry["rows"], entry["skipped"], finished=True, num_zeros=zeros)
-                     for entry in there["inputs"]]  # fmt: skip
+    journal.files = [
+        ParsedFile(entry["name"], entry["rows"], entry["skipped"], finished=True, num_zeros=zeros)
+        for entry in there["inputs"]
+    ]
     journal.parsed = True
     if order.source == FROM_IDS:
         old = FeatureSpec.load(dataset / FEATURE_SPEC)

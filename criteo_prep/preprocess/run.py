@@ -86,8 +86,11 @@ def preprocess(
     """
     destination, how = Path(destination), how or How()
     inputs = find_inputs(paths, test_file, test_fraction, days)
-    wanted = {"made_by": MADE_BY, "inputs": [input_entry(path) for path in inputs.files],
-              "rules": {**rules.document(), "split": inputs.split_rule}}  # fmt: skip
+    wanted = {
+        "made_by": MADE_BY,
+        "inputs": [input_entry(path) for path in inputs.files],
+        "rules": {**rules.document(), "split": inputs.split_rule},
+    }
     return carry_out(Order(inputs, rules, wanted, keep_raw), destination, overwrite, how)
 
 
@@ -122,13 +125,14 @@ def _again(order: Order, destination: Path, there: dict, lines: list[str], how: 
     source, what = derive.source_for(destination, there, order), "\n  " + "\n  ".join(lines)
     if source is None:
         raise DifferentDatasetError(
-            f"{destination}: holds another dataset:{what}\n"
-            "Name another destination, or add --overwrite to replace it."
+            f"{destination}: holds another dataset:{what}\nName another destination, or add --overwrite to replace it."
         )
     parsed = "are parsed again (add --keep_raw, and the next time they need not be)"
-    how.say(f"{destination} is made again of {source}, "
-            f"{f'which {parsed}' if source == derive.FROM_INPUTS else 'nothing is parsed'}; "
-            f"it stays as it is until the new one is whole:{what}")  # fmt: skip
+    how.say(
+        f"{destination} is made again of {source}, "
+        f"{f'which {parsed}' if source == derive.FROM_INPUTS else 'nothing is parsed'}; "
+        f"it stays as it is until the new one is whole:{what}"
+    )
     if source == derive.FROM_INPUTS:
         return order
     return replace(order, source=source, keep_raw=order.keep_raw or source == derive.FROM_RAW)

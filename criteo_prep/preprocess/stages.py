@@ -107,8 +107,9 @@ def make(root: Path, destination: Path, order: Order, how: How) -> tuple[str, ..
         how.say(str(found))
         with how.progress("parse", None, "rows") as progress:
             reading = ReadProgress(progress, [path.stat().st_size for path in order.inputs.files])
-            parsing = Parsing(order.labelled, order.rules.on_bad_row == "skip", memory.workers, how.block_bytes,
-                              how.checkpoint_bytes)  # fmt: skip
+            parsing = Parsing(
+                order.labelled, order.rules.on_bad_row == "skip", memory.workers, how.block_bytes, how.checkpoint_bytes
+            )
             parse_files(order.inputs.files, root, journal, parsing, reading)
     splits = splits_of(order.inputs, journal.files)
     with how.progress("arrange", 2 * journal.num_rows, "rows") as progress:
@@ -119,8 +120,18 @@ def make(root: Path, destination: Path, order: Order, how: How) -> tuple[str, ..
     num_values = NUM_CATEGORICAL * (journal.num_rows + (0 if order.given else len(counted)))
     with how.progress("columns", num_values, "values") as progress:
         raw = RawColumns(root / "raw", journal.num_rows, journal.num_zeros)
-        columns = ColumnWork(root, order.layout, raw, splits, counted, order.rules.thresholds, order.rules.caps,
-                             order.seed, order.keep_raw, order.given)  # fmt: skip
+        columns = ColumnWork(
+            root,
+            order.layout,
+            raw,
+            splits,
+            counted,
+            order.rules.thresholds,
+            order.rules.caps,
+            order.seed,
+            order.keep_raw,
+            order.given,
+        )
         features, files = ColumnEncoder(columns, journal, memory, progress).run()
     finish(root, order, journal, splits, features, files, memory.workers)
     shutil.rmtree(work)
@@ -128,10 +139,14 @@ def make(root: Path, destination: Path, order: Order, how: How) -> tuple[str, ..
 
 
 def finish(
-    root: Path, order: Order, journal: Journal, splits: dict[str, range], features: list[Feature], files: dict[str,
-    dict],
+    root: Path,
+    order: Order,
+    journal: Journal,
+    splits: dict[str, range],
+    features: list[Feature],
+    files: dict[str, dict],
     workers: int,
-) -> None:  # fmt: skip
+) -> None:
     """Writes the feature spec and, when all is on the disk, the manifest.
 
     Args:

@@ -136,4 +136,3 @@ def generate(
         writer.write(batch)
         advance(batch.num_samples)
     return reader.truth
-

@@ -19,22 +19,47 @@ _DEFAULT = Request()
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--src_dataset_path", default=_DEFAULT.src_dataset_path, help="folder to read (default: %(default)s)")
-    add("--src_dataset_type", default=_DEFAULT.src_dataset_type, metavar="LAYOUT",
-        help=f"{' or '.join(READERS)} (default: %(default)s)")  # fmt: skip
+    add(
+        "--src_dataset_type",
+        default=_DEFAULT.src_dataset_type,
+        metavar="LAYOUT",
+        help=f"{' or '.join(READERS)} (default: %(default)s)",
+    )
     add("--src_feature_spec", default=_DEFAULT.src_feature_spec, help="its feature spec (default: %(default)s)")
     add("--src_batch_size", type=int, default=_DEFAULT.src_batch_size, help="samples in a batch (default: %(default)s)")
-    add("--src_synthetic_dataset_use_feature_spec", action="store_true",
-        help="accepted; the synthetic source always follows the feature spec")  # fmt: skip
+    add(
+        "--src_synthetic_dataset_use_feature_spec",
+        action="store_true",
+        help="accepted; the synthetic source always follows the feature spec",
+    )
     add("--dst_dataset_path", default=_DEFAULT.dst_dataset_path, help="folder to make (default: %(default)s)")
-    add("--dst_prebatch_size", type=int, default=_DEFAULT.dst_prebatch_size,
-        help="samples in a record of split_tfrecords (default: %(default)s)")  # fmt: skip
+    add(
+        "--dst_prebatch_size",
+        type=int,
+        default=_DEFAULT.dst_prebatch_size,
+        help="samples in a record of split_tfrecords (default: %(default)s)",
+    )
     add("--dst_feature_spec", default=_DEFAULT.dst_feature_spec, help="its feature spec (default: %(default)s)")
-    add("--dst_dataset_type", default=_DEFAULT.dst_dataset_type, metavar="LAYOUT",
-        help=f"{' or '.join(WRITERS)} (default: %(default)s)")  # fmt: skip
-    add("--max_batches_train", type=int, default=-1, help="batches of train to take; -1 is all "
-        f"(of the synthetic source, which has no end: {SYNTHETIC_BATCHES['train']})")  # fmt: skip
-    add("--max_batches_test", type=int, default=-1, help="batches of test (and validation) to take; -1 is all "
-        f"(of the synthetic source: {SYNTHETIC_BATCHES['test']})")  # fmt: skip
+    add(
+        "--dst_dataset_type",
+        default=_DEFAULT.dst_dataset_type,
+        metavar="LAYOUT",
+        help=f"{' or '.join(WRITERS)} (default: %(default)s)",
+    )
+    add(
+        "--max_batches_train",
+        type=int,
+        default=-1,
+        help="batches of train to take; -1 is all "
+        f"(of the synthetic source, which has no end: {SYNTHETIC_BATCHES['train']})",
+    )
+    add(
+        "--max_batches_test",
+        type=int,
+        default=-1,
+        help="batches of test (and validation) to take; -1 is all "
+        f"(of the synthetic source: {SYNTHETIC_BATCHES['test']})",
+    )
     add("--train_only", action="store_true", help="leave test and validation out")
     add("--dense_log", action="store_true", help="take log(x + 3) of the numericals, which are raw integers, say")
     add("--seed", type=int, default=_DEFAULT.seed, help="of the synthetic source (default: %(default)s)")

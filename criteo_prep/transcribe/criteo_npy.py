@@ -36,10 +36,16 @@ def criteo_npy_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpec:
 
     def chunks(split: str, spec: FeatureSpec) -> list[Chunk]:
         many = any(feature.hotness > 1 for feature in spec.categorical)
-        ends = {"label": "labels.npy", "numerical": "dense.npy",
-                "categorical": "sparse_multi_hot.npz" if many else "sparse.npy"}  # fmt: skip
-        return [Chunk(spec.channels[channel], (f"{split}/day_0_{end}",), LAYOUT)
-                for channel, end in ends.items() if spec.channels[channel]]  # fmt: skip
+        ends = {
+            "label": "labels.npy",
+            "numerical": "dense.npy",
+            "categorical": "sparse_multi_hot.npz" if many else "sparse.npy",
+        }
+        return [
+            Chunk(spec.channels[channel], (f"{split}/day_0_{end}",), LAYOUT)
+            for channel, end in ends.items()
+            if spec.channels[channel]
+        ]
 
     return standard_spec(LAYOUT, source, splits, "int32", "float32", "int32", chunks)
 
@@ -86,11 +92,15 @@ class Reader:
         for part in self._parts:
             for array, day, rows in zip(part.arrays, self._label.arrays, self._label.rows, strict=False):
                 if array.rows != rows:
-                    raise self._failed(f"{array.path}: has {array.rows} rows, but {day.path.name} has {rows}. One of "
-                                       "them is truncated, or the files are listed in another order.")  # fmt: skip
+                    raise self._failed(
+                        f"{array.path}: has {array.rows} rows, but {day.path.name} has {rows}. One of "
+                        "them is truncated, or the files are listed in another order."
+                    )
             if len(part.rows) != len(self._label.rows):
-                raise self._failed(f"{part.where}: has {len(part.rows)} files, the label {len(self._label.rows)}. "
-                                   "Correct the spec: a chunk names the files of all days.")  # fmt: skip
+                raise self._failed(
+                    f"{part.where}: has {len(part.rows)} files, the label {len(self._label.rows)}. "
+                    "Correct the spec: a chunk names the files of all days."
+                )
 
     def read(self, start: int, stop: int) -> Batch:
         """Samples [start, stop).
@@ -203,8 +213,10 @@ class Writer:
         self._archive = spec.categorical and self._paths["categorical"].suffix == ".npz"
         self._ids = []
         if self._archive:  # each feature in a file of its own until all are in the archive
-            self._ids = [NewNpy(self._paths["categorical"].parent / f".{i}.npy", "int32", feature.hotness)
-                         for i, feature in enumerate(spec.categorical)]  # fmt: skip
+            self._ids = [
+                NewNpy(self._paths["categorical"].parent / f".{i}.npy", "int32", feature.hotness)
+                for i, feature in enumerate(spec.categorical)
+            ]
         elif spec.categorical:
             self._ids = [NewNpy(self._paths["categorical"], "int32", len(spec.categorical))]
         self._files = [self._label, *filter(None, [self._numerical]), *self._ids]

@@ -160,8 +160,9 @@ class Writer:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._schema = pa.schema([(name, _type(spec.features[name])) for name in chunk.features])
         # Ids hardly repeat within a page: a dictionary costs time and saves nothing.
-        self._file = pq.ParquetWriter(self._path, self._schema, compression="none", use_dictionary=False,
-                                      write_statistics=False)  # fmt: skip
+        self._file = pq.ParquetWriter(
+            self._path, self._schema, compression="none", use_dictionary=False, write_statistics=False
+        )
         self._groups = Groups(_ROWS, self._write_group)
 
     def write(self, batch: Batch) -> None:

@@ -78,8 +78,10 @@ class Record:
         places = [self.place(feature) for feature in features]
         starts = [i for i, place in enumerate(places) if i == 0 or place.start != places[i - 1].stop]
         ends = [*starts, len(places)][1:]
-        return [(slice(start, end), slice(places[start].start, places[end - 1].stop))
-                for start, end in zip(starts, ends, strict=True)]  # fmt: skip
+        return [
+            (slice(start, end), slice(places[start].start, places[end - 1].stop))
+            for start, end in zip(starts, ends, strict=True)
+        ]
 
 
 class Reader:

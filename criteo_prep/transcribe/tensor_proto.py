@@ -48,8 +48,12 @@ def parse_example(data: bytes, name: str) -> memoryview:
     for features in _messages(data, 1):
         for entry in _messages(features, 1):
             if [bytes(key) for key in _messages(entry, 1)] == [name.encode()]:
-                found = [value for feature in _messages(entry, 2) for values in _messages(feature, 1)
-                         for value in _messages(values, 1)]  # fmt: skip
+                found = [
+                    value
+                    for feature in _messages(entry, 2)
+                    for values in _messages(feature, 1)
+                    for value in _messages(values, 1)
+                ]
     if found is None or len(found) != 1:
         raise ProtoError(f"is no Example with one value of feature {name!r}")
     return found[0]

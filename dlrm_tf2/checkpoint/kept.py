@@ -52,8 +52,11 @@ def put_aside(old: Path, path: Path, keep: int) -> list[str]:
             notes += _move(old, path.with_name(f"{path.name}.step-{before['step']}"), path, run)
         else:
             remove(old, path)
-    older = [folder for of, folder in kept_steps(path).items() if run is not None and of < step
-             and run_of(document_of(folder)) == run]  # fmt: skip
+    older = [
+        folder
+        for of, folder in kept_steps(path).items()
+        if run is not None and of < step and run_of(document_of(folder)) == run
+    ]
     for folder in older[keep - 1 :]:
         remove(folder, path)
     return notes

@@ -21,8 +21,11 @@ class TablesCopy:
 
     def __init__(self, embedding):
         self.tables, self.plan, self.rank, self.slots = (
-            embedding.tables, embedding.plan, embedding.rank, embedding.slots
-        )  # fmt: skip
+            embedding.tables,
+            embedding.plan,
+            embedding.rank,
+            embedding.slots,
+        )
         self._arrays = {(shard, slot): _copied(embedding, shard, slot) for shard, slot in _written_by(embedding)}
 
     def read_rows(self, shard, slot: str, start: int, stop: int) -> np.ndarray:

@@ -78,9 +78,7 @@ def _shared(one, other) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """The rows and columns that two rectangles of a table share; None if they share nothing."""
     if not (overlaps(one.rows, other.rows) and overlaps(one.columns, other.columns)):
         return None
-    return tuple(
-        (max(a[0], b[0]), min(a[1], b[1])) for a, b in ((one.rows, other.rows), (one.columns, other.columns))
-    )
+    return tuple((max(a[0], b[0]), min(a[1], b[1])) for a, b in ((one.rows, other.rows), (one.columns, other.columns)))
 
 
 def _take(embedding, shard, stored: StoredShard, first: int, block: np.ndarray) -> None:

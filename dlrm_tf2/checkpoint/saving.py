@@ -93,9 +93,11 @@ class Save:
         with self._or_nothing():
             parts = on_all_ranks(self._comm, "checkpoint.write", self._part.result, CheckpointError)
             notes = on_rank_0(
-                self._comm, "checkpoint.commit",
-                lambda: self._staging.commit(_assemble(self._document, self._tables, parts)), CheckpointError,
-            )  # fmt: skip
+                self._comm,
+                "checkpoint.commit",
+                lambda: self._staging.commit(_assemble(self._document, self._tables, parts)),
+                CheckpointError,
+            )
         self._staging.unlock()
         return notes
 

@@ -215,8 +215,11 @@ def open_split(
     kept = (restored or {}).get("data")
     seed = kept["seed"] if kept else config.seed
     if config.dataset_type == "synthetic":
-        samples = (config.synthetic_dataset_train_batches * config.batch_size if training
-                   else config.synthetic_dataset_valid_batches * max(config.valid_batch_sizes))
+        samples = (
+            config.synthetic_dataset_train_batches * config.batch_size
+            if training
+            else config.synthetic_dataset_valid_batches * max(config.valid_batch_sizes)
+        )
     reading = Reading(seed=seed, synthetic_samples=samples)
     if training:
         reading = Reading(config.shuffle, config.shuffle_window, seed, config.drop_last, samples)

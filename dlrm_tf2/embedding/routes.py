@@ -43,9 +43,10 @@ class Routes:
         self.own = tuple(feature for feature, table in table_of.items() if table in plan.replicated)
         by_rows = {table for table in table_of.values() if len({shard.rows for shard in plan.of_table(table)}) > 1}
         fetched = [
-            feature for feature, table in table_of.items()
+            feature
+            for feature, table in table_of.items()
             if data_parallel_input and feature not in self.own and (table in by_rows or feature in deduplicated)
-        ]  # fmt: skip
+        ]
         self._pooled = frozenset(table_of) - {*self.own, *fetched}
         self.pooled_by_ranks = [
             tuple(f for f in table_of if any(p.feature == f for pieces in of_rank.values() for p in pieces))

@@ -71,14 +71,16 @@ def infer(
         seconds, samples = stopwatch.timed()
         percentiles = np.percentile(seconds, _PERCENTILES)
         throughput = float(samples.sum() / seconds.sum())
-        log.record({
-            "batch_size": size,
-            "mean_inference_throughput": throughput,
-            "mean_inference_latency": float(seconds.mean()),
-            **{f"p{p}_inference_latency": float(s) for p, s in zip(_PERCENTILES, percentiles, strict=True)},
-            "auc": evaluation.auc,
-            "num_samples": evaluation.num_samples,
-        })  # fmt: skip
+        log.record(
+            {
+                "batch_size": size,
+                "mean_inference_throughput": throughput,
+                "mean_inference_latency": float(seconds.mean()),
+                **{f"p{p}_inference_latency": float(s) for p, s in zip(_PERCENTILES, percentiles, strict=True)},
+                "auc": evaluation.auc,
+                "num_samples": evaluation.num_samples,
+            }
+        )
         times = (f"{1e3 * s:.3f}" for s in (seconds.mean(), *percentiles))
         auc = "undefined" if evaluation.auc is None else f"{evaluation.auc:.6f}"
         log.say(_row((size, evaluator.num_batches(size, limit), f"{throughput:,.0f}", *times, auc)))

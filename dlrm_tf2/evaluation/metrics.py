@@ -40,8 +40,10 @@ class Evaluation:
 
     def line(self) -> str:
         """For people: `AUC 0.xxxxxx, test loss ...`."""
-        of_classes = (f"{name} {'undefined' if value is None else f'{value:.6f}'}" for name, value in (
-            ("normalised entropy", self.normalized_entropy), ("calibration", self.calibration)))  # fmt: skip
+        of_classes = (
+            f"{name} {'undefined' if value is None else f'{value:.6f}'}"
+            for name, value in (("normalised entropy", self.normalized_entropy), ("calibration", self.calibration))
+        )
         auc = "undefined" if self.auc is None else f"{self.auc:.6f}"
         return f"AUC {auc}, test loss {self.loss:.6f}, {', '.join(of_classes)}, {self.num_samples} samples"
 

@@ -1,8 +1,8 @@
 """The scores of a split as a Parquet file: row, score, label; in the split's order, for any number of ranks.
 
-    row    int64    the sample's place in the split, from 0
-    score  float32  the probability of a click that the model gives it
-    label  bool     whether it was clicked
+row    int64    the sample's place in the split, from 0
+score  float32  the probability of a click that the model gives it
+label  bool     whether it was clicked
 """
 
 import contextlib

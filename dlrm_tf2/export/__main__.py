@@ -118,9 +118,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", required=True, metavar="DIR", help="folder that training saved")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to create, absent or empty")
     parser.add_argument(
-        "--format", choices=tuple(FORMATS), default="npy",
+        "--format",
+        choices=tuple(FORMATS),
+        default="npy",
         help="plain .npy files (the default), NVIDIA's folders, or a TensorFlow SavedModel",
-    )  # fmt: skip
+    )
     arguments = parser.parse_args(argv)
     try:
         contents = export(arguments.checkpoint, arguments.output, arguments.format)

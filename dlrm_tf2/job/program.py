@@ -55,9 +55,14 @@ def connected_ranks(launch: process.Launch, config: TrainConfig) -> Iterator[tup
       RuntimeError: TensorFlow or another rank ended the job. The message has the reason without TensorFlow's trace.
     """
     runtime = process.setup(
-        launch, config.cpu, config.amp, config.amp_dtype, config.intra_op_parallelism, config.inter_op_parallelism,
+        launch,
+        config.cpu,
+        config.amp,
+        config.amp_dtype,
+        config.intra_op_parallelism,
+        config.inter_op_parallelism,
         config.stall_timeout_s,
-    )  # fmt: skip
+    )
     # TensorFlow must not be imported before that.
     import tensorflow as tf
 

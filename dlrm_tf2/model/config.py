@@ -45,9 +45,11 @@ class ModelConfig:
         hotness = tuple(None if feature.ragged else feature.hotness for feature in spec.categorical)
         dims = config.embedding_dim
         dims = dims if isinstance(dims, tuple) else (dims,) * len(spec.categorical)
-        require(len(dims) == len(spec.categorical),
-                 f"--embedding_dim has {len(dims)} widths, the dataset {len(spec.categorical)} categorical features. "
-                 "Give one for each, or one for all.")
+        require(
+            len(dims) == len(spec.categorical),
+            f"--embedding_dim has {len(dims)} widths, the dataset {len(spec.categorical)} categorical features. "
+            "Give one for each, or one for all.",
+        )
         cross = config.interaction == "cross"
         return cls(
             features=spec.channels["categorical"],

@@ -48,7 +48,5 @@ class CrossNetwork(tf.Module):
 
 
 def _kernel(name: str, shape: tuple[int, int], seed: int) -> tf.Variable:
-    values = tf.random.stateless_truncated_normal(
-        shape, [seed, crc32(name.encode())], alg="philox", stddev=_DEVIATION
-    )
+    values = tf.random.stateless_truncated_normal(shape, [seed, crc32(name.encode())], alg="philox", stddev=_DEVIATION)
     return tf.Variable(values, name=name)

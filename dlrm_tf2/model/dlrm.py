@@ -64,10 +64,16 @@ class Dlrm:
         self.top_mlp = Mlp("top_mlp", config.interaction_width, config.top_mlp_dims, relu_at_end=False, seed=seed)
         optimizer = optimizer or Optimizer()
         self.embedding = DistributedEmbedding(
-            config.tables, plan, comm, seed if initialize_tables else None, optimizer if training else None,
-            hotness=config.hotness_of, data_parallel_input=data_parallel_input, deduplicated=deduplicated,
+            config.tables,
+            plan,
+            comm,
+            seed if initialize_tables else None,
+            optimizer if training else None,
+            hotness=config.hotness_of,
+            data_parallel_input=data_parallel_input,
+            deduplicated=deduplicated,
             wire_dtype=compute_dtype,
-        )  # fmt: skip
+        )
         self.dense_optimizer = DenseOptimizer(optimizer, self.dense_variables)
         self.interaction = interaction
         self._below, self._above, self._dense = self._below_interaction, self._above_interaction, self._dense_block

@@ -30,7 +30,9 @@ class Mlp(tf.Module):
         for layer, units in enumerate(dims):
             kernel_name, bias_name = f"{name}_{layer}_kernel", f"{name}_{layer}_bias"
             kernel = tf.random.stateless_truncated_normal(
-                [fan_in, units], [seed, crc32(kernel_name.encode())], alg="philox",
+                [fan_in, units],
+                [seed, crc32(kernel_name.encode())],
+                alg="philox",
                 stddev=(2.0 / (fan_in + units)) ** 0.5 / _TRUNCATION,
             )
             bias = tf.random.stateless_normal(

@@ -134,9 +134,11 @@ class Watchdog:
 
     def _silent(self, now: float) -> list[str]:
         """The ranks that do not tell any more what they are doing, each with the last that they told."""
-        return [f"rank {rank} was last heard of {now - peer.heard:.0f} s ago, {peer.activity.doing}"
-                for rank, peer in sorted(self._peers.items())
-                if peer.activity and peer.activity.doing != _ENDED and now - peer.heard > _SILENT_AFTER_S]  # fmt: skip
+        return [
+            f"rank {rank} was last heard of {now - peer.heard:.0f} s ago, {peer.activity.doing}"
+            for rank, peer in sorted(self._peers.items())
+            if peer.activity and peer.activity.doing != _ENDED and now - peer.heard > _SILENT_AFTER_S
+        ]
 
     def _stalled(self, now: float) -> str:
         """That there is no progress, and which ranks are to blame; "" if there is some."""
@@ -148,8 +150,11 @@ class Watchdog:
         told = self._silent(now)
         least = min(activity.count for activity in known.values())
         if not told and least < max(activity.count for activity in known.values()):
-            told = [f"rank {rank} is behind: {activity.doing} for {now - activity.since:.0f} s"
-                    for rank, activity in sorted(known.items()) if activity.count == least]  # fmt: skip
+            told = [
+                f"rank {rank} is behind: {activity.doing} for {now - activity.since:.0f} s"
+                for rank, activity in sorted(known.items())
+                if activity.count == least
+            ]
         elif not told and self._peers:
             told = [f"so are all ranks that were heard of ({len(known)} of {len(self._peers) + 1})"]
         more = [f"and {len(told) - _MOST_TOLD} more ranks"] if len(told) > _MOST_TOLD else []

@@ -45,16 +45,23 @@ def report(
       offloading_bytes: weights that a GPU has room for; None for no limit.
     """
     costs = cost_of(
-        plan, tables, step.batch_size, hotness=step.hotness, optimizer=step.optimizer, wire_bytes=step.wire_bytes,
+        plan,
+        tables,
+        step.batch_size,
+        hotness=step.hotness,
+        optimizer=step.optimizer,
+        wire_bytes=step.wire_bytes,
         data_parallel_input=step.data_parallel_input,
-    )  # fmt: skip
+    )
     num_bytes = sum(table.num_bytes for table in tables)
     lines = [f"tables: {len(tables)}, {num_bytes / _GIB:.3f} GiB ({num_bytes} bytes), {len(plan.shards)} shards"]
     lines += _aligned(_table_rows(plan, tables, step.hotness))
     if offloading_bytes is not None:
         host = sum(shard.num_bytes for shard in plan.on_host)
-        lines.append(f"in host memory, for a GPU with room for {offloading_bytes / _GIB:.2f} GiB of tables: "
-                     f"{len(plan.on_host)} shards, {host / _GIB:.2f} GiB")
+        lines.append(
+            f"in host memory, for a GPU with room for {offloading_bytes / _GIB:.2f} GiB of tables: "
+            f"{len(plan.on_host)} shards, {host / _GIB:.2f} GiB"
+        )
     lines += _aligned(_rank_rows(plan, costs, activation_bytes))
     lines.append(Imbalance.of(costs).line())
     return "\n".join(lines)
@@ -97,14 +104,31 @@ def _spans(numbers: Sequence[int]) -> str:
 
 
 def _rank_rows(plan: ShardingPlan, costs: Sequence[RankCost], activation_bytes: Sequence[float]) -> list[list[str]]:
-    rows = [["rank", "shards", "weight bytes", "state bytes", "activation bytes", "all GiB", "elements fetched",
-             "alltoall bytes"]]  # fmt: skip
+    rows = [
+        [
+            "rank",
+            "shards",
+            "weight bytes",
+            "state bytes",
+            "activation bytes",
+            "all GiB",
+            "elements fetched",
+            "alltoall bytes",
+        ]
+    ]
     for rank, (cost, activations) in enumerate(zip(costs, activation_bytes, strict=True)):
-        rows.append([
-            f"{rank}", f"{len(plan.of_rank(rank))}", f"{cost.weight_bytes}", f"{cost.state_bytes}",
-            f"{activations:.0f}", f"{(cost.table_bytes + activations) / _GIB:.2f}", f"{cost.fetched:.0f}",
-            f"{cost.sent_bytes:.0f}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                f"{rank}",
+                f"{len(plan.of_rank(rank))}",
+                f"{cost.weight_bytes}",
+                f"{cost.state_bytes}",
+                f"{activations:.0f}",
+                f"{(cost.table_bytes + activations) / _GIB:.2f}",
+                f"{cost.fetched:.0f}",
+                f"{cost.sent_bytes:.0f}",
+            ]
+        )
     return rows
 
 

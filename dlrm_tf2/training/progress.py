@@ -80,14 +80,24 @@ class Watch:
         rates = self._clock.lap()
         resident_bytes, _ = memory.resident_bytes()
         exchange_ms, memory_gib = self._of_ranks(rates.exchange_ms, resident_bytes / _GIB)
-        self._log.record({"step": self._step, "loss": loss, "learning_rate": learning_rate, **rates._asdict(),
-                          "exchange_ms_of_ranks": exchange_ms, "memory_gib": memory_gib})
+        self._log.record(
+            {
+                "step": self._step,
+                "loss": loss,
+                "learning_rate": learning_rate,
+                **rates._asdict(),
+                "exchange_ms_of_ranks": exchange_ms,
+                "memory_gib": memory_gib,
+            }
+        )
         first, last = self._length.first, self._length.last
         exchange = f", {rates.exchange_ms:.1f} ms exchange" if rates.exchange_ms else ""
         skipped = f", {skipped} steps skipped" if skipped else ""
-        self._log.say(f"step {self._step} ({self._step - first + 1}/{last - first + 1}): loss {loss:.5f}, "
-                      f"learning rate {learning_rate:.4g}, {rates.samples_per_s:,.0f} samples/s, "
-                      f"{rates.step_ms:.1f} ms{exchange}, {self._left(rates)} left{skipped}")
+        self._log.say(
+            f"step {self._step} ({self._step - first + 1}/{last - first + 1}): loss {loss:.5f}, "
+            f"learning rate {learning_rate:.4g}, {rates.samples_per_s:,.0f} samples/s, "
+            f"{rates.step_ms:.1f} ms{exchange}, {self._left(rates)} left{skipped}"
+        )
 
     def summary(self, evaluation: Evaluation | None, skipped: int) -> dict:
         """The last line of the run's log: published keys, then ours."""
@@ -97,9 +107,14 @@ class Watch:
         summary = {"throughput": rates.samples_per_s, "mean_step_time_ms": rates.step_ms}
         if evaluation:
             summary |= {"auc": evaluation.auc, "validation_loss": evaluation.loss}
-        return summary | {"data_wait_ms": rates.data_wait_ms, "exchange_ms": rates.exchange_ms,
-                          "exchange_ms_of_ranks": exchange_ms, "memory_gib": memory_gib,
-                          "peak_memory_gib": peak_gib, "skipped_steps": skipped}  # fmt: skip
+        return summary | {
+            "data_wait_ms": rates.data_wait_ms,
+            "exchange_ms": rates.exchange_ms,
+            "exchange_ms_of_ranks": exchange_ms,
+            "memory_gib": memory_gib,
+            "peak_memory_gib": peak_gib,
+            "skipped_steps": skipped,
+        }
 
     def _of_ranks(self, *values: float | None) -> list[list[float | None]]:
         """Each value on all ranks, in their order."""
@@ -110,8 +125,10 @@ class Watch:
     def _show(self, loss: float) -> None:
         since, self._shown, self._shown_at = self._shown, self._clock.mark(), time.perf_counter()
         auc = "" if self._auc is None else f", AUC {self._auc:.5f}"
-        self._log.live(f"step {self._step}/{self._length.last}: {self._clock.since(since).samples_per_s:,.0f} "
-                       f"samples/s, {self._left(self._clock.mean())} left, loss {loss:.5f}{auc}")
+        self._log.live(
+            f"step {self._step}/{self._length.last}: {self._clock.since(since).samples_per_s:,.0f} "
+            f"samples/s, {self._left(self._clock.mean())} left, loss {loss:.5f}{auc}"
+        )
 
     def _left(self, rates: Rates) -> str:
         seconds = round((self._length.last - self._step) * rates.step_ms / 1e3)

@@ -72,8 +72,10 @@ def _find(config: TrainConfig) -> Resumption:
         said = f"{path}: holds a finished run (step {step}); this is a new one, whose first checkpoint replaces it"
         return Resumption(run, (said, *_leftovers(path, run)))
     if config.resume == "off":
-        said = (f"{path}: holds an unfinished run (step {step}); --resume off begins a new one, whose first checkpoint "
-                "replaces it")  # fmt: skip
+        said = (
+            f"{path}: holds an unfinished run (step {step}); --resume off begins a new one, whose first checkpoint "
+            "replaces it"
+        )
         return Resumption(run, (said, *_leftovers(path, run)))
     _check_same(path, document, config)
     said = f"{path}: holds an unfinished run, which goes on after step {step} (--resume off begins a new one)"

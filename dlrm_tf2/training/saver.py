@@ -109,4 +109,3 @@ class Saver:
             self.saved_step = save.step
         for line in (*notes, f"saved {save.path}: step {save.step}"):
             self._log.say(line)
-

@@ -180,11 +180,22 @@ class Trainer:
     def _document(self, finished: bool) -> dict:
         """What a checkpoint keeps beside the weights."""
         step, position = self._began
-        run = {"finished": finished, "first_step": step + 1, "first_position": list(position),
-               "best_auc": self._best_auc, "evaluated": self._evaluated, "skipped_steps": self._skipped,
-               "loss_scaling": self._scaling and self._scaling.document()}  # fmt: skip
-        return {"model": self._model.config.document(), "step": self.step, "run": run,
-                "data": self._data.document(self._position), "config": dataclasses.asdict(self._config)}  # fmt: skip
+        run = {
+            "finished": finished,
+            "first_step": step + 1,
+            "first_position": list(position),
+            "best_auc": self._best_auc,
+            "evaluated": self._evaluated,
+            "skipped_steps": self._skipped,
+            "loss_scaling": self._scaling and self._scaling.document(),
+        }
+        return {
+            "model": self._model.config.document(),
+            "step": self.step,
+            "run": run,
+            "data": self._data.document(self._position),
+            "config": dataclasses.asdict(self._config),
+        }
 
     def _kept(self) -> str:
         """What of the training is on disk, for the message that it failed."""
@@ -199,8 +210,9 @@ class Trainer:
                 f"{data['num_samples']} samples. Bring that back, or begin a new run with --resume off."
             )
         if position is None:
-            self._log.say("The checkpoint's training data was other data, or in another order: this run begins a new "
-                          "pass.")
+            self._log.say(
+                "The checkpoint's training data was other data, or in another order: this run begins a new pass."
+            )
             return Position()
         return position
 
@@ -209,14 +221,20 @@ class Trainer:
         for note in self._length.notes:
             say(note)
         if data.num_samples < config.batch_size and not config.drop_last:
-            say(f"The training split holds {data.num_samples} samples, fewer than batch_size {config.batch_size}: "
-                f"each step trains on all {data.num_samples}.")
-        say(f"train: {data.num_samples} samples, {self._length.steps_per_epoch} steps an epoch; "
-            f"steps {self.step + 1} to {last}")
+            say(
+                f"The training split holds {data.num_samples} samples, fewer than batch_size {config.batch_size}: "
+                f"each step trains on all {data.num_samples}."
+            )
+        say(
+            f"train: {data.num_samples} samples, {self._length.steps_per_epoch} steps an epoch; "
+            f"steps {self.step + 1} to {last}"
+        )
         if self._position != Position():
             say(f"data: on from sample {self._position.sample} of pass {self._position.epoch + 1}")
         if config.drop_last and data.num_samples % config.batch_size:
             say(f"drop_last: the last {data.num_samples % config.batch_size} samples of each pass are not trained on")
         end = self._schedule.last_step
-        say(f"learning rate: 0 from step {end} on; the last step is {last}"
-            + (f". Warning: {last - max(end - 1, self.step)} steps learn nothing." if last >= end else ""))
+        say(
+            f"learning rate: 0 from step {end} on; the last step is {last}"
+            + (f". Warning: {last - max(end - 1, self.step)} steps learn nothing." if last >= end else "")
+        )

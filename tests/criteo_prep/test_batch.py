@@ -37,7 +37,8 @@ def test_batches_of_another_size_hold_the_same_samples(lengths, batch_size, data
     cuts = sorted(data.draw(st.sets(st.integers(0, rows))) | {0, rows})
     batches = list(in_batches_of(batch_size, map(whole.part, cuts, cuts[1:])))
     assert [batch.num_samples for batch in batches] == [
-        min(batch_size, rows - start) for start in range(0, rows, batch_size)]  # fmt: skip
+        min(batch_size, rows - start) for start in range(0, rows, batch_size)
+    ]
     for i, batch in enumerate(batches):
         first = i * batch_size
         assert batch.categorical["a"].values.tolist() == list(range(first, first + batch.num_samples))

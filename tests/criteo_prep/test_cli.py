@@ -37,8 +37,9 @@ def test_preprocess(tmp_path, rows, capsys):
     code, out, err = run(capsys, "preprocess", "--input", rows, "--output", tmp_path / "set", "--threshold", 2)
     assert code == 0 and err.count("threshold: there 3, asked for 2") == 2  # before and after
     assert "which are parsed again" in err and "replaced what was there" in err
-    code, out, err = run(capsys, *("preprocess --threshold 2 --shuffle global --input".split()), rows, "--output",
-                         tmp_path / "set")  # fmt: skip
+    code, out, err = run(
+        capsys, *("preprocess --threshold 2 --shuffle global --input".split()), rows, "--output", tmp_path / "set"
+    )
     assert (code, out) == (1, "") and "shuffle: there None, asked for 'global'" in err and "--overwrite" in err
 
 

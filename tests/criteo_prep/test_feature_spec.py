@@ -123,15 +123,22 @@ def test_the_standard_layout_by_hand(tmp_path):
         "feature_spec": {
             "cat_0": {"dtype": "int8", "cardinality": 126},
             "cat_1": {"dtype": "int32", "cardinality": 40_000, "hotness": 2, "alpha": 1.1},
-            "num_0": {"dtype": "float16"}, "num_1": {"dtype": "float16"}, "label": {"dtype": "bool"}},
+            "num_0": {"dtype": "float16"},
+            "num_1": {"dtype": "float16"},
+            "label": {"dtype": "bool"},
+        },
         "channel_spec": {"categorical": ["cat_0", "cat_1"], "numerical": ["num_0", "num_1"], "label": ["label"]},
-        "source_spec": {split: [
-            {"type": "split_binary", "features": ["num_0", "num_1"], "files": [f"{split}/numerical.bin"]},
-            {"type": "split_binary", "features": ["label"], "files": [f"{split}/label.bin"]},
-            {"type": "split_binary", "features": ["cat_0"], "files": [f"{split}/cat_0.bin"]},
-            {"type": "split_binary", "features": ["cat_1"], "files": [f"{split}/cat_1.bin"]},
-        ] for split in ("train", "test")},
-        "metadata": {"seed": 5}}
+        "source_spec": {
+            split: [
+                {"type": "split_binary", "features": ["num_0", "num_1"], "files": [f"{split}/numerical.bin"]},
+                {"type": "split_binary", "features": ["label"], "files": [f"{split}/label.bin"]},
+                {"type": "split_binary", "features": ["cat_0"], "files": [f"{split}/cat_0.bin"]},
+                {"type": "split_binary", "features": ["cat_1"], "files": [f"{split}/cat_1.bin"]},
+            ]
+            for split in ("train", "test")
+        },
+        "metadata": {"seed": 5},
+    }
     assert_published_rules(document)
     assert FeatureSpec.load(tmp_path / "saved.yaml").features == spec.features
 
@@ -172,14 +179,26 @@ def test_any_spec_survives_the_file(tmp_path_factory, tables, num_numerical, spl
     spec.save(path)
     again = FeatureSpec.load(path)
     assert (again.features, again.channels, again.sources, again.metadata) == (
-        spec.features, spec.channels, spec.sources, spec.metadata)
+        spec.features,
+        spec.channels,
+        spec.sources,
+        spec.metadata,
+    )
     assert_published_rules(yaml.safe_load(path.read_text()))
 
 
-@pytest.mark.parametrize("cardinality, dtype", [
-    (1, "int8"), (126, "int8"), (127, "int16"), (128, "int16"), (32766, "int16"), (32767, "int32"),
-    (2147483646, "int32"),
-])
+@pytest.mark.parametrize(
+    "cardinality, dtype",
+    [
+        (1, "int8"),
+        (126, "int8"),
+        (127, "int16"),
+        (128, "int16"),
+        (32766, "int16"),
+        (32767, "int32"),
+        (2147483646, "int32"),
+    ],
+)
 def test_the_published_dtype_rule(cardinality, dtype):
     assert minimal_dtype(cardinality) == dtype
 
@@ -211,57 +230,80 @@ def change(path, value):
     return apply
 
 
-@pytest.mark.parametrize("path, value, reason", [
-    ("more", {}, r"the file: unknown key 'more'; the keys are \['feature_spec', 'channel_spec', 'source_spec', 'metad"),
-    ("feature_spec", ..., "has no feature_spec"),
-    ("channel_spec", None, "channel_spec must be a mapping, not NoneType"),
-    ("metadata", [], "metadata must be a mapping, not list"),
-    ("feature_spec.store", "int8", "feature_spec: store must be a mapping, not str"),
-    ("feature_spec.store.size", 3, r"feature_spec: store: unknown key 'size'; the keys are \['dtype', 'cardinality'"),
-    ("feature_spec.store.dtype", ..., "feature_spec: store: has no dtype. Write one such as int32"),
-    ("feature_spec.price.dtype", None, "feature_spec: price: has no dtype"),
-    ("feature_spec.store.dtype", "int7", "feature_spec: store: dtype 'int7' is not a numpy dtype. Write one such"),
-    ("feature_spec.store.dtype", ",", "feature_spec: store: dtype ',' is not a numpy dtype"),
-    ("feature_spec.store.dtype", 8, "feature_spec: store: dtype is 8; it must be text"),
-    ("feature_spec.store.cardinality", "auto", "store: cardinality auto is for the source of a transcription"),
-    ("feature_spec.store.cardinality", 5.0, "store: cardinality is 5.0; it must be a whole number"),
-    ("feature_spec.store.cardinality", True, "store: cardinality is True; it must be a whole number"),
-    ("feature_spec.store.cardinality", ..., "feature_spec: store: a categorical feature needs a cardinality"),
-    ("feature_spec.store.cardinality", 0, "store: cardinality 0 is not positive"),
-    ("feature_spec.store.cardinality", 129, r"store: ids up to 128 do not fit int8 \(at most 127\). Use int16, or the"),
-    ("feature_spec.item.cardinality", 2**31 + 1, "item: ids up to 2147483648 do not fit int32 .* is too large"),
-    ("feature_spec.store.dtype", "uint8", r"store: dtype uint8 cannot hold ids; use one of \['int8', 'int16', 'int32"),
-    ("feature_spec.store.dtype", "int64", "train: chunk 2: 'store' has dtype int64; use one of"),
-    ("feature_spec.store.hotness", 0, "store: hotness 0 is not positive"),
-    ("feature_spec.store.alpha", "steep", "store: alpha is 'steep'; it must be a number"),
-    ("feature_spec.age.dtype", "float32", r"train: chunk 0: numericals have dtypes \['float16', 'float32'\]; float"),
-    ("feature_spec.bought.dtype", "int8", r"train: chunk 1: the label needs a file of its own and dtype bool"),
-    ("feature_spec.new", {"dtype": "bool"}, "channel_spec: lacks 'new' of feature_spec"),
-    ("channel_spec.more", [], r"channel_spec: unknown key 'more'; the keys are \['categorical', 'numerical"),
-    ("channel_spec.label", ..., r"channel_spec: has \['categorical', 'numerical'\], must have exactly"),
-    ("channel_spec.label", [], "channel_spec: lacks 'bought'"),
-    ("channel_spec.label", ["bought", "age"], "channel_spec: 'age' stands there 2 times; once is right"),
-    ("channel_spec.categorical", ["store", "item", "shop"], "channel_spec: 'shop' is not in feature_spec"),
-    ("channel_spec.categorical", "store", "channel_spec: categorical: 'store' is not a list of names"),
-    ("source_spec.validation", [], r"source_spec: unknown key 'validation'; the keys are \['train', 'test'\]"),
-    ("metadata.source_spec", {"train": []}, r"metadata: source_spec: unknown key 'train'; the keys are \['val"),
-    ("source_spec.train", None, "source_spec: train: must be a list of chunks"),
-    ("source_spec.train.0", [], "source_spec: train: chunk 0 must be a mapping, not list"),
-    ("source_spec.train.0.files", ..., "source_spec: train: chunk 0: has no files"),
-    ("source_spec.train.0.type", 3, "chunk 0: type is 3, which is no text"),
-    ("source_spec.train.0.file", "x", "chunk 0: unknown key 'file'"),
-    ("source_spec.train.2.features", [], "train: chunk 2: names no features"),
-    ("source_spec.train.2.features", ["shop"], "train: chunk 2: feature 'shop' is not in feature_spec"),
-    ("source_spec.train.2.features", ["item"], "train: chunk 3: feature 'item' stands twice in 'train'; once"),
-    ("source_spec.train.2.features", ["store", "item"], "chunk 2: a categorical feature .'store'. needs a fi"),
-    ("source_spec.train.0.features", ["age", "price"], "chunk 0: the numerical file must hold all numericals"),
-    ("source_spec.train.0.features", ["price"], "chunk 0: the numerical file must hold all numericals"),
-    ("source_spec.train.1.features", ["bought", "age"], "chunk 1: feature 'age' stands twice"),
-    ("source_spec.test.3", ..., "source_spec: test: no chunk holds feature 'item'"),
-    ("source_spec.test.3.files", ["a", "b"], "test: chunk 3: has 2 files; exactly one is right"),
-    ("source_spec.test.3.files", ["../../secret"], "test: chunk 3: file '../../secret' leads out of the da"),
-    ("source_spec.test.3.files", ["/etc/passwd"], "test: chunk 3: file '/etc/passwd' leads out of the dat"),
-])
+@pytest.mark.parametrize(
+    "path, value, reason",
+    [
+        (
+            "more",
+            {},
+            r"the file: unknown key 'more'; the keys are \['feature_spec', 'channel_spec', 'source_spec', 'metad",
+        ),
+        ("feature_spec", ..., "has no feature_spec"),
+        ("channel_spec", None, "channel_spec must be a mapping, not NoneType"),
+        ("metadata", [], "metadata must be a mapping, not list"),
+        ("feature_spec.store", "int8", "feature_spec: store must be a mapping, not str"),
+        (
+            "feature_spec.store.size",
+            3,
+            r"feature_spec: store: unknown key 'size'; the keys are \['dtype', 'cardinality'",
+        ),
+        ("feature_spec.store.dtype", ..., "feature_spec: store: has no dtype. Write one such as int32"),
+        ("feature_spec.price.dtype", None, "feature_spec: price: has no dtype"),
+        ("feature_spec.store.dtype", "int7", "feature_spec: store: dtype 'int7' is not a numpy dtype. Write one such"),
+        ("feature_spec.store.dtype", ",", "feature_spec: store: dtype ',' is not a numpy dtype"),
+        ("feature_spec.store.dtype", 8, "feature_spec: store: dtype is 8; it must be text"),
+        ("feature_spec.store.cardinality", "auto", "store: cardinality auto is for the source of a transcription"),
+        ("feature_spec.store.cardinality", 5.0, "store: cardinality is 5.0; it must be a whole number"),
+        ("feature_spec.store.cardinality", True, "store: cardinality is True; it must be a whole number"),
+        ("feature_spec.store.cardinality", ..., "feature_spec: store: a categorical feature needs a cardinality"),
+        ("feature_spec.store.cardinality", 0, "store: cardinality 0 is not positive"),
+        (
+            "feature_spec.store.cardinality",
+            129,
+            r"store: ids up to 128 do not fit int8 \(at most 127\). Use int16, or the",
+        ),
+        ("feature_spec.item.cardinality", 2**31 + 1, "item: ids up to 2147483648 do not fit int32 .* is too large"),
+        (
+            "feature_spec.store.dtype",
+            "uint8",
+            r"store: dtype uint8 cannot hold ids; use one of \['int8', 'int16', 'int32",
+        ),
+        ("feature_spec.store.dtype", "int64", "train: chunk 2: 'store' has dtype int64; use one of"),
+        ("feature_spec.store.hotness", 0, "store: hotness 0 is not positive"),
+        ("feature_spec.store.alpha", "steep", "store: alpha is 'steep'; it must be a number"),
+        (
+            "feature_spec.age.dtype",
+            "float32",
+            r"train: chunk 0: numericals have dtypes \['float16', 'float32'\]; float",
+        ),
+        ("feature_spec.bought.dtype", "int8", r"train: chunk 1: the label needs a file of its own and dtype bool"),
+        ("feature_spec.new", {"dtype": "bool"}, "channel_spec: lacks 'new' of feature_spec"),
+        ("channel_spec.more", [], r"channel_spec: unknown key 'more'; the keys are \['categorical', 'numerical"),
+        ("channel_spec.label", ..., r"channel_spec: has \['categorical', 'numerical'\], must have exactly"),
+        ("channel_spec.label", [], "channel_spec: lacks 'bought'"),
+        ("channel_spec.label", ["bought", "age"], "channel_spec: 'age' stands there 2 times; once is right"),
+        ("channel_spec.categorical", ["store", "item", "shop"], "channel_spec: 'shop' is not in feature_spec"),
+        ("channel_spec.categorical", "store", "channel_spec: categorical: 'store' is not a list of names"),
+        ("source_spec.validation", [], r"source_spec: unknown key 'validation'; the keys are \['train', 'test'\]"),
+        ("metadata.source_spec", {"train": []}, r"metadata: source_spec: unknown key 'train'; the keys are \['val"),
+        ("source_spec.train", None, "source_spec: train: must be a list of chunks"),
+        ("source_spec.train.0", [], "source_spec: train: chunk 0 must be a mapping, not list"),
+        ("source_spec.train.0.files", ..., "source_spec: train: chunk 0: has no files"),
+        ("source_spec.train.0.type", 3, "chunk 0: type is 3, which is no text"),
+        ("source_spec.train.0.file", "x", "chunk 0: unknown key 'file'"),
+        ("source_spec.train.2.features", [], "train: chunk 2: names no features"),
+        ("source_spec.train.2.features", ["shop"], "train: chunk 2: feature 'shop' is not in feature_spec"),
+        ("source_spec.train.2.features", ["item"], "train: chunk 3: feature 'item' stands twice in 'train'; once"),
+        ("source_spec.train.2.features", ["store", "item"], "chunk 2: a categorical feature .'store'. needs a fi"),
+        ("source_spec.train.0.features", ["age", "price"], "chunk 0: the numerical file must hold all numericals"),
+        ("source_spec.train.0.features", ["price"], "chunk 0: the numerical file must hold all numericals"),
+        ("source_spec.train.1.features", ["bought", "age"], "chunk 1: feature 'age' stands twice"),
+        ("source_spec.test.3", ..., "source_spec: test: no chunk holds feature 'item'"),
+        ("source_spec.test.3.files", ["a", "b"], "test: chunk 3: has 2 files; exactly one is right"),
+        ("source_spec.test.3.files", ["../../secret"], "test: chunk 3: file '../../secret' leads out of the da"),
+        ("source_spec.test.3.files", ["/etc/passwd"], "test: chunk 3: file '/etc/passwd' leads out of the dat"),
+    ],
+)
 def test_misuse(tmp_path, path, value, reason):
     document = copy.deepcopy(yaml.safe_load(SHOP))
     change(path, value)(document)
@@ -270,13 +312,16 @@ def test_misuse(tmp_path, path, value, reason):
     assert str(raised.value).startswith(f"{tmp_path / 'feature_spec.yaml'}: ")
 
 
-@pytest.mark.parametrize("text, reason", [
-    ("", "the file must be a mapping, not NoneType"),
-    ("a: [1, 2", "line 1: is not plain YAML: expected ',' or ']'"),
-    ("a: !!python/object:os.system {}", "line 1: is not plain YAML: could not determine a constructor"),
-    ("feature_spec:\n  a: {dtype: int8}\n  a: {dtype: bool}", "line 3: is not plain YAML: 'a' stands there twice"),
-    ("[" * 20_000, "is not plain YAML: too many brackets within brackets"),
-])
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("", "the file must be a mapping, not NoneType"),
+        ("a: [1, 2", "line 1: is not plain YAML: expected ',' or ']'"),
+        ("a: !!python/object:os.system {}", "line 1: is not plain YAML: could not determine a constructor"),
+        ("feature_spec:\n  a: {dtype: int8}\n  a: {dtype: bool}", "line 3: is not plain YAML: 'a' stands there twice"),
+        ("[" * 20_000, "is not plain YAML: too many brackets within brackets"),
+    ],
+)
 def test_text_that_is_no_spec(tmp_path, text, reason):
     with pytest.raises(FeatureSpecError, match=reason):
         load(tmp_path, text)

@@ -45,8 +45,7 @@ def test_a_terminal_sees_rate_and_time_left(clock, monkeypatch):
         clock.now += 1.6
         stage.advance(500)
     assert terminal.getvalue() == (
-        "\rencode: 1.00 k rows, 500 rows/s, 33 %, 4 s left\x1b[K"
-        "\r\x1b[Kencode: 1.00 k rows in 2.0 s (500 rows/s)\n"
+        "\rencode: 1.00 k rows, 500 rows/s, 33 %, 4 s left\x1b[K\r\x1b[Kencode: 1.00 k rows in 2.0 s (500 rows/s)\n"
     )
 
 

@@ -35,10 +35,22 @@ def test_what_stands_under_a_missing_mark_does_not_count():
     np.testing.assert_array_equal(schema.log_numerical(values, np.ones(4, bool)), np.zeros(4, np.float16))
 
 
-@pytest.mark.parametrize("name, number", [
-    ("day_0", 0), ("day_23", 23), ("day_7.gz", 7), ("/a/b/day_11.tsv.gz", 11), ("day_03.tsv", 3),
-    ("day_", None), ("day_1_2", None), ("my_day_1", None), ("train.txt", None), ("day_1.", None), ("day_x", None),
-])
+@pytest.mark.parametrize(
+    "name, number",
+    [
+        ("day_0", 0),
+        ("day_23", 23),
+        ("day_7.gz", 7),
+        ("/a/b/day_11.tsv.gz", 11),
+        ("day_03.tsv", 3),
+        ("day_", None),
+        ("day_1_2", None),
+        ("my_day_1", None),
+        ("train.txt", None),
+        ("day_1.", None),
+        ("day_x", None),
+    ],
+)
 def test_day_numbers(name, number):
     assert schema.day_number(name) == schema.day_number(Path(name)) == number
 
@@ -46,7 +58,16 @@ def test_day_numbers(name, number):
 def test_natural_order():
     names = ["day_10", "day_2", "day_1.gz", "b", "a10b2", "a10b10", "a9", "", "²", "1²"]
     assert sorted(names, key=schema.natural_key) == [
-        "", "1²", "a9", "a10b2", "a10b10", "b", "day_1.gz", "day_2", "day_10", "²"
+        "",
+        "1²",
+        "a9",
+        "a10b2",
+        "a10b10",
+        "b",
+        "day_1.gz",
+        "day_2",
+        "day_10",
+        "²",
     ]
 
 

@@ -114,7 +114,7 @@ RUNS: dict[str, tuple[list[str], str, Callable]] = {
     "save_checkpoint_path": ([], "--save_checkpoint_path {folder}/new", lambda run: Path(run.folder, "new").exists()),
     "restore_checkpoint_path": ([], "--restore_checkpoint_path {saved}", lambda run: run.column("step")[0]),
     "log_path": ([], "--log_path {folder}/mine.json", lambda run: Path(run.folder, "mine.json").exists()),
-}  # fmt: skip
+}
 
 # flag -> arguments that change the text of mode plan
 PLANS = {

@@ -161,14 +161,17 @@ def test_dcnv2_has_its_published_defaults():
     assert parse([*DATASET, "--optimizer", "sgd"], "dcnv2", dcnv2.DEFAULTS).optimizer == "sgd"
 
 
-@pytest.mark.parametrize("arguments, reason", [
-    (["--embedding_dim", "128,64"], "The dot interaction needs them equal"),
-    (["--interaction", "cross", "--embedding_dim", "nowhere.json"], "nowhere.json: is not a JSON list"),
-    (["--interaction", "cross", "--interaction_op", "native"], "the op is for the dot interaction"),
-    (["--momentum", "0.9", "--optimizer", "adam"], "only sgd has a momentum"),
-    (["--dedup_ids", "on"], "--dedup_ids on needs --data_parallel_input"),
-    (["--beta1", "1"], "beta1 is 1.0; it must be between 0 and 1"),
-])
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        (["--embedding_dim", "128,64"], "The dot interaction needs them equal"),
+        (["--interaction", "cross", "--embedding_dim", "nowhere.json"], "nowhere.json: is not a JSON list"),
+        (["--interaction", "cross", "--interaction_op", "native"], "the op is for the dot interaction"),
+        (["--momentum", "0.9", "--optimizer", "adam"], "only sgd has a momentum"),
+        (["--dedup_ids", "on"], "--dedup_ids on needs --data_parallel_input"),
+        (["--beta1", "1"], "beta1 is 1.0; it must be between 0 and 1"),
+    ],
+)
 def test_contradictions(arguments, reason):
     with pytest.raises(ConfigError, match=re.escape(reason)):
         parsed(*arguments)

@@ -33,9 +33,7 @@ def test_merged_column_slices_with_shared_features_keep_their_widths(run_ranks):
     def work(comm):
         embedding = DistributedEmbedding(tables, plan, comm, 0)
         given = {name: ids[name] for name in embedding.global_features}
-        return {name: part.numpy() for name, part in embedding.split(
-            result(embedding, given, global_batch=8)
-        ).items()}  # fmt: skip
+        return {name: part.numpy() for name, part in embedding.split(result(embedding, given, global_batch=8)).items()}
 
     parts = run_ranks(8, work)
     for table in tables:

@@ -57,9 +57,9 @@ def draw(seed: int, world_size: int, optimizer: str | None = None, data_parallel
     for number in range(rng.integers(1, 5)):
         features = tuple(f"f{number}_{i}" for i in range(rng.choice([1, 1, 2, 3])))
         combiner = [None, "sum", "mean"][rng.integers(3)]
-        tables.append(TableConfig(
-            f"t{number}", int(rng.integers(1, 40)), int(rng.choice([1, 2, 3, 4, 8])), combiner, features
-        ))  # fmt: skip
+        tables.append(
+            TableConfig(f"t{number}", int(rng.integers(1, 40)), int(rng.choice([1, 2, 3, 4, 8])), combiner, features)
+        )
         for feature in features:
             hotness[feature] = [1, 1, int(rng.integers(2, 4)), None][rng.integers(4 if combiner else 3)]
     features = list(hotness)

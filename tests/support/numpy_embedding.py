@@ -20,9 +20,7 @@ class Sample:
         """The samples [start, stop)."""
         bounds = np.cumsum([0, *self.lengths])
         part = slice(bounds[start], bounds[stop])
-        return Sample(
-            self.ids[part], self.lengths[start:stop], None if self.weights is None else self.weights[part]
-        )
+        return Sample(self.ids[part], self.lengths[start:stop], None if self.weights is None else self.weights[part])
 
 
 @dataclass

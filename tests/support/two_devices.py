@@ -37,13 +37,16 @@ def train(plan):
     step = tf.function(step, input_signature=[layer.signature, tf.TensorSpec([], tf.float32)])
     losses, rng = [], np.random.default_rng(2)
     for number in range(1, 4):
-        ids = {"a": rng.integers(0, 50, (6, 3)), "b": (rng.integers(0, 50, 7), np.array([3, 0, 1, 2, 0, 1])),
-               "small": rng.integers(0, 7, 6), "wide": rng.integers(0, 9, 6), "vast": rng.integers(0, 90, 6)}
+        ids = {
+            "a": rng.integers(0, 50, (6, 3)),
+            "b": (rng.integers(0, 50, 7), np.array([3, 0, 1, 2, 0, 1])),
+            "small": rng.integers(0, 7, 6),
+            "wide": rng.integers(0, 9, 6),
+            "vast": rng.integers(0, 90, 6),
+        }
         ids = tf.nest.map_structure(lambda t: tf.cast(t, tf.int32), layer.ids(ids))
         losses.append(float(step(ids, float(number))))
-    rows = {
-        (slot, shard): layer.read_rows(shard, slot, *shard.rows) for shard in plan.shards for slot in layer.slots
-    }
+    rows = {(slot, shard): layer.read_rows(shard, slot, *shard.rows) for shard in plan.shards for slot in layer.slots}
     return layer, step.get_concrete_function().graph, losses, rows
 
 

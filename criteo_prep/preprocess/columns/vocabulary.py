@@ -105,8 +105,9 @@ class Vocabulary:
     def save(self, path: str | Path, cap: int | None = None) -> None:
         """Writes the file of `write_vocabulary`."""
         ranked = Ranked(len(self.values), np.arange(1, self.cardinality), self.counts)
-        write_vocabulary(path, ranked, lambda first, out: np.copyto(out, self.values[first - 1 : first - 1 + len(out)]),
-                         cap)  # fmt: skip
+        write_vocabulary(
+            path, ranked, lambda first, out: np.copyto(out, self.values[first - 1 : first - 1 + len(out)]), cap
+        )
 
     @classmethod
     def load(cls, path: str | Path, cap: int | None = None) -> "Vocabulary":

@@ -112,9 +112,15 @@ def _good_rows(batch, labelled, label, integers, values, missing, wrong) -> tsv.
     there = [~(missing >> (first_value + np.uint64(c)) & np.uint64(1)).astype(bool) for c in range(NUM_CATEGORICAL)]
     num_zeros = sum(int(np.count_nonzero((values[c] == 0) & there[c])) for c in range(NUM_CATEGORICAL))
     return tsv.Rows(
-        label, integers, values, missing, num_zeros, len(good),
-        np.bincount(reasons, minlength=len(tsv.REASONS)).astype(np.int64), tuple(first_bad.values()),
-    )  # fmt: skip
+        label,
+        integers,
+        values,
+        missing,
+        num_zeros,
+        len(good),
+        np.bincount(reasons, minlength=len(tsv.REASONS)).astype(np.int64),
+        tuple(first_bad.values()),
+    )
 
 
 def _open(path: str | Path):

@@ -72,9 +72,14 @@ def parse_files(paths: tuple[Path, ...], root: Path, journal: Journal, how: Pars
 
 
 def _parse_file(
-    pool: ThreadPoolExecutor, path: Path, writer: RowWriter, journal: Journal, how: Parsing, progress: "ReadProgress",
+    pool: ThreadPoolExecutor,
+    path: Path,
+    writer: RowWriter,
+    journal: Journal,
+    how: Parsing,
+    progress: "ReadProgress",
     checkpoints: Checkpoints,
-) -> None:  # fmt: skip
+) -> None:
     """Parses the last file of the journal, from its position on."""
     file = journal.files[-1]
     for block, position in _in_order(pool, _block_parsers(path, file.position, how, progress), how.workers):

@@ -1,7 +1,7 @@
 """What the parse writes, and how far it is written down in the journal that it got.
 
-    <root>/work/label.bin, numerical.bin     all rows in order, until `arrange` makes the splits of them
-    <root>/raw/cat_<i>.raw                   see raw_columns.py
+<root>/work/label.bin, numerical.bin     all rows in order, until `arrange` makes the splits of them
+<root>/raw/cat_<i>.raw                   see raw_columns.py
 """
 
 from concurrent.futures import ThreadPoolExecutor

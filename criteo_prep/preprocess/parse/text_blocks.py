@@ -77,8 +77,9 @@ def text_blocks(
                     yield block[:end], text_end - (len(block) - end)
                     buffer = next(buffers)
         except EOFError:
-            raise InputError(f"{path}: the {_kind(path)} stream ends early; the file is truncated. Fetch it again."
-                             ) from None  # fmt: skip
+            raise InputError(
+                f"{path}: the {_kind(path)} stream ends early; the file is truncated. Fetch it again."
+            ) from None
         except (gzip.BadGzipFile, zlib.error, *_decompression_errors()) as error:
             raise InputError(f"{path}: the {_kind(path)} stream is corrupt ({error}). Fetch the file again.") from None
         except OSError as error:

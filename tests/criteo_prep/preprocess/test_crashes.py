@@ -107,9 +107,10 @@ def test_a_large_run_does_not_parse_again_after_a_power_cut(tmp_path, monkeypatc
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         original = encoder.ColumnEncoder._do_column
         patch.setattr(
-            encoder.ColumnEncoder, "_do_column",
+            encoder.ColumnEncoder,
+            "_do_column",
             lambda *a: original(*a) if a[1] < 5 else (_ for _ in ()).throw(KeyboardInterrupt),
-        )  # fmt: skip
+        )
         make(days, tmp_path / "set", 2, workers=1)
     machine.lose_power(tmp_path / ".set.partial", random.Random(0))
     monkeypatch.setattr(parse_files, "text_blocks", None)

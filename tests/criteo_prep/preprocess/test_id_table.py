@@ -14,9 +14,7 @@ def table(values, cap=None):
 
 
 def test_ids_by_hand():
-    ids = table([7, 0, 0xFFFFFFFF]).encode(
-        np.array([0xFFFFFFFF, 7, 0, 0, 8, 0], np.uint32), np.array([2])
-    )
+    ids = table([7, 0, 0xFFFFFFFF]).encode(np.array([0xFFFFFFFF, 7, 0, 0, 8, 0], np.uint32), np.array([2]))
     assert ids.tolist() == [3, 1, 2, 0, 0, 0]  # the value 0 has an id, a missing value and an unseen one have none
 
 

@@ -113,8 +113,9 @@ def test_manifest_and_files(tmp_path):
     document = load_manifest(tmp_path / "set")
     assert outcome.manifest == document
     assert [(entry["name"], entry["rows"], entry["skipped"]) for entry in document["inputs"]] == [
-        ("day_0", 20, {}), ("day_1.gz", 10, {}),
-    ]  # fmt: skip
+        ("day_0", 20, {}),
+        ("day_1.gz", 10, {}),
+    ]
     assert document["inputs"][1]["bytes"] == (tmp_path / "day_1.gz").stat().st_size
     assert document["rules"]["threshold"] == 3
     assert document["splits"] == {s: {"num_samples": n} for s, n in (("train", 20), ("test", 5), ("validation", 5))}

@@ -87,9 +87,10 @@ def test_other_ids_that_cannot_be_derived_are_parsed_for_again(tmp_path, monkeyp
     original = encoder.ColumnEncoder._do_column
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(
-            encoder.ColumnEncoder, "_do_column",
+            encoder.ColumnEncoder,
+            "_do_column",
             lambda *a: original(*a) if a[1] < 5 else (_ for _ in ()).throw(KeyboardInterrupt),
-        )  # fmt: skip
+        )
         make(days, tmp_path / "set", after[0], workers=1, **after[1])
     assert content(tmp_path / "set") == old
     assert kept_in(tmp_path) == [".set.partial", "direct", "set"]
@@ -126,9 +127,10 @@ def test_raw_columns_that_were_not_kept_are_not_half_kept(tmp_path, monkeypatch)
     original = encoder.ColumnEncoder._do_column
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(
-            encoder.ColumnEncoder, "_do_column",
+            encoder.ColumnEncoder,
+            "_do_column",
             lambda *a: original(*a) if next(times) < 5 else (_ for _ in ()).throw(KeyboardInterrupt),
-        )  # fmt: skip
+        )
         make(path, tmp_path / "set")
     make(path, tmp_path / "set", keep_raw=True)
     assert content(tmp_path / "set") == content(tmp_path / "at_once")

@@ -109,7 +109,7 @@ def test_awkward_but_good(text):
         (b"1" * (3 << 20) + b"\n", "line_too_long", "more than 65536 bytes"),
         (line({39: b"0" * MAX_LINE_BYTES}), "line_too_long", "more than 65536 bytes"),
     ],
-)  # fmt: skip
+)
 def test_bad_rows(text, reason, found):
     check_against_twin(line() + text + line())
     rows = parse(line() + text + line())

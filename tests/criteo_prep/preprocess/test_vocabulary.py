@@ -1,6 +1,5 @@
 """The id rule and its files; exact counting in bounded memory."""
 
-
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -76,8 +75,6 @@ def test_load_refuses_what_is_no_vocabulary(tmp_path):
     pyarrow.parquet.write_table(table, tmp_path / "ids.parquet")
     with pytest.raises(VocabularyError, match=r"ids\.parquet: its ids are not 1 to 2 in order"):
         Vocabulary.load(tmp_path / "ids.parquet")
-
-
 
 
 def test_a_vocabulary_is_read_a_row_group_at_a_time(tmp_path, monkeypatch):

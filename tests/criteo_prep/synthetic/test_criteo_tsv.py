@@ -45,7 +45,8 @@ def test_rows_of_days_and_splits(days):
     assert {split: facts["num_samples"] for split, facts in made["splits"].items()} == {
         "train": 40_001, "test": 3_001, "validation": 3_000}  # fmt: skip
     assert {name: entry["bytes"] for name, entry in made["files"].items()} == {
-        path.name: path.stat().st_size for path in folder.iterdir()}  # fmt: skip
+        path.name: path.stat().st_size for path in folder.iterdir()
+    }
 
 
 def test_fields(days):

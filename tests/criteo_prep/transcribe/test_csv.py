@@ -19,14 +19,18 @@ LEFT, RIGHT = "7,0,0.5\n8,1,-1\n0,1,2e-3\n", "30,299\r\n31.5,0\r\n32,7"
 def write(folder, left=LEFT, right=RIGHT):
     """Two files side by side, of which the second has Windows' line ends and no last one."""
     folder.mkdir(exist_ok=True)
-    chunks = (Chunk(("store", "bought", "price"), ("left.csv",), "csv"),
-              Chunk(("age", "item"), ("right.csv",), "csv"))  # fmt: skip
+    chunks = (Chunk(("store", "bought", "price"), ("left.csv",), "csv"), Chunk(("age", "item"), ("right.csv",), "csv"))
     spec = FeatureSpec(FEATURES, CHANNELS, {"train": chunks}, {}, folder)
     (folder / "left.csv").write_bytes(left.encode())
     (folder / "right.csv").write_bytes(right.encode())
-    text = "feature_spec:\n" + "".join(
-        f"  {f.name}: {{dtype: {f.dtype}{f', cardinality: {f.cardinality}' if f.cardinality else ''}}}\n"
-        for f in FEATURES.values()) + f"channel_spec: {({k: list(v) for k, v in CHANNELS.items()})}\n"
+    text = (
+        "feature_spec:\n"
+        + "".join(
+            f"  {f.name}: {{dtype: {f.dtype}{f', cardinality: {f.cardinality}' if f.cardinality else ''}}}\n"
+            for f in FEATURES.values()
+        )
+        + f"channel_spec: { ({k: list(v) for k, v in CHANNELS.items()}) }\n"
+    )
     chunks = [{"type": c.type, "features": list(c.features), "files": list(c.files)} for c in chunks]
     (folder / "feature_spec.yaml").write_text(text + f"source_spec: {{train: {chunks}}}\nmetadata: {{}}\n")
     return spec
@@ -96,7 +100,8 @@ def test_a_file_of_ours_that_was_cut_within_its_last_number(tmp_path):
     request = Request(folder, "csv", dst_dataset_path=tmp_path / "out", dst_dataset_type="tf_raw")
     transcribe_dataset(request, quiet=True, warn=heard.append)
     assert [message.partition("csv: ")[2].partition(" It")[0] for message in heard] == [
-        "row 22, the last one, has no line end."]  # fmt: skip
+        "row 22, the last one, has no line end."
+    ]
 
 
 @pytest.mark.parametrize("row", [0, 1, 777, 1999])

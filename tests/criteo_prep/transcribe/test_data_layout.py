@@ -102,7 +102,8 @@ def columns_of(path):
 
     table = pq.read_table(path)
     return "train.parquet\n" + "".join(
-        f"  {field.name:<6} {str(field.type):<6} {table[field.name].to_pylist()}\n" for field in table.schema)
+        f"  {field.name:<6} {str(field.type):<6} {table[field.name].to_pylist()}\n" for field in table.schema
+    )
 
 
 @pytest.mark.parametrize("name", ["tf_raw", "tf_raw_multi_hot", *LAYOUTS, "split_bin"])

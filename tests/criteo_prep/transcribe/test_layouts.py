@@ -51,8 +51,9 @@ def test_no_numericals(tmp_path, layout):
 def test_some_batches_of_each_split(tmp_path, layout):
     raw = write_tf_raw(tmp_path / "raw")
     whole = to_layout(raw, "tf_raw", tmp_path / "a", layout)
-    few = to_layout(whole, layout, tmp_path / "few", "tf_raw", src_batch_size=3, max_batches_train=2,
-                    max_batches_test=1)  # fmt: skip
+    few = to_layout(
+        whole, layout, tmp_path / "few", "tf_raw", src_batch_size=3, max_batches_train=2, max_batches_test=1
+    )
     for name, size in (("train/label.bin", 6), ("test/label.bin", 3), ("validation/label.bin", 3)):
         assert files_of(few)[name] == files_of(raw)[name][:size]
 

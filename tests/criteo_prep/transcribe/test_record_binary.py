@@ -20,8 +20,8 @@ def test_the_bytes_by_hand(tmp_path):
     with Writer(tmp_path, spec, "train") as writer:
         writer.write(batch)
     assert (tmp_path / "train.bin").read_bytes().hex(" ", 4) == (
-        "01000000 0000803f 07000000 00000100 01000000 "
-        "00000000 000000c0 63000000 02000000 03000000")
+        "01000000 0000803f 07000000 00000100 01000000 00000000 000000c0 63000000 02000000 03000000"
+    )
 
 
 @pytest.mark.parametrize("hotness, size", [((1,) * 26, 160), (MULTI_HOT, 912)])

@@ -47,8 +47,9 @@ def test_what_tensorflow_writes(tmp_path):
 @pytest.mark.parametrize("features", [ONE_HOT, FIXED, RAGGED])
 def test_tensorflow_reads_a_dataset(tmp_path, features):
     tf = pytest.importorskip("tensorflow")
-    folder = to_layout(write_tf_raw(tmp_path / "raw", features, {"train": 20}), "tf_raw", tmp_path / "a",
-                       "split_tfrecords")  # fmt: skip
+    folder = to_layout(
+        write_tf_raw(tmp_path / "raw", features, {"train": 20}), "tf_raw", tmp_path / "a", "split_tfrecords"
+    )
     expected = samples(features, 20)
     assert json.loads((folder / "train/length.json").read_text()) == 4  # of 6, 6, 6 and 2 samples
 

@@ -43,7 +43,13 @@ def test_id_widths_follow_the_published_rule(tmp_path):
     sizes = {name: (tmp_path / "train" / f"{name}.bin").stat().st_size // 5 for name in CARDINALITIES}
     assert sizes == {"cat_0": 1, "cat_1": 2, "cat_2": 2, "cat_3": 2, "cat_4": 4, "cat_5": 4}
     assert [minimal_dtype(cardinality) for cardinality in CARDINALITIES.values()] == [
-        "int8", "int16", "int16", "int16", "int32", "int32"]
+        "int8",
+        "int16",
+        "int16",
+        "int16",
+        "int32",
+        "int32",
+    ]
 
 
 @settings(deadline=None, max_examples=40)
@@ -77,21 +83,26 @@ def test_renamed_and_reordered_files(tmp_path):
     renamed = [dataclasses.replace(chunk, files=(f"data/part_{i}",)) for i, chunk in enumerate(chunks)]
     spec.sources["train"] = tuple(reversed(renamed))
     batch = Batch(
-        np.array([True]), np.ones((1, 1), np.float16),
-        {"cat_1.bin": Ids(np.array([49])), "cat_0.bin": Ids(np.array([59]))})
+        np.array([True]),
+        np.ones((1, 1), np.float16),
+        {"cat_1.bin": Ids(np.array([49])), "cat_0.bin": Ids(np.array([59]))},
+    )
     write(tmp_path, batch, spec=spec)
     assert (tmp_path / "data" / "part_2").read_bytes() == b"\x31"
     with Reader(tmp_path, spec, "train") as reader:
         assert_equal(reader.read(0, 1), batch)
 
 
-@pytest.mark.parametrize("features, opened", [
-    (["cat_3"], ["cat_3.bin"]),
-    (["cat_1", "label"], ["cat_1.bin", "label.bin"]),
-    (["num_0", "num_1", "num_2"], ["numerical.bin"]),
-    ([], []),
-    (None, sorted(["label.bin", "numerical.bin", *(f"{name}.bin" for name in CARDINALITIES)])),
-])
+@pytest.mark.parametrize(
+    "features, opened",
+    [
+        (["cat_3"], ["cat_3.bin"]),
+        (["cat_1", "label"], ["cat_1.bin", "label.bin"]),
+        (["num_0", "num_1", "num_2"], ["numerical.bin"]),
+        ([], []),
+        (None, sorted(["label.bin", "numerical.bin", *(f"{name}.bin" for name in CARDINALITIES)])),
+    ],
+)
 def test_only_the_files_that_are_asked_for_are_opened(tmp_path, monkeypatch, features, opened):
     whole = batch_of(9)
     write(tmp_path, whole)

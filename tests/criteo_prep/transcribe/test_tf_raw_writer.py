@@ -16,19 +16,24 @@ def changed(**parts):
     return dataclasses.replace(batch_of(3), **parts)
 
 
-@pytest.mark.parametrize("bad, reason", [
-    (changed(label=None), "train: row 4: the source has no 'label', which the spec asks for"),
-    (changed(numerical=None), "train: row 4: the source has no 'numerical'"),
-    (changed(categorical={}), "train: row 4: the source has no 'cat_0'"),
-    (changed(numerical=np.zeros((3, 4), np.float16)), r"row 4: 'numerical' has shape \(3, 4\), expected \(3, 3\)"),
-    (changed(numerical=np.zeros((2, 3), np.float16)), r"row 4: 'numerical' has shape \(2, 3\), expected \(3, 3\)"),
-    (changed(numerical=np.array([[0, 0, 0], [0, 7e4, 0], [0, 0, 0]])), "row 5: 'num_1' is 70000.0, but float16"),
-    (changed(label=np.array([1, 0, 2], np.int8)), "train: row 6: 2, but a label is 0 or 1"),
-    (batch_of(3, first_ids=(0, 126)), "cat_0.bin: row 5: id 126 of 'cat_0' is not below its cardinality 126"),
-    (batch_of(3, first_ids=(-1,)), "cat_0.bin: row 4: id -1 of 'cat_0'"),
-    (changed(categorical={name: Ids(np.zeros(3, int), np.array([2, 0, 1])) for name in CARDINALITIES}),
-     "row 4: 2, but 'cat_0' has 1 id a sample. Declare it ragged"),
-])
+@pytest.mark.parametrize(
+    "bad, reason",
+    [
+        (changed(label=None), "train: row 4: the source has no 'label', which the spec asks for"),
+        (changed(numerical=None), "train: row 4: the source has no 'numerical'"),
+        (changed(categorical={}), "train: row 4: the source has no 'cat_0'"),
+        (changed(numerical=np.zeros((3, 4), np.float16)), r"row 4: 'numerical' has shape \(3, 4\), expected \(3, 3\)"),
+        (changed(numerical=np.zeros((2, 3), np.float16)), r"row 4: 'numerical' has shape \(2, 3\), expected \(3, 3\)"),
+        (changed(numerical=np.array([[0, 0, 0], [0, 7e4, 0], [0, 0, 0]])), "row 5: 'num_1' is 70000.0, but float16"),
+        (changed(label=np.array([1, 0, 2], np.int8)), "train: row 6: 2, but a label is 0 or 1"),
+        (batch_of(3, first_ids=(0, 126)), "cat_0.bin: row 5: id 126 of 'cat_0' is not below its cardinality 126"),
+        (batch_of(3, first_ids=(-1,)), "cat_0.bin: row 4: id -1 of 'cat_0'"),
+        (
+            changed(categorical={name: Ids(np.zeros(3, int), np.array([2, 0, 1])) for name in CARDINALITIES}),
+            "row 4: 2, but 'cat_0' has 1 id a sample. Declare it ragged",
+        ),
+    ],
+)
 def test_a_batch_that_does_not_fit(tmp_path, bad, reason):
     with pytest.raises(FeatureSpecError, match=reason):
         write(tmp_path, batch_of(4), bad)
@@ -40,8 +45,10 @@ def test_other_number_types_and_strides_are_taken(tmp_path):
     loose = Batch(
         np.repeat(whole.label, 2)[::2].astype(np.int8),
         np.asfortranarray(whole.numerical.astype(np.float64)),
-        {name: Ids(np.repeat(ids.values, 2)[::2].astype(np.uint32), np.ones(6, int))
-         for name, ids in whole.categorical.items()},
+        {
+            name: Ids(np.repeat(ids.values, 2)[::2].astype(np.uint32), np.ones(6, int))
+            for name, ids in whole.categorical.items()
+        },
     )
     strided = Batch(np.repeat(whole.label, 2)[::2], whole.numerical, whole.categorical)
     write(tmp_path, loose, strided)

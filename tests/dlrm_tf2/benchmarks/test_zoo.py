@@ -15,9 +15,7 @@ from dlrm_tf2.benchmarks.zoo import MODELS
     ("colossal", 2002, 2_153, 47_302, 23_824_001_000, 5_993_472_032_000, 22_327.423, 336_768, 8_067_712, 11_726,
      59_179_009),
 ])  # fmt: skip
-def test_counts_and_sizes(
-    name, tables, features, ids, rows, elements, gib, width, fetched, mlp_input, mlp_weights
-):
+def test_counts_and_sizes(name, tables, features, ids, rows, elements, gib, width, fetched, mlp_input, mlp_weights):
     model = MODELS[name]
     assert len(model.tables) == tables
     assert len(model.hotness) == features == sum(len(table.features) for table in model.tables)
@@ -29,9 +27,10 @@ def test_counts_and_sizes(
     assert model.mlp_input_width == mlp_input
     widths = (model.mlp_input_width, *model.mlp_dims)
     assert sum((a + 1) * b for a, b in zip(widths, widths[1:], strict=False)) == mlp_weights
-    assert sum(
-        model.hotness[feature] * table.embedding_dim for table in model.tables for feature in table.features
-    ) == fetched
+    assert (
+        sum(model.hotness[feature] * table.embedding_dim for table in model.tables for feature in table.features)
+        == fetched
+    )
 
 
 def test_features_and_tables_are_in_the_order_of_the_inputs():

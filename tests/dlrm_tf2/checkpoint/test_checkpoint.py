@@ -164,8 +164,11 @@ def test_what_is_no_checkpoint_is_not_replaced(save, tmp_path):
     save(tmp_path / "annotated", PLANS["1 whole"])
     (tmp_path / "annotated" / "notes.txt").write_text("my notes")
     before = folder_bytes(tmp_path)
-    for name, reason in (("dataset", "holds files that are no checkpoint, and saving would replace them"),
-                         ("annotated", "holds files that are no checkpoint"), ("file", "is not a folder")):
+    for name, reason in (
+        ("dataset", "holds files that are no checkpoint, and saving would replace them"),
+        ("annotated", "holds files that are no checkpoint"),
+        ("file", "is not a folder"),
+    ):
         with pytest.raises(CheckpointError, match=reason):
             check_destination(tmp_path / name)
         errors = save(tmp_path / name, PLANS["2 whole"])
@@ -197,8 +200,10 @@ def test_a_full_disk_on_any_rank_keeps_the_previous_checkpoint(
     def work(comm):
         embedding = array_embedding(TABLES, PLANS["3 grid"], comm.rank, weights=weights_of(seed=9))
         if comm.rank == failing_rank:
+
             def read_rows(*_):
                 raise OSError(errno.ENOSPC, "No space left on device")
+
             embedding.read_rows = read_rows
         save_checkpoint(tmp_path / "saved", comm, dense_of(9), embedding, DOCUMENT)
 

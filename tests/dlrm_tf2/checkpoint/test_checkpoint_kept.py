@@ -139,8 +139,10 @@ def test_a_copy_that_has_no_memory_is_an_error_on_all_ranks(run_ranks, array_emb
     def work(comm):
         embedding = array_embedding(TABLES, PLANS["2 rows"], comm.rank, weights=weights_of())
         if comm.rank == 1:
+
             def read_rows(*_):
                 raise MemoryError
+
             embedding.read_rows = read_rows
         Save(tmp_path / "saved", comm, document(1)).write_behind(dense_of(0), embedding)
 
@@ -154,9 +156,7 @@ def test_a_copy_that_has_no_memory_is_an_error_on_all_ranks(run_ranks, array_emb
 
 @pytest.mark.parametrize("where", ["weights", "accumulator", "dense"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_model_that_diverged_does_not_replace_a_good_one(
-    array_embedding, save_step, step_in, tmp_path, where, bad
-):
+def test_a_model_that_diverged_does_not_replace_a_good_one(array_embedding, save_step, step_in, tmp_path, where, bad):
     save_step(tmp_path / "saved", 1)
     embedding = array_embedding(TABLES, PLANS["1 whole"], 0, SLOTS, weights_of(SLOTS))
     dense = dense_of(2)

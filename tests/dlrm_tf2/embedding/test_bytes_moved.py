@@ -41,9 +41,7 @@ def bytes_of_a_step(root, spec, comm, plan, dtype, data_parallel_input):
         dataset_path=str(root), embedding_dim=8, bottom_mlp_dims=(12, 8), top_mlp_dims=(10, 1), batch_size=BATCH,
         seed=5, max_steps=1, evals_per_epoch=0, data_parallel_input=data_parallel_input, log_path=None,
     )  # fmt: skip
-    model = Dlrm(
-        ModelConfig.of(config, spec), plan, comm, config.seed, dtype, data_parallel_input=data_parallel_input
-    )
+    model = Dlrm(ModelConfig.of(config, spec), plan, comm, config.seed, dtype, data_parallel_input=data_parallel_input)
     Trainer(config, spec, model, comm, RunLog(None, enabled=False)).train()
     return comm.sent_bytes
 
@@ -63,9 +61,7 @@ def test_bytes_moved_are_those_predicted(tmp_path, run_ranks, world_size, dtype,
     ).tables
     plan = make_plan(tables, world_size, **thresholds)
     assert len(plan.replicated) == (2 if "data_parallel_threshold" in thresholds else 0)
-    moved = run_ranks(
-        world_size, lambda comm: bytes_of_a_step(tmp_path, spec, comm, plan, dtype, data_parallel_input)
-    )
+    moved = run_ranks(world_size, lambda comm: bytes_of_a_step(tmp_path, spec, comm, plan, dtype, data_parallel_input))
     costs = cost_of(
         plan, tables, BATCH, wire_bytes=4 if dtype == "float32" else 2, data_parallel_input=data_parallel_input
     )

@@ -55,9 +55,9 @@ def test_n_ranks_equal_numpy_many_times(run_ranks, world_size, seed):
     check(draw(seed, world_size), run_ranks, 4)
 
 
-@pytest.mark.parametrize("optimizer, loss_tolerance", [
-    ("sgd", 1e-5), ("adagrad", 1e-5), ("rowwise_adagrad", 1e-5), ("adam", 1e-4)
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "optimizer, loss_tolerance", [("sgd", 1e-5), ("adagrad", 1e-5), ("rowwise_adagrad", 1e-5), ("adam", 1e-4)]
+)
 @pytest.mark.parametrize("data_parallel_input", [False, True])
 def test_50_steps_in_float32(run_ranks, optimizer, loss_tolerance, data_parallel_input):
     """In float32 sums differ with their order; that must stay rounding over a training's length."""
@@ -87,9 +87,9 @@ def test_a_planted_defect_is_found(run_ranks, monkeypatch, defect):
     case = next(case for case in (draw(seed, 2, "sgd", False) for seed in range(99)) if _halved_columns(case))
     if defect == "wrong scale":
         update = Slab.update
-        monkeypatch.setattr(Slab, "update", lambda slab, rows, gradients, rate, step: update(
-            slab, rows, gradients * 2, rate, step
-        ))  # fmt: skip
+        monkeypatch.setattr(
+            Slab, "update", lambda slab, rows, gradients, rate, step: update(slab, rows, gradients * 2, rate, step)
+        )
     else:
         pieces = Layout.pieces
 

@@ -20,9 +20,16 @@ WEIGHTS = {
     ("weights", "item"): -np.arange(20, dtype=np.float32).reshape(5, 4),
 }
 # Two ranks; `store` cut in rows and columns, `item` in columns.
-PLAN = ShardingPlan(2, (
-    Shard("store", 0, (0, 6), (0, 1)), Shard("store", 1, (0, 6), (1, 4)), Shard("store", 1, (6, 9), (0, 4)),
-    Shard("item", 0, (0, 5), (0, 2)), Shard("item", 1, (0, 5), (2, 4))))
+PLAN = ShardingPlan(
+    2,
+    (
+        Shard("store", 0, (0, 6), (0, 1)),
+        Shard("store", 1, (0, 6), (1, 4)),
+        Shard("store", 1, (6, 9), (0, 4)),
+        Shard("item", 0, (0, 5), (0, 2)),
+        Shard("item", 1, (0, 5), (2, 4)),
+    ),
+)
 
 
 class Variable:
@@ -57,14 +64,21 @@ def test_whole_tables_in_channel_order(checkpoint, tmp_path, capsys):
     contents = json.loads((output / "export.json").read_text())
     assert [entry["feature"] for entry in contents["features"]] == ["store", "item", "last_item"]
     assert contents["features"][2] == {
-        "file": "feature_2.npy", "feature": "last_item", "table": "item", "rows": 5, "embedding_dim": 4
+        "file": "feature_2.npy",
+        "feature": "last_item",
+        "table": "item",
+        "rows": 5,
+        "embedding_dim": 4,
     }
     assert contents["document"] == {"step": 7} and contents["format"] == "npy"
     assert contents["dense"] == {"top_mlp/0/bias": "dense/top_mlp%2F0%2Fbias.npy"}
     assert sorted(os.listdir(tmp_path)) == ["plain", "saved"]
     assert capsys.readouterr().out.splitlines() == [
-        "feature_0.npy: store, 9 x 4", "feature_1.npy: item, 5 x 4", "feature_2.npy: last_item, 5 x 4",
-        f"{tmp_path}/plain/: 3 tables, 1 dense variables"]
+        "feature_0.npy: store, 9 x 4",
+        "feature_1.npy: item, 5 x 4",
+        "feature_2.npy: last_item, 5 x 4",
+        f"{tmp_path}/plain/: 3 tables, 1 dense variables",
+    ]
 
 
 @pytest.mark.parametrize("flags, interaction, dims, hotness", [

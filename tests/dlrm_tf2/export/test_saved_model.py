@@ -59,8 +59,9 @@ def dense_weights(shape, rng):
     """Name -> float32 array, of the variables that the model has."""
     found = {}
     for mlp, width, dims in (
-        ("bottom_mlp", 16, shape.bottom_mlp_dims), ("top_mlp", shape.interaction_width, shape.top_mlp_dims)
-    ):  # fmt: skip
+        ("bottom_mlp", 16, shape.bottom_mlp_dims),
+        ("top_mlp", shape.interaction_width, shape.top_mlp_dims),
+    ):
         for layer, units in enumerate(dims):
             found[f"{mlp}_{layer}_kernel"] = rng.normal(0, width**-0.5, (width, units))
             found[f"{mlp}_{layer}_bias"] = rng.normal(0, 0.1, units)

@@ -135,8 +135,9 @@ def test_n_steps_are_n_steps(trained, tmp_path, steps):
     """8 steps are an epoch; 20 go on into the third one."""
     root, arguments, _ = trained
     without_epochs = arguments[: arguments.index("--epochs")]
-    run = in_process.run(root / "data", tmp_path / "log.json", *without_epochs, "--max_steps", steps,
-                         "--evals_per_epoch", 0)  # fmt: skip
+    run = in_process.run(
+        root / "data", tmp_path / "log.json", *without_epochs, "--max_steps", steps, "--evals_per_epoch", 0
+    )
     assert len(run.column("loss")) == steps
 
 

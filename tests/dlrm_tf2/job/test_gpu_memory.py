@@ -15,11 +15,13 @@ from dlrm_tf2.runtime.process import Launch, Runtime
 from dlrm_tf2.sharding.plan import make_plan
 
 GIB = 1 << 30
-T15 = ModelConfig(tuple(f"cat_{i}" for i in range(26)), tuple(presets.T15), 13, 128, (512, 256, 128),
-                  (1024, 1024, 512, 256, 1))  # fmt: skip
+T15 = ModelConfig(
+    tuple(f"cat_{i}" for i in range(26)), tuple(presets.T15), 13, 128, (512, 256, 128), (1024, 1024, 512, 256, 1)
+)
 T15_GIB = 16_747_078_656 / GIB
 
 ON_GPU, ON_HOST = {"of_host": False}, {"of_device": False}
+
 
 def check(model, plan, ranks, available, kinds, **flags):
     """What preflight says of a memory that some ranks share."""

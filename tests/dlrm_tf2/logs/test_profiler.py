@@ -30,13 +30,16 @@ def test_the_asked_rank_alone_leaves_a_trace(tmp_path, profiled_rank):
     assert not (tmp_path / f"of_{1 - profiled_rank}").exists()
 
 
-@pytest.mark.parametrize("first, last, profiled", [
-    (1, 400, (150, 249)),
-    (1, 200, (150, 200)),
-    (200, 400, (200, 249)),  # resumed within them
-    (1, 149, None),
-    (250, 400, None),
-])
+@pytest.mark.parametrize(
+    "first, last, profiled",
+    [
+        (1, 400, (150, 249)),
+        (1, 200, (150, 200)),
+        (200, 400, (200, 249)),  # resumed within them
+        (1, 149, None),
+        (250, 400, None),
+    ],
+)
 def test_steps(monkeypatch, first, last, profiled):
     seen = []
     monkeypatch.setattr(tf.profiler.experimental, "start", lambda path: seen.append(step))

@@ -21,8 +21,17 @@ TITLES = ["Training loss", "AUC", "Test loss", "Normalised entropy", "Calibratio
 
 def records(num_steps=8):
     for step in range(10, 10 * num_steps + 1, 10):
-        yield {"step": step, "loss": 0.7 - step / 1000, "learning_rate": 0.5, "samples_per_s": 5000.0, "step_ms": 12.8,
-               "data_wait_ms": 0.5, "exchange_ms": 3.0, "exchange_ms_of_ranks": [3.0, 4.0], "memory_gib": [1.0, 2.0]}
+        yield {
+            "step": step,
+            "loss": 0.7 - step / 1000,
+            "learning_rate": 0.5,
+            "samples_per_s": 5000.0,
+            "step_ms": 12.8,
+            "data_wait_ms": 0.5,
+            "exchange_ms": 3.0,
+            "exchange_ms_of_ranks": [3.0, 4.0],
+            "memory_gib": [1.0, 2.0],
+        }
         if step % 40 == 0:
             yield {"step": step, "auc": 0.5 + step / 400, "test_loss": 0.5, "normalized_entropy": 0.9,
                    "calibration": 1.01, "num_samples": 300}  # fmt: skip
@@ -160,8 +169,10 @@ def test_a_log_is_not_overwritten(tmp_path, capsys):
 
 def test_it_runs_without_tensorflow(tmp_path):
     log, output = write_log(tmp_path / "log.json"), str(tmp_path / "report.html")
-    code = ("import sys; from dlrm_tf2 import report; "
-            f"print(report.main([{log!r}, '-o', {output!r}]), {{'tensorflow', 'numpy'}} & set(sys.modules))")
+    code = (
+        "import sys; from dlrm_tf2 import report; "
+        f"print(report.main([{log!r}, '-o', {output!r}]), {{'tensorflow', 'numpy'}} & set(sys.modules))"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.stdout.splitlines()[-1] == "0 set()", run.stderr
 

@@ -24,8 +24,9 @@ def scalars(folder):
 
 def test_tensorboard_shows_what_the_log_holds(tmp_path):
     write_dataset(tmp_path / "data")
-    run = in_process.run(tmp_path / "data", tmp_path / "log.json", "--tensorboard", tmp_path / "events",
-                         "--eval_every", 10)  # fmt: skip
+    run = in_process.run(
+        tmp_path / "data", tmp_path / "log.json", "--tensorboard", tmp_path / "events", "--eval_every", 10
+    )
     shown = scalars(tmp_path / "events")
     assert {"loss", "learning_rate", "samples_per_s", "data_wait_ms", "auc", "test_loss"} < set(shown)
     assert "step" not in shown and "throughput" not in shown

@@ -74,9 +74,9 @@ def write_bags(root, hotness, samples=24):
 
 
 # Ids a sample of four features; None for any number.
-@pytest.mark.parametrize("hotness, combiner", [
-    ((1, 1, 1, 1), "sum"), ((1, 3, None, None), "sum"), ((1, 3, None, None), "mean")
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "hotness, combiner", [((1, 1, 1, 1), "sum"), ((1, 3, None, None), "sum"), ((1, 3, None, None), "mean")]
+)
 @pytest.mark.parametrize("interaction", [DOT, CROSS, LOW_RANK], ids=["dot", "cross", "low rank"])
 def test_logits_and_every_gradient_equal_numpy(tmp_path, interaction, hotness, combiner):
     """SGD with a power of two as learning rate: what a step takes away is the gradient, to float32's last digits."""

@@ -14,12 +14,14 @@ from dlrm_tf2.runtime import process
 from dlrm_tf2.runtime.process import Launch
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-SBATCH = dict(SLURM_JOB_ID=7, SLURM_NTASKS=8, SLURM_PROCID=0, SLURM_LOCALID=0, SLURM_NODEID=0,
-              SLURM_TASKS_PER_NODE="4(x2)")  # fmt: skip
+SBATCH = dict(
+    SLURM_JOB_ID=7, SLURM_NTASKS=8, SLURM_PROCID=0, SLURM_LOCALID=0, SLURM_NODEID=0, SLURM_TASKS_PER_NODE="4(x2)"
+)
 SRUN = SBATCH | dict(SLURM_STEP_ID=0, SLURM_STEP_NUM_TASKS=8, SLURM_STEP_TASKS_PER_NODE="4(x2)", SLURM_NODEID=1,
                      SLURM_PROCID=6, SLURM_LOCALID=2)  # fmt: skip
-OPEN_MPI = dict(OMPI_COMM_WORLD_SIZE=4, OMPI_COMM_WORLD_RANK=3, OMPI_COMM_WORLD_LOCAL_RANK=1,
-                OMPI_COMM_WORLD_LOCAL_SIZE=2)  # fmt: skip
+OPEN_MPI = dict(
+    OMPI_COMM_WORLD_SIZE=4, OMPI_COMM_WORLD_RANK=3, OMPI_COMM_WORLD_LOCAL_RANK=1, OMPI_COMM_WORLD_LOCAL_SIZE=2
+)
 HYDRA = dict(PMI_SIZE=4, PMI_RANK=3, MPI_LOCALRANKID=1, MPI_LOCALNRANKS=2)
 
 
@@ -140,6 +142,7 @@ def test_intra_op_parallelism_and_inter_op_parallelism_reach_tensorflow(tmp_path
     arguments = ["--dataset_path", tmp_path, "--mode", "eval", "--restore_checkpoint_path", tmp_path / "none",
                  "--cpu", "--intra_op_parallelism", 3, "--inter_op_parallelism", 5,
                  "--log_path", tmp_path / "log"]  # fmt: skip
-    run = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], cwd=REPOSITORY, capture_output=True,
-                         text=True)  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)], cwd=REPOSITORY, capture_output=True, text=True
+    )
     assert run.stdout.splitlines()[-2:] == ["1 3 5", "empty: []"], run.stdout + run.stderr

@@ -83,10 +83,13 @@ def test_all_ranks_stop_after_the_same_step_when_one_is_asked(dataset, run_ranks
     assert run_ranks(2, work) == [(5, None, signal.SIGTERM)] * 2
 
 
-@pytest.mark.parametrize("saved_step, told", [
-    (120, "stopped by SIGUSR1 after step 120; saved /there: the same command resumes from there"),
-    (None, "stopped by SIGUSR1 after step 120; nothing saved: no --save_checkpoint_path"),
-])
+@pytest.mark.parametrize(
+    "saved_step, told",
+    [
+        (120, "stopped by SIGUSR1 after step 120; saved /there: the same command resumes from there"),
+        (None, "stopped by SIGUSR1 after step 120; nothing saved: no --save_checkpoint_path"),
+    ],
+)
 def test_the_program_says_what_is_saved_and_exits_as_the_signal_would(dataset, monkeypatch, capsys, saved_step, told):
     def stopped(*_):
         raise Stopped(120, saved_step, signals=[None, signal.SIGUSR1], checkpoint="/there")
@@ -106,8 +109,9 @@ def test_a_second_ctrl_c_ends_a_process_that_hangs():
             while True:
                 ctypes.CDLL(None).sleep(60)
         """
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline() == "stopping after this step; Ctrl-C again stops at once\n"

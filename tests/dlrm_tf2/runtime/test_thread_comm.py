@@ -11,9 +11,11 @@ def test_it_has_the_methods_of_the_others(run_ranks):
     def names(comm):
         return {name for name in dir(comm) if not name.startswith("_")}
 
-    assert run_ranks(2, names)[0] == names(SingleProcess()) == names(HorovodComm) | {
-        "rank", "size", "local_rank", "local_size"
-    }
+    assert (
+        run_ranks(2, names)[0]
+        == names(SingleProcess())
+        == names(HorovodComm) | {"rank", "size", "local_rank", "local_size"}
+    )
 
 
 @pytest.mark.parametrize("as_function", [True, False])

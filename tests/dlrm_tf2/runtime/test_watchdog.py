@@ -95,6 +95,7 @@ def test_the_rank_that_is_behind_is_named_by_the_others(run_ranks):
 
 def test_ranks_that_wait_for_one_that_works_are_left_alone(run_ranks):
     """As when one has more to save than the others."""
+
     def work(comm):
         rank = Rank(comm, timeout_s=0.6)
         for _ in range(15):
@@ -165,11 +166,21 @@ def test_a_rank_that_fails_is_named_when_the_exchange_with_it_fails(run_ranks):
     assert run_ranks(2, work)[0] == "rank 1 failed, and its message says why"
 
 
-@pytest.mark.parametrize("message, who_left, told", [
-    ("Horovod has been shut down. This was caused by", "", "the job was ended by another rank: its message says why"),
-    ("Graph execution error:\n\nRead error: Connection reset by peer", "rank 3 is gone",
-     "the job was ended by another rank: rank 3 is gone"),
-    ("Graph execution error:\n\nout of memory\n\t [[node]]", "", "TensorFlow stopped: out of memory"),
-])
+@pytest.mark.parametrize(
+    "message, who_left, told",
+    [
+        (
+            "Horovod has been shut down. This was caused by",
+            "",
+            "the job was ended by another rank: its message says why",
+        ),
+        (
+            "Graph execution error:\n\nRead error: Connection reset by peer",
+            "rank 3 is gone",
+            "the job was ended by another rank: rank 3 is gone",
+        ),
+        ("Graph execution error:\n\nout of memory\n\t [[node]]", "", "TensorFlow stopped: out of memory"),
+    ],
+)
 def test_what_a_failed_exchange_is_told_as(message, who_left, told):
     assert program.reason_of(message, who_left) == told

@@ -44,9 +44,9 @@ def drawn_arguments(draw):
     return arguments
 
 
-table_lists = st.lists(
-    st.tuples(st.integers(1, 10_000), st.integers(1, 64)), min_size=1, max_size=12
-).map(lambda shapes: [table(f"t{i}", rows, dim) for i, (rows, dim) in enumerate(shapes)])
+table_lists = st.lists(st.tuples(st.integers(1, 10_000), st.integers(1, 64)), min_size=1, max_size=12).map(
+    lambda shapes: [table(f"t{i}", rows, dim) for i, (rows, dim) in enumerate(shapes)]
+)
 
 
 def apart(one, other):
@@ -66,8 +66,10 @@ def test_the_shards_of_a_table_tile_it_exactly_once(tables, arguments):
             assert shards == tuple(Shard(config.name, rank, *whole) for rank in range(arguments["world_size"]))
             continue
         assert sum(shard.num_rows * shard.num_columns for shard in shards) == config.num_elements
-        assert all(0 <= s.rows[0] < s.rows[1] <= whole[0][1] and 0 <= s.columns[0] < s.columns[1] <= whole[1][1]
-                   for s in shards)
+        assert all(
+            0 <= s.rows[0] < s.rows[1] <= whole[0][1] and 0 <= s.columns[0] < s.columns[1] <= whole[1][1]
+            for s in shards
+        )
         assert all(apart(one, other) for one, other in itertools.combinations(shards, 2))
         # Pieces that meet on a rank are one shard, so that no id is looked up twice there.
         assert len({(shard.rank, shard.rows) for shard in shards}) == len(shards)
@@ -169,12 +171,15 @@ def test_the_ranks_share_a_batch_without_gap(global_batch, world_size):
     assert max(sizes) - min(sizes) <= 1 and sizes == sorted(sizes, reverse=True)
 
 
-@pytest.mark.parametrize("rows, dim, combiner, features, reason", [
-    (0, 4, None, ("a",), "table 'bad': 0 rows of width 4; both must be positive"),
-    (4, 0, None, ("a",), "table 'bad': 4 rows of width 0; both must be positive"),
-    (4, 4, "max", ("a",), "table 'bad': combiner 'max'; it must be one of"),
-    (4, 4, None, (), "table 'bad': no feature looks up in it. Leave the table out"),
-])
+@pytest.mark.parametrize(
+    "rows, dim, combiner, features, reason",
+    [
+        (0, 4, None, ("a",), "table 'bad': 0 rows of width 4; both must be positive"),
+        (4, 0, None, ("a",), "table 'bad': 4 rows of width 0; both must be positive"),
+        (4, 4, "max", ("a",), "table 'bad': combiner 'max'; it must be one of"),
+        (4, 4, None, (), "table 'bad': no feature looks up in it. Leave the table out"),
+    ],
+)
 def test_a_table_that_cannot_be(rows, dim, combiner, features, reason):
     with pytest.raises(ValueError, match=reason):
         TableConfig("bad", rows, dim, combiner, features)
@@ -263,14 +268,17 @@ def test_what_a_gpu_leaves_in_host_memory():
     assert offloaded(copies, tables, 0) == frozenset()
 
 
-@pytest.mark.parametrize("arguments, reason", [
-    ({"world_size": 0}, "world_size 0: there must be at least one rank"),
-    ({"strategy": "best"}, "strategy 'best': it must be one of balanced, basic, memory_balanced, memory_optimized"),
-    ({"optimizer": "lamb"}, "optimizer 'lamb': it must be one of"),
-    ({"row_slice_threshold": 0}, "row_slice_threshold 0: it is a number of elements, and must be positive"),
-    ({"data_parallel_threshold": -1}, "data_parallel_threshold -1: it is a number of elements"),
-    ({"optimizer": "rowwise_adagrad", "column_slice_threshold": 5}, "needs the whole row"),
-])
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        ({"world_size": 0}, "world_size 0: there must be at least one rank"),
+        ({"strategy": "best"}, "strategy 'best': it must be one of balanced, basic, memory_balanced, memory_optimized"),
+        ({"optimizer": "lamb"}, "optimizer 'lamb': it must be one of"),
+        ({"row_slice_threshold": 0}, "row_slice_threshold 0: it is a number of elements, and must be positive"),
+        ({"data_parallel_threshold": -1}, "data_parallel_threshold -1: it is a number of elements"),
+        ({"optimizer": "rowwise_adagrad", "column_slice_threshold": 5}, "needs the whole row"),
+    ],
+)
 def test_a_plan_that_cannot_be(arguments, reason):
     with pytest.raises(PlanError, match=reason):
         make_plan([table("t", 5)], **{"world_size": 2, **arguments})
