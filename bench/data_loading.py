@@ -86,7 +86,9 @@ def ways(spec: FeatureSpec, samples: int, batch_size: int) -> dict[str, Callable
 
     def ours(reading: Reading, batches: int | None = None) -> Callable[[], int]:
         shape = spec if reading.synthetic_samples is None else published_spec(preset("criteo_t15"))
-        data = RankData(shape, "train", names, (), 0, 1, reading)
+        data = RankData(
+            shape, "train", global_features=names, sample_features=(), rank=0, world_size=1, reading=reading
+        )
 
         def read() -> int:
             count = 0

@@ -106,10 +106,19 @@ def run(folder: Path, rows: int, limit: int) -> dict:
 
 def do_column(folder: Path, rows: int, limit: int) -> None:
     spec = tf_raw_spec([Feature(name, "", 1) for name in CATEGORICAL], splits=("train",))
-    raw = RawColumns(folder / "raw", rows, [0] * len(CATEGORICAL))
-    work = ColumnWork(folder, spec, raw, {"train": range(rows)}, range(rows), (0,) * 26, (None,) * 26, keep_raw=True)
-    with Progress("column", None, "values", quiet=True) as progress:
-        ColumnEncoder(work, Journal(folder / "work", {}), MemoryPlan(limit, WORKERS), progress).run([0])
+    raw = RawColumns(folder / "raw", rows, num_zeros=[0] * len(CATEGORICAL))
+    work = ColumnWork(
+        folder,
+        spec,
+        raw=raw,
+        splits={"train": range(rows)},
+        counted=range(rows),
+        thresholds=(0,) * 26,
+        caps=(None,) * 26,
+        keep_raw=True,
+    )
+    with Progress("column", None, unit="values", quiet=True) as progress:
+        ColumnEncoder(work, Journal(folder / "work", {}), memory=MemoryPlan(limit, WORKERS), progress=progress).run([0])
 
 
 def check_ids(path: Path, distinct: int, rows: int) -> None:

@@ -169,14 +169,16 @@ class _Step:
         from dlrm_tf2.optim import Optimizer
 
         tables = [
-            TableConfig(f"cat_{number}", max(4, round(rows * arguments.scale)), arguments.width, "sum")
+            TableConfig(
+                f"cat_{number}", max(4, round(rows * arguments.scale)), embedding_dim=arguments.width, combiner="sum"
+            )
             for number, rows in enumerate(T15)
         ]
         largest = max(table.num_elements for table in tables)
         plan = make_plan(
             tables,
             comm.size,
-            way.strategy,
+            strategy=way.strategy,
             hotness={table.name: hotness for table in tables},
             batch_size=arguments.batch_size,
             data_parallel_threshold=None if way.replicated is None else int(way.replicated * largest),
@@ -193,9 +195,9 @@ class _Step:
         layer = DistributedEmbedding(
             tables,
             plan,
-            counting,
-            0,
-            Optimizer("sgd"),
+            comm=counting,
+            seed=0,
+            optimizer=Optimizer("sgd"),
             hotness=dict.fromkeys(unique, hotness),
             data_parallel_input=way.data_parallel_input,
             deduplicated=[name for name, ratio in unique.items() if ratio < below],
@@ -217,7 +219,7 @@ class _Step:
             with tf.GradientTape() as tape:
                 tape.watch(looked.vectors)
                 loss = tf.reduce_sum(layer.exchange(looked)) / arguments.batch_size
-            return loss + layer.apply_gradient(looked, tape.gradient(loss, looked.vectors), 0.01)
+            return loss + layer.apply_gradient(looked, tape.gradient(loss, looked.vectors), learning_rate=0.01)
 
         self._compiled = tf.function(step, input_signature=[layer.signature], autograph=False)
 
@@ -248,7 +250,7 @@ def _batch(tables, samples: int, hotness: int, alpha: float, number: int) -> dic
     batch = {}
     for table in tables:
         ids = np.empty(samples * hotness, np.int32)
-        power_law.PowerLaw(table.num_rows, alpha).fill(power_law.stream_key(number, table.name), 0, ids)
+        power_law.PowerLaw(table.num_rows, alpha).fill(power_law.stream_key(number, table.name), 0, out=ids)
         batch[table.name] = ids.reshape(samples, hotness)
     return batch
 

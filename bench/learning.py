@@ -107,14 +107,14 @@ def logistic_regression(dataset: Path) -> tuple[float, float, float]:
     """One pass of SGD over one-hot ids and numericals. Returns as dlrm does; the time is that of one of the three."""
     spec = FeatureSpec.load(dataset / "feature_spec.yaml")
     starts = np.cumsum([len(spec.numerical), *(feature.cardinality for feature in spec.categorical)])
-    with Reader(dataset, spec, "test") as reader:
+    with Reader(dataset, spec, split="test") as reader:
         test = reader.read(0, reader.num_samples)
     models = [
         SGDClassifier(loss="log_loss", penalty=None, learning_rate="constant", eta0=rate, average=True, random_state=0)
         for rate in RATES
     ]
     start = time.perf_counter()
-    with Reader(dataset, spec, "train") as reader:
+    with Reader(dataset, spec, split="train") as reader:
         for batch in reader.batches(1 << 18):
             features = one_hot(batch, starts)
             for model in models:

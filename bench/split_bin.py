@@ -38,13 +38,15 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="bench_split_bin_", dir=arguments.folder))
     try:
         records = make_records(folder / "records.bin", arguments.records)
-        split(records, folder / "parts", RecordForm(), SLOTS, quiet=True)
+        split(records, folder / "parts", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
         os.sync()  # or the disk is busy with these while others are measured
         steps = {
-            "split": lambda made: split(records, made, RecordForm(), SLOTS, quiet=True),
-            "split, sizes found": lambda made: split(records, made, RecordForm(), quiet=True),
+            "split": lambda made: split(records, made, form=RecordForm(), slot_sizes=SLOTS, quiet=True),
+            "split, sizes found": lambda made: split(records, made, form=RecordForm(), quiet=True),
             "join": lambda made: join(folder / "parts", made, quiet=True),
-            "split to tf_raw": lambda made: split_to_tf_raw(records, made, RecordForm(), SLOTS, quiet=True),
+            "split to tf_raw": lambda made: split_to_tf_raw(
+                records, made, form=RecordForm(), slot_sizes=SLOTS, quiet=True
+            ),
         }
         pairs = {name: [] for name in steps}
         for number in range(arguments.rounds + 1):

@@ -69,20 +69,25 @@ def preprocess(argv: Sequence[str]) -> int:
     from criteo_prep.preprocess.run import preprocess as run
 
     rules = make_rules(
-        args.threshold, args.max_cardinality, args.vocabulary_days, args.on_bad_row, args.shuffle, args.seed
+        args.threshold,
+        args.max_cardinality,
+        vocabulary_days=args.vocabulary_days,
+        on_bad_row=args.on_bad_row,
+        shuffle=args.shuffle,
+        seed=args.seed,
     )
     return _preprocessed(
         args,
         lambda how: run(
             args.input,
             args.output,
-            rules,
-            args.test_fraction,
-            args.test_file,
-            args.days,
-            args.keep_raw,
-            args.overwrite,
-            how,
+            rules=rules,
+            test_fraction=args.test_fraction,
+            test_file=args.test_file,
+            days=args.days,
+            keep_raw=args.keep_raw,
+            overwrite=args.overwrite,
+            how=how,
         ),
     )
 
@@ -107,7 +112,15 @@ def encode(argv: Sequence[str]) -> int:
     from criteo_prep.preprocess.new_rows import encode as run
 
     return _preprocessed(
-        args, lambda how: run(args.vocabulary, args.input, args.output, args.on_bad_row, args.overwrite, how)
+        args,
+        lambda how: run(
+            args.vocabulary,
+            args.input,
+            destination=args.output,
+            on_bad_row=args.on_bad_row,
+            overwrite=args.overwrite,
+            how=how,
+        ),
     )
 
 
@@ -158,7 +171,7 @@ def _preprocessed(args: argparse.Namespace, run: Callable) -> int:
             if args.log_json != "-":
                 log = stack.enter_context(open(args.log_json, "a", encoding="utf-8"))
         try:
-            outcome = run(How(args.workers, args.memory_limit, args.quiet, log))
+            outcome = run(How(args.workers, args.memory_limit, quiet=args.quiet, log=log))
         except (ValueError, OSError, KeyboardInterrupt) as error:
             begun = not isinstance(error, (DestinationError, DifferentDatasetError))
             if begun and (kept := unfinished(args.output)):
@@ -210,17 +223,17 @@ def synthesize(argv: Sequence[str]) -> int:
     request = Synthesis(
         args.preset,
         args.num_samples,
-        args.num_test_samples,
-        args.scale,
-        args.seed,
-        args.labels,
-        args.base_rate,
-        args.signal,
-        args.layout,
-        args.num_days,
-        args.workers,
+        num_test_samples=args.num_test_samples,
+        scale=args.scale,
+        seed=args.seed,
+        labels=args.labels,
+        base_rate=args.base_rate,
+        signal=args.signal,
+        layout=args.layout,
+        num_days=args.num_days,
+        workers=args.workers,
     )
-    for split, facts in run(request, args.dst, args.overwrite, args.quiet).items():
+    for split, facts in run(request, args.dst, overwrite=args.overwrite, quiet=args.quiet).items():
         auc = "not defined" if facts["best_auc"] is None else f"{facts['best_auc']:.4f}"
         best = f"best AUC {auc}, best log loss {facts['best_log_loss']:.4f}"
         print(f"{split}: {facts['num_samples']:,} samples, {facts['num_clicks']:,} clicks, {best}")

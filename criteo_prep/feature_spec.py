@@ -91,7 +91,7 @@ class FeatureSpec:
         self.validate()
         path = Path(path)
         temporary = path.with_name(f".{path.name}.partial")
-        document = document_of(self.features, self.channels, self.sources, self.metadata)
+        document = document_of(self.features, self.channels, sources=self.sources, metadata=self.metadata)
         try:
             with open(temporary, "w", encoding="utf-8") as file:
                 yaml.safe_dump(document, file, sort_keys=False, default_flow_style=False)
@@ -260,6 +260,7 @@ def minimal_dtype(cardinality: int) -> str:
 def tf_raw_spec(
     categorical: Iterable[Feature],
     num_numerical: int = NUM_NUMERICAL,
+    *,
     splits: Iterable[str] = ("train", "test"),
     metadata: dict | None = None,
 ) -> FeatureSpec:

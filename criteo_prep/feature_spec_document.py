@@ -76,7 +76,7 @@ def parse(path: Path) -> dict:
     return _Parser(path).parts(document)
 
 
-def document_of(features: dict, channels: dict, sources: dict, metadata: dict) -> dict:
+def document_of(features: dict, channels: dict, *, sources: dict, metadata: dict) -> dict:
     """The YAML document of a spec's parts; validation's chunks go where published readers do not look."""
 
     def features_of(feature: Feature) -> dict:
@@ -170,7 +170,14 @@ class _Parser:
         if not isinstance(ragged, bool):
             raise self.error(f"{where}: ragged is {ragged!r}; it must be true or false.")
         hotness = 1 if entry.get("hotness") is None else entry["hotness"]
-        return Feature(name, entry["dtype"], entry.get("cardinality"), hotness, entry.get("alpha"), ragged)
+        return Feature(
+            name,
+            entry["dtype"],
+            cardinality=entry.get("cardinality"),
+            hotness=hotness,
+            alpha=entry.get("alpha"),
+            ragged=ragged,
+        )
 
     def sources(self, document: object, splits: tuple[str, ...], where: str) -> dict[str, tuple[Chunk, ...]]:
         if document is None:

@@ -42,7 +42,7 @@ def num_samples_in(root: Path, chunk: Chunk, features: Sequence[Feature]) -> int
     path = existing_file(root, chunk.files[0], features[0].name)
     size = path.stat().st_size
     if features[0].ragged:
-        return _num_rows_of_offsets(root, chunk, features[0], size)
+        return _num_rows_of_offsets(root, chunk, feature=features[0], values_bytes=size)
     each = sum(np.dtype(feature.dtype).itemsize * feature.hotness for feature in features)
     if size % each:
         dtypes = ", ".join(dict.fromkeys(feature.dtype for feature in features))
@@ -54,7 +54,7 @@ def num_samples_in(root: Path, chunk: Chunk, features: Sequence[Feature]) -> int
     return size // each
 
 
-def _num_rows_of_offsets(root: Path, chunk: Chunk, feature: Feature, values_bytes: int) -> int:
+def _num_rows_of_offsets(root: Path, chunk: Chunk, *, feature: Feature, values_bytes: int) -> int:
     """Samples of a ragged feature: one less than its offsets, the last of which is the number of its ids."""
     path = existing_file(root, chunk.files[1], feature.name)
     size = path.stat().st_size

@@ -23,6 +23,7 @@ def with_underscores(argv: Sequence[str]) -> list[str]:
 def run_program(
     name: str,
     description: str,
+    *,
     add_arguments: Callable[[argparse.ArgumentParser], None],
     run: Callable[[argparse.Namespace], int],
     argv: Sequence[str] | None,

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None, name: str = "python -m criteo_prep.generate_feature_spec") -> int:
-    return run_program(name, __doc__, add_arguments, run, argv)
+    return run_program(name, __doc__, add_arguments=add_arguments, run=run, argv=argv)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ class Progress:
       log: takes the same as JSON objects, a line each, also when quiet.
     """
 
-    def __init__(self, stage: str, total: int | None, unit: str, quiet: bool = False, log: TextIO | None = None):
+    def __init__(self, stage: str, total: int | None, *, unit: str, quiet: bool = False, log: TextIO | None = None):
         self.stage, self.total, self.unit, self.quiet, self.log = stage, total, unit, quiet, log
         self.done = 0
         self._live = sys.stderr.isatty() and not quiet

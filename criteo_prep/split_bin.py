@@ -53,6 +53,7 @@ _BLOCK_BYTES = 8192 * 160  # that a thread takes at a time: they are still in th
 def split(
     source: str | Path,
     destination: str | Path,
+    *,
     form: RecordForm,
     slot_sizes: list[int] | None = None,
     overwrite: bool = False,
@@ -85,10 +86,10 @@ def split(
         def take(first: int, stop: int) -> tuple[list[np.ndarray], np.ndarray]:
             whole = records.read(first * form.words, (stop - first) * form.words, stop).view(form.dtype)
             label, dense, category = (np.ascontiguousarray(whole[part]).view(np.uint32) for part in PARTS)
-            check_dense(dense, form, source, first)
+            check_dense(dense, form, path=source, first_record=first)
             return [label, dense, category], limits.check(category, first, ids)
 
-        largest = _write_all(rows, form, take, outputs, "split", quiet)
+        largest = _write_all(rows, form, make=take, outputs=outputs, name="split", quiet=quiet)
         if num_records(source, form) != rows:
             raise SplitBinError(f"{source}: grew while it was read. Wait until it is complete.")
         sizes = slot_sizes or ([1] * len(form.hotness) if largest is None else (largest + 1).tolist())
@@ -96,7 +97,7 @@ def split(
     return sizes
 
 
-def join(source: str | Path, destination: str | Path, overwrite: bool = False, quiet: bool = False) -> int:
+def join(source: str | Path, destination: str | Path, *, overwrite: bool = False, quiet: bool = False) -> int:
     """The inverse of split: the file of records. Returns their number.
 
     Raises:
@@ -123,10 +124,10 @@ def join(source: str | Path, destination: str | Path, overwrite: bool = False, q
                 width = form.dtype[part].itemsize // WORD
                 parts[part] = file.read(first * width, (stop - first) * width, stop)
                 whole[part] = parts[part].view(form.dtype[part])
-            check_dense(parts["dense"], form, source / "dense.bin", first)
+            check_dense(parts["dense"], form, path=source / "dense.bin", first_record=first)
             return [whole.view(np.uint32)], limits.check(parts["category"], first, ids)
 
-        _write_all(rows, form, put, [output], "join", quiet)
+        _write_all(rows, form, make=put, outputs=[output], name="join", quiet=quiet)
         if rows_of_parts(source, form) != rows:
             raise SplitBinError(f"{source}: grew while it was read. Wait until it is complete.")
     return rows
@@ -135,6 +136,7 @@ def join(source: str | Path, destination: str | Path, overwrite: bool = False, q
 def _write_all(
     rows: int,
     form: RecordForm,
+    *,
     make: Callable[[int, int], tuple[list[np.ndarray], np.ndarray]],
     outputs: list[FileIO],
     name: str,
@@ -151,7 +153,7 @@ def _write_all(
     each = max(1, _BLOCK_BYTES // form.dtype.itemsize)
     largest = None
     with (
-        Progress(name, rows, "records", quiet) as progress,
+        Progress(name, rows, unit="records", quiet=quiet) as progress,
         # The threads end before their files are closed.
         contextlib.closing(in_order(lambda first: make(first, min(first + each, rows)), range(0, rows, each))) as made,
     ):
@@ -166,6 +168,7 @@ def _write_all(
 def split_to_tf_raw(
     source: str | Path,
     destination: str | Path,
+    *,
     form: RecordForm,
     slot_sizes: list[int] | None = None,
     overwrite: bool = False,
@@ -181,12 +184,14 @@ def split_to_tf_raw(
     sizes = slot_sizes or [AUTO] * len(form.hotness)
     names = CATEGORICAL if len(sizes) == NUM_CATEGORICAL else [f"cat_{i}" for i in range(len(sizes))]
     columns = zip(names, sizes, form.hotness, strict=True)
-    ids = [Feature(name, form.category_type, size, hotness) for name, size, hotness in columns]
+    ids = [Feature(name, form.category_type, cardinality=size, hotness=hotness) for name, size, hotness in columns]
     features = [Feature(LABEL, form.label_type), *(Feature(name, form.dense_type) for name in NUMERICAL), *ids]
     order = tuple(feature.name for feature in features)
     channels = {"categorical": order[14:], "numerical": NUMERICAL, "label": (LABEL,)}
     sources = {"train": (Chunk(order, (source.name,), "record_binary"),)}
-    spec = FeatureSpec(dict(zip(order, features, strict=True)), channels, sources, {}, source.parent, source)
+    spec = FeatureSpec(
+        dict(zip(order, features, strict=True)), channels, sources=sources, metadata={}, root=source.parent, path=source
+    )
     request = Request(
         source.parent,
         "record_binary",
@@ -195,7 +200,7 @@ def split_to_tf_raw(
         dense_log=form.dense_log,
         overwrite=overwrite,
     )
-    transcribe_spec(request, spec, quiet)
+    transcribe_spec(request, spec, quiet=quiet)
     if slot_sizes:
         return slot_sizes
     made = FeatureSpec.load(Path(destination) / request.dst_feature_spec)
@@ -280,7 +285,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.join:
-        rows = join(arguments.input, arguments.output, arguments.overwrite, arguments.quiet)
+        rows = join(arguments.input, arguments.output, overwrite=arguments.overwrite, quiet=arguments.quiet)
         print(f"{arguments.output}: {rows:,} records")
         return 0
     sizes = hotness = None
@@ -291,14 +296,21 @@ def run(arguments: argparse.Namespace) -> int:
     form = RecordForm(
         arguments.label_type,
         arguments.dense_type,
-        arguments.category_type,
-        tuple(hotness or [1] * NUM_CATEGORICAL),
-        arguments.dense_log == "True",
+        category_type=arguments.category_type,
+        hotness=tuple(hotness or [1] * NUM_CATEGORICAL),
+        dense_log=arguments.dense_log == "True",
     )
     if sizes and len(sizes) != len(form.hotness):
         raise SplitBinError(f"--slot_size_array has {len(sizes)} sizes, a record has {len(form.hotness)} tables.")
     make = split_to_tf_raw if arguments.layout == "tf_raw" else split
-    found = make(arguments.input, arguments.output, form, sizes, arguments.overwrite, arguments.quiet)
+    found = make(
+        arguments.input,
+        arguments.output,
+        form=form,
+        slot_sizes=sizes,
+        overwrite=arguments.overwrite,
+        quiet=arguments.quiet,
+    )
     if sizes is None:
         print(f"vocab_sizes are the largest id + 1 found in {arguments.input}, not those of a vocabulary: {found}")
     print(f"{arguments.output}: {arguments.layout}, {num_records(Path(arguments.input), form):,} records")
@@ -306,7 +318,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None, name: str = "python -m criteo_prep.split_bin") -> int:
-    return run_program(name, __doc__, add_arguments, run, argv)
+    return run_program(name, __doc__, add_arguments=add_arguments, run=run, argv=argv)
 
 
 if __name__ == "__main__":

@@ -107,10 +107,10 @@ class IdLimits:
         )
 
 
-def check_dense(numbers: np.ndarray, form: RecordForm, path: Path, first_record: int) -> None:
+def check_dense(numbers: np.ndarray, form: RecordForm, *, path: Path, first_record: int) -> None:
     """Raises FeatureSpecError for the first dense number, uint32 bits of whole records, that is NaN or infinite."""
     if form.dense_type == "float32":
-        check_finite(numbers.view(np.float32).reshape(-1, NUM_NUMERICAL), NUMERICAL, path, first_record)
+        check_finite(numbers.view(np.float32).reshape(-1, NUM_NUMERICAL), NUMERICAL, path=path, first_row=first_record)
 
 
 def _largest_of_columns(ids: np.ndarray) -> np.ndarray:

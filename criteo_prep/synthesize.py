@@ -71,7 +71,7 @@ class Synthesis:
         return {**rules, "layout": self.layout, **({"num_days": self.num_days} if self.num_days else {})}
 
 
-def synthesize(request: Synthesis, dst: str | Path, overwrite: bool = False, quiet: bool = False) -> dict:
+def synthesize(request: Synthesis, dst: str | Path, *, overwrite: bool = False, quiet: bool = False) -> dict:
     """Makes the dataset folder `dst`, whole or not at all, with a manifest. Returns the manifest's "splits".
 
     Raises:
@@ -80,7 +80,7 @@ def synthesize(request: Synthesis, dst: str | Path, overwrite: bool = False, qui
     _check(request)
     shape = scaled(preset(request.preset), request.scale)
     with new_dataset(dst, overwrite) as folder:
-        made = LAYOUTS[request.layout](request, shape, folder, quiet)
+        made = LAYOUTS[request.layout](request, shape, folder=folder, quiet=quiet)
         document = {
             "made_by": "criteo-prep synthesize",
             "versions": versions_of(("numba", "numpy")),
@@ -92,23 +92,23 @@ def synthesize(request: Synthesis, dst: str | Path, overwrite: bool = False, qui
     return document["splits"]
 
 
-def _tf_raw(request: Synthesis, shape: Preset, folder: Path, quiet: bool) -> dict:
+def _tf_raw(request: Synthesis, shape: Preset, *, folder: Path, quiet: bool) -> dict:
     rows = {"train": request.num_samples, "test": request.test_rows}
     spec = tf_raw_spec(shape.categorical, splits=rows)
     check_space(folder, sum(rows.values()) * sample_bytes(spec))
     splits = {}
     for split, num_samples in rows.items():
         with (
-            Progress(f"synthesize {split}", num_samples, "samples", quiet) as progress,
+            Progress(f"synthesize {split}", num_samples, unit="samples", quiet=quiet) as progress,
             tf_raw.Writer(folder, spec, split) as writer,
         ):
             truth = generate(
                 spec,
                 num_samples,
-                request.seed,
-                writer,
-                request.labels,
-                split,
+                seed=request.seed,
+                writer=writer,
+                labels=request.labels,
+                split=split,
                 workers=request.workers,
                 advance=progress.advance,
                 **request.teacher,
@@ -120,13 +120,20 @@ def _tf_raw(request: Synthesis, shape: Preset, folder: Path, quiet: bool) -> dic
     return {"splits": splits, "files": dict(zip(files, entries, strict=True))}
 
 
-def _criteo_tsv(request: Synthesis, shape: Preset, folder: Path, quiet: bool) -> dict:
+def _criteo_tsv(request: Synthesis, shape: Preset, *, folder: Path, quiet: bool) -> dict:
     rows = request.num_samples + request.test_rows
     check_space(folder, rows * MEAN_ROW_BYTES)
-    days = DayWriter(shape.categorical, request.seed, request.labels, **request.teacher)
-    with Progress("synthesize days", rows, "rows", quiet) as progress:
+    days = DayWriter(shape.categorical, request.seed, labels=request.labels, **request.teacher)
+    with Progress("synthesize days", rows, unit="rows", quiet=quiet) as progress:
         num_days = request.num_days or 2
-        return days.write(folder, request.num_samples, request.test_rows, num_days, request.workers, progress.advance)
+        return days.write(
+            folder,
+            request.num_samples,
+            num_test=request.test_rows,
+            num_days=num_days,
+            workers=request.workers,
+            advance=progress.advance,
+        )
 
 
 LAYOUTS = {"tf_raw": _tf_raw, "criteo_tsv": _criteo_tsv}

@@ -73,7 +73,7 @@ def verify(root: str | Path, workers: int | None = None, quiet: bool = False) ->
     if document:
         checks += _unknown_files(root, files)
     with (
-        Progress("verify", sum(job.bytes for job in jobs), "bytes", quiet) as progress,
+        Progress("verify", sum(job.bytes for job in jobs), unit="bytes", quiet=quiet) as progress,
         ThreadPoolExecutor(workers) as pool,
     ):
         for job, problem in zip(jobs, pool.map(lambda job: job.run(), jobs), strict=True):
@@ -139,12 +139,12 @@ def _content_jobs(root: Path, spec: FeatureSpec, checks: list[Check]) -> list[_J
             size = (root / file).stat().st_size
             for start in range(0, size, _READ_BYTES):
                 count = min(_READ_BYTES, size - start)
-                run = partial(_content_problem, root / file, spec, feature, start, count)
-                jobs.append(_Job(file, "content", count, run))
+                run = partial(_content_problem, root / file, spec, feature=feature, start=start, count=count)
+                jobs.append(_Job(file, "content", bytes=count, run=run))
     return jobs
 
 
-def _content_problem(path: Path, spec: FeatureSpec, feature: Feature, start: int, count: int) -> str | None:
+def _content_problem(path: Path, spec: FeatureSpec, *, feature: Feature, start: int, count: int) -> str | None:
     with open(path, "rb", buffering=0) as file:
         file.seek(start)
         data = file.read(count)
@@ -171,25 +171,35 @@ def _checksum_jobs(root: Path, files: dict[str, dict]) -> list[_Job]:
         there = path.stat().st_size if path.is_file() else None
         if there != size:
             found = "there is no such file" if there is None else f"has {there} bytes, not {size}"
-            jobs.append(_Job(name, "size", 0, lambda found=found: found))
+            jobs.append(_Job(name, "size", bytes=0, run=lambda found=found: found))
         elif "xxh3_64" in entry:
             jobs += _block_jobs(path, name, entry)
         elif "crc32" in entry:
-            jobs.append(_Job(name, "checksum", size, lambda p=path, c=entry["crc32"]: _crc32_problem(p, c)))
+            jobs.append(_Job(name, "checksum", bytes=size, run=lambda p=path, c=entry["crc32"]: _crc32_problem(p, c)))
     return jobs
 
 
 def _block_jobs(path: Path, name: str, entry: dict) -> Iterator[_Job]:
     block = entry["block_bytes"]
     if len(entry["xxh3_64"]) != -(-entry["bytes"] // block):
-        yield _Job(name, "checksum", 0, lambda: "the manifest has another number of checksums than the file has blocks")
+        yield _Job(
+            name,
+            "checksum",
+            bytes=0,
+            run=lambda: "the manifest has another number of checksums than the file has blocks",
+        )
     for number, expected in enumerate(entry["xxh3_64"]):
         start = number * block
         count = min(block, entry["bytes"] - start)
-        yield _Job(name, "checksum", count, lambda s=start, c=count, e=expected: _block_problem(path, s, c, e))
+        yield _Job(
+            name,
+            "checksum",
+            bytes=count,
+            run=lambda s=start, c=count, e=expected: _block_problem(path, s, count=c, expected=e),
+        )
 
 
-def _block_problem(path: Path, start: int, count: int, expected: str) -> str | None:
+def _block_problem(path: Path, start: int, *, count: int, expected: str) -> str | None:
     checksums = manifest.BlockChecksums(count)
     with open(path, "rb", buffering=0) as file:
         file.seek(start)
@@ -214,7 +224,7 @@ def _vocabulary_jobs(root: Path, spec: FeatureSpec, files: dict[str, dict]) -> l
     for feature in spec.categorical:
         name = f"vocabularies/{feature.name}.parquet"
         if name in files and (root / name).is_file():
-            jobs.append(_Job(name, "vocabulary", 0, partial(_vocabulary_problem, root / name, feature)))
+            jobs.append(_Job(name, "vocabulary", bytes=0, run=partial(_vocabulary_problem, root / name, feature)))
     return jobs
 
 

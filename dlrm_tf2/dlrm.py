@@ -45,12 +45,14 @@ def _run(prepared: Prepared, launch: Launch) -> None:
     config, spec, model_config = prepared
     if config.mode == "plan":
         if launch.rank == 0:
-            print(planning.report_of(config, model_config, spec, config.world_size or launch.world_size))
+            print(
+                planning.report_of(config, model_config, spec=spec, world_size=config.world_size or launch.world_size)
+            )
         return
     with connected_ranks(launch, config) as (runtime, comm):
         from dlrm_tf2.job.start import start  # starts TensorFlow, which connected_ranks prepares
 
-        start(config, spec, model_config, launch, runtime, comm).run()
+        start(config, spec, model_config=model_config, launch=launch, device=runtime, ranks=comm).run()
 
 
 if __name__ == "__main__":

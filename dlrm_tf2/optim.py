@@ -66,7 +66,7 @@ class Optimizer:
         return ("momentum",) if self.name == "sgd" and self.momentum else _SLOTS[self.name]
 
     def update(
-        self, gradient: tf.Tensor, slots: Mapping[str, tf.Tensor], step: tf.Tensor, rows: bool
+        self, gradient: tf.Tensor, slots: Mapping[str, tf.Tensor], *, step: tf.Tensor, rows: bool
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The formula: what is to be subtracted, before the learning rate, and the new slots.
 
@@ -128,7 +128,7 @@ class DenseOptimizer:
         """
         for variable, slots, gradient in zip(self._variables, self._slots, gradients, strict=True):
             step = tf.cast(step, gradient.dtype)
-            direction, new = self._optimizer.update(gradient, slots, step, rows=False)
+            direction, new = self._optimizer.update(gradient, slots, step=step, rows=False)
             for slot, value in new.items():
                 slots[slot].assign(value)
             variable.assign_sub(tf.cast(learning_rate, gradient.dtype) * direction)

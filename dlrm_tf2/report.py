@@ -153,7 +153,7 @@ def read_log(path: str, name: str) -> Log:
         notes.append(f"not finished: the last line is of step {stepped[-1]['step']:,}")
     resumed = [record["resumed_step"] for record in records if "resumed_step" in record]
     notes += [f"interrupted, and resumed after step {step:,}" for step in resumed]
-    return Log(name, records[0], stepped, summary, resumed, notes)
+    return Log(name, records[0], records=stepped, summary=summary, resumed=resumed, notes=notes)
 
 
 def page(logs: Sequence[Log]) -> str:
@@ -194,13 +194,22 @@ def _figures(logs: Sequence[Log]) -> list[str]:
                 colour = number if len(logs) > 1 else place
                 if points := log.points(key):
                     full_name = f"{log.name}, {name}" if len(logs) > 1 else name
-                    curves.append(Curve(full_name, points, colour, place))
+                    curves.append(Curve(full_name, points, colour=colour, dash=place))
                     shown.append((name, colour if len(logs) == 1 else None, place))
         if curves:
             legend = _legend(dict.fromkeys(shown)) if len(keys) > 1 else ""
             # The first lap of a run holds the compilation of its step.
             cut_peaks = title == _TIMES
-            drawing = line_chart(title, "step", (min(steps), max(steps)), unit, curves, from_zero, cut_peaks, marks)
+            drawing = line_chart(
+                title,
+                "step",
+                x_range=(min(steps), max(steps)),
+                unit=unit,
+                curves=curves,
+                from_zero=from_zero,
+                cut_peaks=cut_peaks,
+                marks=marks,
+            )
             figures.append(f"<figure><h3>{html.escape(title)}</h3>{legend}{drawing}</figure>")
     return figures
 

@@ -55,6 +55,7 @@ class Curve:
 def line_chart(
     title: str,
     x_name: str,
+    *,
     x_range: tuple[float, float],
     unit: str,
     curves: Sequence[Curve],
@@ -88,12 +89,12 @@ def line_chart(
 
     parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(title)}">']
     floor = _TOP + plot_height
-    texts, y_ticks = ticks(low, high, 6)
+    texts, y_ticks = ticks(low, high, most=6)
     for text, y in zip(texts, y_ticks, strict=True):
         height = at(left, y)[1]
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>')
         parts.append(f'<text class="y" x="{_LEFT - 6}" y="{height:.1f}">{text}</text>')
-    for text, x in zip(*ticks(left, right, 5, whole=True), strict=True):
+    for text, x in zip(*ticks(left, right, most=5, whole=True), strict=True):
         place = at(x, low)[0]
         parts.append(f'<line class="grid" x1="{place:.1f}" x2="{place:.1f}" y1="{floor}" y2="{floor + 4}"/>')
         parts.append(f'<text class="x" x="{place:.1f}" y="{floor + 17}">{text}</text>')
@@ -122,7 +123,7 @@ def line_chart(
     return "".join([*parts, "</svg>"])
 
 
-def ticks(low: float, high: float, most: int, whole: bool = False) -> tuple[list[str], list[float]]:
+def ticks(low: float, high: float, *, most: int, whole: bool = False) -> tuple[list[str], list[float]]:
     """Round numbers from `low` to `high`, at most about `most`, as text and as numbers.
 
     Args:

@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         plan = make_plan(
             model.tables,
             values.world_size,
-            values.dist_strategy,
+            strategy=values.dist_strategy,
             hotness=model.hotness,
             optimizer=values.optimizer,
             batch_size=values.batch_size,
@@ -37,20 +37,28 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except PlanError as error:
         parser.error(str(error))
-    step = Step(values.batch_size, model.hotness, values.optimizer, 2 if values.amp else 4, values.dp_input)
-    activations = [_activation_bytes(model, plan, rank, step) for rank in range(values.world_size)]
+    step = Step(
+        values.batch_size,
+        model.hotness,
+        optimizer=values.optimizer,
+        wire_bytes=2 if values.amp else 4,
+        data_parallel_input=values.dp_input,
+    )
+    activations = [_activation_bytes(model, plan, rank=rank, step=step) for rank in range(values.world_size)]
     print(
         f"{values.model}: {values.dist_strategy}, {values.world_size} ranks, batch {values.batch_size}, "
         f"{values.optimizer}; {len(model.hotness)} features, {sum(model.hotness.values())} ids a sample"
     )
-    print(report(plan, model.tables, step, activations))
+    print(report(plan, model.tables, step=step, activation_bytes=activations))
     return 0
 
 
-def _activation_bytes(model: ZooModel, plan: ShardingPlan, rank: int, step: Step) -> float:
+def _activation_bytes(model: ZooModel, plan: ShardingPlan, *, rank: int, step: Step) -> float:
     """What a training step needs on a rank beside weights and state; counted as preflight.batch_bytes counts."""
     share = model.output_width * (1 if plan.world_size == 1 else 3) + 2 * (model.mlp_input_width + sum(model.mlp_dims))
-    looked_up = looked_up_elements(plan, rank, model.tables, True, step.optimizer, model.hotness)
+    looked_up = looked_up_elements(
+        plan, rank, tables=model.tables, training=True, optimizer=step.optimizer, hotness=model.hotness
+    )
     return _FLOAT_BYTES * step.batch_size * (looked_up + share / plan.world_size)
 
 

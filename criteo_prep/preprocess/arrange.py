@@ -29,6 +29,7 @@ def numerical_file(spec: FeatureSpec, split: str) -> str:
 def arrange(
     root: Path,
     spec: FeatureSpec,
+    *,
     splits: dict[str, range],
     seed: int | None,
     advance: Callable[[int], None],
@@ -50,13 +51,14 @@ def arrange(
         source = root / "work" / Path(file_of(spec, "train")).name if "train" in splits else None
         source = source or root / "work" / Path(file_of(spec, next(iter(splits)))).name
         files = {split: root / file_of(spec, split) for split in splits}
-        _arrange_file(source, files, splits, dtype, width, seed, forced)
+        _arrange_file(source, files, splits=splits, dtype=dtype, width=width, seed=seed, forced=forced)
         advance(sum(map(len, splits.values())))
 
 
 def _arrange_file(
     source: Path,
     files: dict[str, Path],
+    *,
     splits: dict[str, range],
     dtype: np.dtype,
     width: int,
@@ -72,7 +74,7 @@ def _arrange_file(
     if source.stat().st_size == num_rows * row_bytes:
         for split, rows in others:
             with open(files[split], "wb", buffering=0) as target:
-                _copy(source, rows, row_bytes, lambda data, target=target: append(target, data))
+                _copy(source, rows, row_bytes=row_bytes, write=lambda data, target=target: append(target, data))
         if forced:
             force([path for split, _ in others for path in (files[split], files[split].parent)])
     if seed is None or first != "train":
@@ -80,15 +82,22 @@ def _arrange_file(
         os.rename(source, files[first])
         return
     temporary = source.with_suffix(".shuffled")
-    with ShuffledFile(temporary, source.with_suffix(".scratch"), len(first_rows), dtype, width, seed) as target:
-        _copy(source, first_rows, row_bytes, lambda data: target.write(data.view(dtype).reshape(-1, width)))
+    with ShuffledFile(
+        temporary, source.with_suffix(".scratch"), num_rows=len(first_rows), dtype=dtype, width=width, seed=seed
+    ) as target:
+        _copy(
+            source,
+            first_rows,
+            row_bytes=row_bytes,
+            write=lambda data: target.write(data.view(dtype).reshape(-1, width)),
+        )
     if forced:
         force([temporary])
     os.rename(temporary, files[first])
     source.unlink()
 
 
-def _copy(source: Path, rows: range, row_bytes: int, write: Callable[[np.ndarray], None]) -> None:
+def _copy(source: Path, rows: range, *, row_bytes: int, write: Callable[[np.ndarray], None]) -> None:
     """Gives `write` uint8 arrays of whole rows."""
     with open(source, "rb", buffering=0) as file:
         file.seek(rows.start * row_bytes)

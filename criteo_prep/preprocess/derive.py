@@ -64,7 +64,7 @@ def has_raw(there: dict) -> bool:
     return f"raw/{CATEGORICAL[0]}.raw" in there["files"]
 
 
-def begin(root: Path, dataset: Path, there: dict, order: Order, how: How) -> None:
+def begin(root: Path, dataset: Path, *, there: dict, order: Order, how: How) -> None:
     """Fills `root` with what the stages of make.make would find done, unless an earlier run did.
 
     Args:
@@ -94,7 +94,9 @@ def begin(root: Path, dataset: Path, there: dict, order: Order, how: How) -> Non
         with how.progress("derive", num_rows * len(CATEGORICAL), "ids") as progress:
 
             def do(column: int) -> None:
-                document = _derive_column(root, dataset, old, there, order.rules.thresholds[column], column)
+                document = _derive_column(
+                    root, dataset, old=old, there=there, threshold=order.rules.thresholds[column], column=column
+                )
                 journal.finish_column(CATEGORICAL[column], document)
                 progress.advance(num_rows)
 
@@ -105,7 +107,7 @@ def begin(root: Path, dataset: Path, there: dict, order: Order, how: How) -> Non
     journal.save()
 
 
-def _derive_column(root: Path, dataset: Path, old: FeatureSpec, there: dict, threshold: int, column: int) -> dict:
+def _derive_column(root: Path, dataset: Path, *, old: FeatureSpec, there: dict, threshold: int, column: int) -> dict:
     """Writes vocabulary and ids of a column under a threshold that is not lower. Returns what the journal says."""
     name = CATEGORICAL[column]
     path = _vocabulary(root, name)
@@ -115,12 +117,14 @@ def _derive_column(root: Path, dataset: Path, old: FeatureSpec, there: dict, thr
     files = {f"vocabularies/{name}.parquet": manifest.block_entry(path)}
     for split in there["splits"]:
         file = old.chunk_of(split, name).files[0]
-        blocks = _cut_ids(dataset / file, np.dtype(old.features[name].dtype), dtype, cardinality)
-        files[file] = write_ids(root / file, blocks, there["splits"][split]["num_samples"], dtype, None)
+        blocks = _cut_ids(dataset / file, np.dtype(old.features[name].dtype), new=dtype, cardinality=cardinality)
+        files[file] = write_ids(
+            root / file, blocks, num_rows=there["splits"][split]["num_samples"], dtype=dtype, seed=None
+        )
     return {"cardinality": cardinality, "files": files}
 
 
-def _cut_ids(path: Path, old: np.dtype, new: np.dtype, cardinality: int):
+def _cut_ids(path: Path, old: np.dtype, *, new: np.dtype, cardinality: int):
     """Yields the ids of a file, with 0 for those that are not below the cardinality."""
     with open(path, "rb", buffering=0) as file:
         while data := file.read(_BLOCK_IDS * old.itemsize):

@@ -76,6 +76,7 @@ class Inputs:
 def find_inputs(
     paths: Sequence[str | Path],
     test_file: str | Path | None = None,
+    *,
     test_fraction: float | None = None,
     days: str | None = None,
 ) -> Inputs:
@@ -106,11 +107,17 @@ def find_inputs(
         _check_file(test_file)
         if any(test_file.resolve() == file.resolve() for file in files):
             raise InputError(f"{test_file}: is both an input and the test file. Name it once.")
-        return Inputs(tuple(files), test_file, TEST_FILE, None, ignored)
+        return Inputs(tuple(files), test_file, rule=TEST_FILE, test_fraction=None, ignored=ignored)
     if len(files) == 1 or test_fraction is not None:
-        return Inputs(tuple(files), None, FRACTION, TEST_FRACTION if test_fraction is None else test_fraction, ignored)
+        return Inputs(
+            tuple(files),
+            None,
+            rule=FRACTION,
+            test_fraction=TEST_FRACTION if test_fraction is None else test_fraction,
+            ignored=ignored,
+        )
     if is_days:
-        return Inputs(tuple(files[:-1]), files[-1], LAST_DAY, None, ignored)
+        return Inputs(tuple(files[:-1]), files[-1], rule=LAST_DAY, test_fraction=None, ignored=ignored)
     other = next(file for file in files if day_number(file) is None)
     raise InputError(
         f"{other}: is not named day_N, and there are {len(files)} files, so nothing says which rows are test. "

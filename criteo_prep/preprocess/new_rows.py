@@ -26,6 +26,7 @@ MADE_BY = "criteo-prep encode"
 def encode(
     vocabulary: str | Path,
     paths: Sequence[str | Path],
+    *,
     destination: str | Path,
     on_bad_row: str = "error",
     overwrite: bool = False,
@@ -51,7 +52,7 @@ def encode(
     files, ignored = files_of(paths)
     labelled = has_labels(files[0])
     old = there["rules"]
-    rules = make_rules(old["threshold"], old.get("max_cardinality"), "all", on_bad_row)
+    rules = make_rules(old["threshold"], old.get("max_cardinality"), vocabulary_days="all", on_bad_row=on_bad_row)
     entries = json.dumps([there["files"][name] for name in names], sort_keys=True)
     wanted = {
         "made_by": MADE_BY,
@@ -62,9 +63,11 @@ def encode(
             "labels": "as given" if labelled else "none were given; the label file is all zeros",
         },
     }
-    inputs = Inputs(tuple(files), None, ALL_TEST, None, ignored)
-    order = Order(inputs, rules, wanted, False, labelled, Path(vocabulary) / "vocabularies")
-    return carry_out(order, Path(destination), overwrite, how or How())
+    inputs = Inputs(tuple(files), None, rule=ALL_TEST, test_fraction=None, ignored=ignored)
+    order = Order(
+        inputs, rules, wanted=wanted, keep_raw=False, labelled=labelled, given=Path(vocabulary) / "vocabularies"
+    )
+    return carry_out(order, Path(destination), overwrite=overwrite, how=how or How())
 
 
 def has_labels(path: Path) -> bool:

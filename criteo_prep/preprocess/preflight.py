@@ -47,7 +47,7 @@ class Preflight:
 
 
 def look_ahead(
-    paths: tuple[Path, ...], destination: Path, plan: MemoryPlan, keep_raw: bool, shuffled: bool, already: int = 0
+    paths: tuple[Path, ...], destination: Path, *, plan: MemoryPlan, keep_raw: bool, shuffled: bool, already: int = 0
 ) -> Preflight:
     """Estimates what the work needs, from the size of the files and the rows at their beginning.
 
@@ -60,10 +60,18 @@ def look_ahead(
     rows = sum(estimated_rows(path) for path in paths)
     parent = next(folder for folder in (destination, *destination.parents) if folder.exists())
     free = shutil.disk_usage(parent).free
-    disk = max(0, _disk_bytes(rows, plan.workers, keep_raw, shuffled) - already)
+    disk = max(0, _disk_bytes(rows, plan.workers, keep_raw=keep_raw, shuffled=shuffled) - already)
     memory = plan.base_bytes + large_column_bytes(min(rows, MOST_DISTINCT))
     size = sum(path.stat().st_size for path in paths)
-    found = Preflight(rows, size, disk, free, memory, plan.limit_bytes, plan.most_distinct)
+    found = Preflight(
+        rows,
+        size,
+        disk_needed=disk,
+        disk_free=free,
+        memory_needed=memory,
+        memory_limit=plan.limit_bytes,
+        most_distinct=plan.most_distinct,
+    )
     if disk > free:
         raise PreflightError(
             f"{destination}: {found}. The disk is too small: free {gigabytes(disk - free)}, "
@@ -78,7 +86,7 @@ def look_ahead(
     return found
 
 
-def _disk_bytes(rows: int, workers: int, keep_raw: bool, shuffled: bool) -> int:
+def _disk_bytes(rows: int, workers: int, *, keep_raw: bool, shuffled: bool) -> int:
     """The most that the folder holds at any time."""
     parsed = rows * (LABEL_ROW_BYTES + NUMERICAL_ROW_BYTES + RAW_ROW_BYTES)
     arranging = rows * 2 * NUMERICAL_ROW_BYTES if shuffled else 0
@@ -91,7 +99,7 @@ def estimated_rows(path: Path) -> int:
     if is_parquet(path):
         return num_rows_of(path)
     size, stored = path.stat().st_size, []
-    for block, _ in text_blocks(path, BLOCK_BYTES, stored.append):
+    for block, _ in text_blocks(path, BLOCK_BYTES, on_read=stored.append):
         lines = max(1, int(np.count_nonzero(block == ord("\n"))))
         return max(lines, int(size * lines / max(1, min(sum(stored), size))))
     return 0

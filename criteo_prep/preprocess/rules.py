@@ -52,6 +52,7 @@ class Rules:
 def make_rules(
     threshold: int | str,
     max_cardinality: int | str | None = None,
+    *,
     vocabulary_days: str = "all",
     on_bad_row: str = "error",
     shuffle: str = "none",
@@ -74,7 +75,14 @@ def make_rules(
             minimal_dtype(cap)
     if not 0 <= seed < 1 << 63:
         raise VocabularyError(f"--seed {seed}: must be from 0 to 2^63 - 1.")
-    return Rules(thresholds, caps, vocabulary_days, on_bad_row, shuffle, seed if shuffle != "none" else 0)
+    return Rules(
+        thresholds,
+        caps,
+        vocabulary_days=vocabulary_days,
+        on_bad_row=on_bad_row,
+        shuffle=shuffle,
+        seed=seed if shuffle != "none" else 0,
+    )
 
 
 def per_column(flag: str, given: int | str | None) -> tuple[int | None, ...]:

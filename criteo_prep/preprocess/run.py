@@ -59,6 +59,7 @@ class Outcome:
 def preprocess(
     paths: Sequence[str | Path],
     destination: str | Path,
+    *,
     rules: Rules,
     test_fraction: float | None = None,
     test_file: str | Path | None = None,
@@ -85,16 +86,16 @@ def preprocess(
       InputError, BadRowError, VocabularyError, DestinationError, PreflightError, OSError: see the modules.
     """
     destination, how = Path(destination), how or How()
-    inputs = find_inputs(paths, test_file, test_fraction, days)
+    inputs = find_inputs(paths, test_file, test_fraction=test_fraction, days=days)
     wanted = {
         "made_by": MADE_BY,
         "inputs": [input_entry(path) for path in inputs.files],
         "rules": {**rules.document(), "split": inputs.split_rule},
     }
-    return carry_out(Order(inputs, rules, wanted, keep_raw), destination, overwrite, how)
+    return carry_out(Order(inputs, rules, wanted=wanted, keep_raw=keep_raw), destination, overwrite=overwrite, how=how)
 
 
-def carry_out(order: Order, destination: Path, overwrite: bool, how: How) -> Outcome:
+def carry_out(order: Order, destination: Path, *, overwrite: bool, how: How) -> Outcome:
     """Makes what is ordered, unless it is there."""
     recover(destination)
     there, replaced, warnings = None, (), ()
@@ -104,23 +105,25 @@ def carry_out(order: Order, destination: Path, overwrite: bool, how: How) -> Out
         lines = manifest.differences(there, order.wanted)
         if not lines:
             spec = FeatureSpec.load(destination / FEATURE_SPEC)
-            return Outcome(there, spec, True, _left_over(destination, there, order))
-        order = _again(order, destination, there, lines, how)
+            return Outcome(there, spec, already_complete=True, warnings=_left_over(destination, there, order))
+        order = _again(order, destination, there=there, lines=lines, how=how)
         replaced = ("replaced what was there: " + "; ".join(lines),)
     with new_dataset(destination, overwrite or there is not None, resume=True) as root:
         try:
             if not _is_finished(root, order.wanted):
                 if order.source:
-                    derive.begin(root, destination, there, order, how)
-                warnings = make(root, destination, order, how)
+                    derive.begin(root, destination, there=there, order=order, how=how)
+                warnings = make(root, destination, order=order, how=how)
         except BaseException:
             remove_if_worthless(root)
             raise
     made = manifest.load_manifest(destination)
-    return Outcome(made, FeatureSpec.load(destination / FEATURE_SPEC), False, (*warnings, *replaced))
+    return Outcome(
+        made, FeatureSpec.load(destination / FEATURE_SPEC), already_complete=False, warnings=(*warnings, *replaced)
+    )
 
 
-def _again(order: Order, destination: Path, there: dict, lines: list[str], how: How) -> Order:
+def _again(order: Order, destination: Path, *, there: dict, lines: list[str], how: How) -> Order:
     """The order to make a finished dataset, whose manifest is `there`, again with other ids; says what is done."""
     source, what = derive.source_for(destination, there, order), "\n  " + "\n  ".join(lines)
     if source is None:

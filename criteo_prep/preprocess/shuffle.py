@@ -30,7 +30,7 @@ class ShuffledFile:
       seed: of the order.
     """
 
-    def __init__(self, path: Path, scratch: Path, num_rows: int, dtype: np.dtype, width: int, seed: int):
+    def __init__(self, path: Path, scratch: Path, *, num_rows: int, dtype: np.dtype, width: int, seed: int):
         self._path, self._scratch, self._num_rows, self._seed = path, scratch, num_rows, seed
         self._dtype, self._width = np.dtype(f"u{np.dtype(dtype).itemsize}"), width
         num_buckets = max(1, -(-num_rows // BUCKET_ROWS))

@@ -59,7 +59,7 @@ class How:
         return MemoryPlan(memory_limit(self.memory_limit), self.workers or processors())
 
     def progress(self, stage: str, total: int | None, unit: str) -> Progress:
-        return Progress(stage, total, unit, self.quiet, self.log)
+        return Progress(stage, total, unit=unit, quiet=self.quiet, log=self.log)
 
     def say(self, line: str) -> None:
         if not self.quiet:
@@ -97,43 +97,54 @@ class Order:
         return tf_raw_spec([Feature(name, "", 1) for name in CATEGORICAL], splits=self.inputs.split_names)
 
 
-def make(root: Path, destination: Path, order: Order, how: How) -> tuple[str, ...]:
+def make(root: Path, destination: Path, *, order: Order, how: How) -> tuple[str, ...]:
     """Writes the dataset into `root`, the folder in the making of `destination`. Returns warnings."""
     memory, work = how.memory, root / "work"
     journal = _begin(root, order, how)
     if not journal.parsed:
         already = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
-        found = look_ahead(order.inputs.files, destination, memory, order.keep_raw, order.seed is not None, already)
+        found = look_ahead(
+            order.inputs.files,
+            destination,
+            plan=memory,
+            keep_raw=order.keep_raw,
+            shuffled=order.seed is not None,
+            already=already,
+        )
         how.say(str(found))
         with how.progress("parse", None, "rows") as progress:
             reading = ReadProgress(progress, [path.stat().st_size for path in order.inputs.files])
             parsing = Parsing(
-                order.labelled, order.rules.on_bad_row == "skip", memory.workers, how.block_bytes, how.checkpoint_bytes
+                order.labelled,
+                order.rules.on_bad_row == "skip",
+                workers=memory.workers,
+                block_bytes=how.block_bytes,
+                checkpoint_bytes=how.checkpoint_bytes,
             )
-            parse_files(order.inputs.files, root, journal, parsing, reading)
+            parse_files(order.inputs.files, root, journal=journal, how=parsing, progress=reading)
     splits = splits_of(order.inputs, journal.files)
     with how.progress("arrange", 2 * journal.num_rows, "rows") as progress:
-        arrange(root, order.layout, splits, order.seed, progress.advance, journal.forced)
+        arrange(root, order.layout, splits=splits, seed=order.seed, advance=progress.advance, forced=journal.forced)
     (root / "vocabularies").mkdir(exist_ok=True)
     counted = splits["train"] if order.rules.vocabulary_days == "train" and "train" in splits else None
     counted = range(journal.num_rows) if counted is None else counted
     num_values = NUM_CATEGORICAL * (journal.num_rows + (0 if order.given else len(counted)))
     with how.progress("columns", num_values, "values") as progress:
-        raw = RawColumns(root / "raw", journal.num_rows, journal.num_zeros)
+        raw = RawColumns(root / "raw", journal.num_rows, num_zeros=journal.num_zeros)
         columns = ColumnWork(
             root,
             order.layout,
-            raw,
-            splits,
-            counted,
-            order.rules.thresholds,
-            order.rules.caps,
-            order.seed,
-            order.keep_raw,
-            order.given,
+            raw=raw,
+            splits=splits,
+            counted=counted,
+            thresholds=order.rules.thresholds,
+            caps=order.rules.caps,
+            seed=order.seed,
+            keep_raw=order.keep_raw,
+            given=order.given,
         )
-        features, files = ColumnEncoder(columns, journal, memory, progress).run()
-    finish(root, order, journal, splits, features, files, memory.workers)
+        features, files = ColumnEncoder(columns, journal, memory=memory, progress=progress).run()
+    finish(root, order, journal=journal, splits=splits, features=features, files=files, workers=memory.workers)
     shutil.rmtree(work)
     return warnings_of(order.inputs, journal.files, splits)
 
@@ -141,6 +152,7 @@ def make(root: Path, destination: Path, order: Order, how: How) -> tuple[str, ..
 def finish(
     root: Path,
     order: Order,
+    *,
     journal: Journal,
     splits: dict[str, range],
     features: list[Feature],

@@ -36,6 +36,7 @@ class Columns:
         self,
         categorical: Iterable[Feature],
         num_numerical: int,
+        *,
         seed: int,
         missing_ids: tuple[int, ...] | None = None,
         missing_levels: tuple[int, ...] | None = None,
@@ -53,7 +54,7 @@ class Columns:
         }
         self._laws = [laws[feature.cardinality, feature.alpha] for feature in self.categorical]
 
-    def ids(self, split: str, column: int, start: int, stop: int, dtype: str = "int32") -> np.ndarray:
+    def ids(self, split: str, column: int, *, start: int, stop: int, dtype: str = "int32") -> np.ndarray:
         """Ids of rows [start, stop) of a split, `hotness` a row, row after row; -1 where the value is missing.
 
         Args:
@@ -63,7 +64,7 @@ class Columns:
         feature = self.categorical[column]
         out = np.empty((stop - start) * feature.hotness, dtype)
         key = stream_key(self.seed, split, "id", feature.name)
-        self._laws[column].fill(key, start * feature.hotness, out, self.missing_ids[column])
+        self._laws[column].fill(key, start * feature.hotness, out=out, missing=self.missing_ids[column])
         return out
 
     def levels(self, split: str, start: int, stop: int) -> np.ndarray:

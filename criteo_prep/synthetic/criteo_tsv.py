@@ -95,6 +95,7 @@ class DayWriter:
         self,
         categorical: tuple[Feature, ...],
         seed: int,
+        *,
         labels: str = "teacher",
         base_rate: float = BASE_RATE,
         signal: float = SIGNAL,
@@ -105,16 +106,21 @@ class DayWriter:
                     f"{feature.name}: has {feature.hotness} ids a row, but Criteo's logs have one value a field. Use a "
                     "one-hot preset, or the layout tf_raw."
                 )
-        self._columns = Columns(categorical, NUM_NUMERICAL, seed, MISSING_VALUES, MISSING_NUMBERS)
+        self._columns = Columns(
+            categorical, NUM_NUMERICAL, seed=seed, missing_ids=MISSING_VALUES, missing_levels=MISSING_NUMBERS
+        )
         self._numbers = numbers_of_levels()
         seen = log_numerical(self._numbers, np.zeros(self._numbers.shape, bool)).astype(np.float64)
-        self._teacher = Teacher(self._columns, seen, base_rate, signal) if labels == "teacher" else None
+        self._teacher = (
+            Teacher(self._columns, seen, base_rate=base_rate, signal=signal) if labels == "teacher" else None
+        )
         self._offsets = np.array([value_offset(feature.name) for feature in categorical], np.uint32)
 
     def write(
         self,
         folder: Path,
         num_train: int,
+        *,
         num_test: int,
         num_days: int,
         workers: int | None = None,
@@ -153,10 +159,10 @@ class DayWriter:
         columns = self._columns
         ids = np.empty((len(columns.categorical), rows), np.int32)
         for column, out in enumerate(ids):
-            out[:] = columns.ids(split, column, block.start, block.stop)
+            out[:] = columns.ids(split, column, start=block.start, stop=block.stop)
         levels = columns.levels(split, block.start, block.stop)
         logits = self._teacher.logits(list(ids), levels) if self._teacher else None
-        labels = draw_labels(logits, rows, stream_key(columns.seed, split, "label"), block.start, truth)
+        labels = draw_labels(logits, rows, key=stream_key(columns.seed, split, "label"), start=block.start, truth=truth)
         text = np.empty(rows * _MAX_ROW_BYTES, np.uint8)
         return text[: _format(labels, levels, self._numbers, ids, self._offsets, text)], truth
 
@@ -173,14 +179,14 @@ def _parts(num_train: int, num_test: int, num_days: int) -> list[_Part]:
         )
     ends = [num_train * (day + 1) // train_days for day in range(train_days)]
     starts = [0, *ends[:-1]]
-    parts = [_Part(f"day_{day}", "train", starts[day], ends[day]) for day in range(train_days)]
+    parts = [_Part(f"day_{day}", "train", start=starts[day], stop=ends[day]) for day in range(train_days)]
     halves = zip(("test", "validation"), split_rows_of_last_day(num_test), strict=True)
-    return parts + [_Part(f"day_{train_days}", split, 0, rows) for split, rows in halves if rows]
+    return parts + [_Part(f"day_{train_days}", split, start=0, stop=rows) for split, rows in halves if rows]
 
 
 def _blocks(part: _Part) -> list[_Part]:
     starts = range(part.start, part.stop, BLOCK_ROWS)
-    return [_Part(part.day, part.split, start, min(start + BLOCK_ROWS, part.stop)) for start in starts]
+    return [_Part(part.day, part.split, start=start, stop=min(start + BLOCK_ROWS, part.stop)) for start in starts]
 
 
 @compiled

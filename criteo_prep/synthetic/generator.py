@@ -47,6 +47,7 @@ class Reader:
         self,
         spec: FeatureSpec,
         split: str,
+        *,
         num_samples: int,
         seed: int,
         labels: str = "random",
@@ -59,11 +60,13 @@ class Reader:
         if num_samples < 0:
             raise ValueError(f"num_samples {num_samples}: must not be negative.")
         self.spec, self.split, self.num_samples, self.truth = spec, split, num_samples, Truth()
-        self._columns = Columns(spec.categorical, len(spec.numerical), seed)
+        self._columns = Columns(spec.categorical, len(spec.numerical), seed=seed)
         self._dtypes = [minimal_dtype(feature.cardinality) for feature in spec.categorical]
         self._label_key = stream_key(seed, split, "label")
         values = np.tile(_VALUES.astype(np.float64), (len(spec.numerical), 1))
-        self._teacher = Teacher(self._columns, values, base_rate, signal) if labels == "teacher" else None
+        self._teacher = (
+            Teacher(self._columns, values, base_rate=base_rate, signal=signal) if labels == "teacher" else None
+        )
         wanted = set(spec.features if features is None else features)
         self._label = spec.label.name in wanted
         self._numerical = any(feature.name in wanted for feature in spec.numerical)
@@ -80,12 +83,16 @@ class Reader:
         needs_all, label, categorical = self._teacher and self._label, None, {}
         levels = self._columns.levels(self.split, start, stop) if self._numerical or needs_all else None
         ids = [
-            self._columns.ids(self.split, i, start, stop, dtype) if self._wanted[i] or needs_all else None
+            self._columns.ids(self.split, i, start=start, stop=stop, dtype=dtype)
+            if self._wanted[i] or needs_all
+            else None
             for i, dtype in enumerate(self._dtypes)
         ]
         if self._label:
             logits = self._teacher.logits(ids, levels) if self._teacher else None
-            label = draw_labels(logits, stop - start, self._label_key, start, Truth() if truth is None else truth)
+            label = draw_labels(
+                logits, stop - start, key=self._label_key, start=start, truth=Truth() if truth is None else truth
+            )
         for feature, values, wanted in zip(self.spec.categorical, ids, self._wanted, strict=True):
             if wanted:
                 hotness = feature.hotness
@@ -117,6 +124,7 @@ class Reader:
 def generate(
     spec: FeatureSpec,
     num_samples: int,
+    *,
     seed: int,
     writer: Writes,
     labels: str = "random",
@@ -131,7 +139,7 @@ def generate(
     Returns:
       What can be known of the labels at best.
     """
-    reader = Reader(spec, split, num_samples, seed, labels, base_rate, signal)
+    reader = Reader(spec, split, num_samples=num_samples, seed=seed, labels=labels, base_rate=base_rate, signal=signal)
     for batch in reader.batches(workers=workers):
         writer.write(batch)
         advance(batch.num_samples)

@@ -62,7 +62,7 @@ class PowerLaw:
         self._guide = np.empty(1 << _GUIDE_BITS, np.int32)
         _fill_guide(cardinality, self._power, self._growth, self._guide)
 
-    def fill(self, key: np.uint64, first: int, out: np.ndarray, missing: int = 0) -> None:
+    def fill(self, key: np.uint64, first: int, *, out: np.ndarray, missing: int = 0) -> None:
         """Draws the ids of counters first, first + 1, ... of a stream.
 
         Args:

@@ -11,7 +11,7 @@ Source: NVIDIA's generate_feature_spec for DLRM (TensorFlow 2), where no other o
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from criteo_prep.feature_spec import Feature, FeatureSpec
@@ -70,19 +70,26 @@ class Preset:
 def _preset(
     name: str,
     cardinalities: tuple[int, ...],
+    *,
     order: tuple[int, ...] = tuple(range(len(CATEGORICAL))),
     hotness: tuple[int, ...] = (1,) * len(CATEGORICAL),
 ) -> Preset:
     columns = zip(CATEGORICAL, order, hotness, strict=True)
-    return Preset(name, tuple(Feature(column, "int32", cardinalities[i], hot, ALPHA) for column, i, hot in columns))
+    return Preset(
+        name,
+        tuple(
+            Feature(column, "int32", cardinality=cardinalities[i], hotness=hot, alpha=ALPHA)
+            for column, i, hot in columns
+        ),
+    )
 
 
 PRESETS = {
     preset.name: preset
     for preset in (
         _preset("criteo_t15_synthetic", T15),
-        _preset("criteo_t3_synthetic", T3, SORTED_AS_TEXT),
-        _preset("criteo_t0_synthetic", T0, SORTED_AS_TEXT),
+        _preset("criteo_t3_synthetic", T3, order=SORTED_AS_TEXT),
+        _preset("criteo_t0_synthetic", T0, order=SORTED_AS_TEXT),
         _preset("criteo_t15", T15),
         _preset("criteo_t3", T3),
         _preset("criteo_t0", T0),
@@ -115,8 +122,7 @@ def scaled(source: Preset, scale: float) -> Preset:
         raise PresetError(f"scale {scale}: must be a positive number, such as 0.001.")
     factor = Fraction(str(scale))
     tables = tuple(
-        Feature(table.name, table.dtype, max(2, math.ceil(table.cardinality * factor)), table.hotness, table.alpha)
-        for table in source.categorical
+        replace(table, cardinality=max(2, math.ceil(table.cardinality * factor))) for table in source.categorical
     )
     return Preset(source.name, tables)
 

@@ -46,7 +46,7 @@ class Teacher:
       ValueError: base_rate or signal out of range.
     """
 
-    def __init__(self, columns: Columns, values: np.ndarray, base_rate: float = BASE_RATE, signal: float = SIGNAL):
+    def __init__(self, columns: Columns, values: np.ndarray, *, base_rate: float = BASE_RATE, signal: float = SIGNAL):
         if not 0 < base_rate < 1:
             raise ValueError(f"base_rate {base_rate}: must be between 0 and 1, such as {BASE_RATE}.")
         if not (math.isfinite(signal) and signal >= 0):
@@ -92,7 +92,7 @@ class Teacher:
     def _calibrate(self, base_rate: float, signal: float) -> None:
         """Sets the scale of each group and the bias, so that the pilot rows have the signal and the base rate."""
         columns = self._columns
-        ids = [columns.ids("pilot", i, 0, _PILOT_ROWS) for i in range(len(columns.categorical))]
+        ids = [columns.ids("pilot", i, start=0, stop=_PILOT_ROWS) for i in range(len(columns.categorical))]
         groups = self._groups(ids, columns.levels("pilot", 0, _PILOT_ROWS))
         spreads = [float(np.std(group, dtype=np.float64)) for group in groups]
         present = [share if spread > 1e-9 else 0.0 for share, spread in zip(WEIGHTS.values(), spreads, strict=True)]
@@ -104,7 +104,7 @@ class Teacher:
         self._bias = _bias_for(self.logits(ids, columns.levels("pilot", 0, _PILOT_ROWS)), base_rate)
 
 
-def draw_labels(logits: np.ndarray | None, rows: int, key: np.uint64, start: int, truth: Truth) -> np.ndarray:
+def draw_labels(logits: np.ndarray | None, rows: int, *, key: np.uint64, start: int, truth: Truth) -> np.ndarray:
     """Draws the labels of `rows` rows from row `start` on, and counts them in `truth`.
 
     Args:

@@ -91,7 +91,7 @@ def _notes(arguments: argparse.Namespace, request: Request) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None, name: str = "python -m criteo_prep.transcribe") -> int:
-    return run_program(name, __doc__, add_arguments, run, argv)
+    return run_program(name, __doc__, add_arguments=add_arguments, run=run, argv=argv)
 
 
 if __name__ == "__main__":

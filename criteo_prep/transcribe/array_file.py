@@ -57,7 +57,7 @@ class ArrayFile:
         self._descriptor = -1
 
 
-def read_rows(files: Sequence[ArrayFile], rows: Sequence[int], columns: int, start: int, stop: int) -> np.ndarray:
+def read_rows(files: Sequence[ArrayFile], rows: Sequence[int], *, columns: int, start: int, stop: int) -> np.ndarray:
     """Rows [start, stop) of files that follow one another.
 
     Args:

@@ -17,7 +17,7 @@ from criteo_prep.transcribe.half import narrow, widen
 _EXPONENT = {2: np.uint16(0x7C00), 4: np.uint32(0x7F800000), 8: np.uint64(0x7FF0000000000000)}
 
 
-def check_ids(ids: Ids, feature: Feature, path: Path | str, first_row: int) -> None:
+def check_ids(ids: Ids, feature: Feature, *, path: Path | str, first_row: int) -> None:
     """Raises FeatureSpecError naming the first id that is not in [0, cardinality).
 
     Args:
@@ -39,7 +39,7 @@ def check_ids(ids: Ids, feature: Feature, path: Path | str, first_row: int) -> N
     )
 
 
-def check_finite(numerical: np.ndarray, names: list[str], path: Path | str, first_row: int) -> None:
+def check_finite(numerical: np.ndarray, names: list[str], *, path: Path | str, first_row: int) -> None:
     """Raises FeatureSpecError naming the first numerical that is NaN or infinite.
 
     Args:
@@ -74,7 +74,7 @@ def checked_labels(label: np.ndarray, path: Path | str, first_row: int) -> np.nd
     return label.astype(np.bool_)
 
 
-def narrowed(numerical: np.ndarray, features: list[Feature], where: str, first_row: int) -> tuple[np.ndarray, int]:
+def narrowed(numerical: np.ndarray, features: list[Feature], *, where: str, first_row: int) -> tuple[np.ndarray, int]:
     """Numericals [n, numericals] in the dtype of the features, and how many are not the same number any more.
 
     Raises:
@@ -104,7 +104,7 @@ def narrowed(numerical: np.ndarray, features: list[Feature], where: str, first_r
 
 
 def checked_batch(
-    batch: Batch, spec: FeatureSpec, split: str, first_row: int, path: Callable[[Feature], Path]
+    batch: Batch, spec: FeatureSpec, *, split: str, first_row: int, path: Callable[[Feature], Path]
 ) -> tuple[Batch, int]:
     """What a writer asks of a batch: every feature of the spec, in shape and in range.
 
@@ -123,24 +123,24 @@ def checked_batch(
       FeatureSpecError: a part is missing, has another number of samples or ids, or holds what it must not.
     """
     rows, where = batch.num_samples, f"{split}: row {first_row}"
-    label = checked_labels(_shaped(where, "label", batch.label, (rows,)), split, first_row)
+    label = checked_labels(_shaped(where, "label", values=batch.label, shape=(rows,)), split, first_row)
     numerical, num_rounded = None, 0
     if spec.numerical:
-        numerical = _shaped(where, "numerical", batch.numerical, (rows, len(spec.numerical)))
-        check_finite(numerical, [feature.name for feature in spec.numerical], split, first_row)
-        numerical, num_rounded = narrowed(numerical, spec.numerical, split, first_row)
+        numerical = _shaped(where, "numerical", values=batch.numerical, shape=(rows, len(spec.numerical)))
+        check_finite(numerical, [feature.name for feature in spec.numerical], path=split, first_row=first_row)
+        numerical, num_rounded = narrowed(numerical, spec.numerical, where=split, first_row=first_row)
     categorical = {}
     for feature in spec.categorical:
         ids = batch.categorical.get(feature.name)
         if ids is None:
-            _shaped(where, feature.name, None, ())
-        ids = _with_hotness(ids, feature, rows, split, first_row)
-        check_ids(ids, feature, path(feature), first_row)
+            _shaped(where, feature.name, values=None, shape=())
+        ids = _with_hotness(ids, feature, rows=rows, split=split, first_row=first_row)
+        check_ids(ids, feature, path=path(feature), first_row=first_row)
         categorical[feature.name] = ids
     return Batch(label, numerical, categorical), num_rounded
 
 
-def _shaped(where: str, name: str, values: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+def _shaped(where: str, name: str, *, values: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
     if values is None:
         raise FeatureSpecError(f"{where}: the source has no {name!r}, which the spec asks for.")
     if values.shape != shape:
@@ -148,15 +148,15 @@ def _shaped(where: str, name: str, values: np.ndarray | None, shape: tuple[int, 
     return values
 
 
-def _with_hotness(ids: Ids, feature: Feature, rows: int, split: str, first_row: int) -> Ids:
+def _with_hotness(ids: Ids, feature: Feature, *, rows: int, split: str, first_row: int) -> Ids:
     """The ids with row lengths exactly if the feature is multi-hot, and as many as it must have."""
     where, lengths = f"{split}: row {first_row}", ids.row_lengths
     if feature.ragged:
         lengths = np.ones(len(ids.values), np.int32) if lengths is None else lengths
-        _shaped(where, feature.name, lengths, (rows,))
+        _shaped(where, feature.name, values=lengths, shape=(rows,))
         if (lengths < 0).any():
             raise FeatureSpecError(f"{where}: {feature.name!r} has a sample with {lengths.min()} ids.")
-        _shaped(where, feature.name, ids.values, (int(lengths.sum()),))
+        _shaped(where, feature.name, values=ids.values, shape=(int(lengths.sum()),))
         return Ids(ids.values, lengths)
     if lengths is None and feature.hotness != 1:
         lengths = np.ones(rows, np.int32)
@@ -166,5 +166,5 @@ def _with_hotness(ids: Ids, feature: Feature, rows: int, split: str, first_row: 
             f"{split}: row {first_row + row}: {lengths[row]}, but {feature.name!r} has {feature.hotness} "
             f"id{'s' * (feature.hotness > 1)} a sample. Declare it ragged if samples differ."
         )
-    _shaped(where, feature.name, ids.values, (rows * feature.hotness,))
+    _shaped(where, feature.name, values=ids.values, shape=(rows * feature.hotness,))
     return Ids(ids.values, lengths if feature.hotness > 1 else None)

@@ -47,7 +47,7 @@ def criteo_npy_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpec:
             if spec.channels[channel]
         ]
 
-    return standard_spec(LAYOUT, source, splits, "int32", "float32", "int32", chunks)
+    return standard_spec(LAYOUT, source, splits=splits, ids="int32", numerical="float32", label="int32", chunks=chunks)
 
 
 def _chunk(spec: FeatureSpec, split: str, channel: str) -> Chunk | None:
@@ -117,7 +117,7 @@ class Reader:
         numerical = None
         if self._numerical:
             numerical = self._numerical.read(start, stop)
-            check_finite(numerical, list(self.spec.channels["numerical"]), self._numerical.where, start)
+            check_finite(numerical, list(self.spec.channels["numerical"]), path=self._numerical.where, first_row=start)
         if self._interleaved:
             ids = self._ids[0].read(start, stop)
             columns = np.empty(ids.shape[::-1], ids.dtype)
@@ -128,7 +128,7 @@ class Reader:
         for i, (feature, values) in enumerate(zip(self.spec.categorical, columns, strict=True)):
             lengths = np.full(rows, feature.hotness, np.int32) if feature.hotness > 1 else None
             categorical[feature.name] = Ids(values, lengths)
-            check_ids(categorical[feature.name], feature, self._ids[i % len(self._ids)].where, start)
+            check_ids(categorical[feature.name], feature, path=self._ids[i % len(self._ids)].where, first_row=start)
         return Batch(label, numerical, categorical)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
@@ -228,7 +228,9 @@ class Writer:
     def prepared(self, batch: Batch, first_row: int) -> tuple[list[np.ndarray], int]:
         """What `append` takes: an array for each file, and how many numericals were rounded. Raises as `write` does."""
         path = self._paths.get("categorical")
-        batch, num_rounded = checked_batch(batch, self.spec, self.split, first_row, lambda feature: path)
+        batch, num_rounded = checked_batch(
+            batch, self.spec, split=self.split, first_row=first_row, path=lambda feature: path
+        )
         ids = [batch.categorical[feature.name].values for feature in self.spec.categorical]
         if ids and not self._archive:
             ids = [_side_by_side(ids)]

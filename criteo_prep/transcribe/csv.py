@@ -35,7 +35,7 @@ def csv_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpec:
         order = (*spec.channels["label"], *spec.channels["numerical"], *spec.channels["categorical"])
         return [Chunk(order, (f"{split}.csv",), LAYOUT)]
 
-    return standard_spec(LAYOUT, source, splits, None, "float32", "int8", chunks)
+    return standard_spec(LAYOUT, source, splits=splits, ids=None, numerical="float32", label="int8", chunks=chunks)
 
 
 def _number_type(feature: Feature, spec: FeatureSpec) -> pa.DataType:
@@ -123,10 +123,10 @@ class Reader:
         if spec.numerical:
             names = [feature.name for feature in spec.numerical]
             numerical = np.stack([columns[name] for name in names], axis=1)
-            check_finite(numerical, names, where[names[0]], first_row)
+            check_finite(numerical, names, path=where[names[0]], first_row=first_row)
         categorical = {feature.name: Ids(columns[feature.name]) for feature in spec.categorical}
         for feature in spec.categorical:
-            check_ids(categorical[feature.name], feature, where[feature.name], first_row)
+            check_ids(categorical[feature.name], feature, path=where[feature.name], first_row=first_row)
         return Batch(label, numerical, categorical)
 
     def close(self) -> None:
@@ -165,7 +165,9 @@ class Writer:
     def prepared(self, batch: Batch, first_row: int) -> tuple[pa.Buffer, int, int]:
         """What `append` takes: text, its lines, and how many numericals were rounded. Raises as `write` does."""
         spec = self.spec
-        batch, num_rounded = checked_batch(batch, spec, self.split, first_row, lambda feature: self._path)
+        batch, num_rounded = checked_batch(
+            batch, spec, split=self.split, first_row=first_row, path=lambda feature: self._path
+        )
         columns = [batch.label.astype(spec.label.dtype)]
         columns += [np.ascontiguousarray(batch.numerical[:, i]) for i in range(len(spec.numerical))]
         columns += [batch.categorical[feature.name].values.astype(feature.dtype) for feature in spec.categorical]

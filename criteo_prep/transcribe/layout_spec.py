@@ -25,6 +25,7 @@ class LayoutError(ValueError):
 def standard_spec(
     layout: str,
     source: FeatureSpec,
+    *,
     splits: Iterable[str],
     ids: str | None,
     numerical: str,

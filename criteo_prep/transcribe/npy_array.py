@@ -59,13 +59,13 @@ class Columns:
         return path if len(self.arrays) == 1 else f"{path.parent}, {path.name} and the {len(self.arrays) - 1} after it"
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        return read_rows(self.files, self.rows, self.columns, start, stop)
+        return read_rows(self.files, self.rows, columns=self.columns, start=start, stop=stop)
 
 
 def npy_array(path: Path) -> NpyArray:
     """The array of a .npy file. Raises LayoutError where it is none, or its size is not what the header says."""
     with open(path, "rb") as file:
-        return _parsed(file, path, str(path), 0, os.path.getsize(path))
+        return _parsed(file, path, where=str(path), base=0, end=os.path.getsize(path))
 
 
 def npz_arrays(path: Path, names: list[str]) -> list[NpyArray]:
@@ -96,7 +96,7 @@ def npz_arrays(path: Path, names: list[str]) -> list[NpyArray]:
             base = info.header_offset + _LOCAL_HEADER + sum(struct.unpack("<HH", header[26:30]))
             if base + info.file_size > size:
                 raise LayoutError(f"{where}: ends at byte {base + info.file_size}, but the file has {size} bytes.")
-            arrays.append(_parsed(file, path, where, base, base + info.file_size))
+            arrays.append(_parsed(file, path, where=where, base=base, end=base + info.file_size))
     return arrays
 
 
@@ -126,7 +126,7 @@ class NewNpy:
             file.write(npy_header(self._dtype, (rows, self._columns)))
 
 
-def _parsed(file, path: Path, where: str, base: int, end: int) -> NpyArray:
+def _parsed(file, path: Path, *, where: str, base: int, end: int) -> NpyArray:
     """The array whose header stands at byte `base` of an open file and whose numbers end at byte `end`."""
     file.seek(base)
     head = io.BytesIO(file.read(min(_MAX_HEADER, end - base)))
@@ -155,4 +155,4 @@ def _parsed(file, path: Path, where: str, base: int, end: int) -> NpyArray:
             f"{where}: the header says {shape} of {dtype}, {needed} bytes, but {end - base} bytes follow it. "
             "The file is truncated or its header is damaged."
         )
-    return NpyArray(path, base, dtype, rows, columns)
+    return NpyArray(path, base, dtype=dtype, rows=rows, columns=columns)

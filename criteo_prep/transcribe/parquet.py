@@ -33,7 +33,7 @@ def parquet_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpec:
         order = (*spec.channels["label"], *spec.channels["numerical"], *spec.channels["categorical"])
         return [Chunk(order, (f"{split}.parquet",), LAYOUT)]
 
-    return standard_spec(LAYOUT, source, splits, "int32", "float32", "int8", chunks)
+    return standard_spec(LAYOUT, source, splits=splits, ids="int32", numerical="float32", label="int8", chunks=chunks)
 
 
 def _chunk(spec: FeatureSpec, split: str) -> Chunk:
@@ -96,19 +96,19 @@ class Reader:
 
     def _batch(self, table: pa.RecordBatch, path: Path, first_row: int) -> Batch:
         spec, rows = self.spec, table.num_rows
-        label = _numbers(table.column(spec.label.name), spec.label.name, path, first_row)
+        label = _numbers(table.column(spec.label.name), spec.label.name, path=path, first_row=first_row)
         numerical = None
         if spec.numerical:
             names = [feature.name for feature in spec.numerical]
-            columns = [_numbers(table.column(name), name, path, first_row) for name in names]
+            columns = [_numbers(table.column(name), name, path=path, first_row=first_row) for name in names]
             numerical = np.empty((rows, len(columns)), np.result_type(*columns))
             for i, column in enumerate(columns):
                 numerical[:, i] = column
-            check_finite(numerical, names, path, first_row)
+            check_finite(numerical, names, path=path, first_row=first_row)
         categorical = {}
         for feature in spec.categorical:
-            ids = _ids(table.column(feature.name), feature, path, first_row)
-            check_ids(ids, feature, path, first_row)
+            ids = _ids(table.column(feature.name), feature, path=path, first_row=first_row)
+            check_ids(ids, feature, path=path, first_row=first_row)
             categorical[feature.name] = ids
         return Batch(checked_labels(label, path, first_row), numerical, categorical)
 
@@ -171,7 +171,7 @@ class Writer:
 
     def prepared(self, batch: Batch, first_row: int) -> tuple[Batch, int]:
         """What `append` takes: checked samples, and how many numericals were rounded. Raises as `write` does."""
-        return checked_batch(batch, self.spec, self.split, first_row, lambda feature: self._path)
+        return checked_batch(batch, self.spec, split=self.split, first_row=first_row, path=lambda feature: self._path)
 
     def append(self, prepared: tuple[Batch, int]) -> None:
         batch, num_rounded = prepared
@@ -210,18 +210,18 @@ def _type(feature: Feature) -> pa.DataType:
     return pa.list_(value) if feature.hotness > 1 or feature.ragged else value
 
 
-def _numbers(column: pa.Array, name: str, path: Path, first_row: int) -> np.ndarray:
+def _numbers(column: pa.Array, name: str, *, path: Path, first_row: int) -> np.ndarray:
     if column.null_count:
         row = first_row + int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
         raise LayoutError(f"{path}: row {row}: {name!r} is null. Write a number: 0, which stands for a missing value.")
     return column.to_numpy(zero_copy_only=False)
 
 
-def _ids(column: pa.Array, feature: Feature, path: Path, first_row: int) -> Ids:
+def _ids(column: pa.Array, feature: Feature, *, path: Path, first_row: int) -> Ids:
     if feature.hotness == 1 and not feature.ragged:
-        return Ids(_numbers(column, feature.name, path, first_row))
+        return Ids(_numbers(column, feature.name, path=path, first_row=first_row))
     if column.null_count:
-        _numbers(column, feature.name, path, first_row)
+        _numbers(column, feature.name, path=path, first_row=first_row)
     values = column.flatten()
     if values.null_count:
         raise LayoutError(f"{path}: a list of {feature.name!r} after row {first_row} holds a null. Leave it out.")

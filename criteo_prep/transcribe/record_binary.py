@@ -35,7 +35,7 @@ def record_binary_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpe
         order = (*spec.channels["label"], *spec.channels["numerical"], *spec.channels["categorical"])
         return [Chunk(order, (f"{split}.bin",), LAYOUT)]
 
-    return standard_spec(LAYOUT, source, splits, "int32", "float32", "int32", chunks)
+    return standard_spec(LAYOUT, source, splits=splits, ids="int32", numerical="float32", label="int32", chunks=chunks)
 
 
 class Record:
@@ -132,12 +132,12 @@ class Reader:
         rows, spec = stop - start, self.spec
         path = self._files[0].path if len(self._files) == 1 else f"{self.root}: {self.split}"
         label, numerical, ids = self._taken_apart(start, stop)
-        check_finite(numerical, list(spec.channels["numerical"]), path, start)
+        check_finite(numerical, list(spec.channels["numerical"]), path=path, first_row=start)
         categorical = {}
         for feature in spec.categorical:
             lengths = np.full(rows, feature.hotness, np.int32) if feature.hotness > 1 else None
             categorical[feature.name] = Ids(ids[feature.name].reshape(-1).view(feature.dtype), lengths)
-            check_ids(categorical[feature.name], feature, path, start)
+            check_ids(categorical[feature.name], feature, path=path, first_row=start)
         label = checked_labels(label.view(spec.label.dtype), path, start)
         return Batch(label, numerical if spec.numerical else None, categorical)
 
@@ -151,7 +151,7 @@ class Reader:
         numerical_runs, single_runs = record.runs(spec.numerical), record.runs(record.single)
         for first in range(start, stop, _BLOCK):
             last = min(first + _BLOCK, stop)
-            words = read_rows(self._files, self._rows, record.words, first, last)
+            words = read_rows(self._files, self._rows, columns=record.words, start=first, stop=last)
             block = slice(first - start, last - start)
             label[block] = words[:, record.place(spec.label)]
             for which, place in numerical_runs:
@@ -202,7 +202,9 @@ class Writer:
 
     def prepared(self, batch: Batch, first_row: int) -> tuple[np.ndarray, int]:
         """What `append` takes: records int32 [n, words], and how many numericals were rounded. Raises as `write`."""
-        batch, num_rounded = checked_batch(batch, self.spec, self.split, first_row, lambda feature: self._path)
+        batch, num_rounded = checked_batch(
+            batch, self.spec, split=self.split, first_row=first_row, path=lambda feature: self._path
+        )
         return self._words(batch), num_rounded
 
     def append(self, prepared: tuple[np.ndarray, int]) -> None:

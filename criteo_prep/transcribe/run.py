@@ -32,7 +32,9 @@ _LARGEST = 2**31 - 1  # the cardinality that stands for one that is still to be 
 
 
 def _read_synthetic(root: Path, spec: FeatureSpec, split: str, request: Request) -> generator.Reader:
-    return generator.Reader(spec, split, request.max_batches(split) * request.src_batch_size, request.seed)
+    return generator.Reader(
+        spec, split, num_samples=request.max_batches(split) * request.src_batch_size, seed=request.seed
+    )
 
 
 # pyarrow is imported where it is needed: a trainer that reads tf_raw does without.
@@ -52,7 +54,7 @@ def _csv():
 
 # layout -> (root, spec, split, request) -> reader
 READERS: dict[str, Callable] = {
-    "tf_raw": lambda root, spec, split, request: tf_raw.Reader(root, spec, split),
+    "tf_raw": lambda root, spec, split, request: tf_raw.Reader(root, spec, split=split),
     "record_binary": lambda root, spec, split, request: record_binary.Reader(root, spec, split),
     "criteo_npy": lambda root, spec, split, request: criteo_npy.Reader(root, spec, split),
     "split_tfrecords": lambda root, spec, split, request: split_tfrecords.Reader(root, spec, split),
@@ -74,7 +76,7 @@ def destination_spec(source: FeatureSpec, splits: tuple[str, ...]) -> FeatureSpe
     """
     check_holds("tf_raw", source)
     tables = [dataclasses.replace(feature, name=feature.name.removesuffix(".bin")) for feature in source.categorical]
-    return tf_raw_spec(tables, len(source.numerical), splits)
+    return tf_raw_spec(tables, len(source.numerical), splits=splits)
 
 
 # layout -> ((source spec, splits) -> spec, (root, spec, split, request) -> writer)
@@ -87,7 +89,9 @@ WRITERS: dict[str, tuple[Callable, Callable]] = {
     "criteo_npy": (criteo_npy.criteo_npy_spec, lambda root, spec, split, request: criteo_npy.Writer(root, spec, split)),
     "split_tfrecords": (
         split_tfrecords.split_tfrecords_spec,
-        lambda root, spec, split, request: split_tfrecords.Writer(root, spec, split, request.dst_prebatch_size),
+        lambda root, spec, split, request: split_tfrecords.Writer(
+            root, spec, split=split, prebatch_size=request.dst_prebatch_size
+        ),
     ),
     "parquet": (
         lambda source, splits: _parquet().parquet_spec(source, splits),
@@ -100,7 +104,7 @@ WRITERS: dict[str, tuple[Callable, Callable]] = {
 }
 
 
-def transcribe(source: Iterable[Batch], destination: tf_raw.Writer, progress: Progress, dense_log: bool) -> None:
+def transcribe(source: Iterable[Batch], destination: tf_raw.Writer, *, progress: Progress, dense_log: bool) -> None:
     """Copies every batch. The categorical features of source and destination are the same, in the same order."""
     names = [feature.name for feature in destination.spec.categorical]
 
@@ -141,31 +145,35 @@ def transcribe_dataset(
       ValueError: the request, the source or the destination is not what it must be.
     """
     check(request, READERS, WRITERS)
-    return transcribe_spec(request, _source_spec(request), quiet, warn)
+    return transcribe_spec(request, _source_spec(request), quiet=quiet, warn=warn)
 
 
 def transcribe_spec(
-    request: Request, source_spec: FeatureSpec, quiet: bool = False, warn: Callable[[str], None] = lambda message: None
+    request: Request,
+    source_spec: FeatureSpec,
+    *,
+    quiet: bool = False,
+    warn: Callable[[str], None] = lambda message: None,
 ) -> dict[str, int]:
     """As transcribe_dataset, for a source whose spec is at hand; the request's source folder is not looked at."""
     keep_freed_memory()
     splits = _splits(request, source_spec)
     if AUTO in (feature.cardinality for feature in source_spec.categorical):
-        source_spec = _with_cardinalities(request, source_spec, splits, quiet, warn)
+        source_spec = _with_cardinalities(request, source_spec, splits=splits, quiet=quiet, warn=warn)
     spec = _destination_spec(request, source_spec, splits)
     with new_dataset(request.dst_dataset_path, request.overwrite) as folder:
-        num_samples = _num_samples(request, source_spec, splits, warn)
+        num_samples = _num_samples(request, source_spec, splits=splits, warn=warn)
         check_space(folder, sum(num_samples.values()) * sample_bytes(spec))
         for split, rows in num_samples.items():
             with (
-                Progress(f"transcribe {split}", rows, "samples", quiet) as progress,
+                Progress(f"transcribe {split}", rows, unit="samples", quiet=quiet) as progress,
                 READERS[request.src_dataset_type](source_spec.root, source_spec, split, request) as source,
                 WRITERS[request.dst_dataset_type][1](folder, spec, split, request) as destination,
                 # Threads that read ahead end before their files are closed.
                 contextlib.closing(source.batches(min(request.src_batch_size, _MAX_BATCH))) as batches,
             ):
                 wanted = batches if request.max_batches(split) is None else _first(batches, rows)
-                transcribe(wanted, destination, progress, request.dense_log)
+                transcribe(wanted, destination, progress=progress, dense_log=request.dense_log)
                 if destination.num_samples != rows:
                     raise TranscribeError(
                         f"{source_spec.path}: {split} has {destination.num_samples} samples, but {rows} were counted "
@@ -221,7 +229,7 @@ def _splits(request: Request, spec: FeatureSpec) -> tuple[str, ...]:
 
 
 def _with_cardinalities(
-    request: Request, spec: FeatureSpec, splits: tuple[str, ...], quiet: bool, warn: Callable[[str], None]
+    request: Request, spec: FeatureSpec, *, splits: tuple[str, ...], quiet: bool, warn: Callable[[str], None]
 ) -> FeatureSpec:
     """The spec with the largest id + 1 of all splits where it says `auto`."""
     if request.src_dataset_type == "synthetic":
@@ -233,7 +241,7 @@ def _with_cardinalities(
     for split in splits:
         with (
             READERS[request.src_dataset_type](spec.root, reading, split, request) as source,
-            Progress(f"find cardinalities in {split}", source.num_samples, "samples", quiet) as progress,
+            Progress(f"find cardinalities in {split}", source.num_samples, unit="samples", quiet=quiet) as progress,
         ):
             for batch in source.batches(min(request.src_batch_size, _MAX_BATCH)):
                 for name in largest:
@@ -253,7 +261,7 @@ def _destination_spec(request: Request, source: FeatureSpec, splits: tuple[str, 
 
 
 def _num_samples(
-    request: Request, spec: FeatureSpec, splits: tuple[str, ...], warn: Callable[[str], None]
+    request: Request, spec: FeatureSpec, *, splits: tuple[str, ...], warn: Callable[[str], None]
 ) -> dict[str, int]:
     counts = {}
     for split in splits:

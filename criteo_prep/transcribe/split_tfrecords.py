@@ -48,7 +48,7 @@ def split_tfrecords_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureS
     def chunks(split: str, spec: FeatureSpec) -> list[Chunk]:
         return [Chunk(features, (f"{split}/{folder}/data_0.tfrecords",), LAYOUT) for folder, features in _folders(spec)]
 
-    return standard_spec(LAYOUT, source, splits, "int32", "float16", "int8", chunks)
+    return standard_spec(LAYOUT, source, splits=splits, ids="int32", numerical="float16", label="int8", chunks=chunks)
 
 
 def with_sources(spec: FeatureSpec) -> FeatureSpec:
@@ -64,7 +64,9 @@ def with_sources(spec: FeatureSpec) -> FeatureSpec:
                 raise LayoutError(f"{spec.root / split / folder}: has no data_*.tfrecords, which hold {features[0]!r}.")
             chunks.append(Chunk(features, tuple(str(path.relative_to(spec.root)) for path in found), LAYOUT))
         sources[split] = tuple(chunks)
-    return FeatureSpec(spec.features, spec.channels, sources, spec.metadata, spec.root, spec.path)
+    return FeatureSpec(
+        spec.features, spec.channels, sources=sources, metadata=spec.metadata, root=spec.root, path=spec.path
+    )
 
 
 def _folders(spec: FeatureSpec) -> list[tuple[str, tuple[str, ...]]]:
@@ -162,20 +164,20 @@ class Reader:
     def _batch(self, found: list, first_row: int) -> Batch:
         (where, label, _), *rest = found
         rows, spec, numerical = len(label), self.spec, None
-        label = checked_labels(_shaped(label, where, rows, 1).reshape(-1), where, first_row)
+        label = checked_labels(_shaped(label, where, rows=rows, columns=1).reshape(-1), where, first_row)
         if spec.numerical:
             (where, values, _), *rest = rest
-            numerical = _shaped(values, where, rows, len(spec.numerical))
-            check_finite(numerical, list(spec.channels["numerical"]), where, first_row)
+            numerical = _shaped(values, where, rows=rows, columns=len(spec.numerical))
+            check_finite(numerical, list(spec.channels["numerical"]), path=where, first_row=first_row)
         categorical = {}
         for feature, (where, values, lengths) in zip(spec.categorical, rest, strict=True):
             if lengths is None:
-                ids = Ids(_shaped(values, where, rows, 1).reshape(-1))
+                ids = Ids(_shaped(values, where, rows=rows, columns=1).reshape(-1))
             elif len(lengths) == rows:
                 ids = Ids(values, lengths)
             else:
                 raise LayoutError(f"{where} has {len(lengths)} samples, the label {rows}.")
-            check_ids(ids, feature, where, first_row)
+            check_ids(ids, feature, path=where, first_row=first_row)
             categorical[feature.name] = ids
         return Batch(label, numerical, categorical)
 
@@ -199,7 +201,7 @@ class Writer:
       prebatch_size: samples in a record; NVIDIA's reader needs its batch size here, and no tail.
     """
 
-    def __init__(self, root: str | Path, spec: FeatureSpec, split: str, prebatch_size: int = 65536):
+    def __init__(self, root: str | Path, spec: FeatureSpec, *, split: str, prebatch_size: int = 65536):
         self.root, self.spec, self.split = Path(root), spec, split
         self.num_samples = self.num_rounded = self._num_records = 0
         self._groups = Groups(prebatch_size, self._write_record)
@@ -216,7 +218,7 @@ class Writer:
     def prepared(self, batch: Batch, first_row: int) -> tuple[Batch, int]:
         """What `append` takes: checked samples, and how many numericals were rounded. Raises as `write` does."""
         path = self.root / self.split
-        return checked_batch(batch, self.spec, self.split, first_row, lambda feature: path)
+        return checked_batch(batch, self.spec, split=self.split, first_row=first_row, path=lambda feature: path)
 
     def append(self, prepared: tuple[Batch, int]) -> None:
         batch, num_rounded = prepared
@@ -272,7 +274,7 @@ class Writer:
                 path.write_text(json.dumps(document))
 
 
-def _shaped(values: np.ndarray, where: str, rows: int, columns: int) -> np.ndarray:
+def _shaped(values: np.ndarray, where: str, *, rows: int, columns: int) -> np.ndarray:
     if values.size != rows * columns:
         raise LayoutError(f"{where} has {values.size} values; {rows} samples x {columns} are right.")
     return values.reshape(rows, columns)

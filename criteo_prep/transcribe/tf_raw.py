@@ -44,7 +44,7 @@ class Reader:
         names one that is not there.
     """
 
-    def __init__(self, root: str | Path, spec: FeatureSpec, split: str, features: Iterable[str] | None = None):
+    def __init__(self, root: str | Path, spec: FeatureSpec, *, split: str, features: Iterable[str] | None = None):
         self.root, self.spec, self.split = Path(root), dataclasses.replace(spec, root=Path(root)), split
         self._files: dict[str, list[ArrayFile]] = {}
         self.num_samples = self.spec.validate_files(split)
@@ -81,7 +81,7 @@ class Reader:
             names = [feature.name for feature in self._numerical]
             (file,) = self._files[names[0]]
             numerical = file.read(start * len(names), (stop - start) * len(names), stop).reshape(-1, len(names))
-            check_finite(numerical, names, file.path, start)
+            check_finite(numerical, names, path=file.path, first_row=start)
         categorical = {}
         for feature in self._categorical:
             if feature.ragged:
@@ -89,7 +89,7 @@ class Reader:
             else:
                 lengths = np.full(stop - start, feature.hotness, np.int32) if feature.hotness > 1 else None
                 ids = Ids(self._read(feature, start, stop), lengths)
-            check_ids(ids, feature, self._files[feature.name][0].path, start)
+            check_ids(ids, feature, path=self._files[feature.name][0].path, first_row=start)
             categorical[feature.name] = Ids(ids.values.astype(np.int32, copy=False), ids.row_lengths)
         return Batch(label, numerical, categorical)
 
@@ -187,7 +187,7 @@ class Writer:
     def prepared(self, batch: Batch, first_row: int) -> tuple[Batch, int]:
         """What `append` takes: the samples from row `first_row` on in the types of their files, and how many numericals
         were rounded. Raises as `write` does."""
-        batch, num_rounded = checked_batch(batch, self.spec, self.split, first_row, self._path)
+        batch, num_rounded = checked_batch(batch, self.spec, split=self.split, first_row=first_row, path=self._path)
         categorical = {}
         for feature in self.spec.categorical:
             ids = batch.categorical[feature.name]

@@ -51,7 +51,15 @@ class ZooModel:
         for group in self._each_table():
             names = tuple(f"cat_{feature + i}" for i in range(len(group.hotness)))
             feature += len(names)
-            tables.append(TableConfig(f"table_{len(tables)}", group.num_rows, group.embedding_dim, "sum", names))
+            tables.append(
+                TableConfig(
+                    f"table_{len(tables)}",
+                    group.num_rows,
+                    embedding_dim=group.embedding_dim,
+                    combiner="sum",
+                    features=names,
+                )
+            )
         return tuple(tables)
 
     @cached_property
@@ -79,109 +87,114 @@ class ZooModel:
 _TINY = ZooModel(
     "tiny",
     (
-        TableGroup(1, (1, 10), 10_000, 8),
-        TableGroup(1, (1, 10), 1_000_000, 16),
-        TableGroup(1, (1, 10), 25_000_000, 16),
-        TableGroup(1, (1,), 25_000_000, 16),
-        TableGroup(16, (1,), 10, 8),
-        TableGroup(10, (1,), 1_000, 8),
-        TableGroup(4, (1,), 10_000, 8),
-        TableGroup(2, (1,), 100_000, 16),
-        TableGroup(19, (1,), 1_000_000, 16),
+        TableGroup(1, (1, 10), num_rows=10_000, embedding_dim=8),
+        TableGroup(1, (1, 10), num_rows=1_000_000, embedding_dim=16),
+        TableGroup(1, (1, 10), num_rows=25_000_000, embedding_dim=16),
+        TableGroup(1, (1,), num_rows=25_000_000, embedding_dim=16),
+        TableGroup(16, (1,), num_rows=10, embedding_dim=8),
+        TableGroup(10, (1,), num_rows=1_000, embedding_dim=8),
+        TableGroup(4, (1,), num_rows=10_000, embedding_dim=8),
+        TableGroup(2, (1,), num_rows=100_000, embedding_dim=16),
+        TableGroup(19, (1,), num_rows=1_000_000, embedding_dim=16),
     ),
-    10,
-    (256, 128, 1),
+    num_numerical=10,
+    mlp_dims=(256, 128, 1),
 )
 
 _SMALL = ZooModel(
     "small",
     (
-        TableGroup(5, (1, 30), 10_000, 16),
-        TableGroup(3, (1, 30), 4_000_000, 32),
-        TableGroup(1, (1, 30), 50_000_000, 32),
-        TableGroup(1, (1,), 50_000_000, 32),
-        TableGroup(30, (1,), 10, 16),
-        TableGroup(30, (1,), 1_000, 16),
-        TableGroup(5, (1,), 10_000, 16),
-        TableGroup(5, (1,), 100_000, 32),
-        TableGroup(27, (1,), 4_000_000, 32),
+        TableGroup(5, (1, 30), num_rows=10_000, embedding_dim=16),
+        TableGroup(3, (1, 30), num_rows=4_000_000, embedding_dim=32),
+        TableGroup(1, (1, 30), num_rows=50_000_000, embedding_dim=32),
+        TableGroup(1, (1,), num_rows=50_000_000, embedding_dim=32),
+        TableGroup(30, (1,), num_rows=10, embedding_dim=16),
+        TableGroup(30, (1,), num_rows=1_000, embedding_dim=16),
+        TableGroup(5, (1,), num_rows=10_000, embedding_dim=16),
+        TableGroup(5, (1,), num_rows=100_000, embedding_dim=32),
+        TableGroup(27, (1,), num_rows=4_000_000, embedding_dim=32),
     ),
-    10,
-    (512, 256, 128, 1),
+    num_numerical=10,
+    mlp_dims=(512, 256, 128, 1),
 )
 
 _MEDIUM = ZooModel(
     "medium",
     (
-        TableGroup(20, (1, 50), 100_000, 64),
-        TableGroup(5, (1, 50), 10_000_000, 64),
-        TableGroup(1, (1, 50), 100_000_000, 128),
-        TableGroup(1, (1,), 100_000_000, 128),
-        TableGroup(80, (1,), 10, 32),
-        TableGroup(60, (1,), 1_000, 32),
-        TableGroup(80, (1,), 100_000, 64),
-        TableGroup(24, (1,), 200_000, 64),
-        TableGroup(40, (1,), 10_000_000, 64),
+        TableGroup(20, (1, 50), num_rows=100_000, embedding_dim=64),
+        TableGroup(5, (1, 50), num_rows=10_000_000, embedding_dim=64),
+        TableGroup(1, (1, 50), num_rows=100_000_000, embedding_dim=128),
+        TableGroup(1, (1,), num_rows=100_000_000, embedding_dim=128),
+        TableGroup(80, (1,), num_rows=10, embedding_dim=32),
+        TableGroup(60, (1,), num_rows=1_000, embedding_dim=32),
+        TableGroup(80, (1,), num_rows=100_000, embedding_dim=64),
+        TableGroup(24, (1,), num_rows=200_000, embedding_dim=64),
+        TableGroup(40, (1,), num_rows=10_000_000, embedding_dim=64),
     ),
-    25,
-    (1024, 512, 256, 128, 1),
+    num_numerical=25,
+    mlp_dims=(1024, 512, 256, 128, 1),
     pooling=7,
 )
 
 _LARGE = ZooModel(
     "large",
     (
-        TableGroup(40, (1, 100), 100_000, 64),
-        TableGroup(16, (1, 100), 15_000_000, 64),
-        TableGroup(1, (1, 100), 200_000_000, 128),
-        TableGroup(1, (1,), 200_000_000, 128),
-        TableGroup(100, (1,), 10, 32),
-        TableGroup(100, (1,), 10_000, 32),
-        TableGroup(160, (1,), 100_000, 64),
-        TableGroup(50, (1,), 500_000, 64),
-        TableGroup(144, (1,), 15_000_000, 64),
+        TableGroup(40, (1, 100), num_rows=100_000, embedding_dim=64),
+        TableGroup(16, (1, 100), num_rows=15_000_000, embedding_dim=64),
+        TableGroup(1, (1, 100), num_rows=200_000_000, embedding_dim=128),
+        TableGroup(1, (1,), num_rows=200_000_000, embedding_dim=128),
+        TableGroup(100, (1,), num_rows=10, embedding_dim=32),
+        TableGroup(100, (1,), num_rows=10_000, embedding_dim=32),
+        TableGroup(160, (1,), num_rows=100_000, embedding_dim=64),
+        TableGroup(50, (1,), num_rows=500_000, embedding_dim=64),
+        TableGroup(144, (1,), num_rows=15_000_000, embedding_dim=64),
     ),
-    100,
-    (2048, 1024, 512, 256, 1),
+    num_numerical=100,
+    mlp_dims=(2048, 1024, 512, 256, 1),
     pooling=8,
 )
 
 _JUMBO = ZooModel(
     "jumbo",
     (
-        TableGroup(50, (1, 200), 100_000, 128),
-        TableGroup(24, (1, 200), 20_000_000, 128),
-        TableGroup(1, (1, 200), 400_000_000, 256),
-        TableGroup(1, (1,), 400_000_000, 256),
-        TableGroup(100, (1,), 10, 32),
-        TableGroup(200, (1,), 10_000, 64),
-        TableGroup(350, (1,), 100_000, 128),
-        TableGroup(80, (1,), 1_000_000, 128),
-        TableGroup(216, (1,), 20_000_000, 128),
+        TableGroup(50, (1, 200), num_rows=100_000, embedding_dim=128),
+        TableGroup(24, (1, 200), num_rows=20_000_000, embedding_dim=128),
+        TableGroup(1, (1, 200), num_rows=400_000_000, embedding_dim=256),
+        TableGroup(1, (1,), num_rows=400_000_000, embedding_dim=256),
+        TableGroup(100, (1,), num_rows=10, embedding_dim=32),
+        TableGroup(200, (1,), num_rows=10_000, embedding_dim=64),
+        TableGroup(350, (1,), num_rows=100_000, embedding_dim=128),
+        TableGroup(80, (1,), num_rows=1_000_000, embedding_dim=128),
+        TableGroup(216, (1,), num_rows=20_000_000, embedding_dim=128),
     ),
-    200,
-    (2048, 1024, 512, 256, 1),
+    num_numerical=200,
+    mlp_dims=(2048, 1024, 512, 256, 1),
     pooling=20,
 )
 
 _COLOSSAL = ZooModel(
     "colossal",
     (
-        TableGroup(100, (1, 300), 100_000, 128),
-        TableGroup(50, (1, 300), 40_000_000, 256),
-        TableGroup(1, (1, 300), 2_000_000_000, 256),
-        TableGroup(1, (1,), 1_000_000_000, 256),
-        TableGroup(100, (1,), 10, 32),
-        TableGroup(400, (1,), 10_000, 128),
-        TableGroup(100, (1,), 100_000, 128),
-        TableGroup(800, (1,), 1_000_000, 128),
-        TableGroup(450, (1,), 40_000_000, 256),
+        TableGroup(100, (1, 300), num_rows=100_000, embedding_dim=128),
+        TableGroup(50, (1, 300), num_rows=40_000_000, embedding_dim=256),
+        TableGroup(1, (1, 300), num_rows=2_000_000_000, embedding_dim=256),
+        TableGroup(1, (1,), num_rows=1_000_000_000, embedding_dim=256),
+        TableGroup(100, (1,), num_rows=10, embedding_dim=32),
+        TableGroup(400, (1,), num_rows=10_000, embedding_dim=128),
+        TableGroup(100, (1,), num_rows=100_000, embedding_dim=128),
+        TableGroup(800, (1,), num_rows=1_000_000, embedding_dim=128),
+        TableGroup(450, (1,), num_rows=40_000_000, embedding_dim=256),
     ),
-    500,
-    (4096, 2048, 1024, 512, 256, 1),
+    num_numerical=500,
+    mlp_dims=(4096, 2048, 1024, 512, 256, 1),
     pooling=30,
 )
 
-_CRITEO = ZooModel("criteo", (TableGroup(26, (1,), 100_000, 128),), 13, (512, 256, 128, 1))
+_CRITEO = ZooModel(
+    "criteo",
+    (TableGroup(26, (1,), num_rows=100_000, embedding_dim=128),),
+    num_numerical=13,
+    mlp_dims=(512, 256, 128, 1),
+)
 
 MODELS = {model.name: model for model in (_TINY, _SMALL, _MEDIUM, _LARGE, _JUMBO, _COLOSSAL, _CRITEO)}

@@ -39,7 +39,7 @@ def rows_per_block(num_columns: int) -> int:
     return max(1, _BLOCK_BYTES // (4 * max(1, num_columns)))
 
 
-def write_npy(folder: Path, path: str, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterable) -> StoredFile:
+def write_npy(folder: Path, path: str, *, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterable) -> StoredFile:
     """Writes an array, given as consecutive blocks of it, to the disk itself (fsync).
 
     Args:
@@ -68,7 +68,7 @@ def write_npy(folder: Path, path: str, shape: tuple[int, ...], dtype: np.dtype, 
     except OSError as error:
         raise CheckpointError(f"{folder / path}: cannot be written: {error.strerror or error}.") from error
     assert num_bytes == len(header.getvalue()) + math.prod(shape) * dtype.itemsize, "the blocks are not the array"
-    return StoredFile(path, tuple(shape), dtype.str, num_bytes, f"{checksum:08x}")
+    return StoredFile(path, tuple(shape), dtype=dtype.str, num_bytes=num_bytes, crc32=f"{checksum:08x}")
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:

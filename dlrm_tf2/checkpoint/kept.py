@@ -49,7 +49,7 @@ def put_aside(old: Path, path: Path, keep: int) -> list[str]:
     run, step = run_of(newest), newest.get("step")
     if old.exists():
         if keep > 1 and run is not None and run == run_of(before) and before.get("step") != step:
-            notes += _move(old, path.with_name(f"{path.name}.step-{before['step']}"), path, run)
+            notes += _move(old, path.with_name(f"{path.name}.step-{before['step']}"), path=path, run=run)
         else:
             remove(old, path)
     older = [
@@ -80,7 +80,7 @@ def remove(folder: Path, path: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def _move(old: Path, place: Path, path: Path, run: str) -> list[str]:
+def _move(old: Path, place: Path, *, path: Path, run: str) -> list[str]:
     """Puts the checkpoint before into `place`, or removes it where that cannot be; the newest is complete by now."""
     notes = []
     if place.exists() and document_of(place) is not None:

@@ -64,7 +64,7 @@ class Manifest:
         return [*self.dense.values(), *(shard.file for shard in self.shards)]
 
 
-def shard_path(table: str, slot: str, rows: tuple[int, int], columns: tuple[int, int]) -> str:
+def shard_path(table: str, slot: str, *, rows: tuple[int, int], columns: tuple[int, int]) -> str:
     """Where the rectangle of a table is stored, relative to the checkpoint."""
     return f"tables/{_file_name(table)}.{_file_name(slot)}.r{rows[0]}-{rows[1]}.c{columns[0]}-{columns[1]}.npy"
 
@@ -111,13 +111,17 @@ def read_manifest(folder: Path) -> Manifest:
     manifest = Manifest(
         content["document"],
         tuple(StoredTable(**(table | {"features": tuple(table["features"])})) for table in content["tables"]),
-        tuple(
+        shards=tuple(
             StoredShard(
-                shard["table"], shard["slot"], tuple(shard["rows"]), tuple(shard["columns"]), _file(path, shard["file"])
+                shard["table"],
+                shard["slot"],
+                rows=tuple(shard["rows"]),
+                columns=tuple(shard["columns"]),
+                file=_file(path, shard["file"]),
             )
             for shard in content["shards"]
         ),
-        {name: _file(path, entry) for name, entry in content["dense"].items()},
+        dense={name: _file(path, entry) for name, entry in content["dense"].items()},
     )
     _check_tiling(path, manifest)
     for file in manifest.files:

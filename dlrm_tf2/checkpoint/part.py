@@ -28,7 +28,7 @@ class TablesCopy:
         )
         self._arrays = {(shard, slot): _copied(embedding, shard, slot) for shard, slot in _written_by(embedding)}
 
-    def read_rows(self, shard, slot: str, start: int, stop: int) -> np.ndarray:
+    def read_rows(self, shard, slot: str, *, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of a shard, counted in its table: [stop - start, columns]."""
         rows = self._arrays[shard, slot][start - shard.rows[0] : stop - shard.rows[0]]
         return np.broadcast_to(rows, (stop - start, shard.num_columns))
@@ -55,12 +55,18 @@ def write_part(
         raise CheckpointError(f"{folder}: rank 0 made this folder, but it is not here. Save on a shared file system.")
     shards = []
     for shard, slot in _written_by(embedding):
-        path = shard_path(shard.table, slot, shard.rows, shard.columns)
+        path = shard_path(shard.table, slot, rows=shard.rows, columns=shard.columns)
         blocks = _finite(_blocks(embedding, shard, slot), f"table {shard.table!r}, {slot}")
-        file = write_npy(folder, path, (shard.num_rows, shard.num_columns), np.dtype("<f4"), blocks)
-        shards.append(StoredShard(shard.table, slot, shard.rows, shard.columns, file))
+        file = write_npy(folder, path, shape=(shard.num_rows, shard.num_columns), dtype=np.dtype("<f4"), blocks=blocks)
+        shards.append(StoredShard(shard.table, slot, rows=shard.rows, columns=shard.columns, file=file))
     return shards, {
-        name: write_npy(folder, dense_path(name), array.shape, array.dtype, _finite([array], f"variable {name!r}"))
+        name: write_npy(
+            folder,
+            dense_path(name),
+            shape=array.shape,
+            dtype=array.dtype,
+            blocks=_finite([array], f"variable {name!r}"),
+        )
         for name, array in dense.items()
     }
 
@@ -78,7 +84,7 @@ def _blocks(embedding, shard, slot: str) -> Iterator[np.ndarray]:
     step = rows_per_block(shard.num_columns)
     for start in range(*shard.rows, step):
         activity.goes_on()
-        yield embedding.read_rows(shard, slot, start, min(start + step, shard.rows[1]))
+        yield embedding.read_rows(shard, slot, start=start, stop=min(start + step, shard.rows[1]))
 
 
 def _copied(embedding, shard, slot: str) -> np.ndarray:

@@ -13,7 +13,7 @@ from dlrm_tf2.runtime import activity
 from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
 
 
-def load_checkpoint(path: str | Path, comm, dense: dict, embedding) -> dict:
+def load_checkpoint(path: str | Path, comm, *, dense: dict, embedding) -> dict:
     """Restores the model from a checkpoint of any number of ranks and any plan. All ranks call it.
 
     Every byte of the checkpoint is read by one rank at least and compared with its checksum. Where this raises, weights
@@ -30,16 +30,16 @@ def load_checkpoint(path: str | Path, comm, dense: dict, embedding) -> dict:
     Raises:
       CheckpointError: on every rank, if the checkpoint is incomplete, damaged, or of another model.
     """
-    folder, manifest = on_rank_0(comm, "checkpoint.manifest", lambda: open_checkpoint(path), CheckpointError)
+    folder, manifest = on_rank_0(comm, "checkpoint.manifest", work=lambda: open_checkpoint(path), error=CheckpointError)
 
     def restore() -> None:
-        _check_model(folder, manifest, dense, embedding)
+        _check_model(folder, manifest, dense=dense, embedding=embedding)
         arrays = {name: read_array(folder, file) for name, file in manifest.dense.items()}
         restore_tables(folder, manifest, embedding)
         for name, values in arrays.items():
             dense[name].assign(values)
 
-    on_all_ranks(comm, "checkpoint.restore", restore, CheckpointError)
+    on_all_ranks(comm, "checkpoint.restore", work=restore, error=CheckpointError)
     return manifest.document
 
 
@@ -71,7 +71,7 @@ def restore_tables(folder: Path, manifest: Manifest, embedding) -> None:
         for first, block in stream_rows(folder, stored.file, rows):
             activity.goes_on()
             for shard in mine:
-                _take(embedding, shard, stored, first + stored.rows[0], block)
+                _take(embedding, shard, stored=stored, first=first + stored.rows[0], block=block)
 
 
 def _shared(one, other) -> tuple[tuple[int, int], tuple[int, int]] | None:
@@ -81,7 +81,7 @@ def _shared(one, other) -> tuple[tuple[int, int], tuple[int, int]] | None:
     return tuple((max(a[0], b[0]), min(a[1], b[1])) for a, b in ((one.rows, other.rows), (one.columns, other.columns)))
 
 
-def _take(embedding, shard, stored: StoredShard, first: int, block: np.ndarray) -> None:
+def _take(embedding, shard, *, stored: StoredShard, first: int, block: np.ndarray) -> None:
     """Writes into `shard` what it shares with a block of a stored rectangle.
 
     Args:
@@ -94,10 +94,10 @@ def _take(embedding, shard, stored: StoredShard, first: int, block: np.ndarray) 
     left, right = _shared(stored, shard)[1]
     values = block[start - first : stop - first, left - stored.columns[0] : right - stored.columns[0]]
     if (left, right) != shard.columns:  # the other columns of these rows come from other files
-        whole = np.array(embedding.read_rows(shard, stored.slot, start, stop))
+        whole = np.array(embedding.read_rows(shard, stored.slot, start=start, stop=stop))
         whole[:, left - shard.columns[0] : right - shard.columns[0]] = values
         values = whole
-    embedding.write_rows(shard, stored.slot, start, values)
+    embedding.write_rows(shard, stored.slot, start=start, values=values)
 
 
 def peek_document(path: str | Path) -> dict | None:
@@ -128,7 +128,7 @@ def _folder_of(path: str | Path) -> Path:
     return old if not (folder / MANIFEST).exists() and (old / MANIFEST).exists() else folder
 
 
-def _check_model(folder: Path, manifest: Manifest, dense: dict, embedding) -> None:
+def _check_model(folder: Path, manifest: Manifest, *, dense: dict, embedding) -> None:
     """Raises CheckpointError, naming the first difference, unless the checkpoint is of a model like this one."""
     advice = "It was saved from another model or dataset; use the flags and dataset that it was trained with."
     stored = {table.name: table for table in manifest.tables}

@@ -15,7 +15,7 @@ from dlrm_tf2.checkpoint.staging import Staging
 from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
 
 
-def save_checkpoint(path: str | Path, comm, dense: dict, embedding, document: dict, keep: int = 1) -> list[str]:
+def save_checkpoint(path: str | Path, comm, *, dense: dict, embedding, document: dict, keep: int = 1) -> list[str]:
     """Saves the model; `path` then holds this checkpoint, or on any failure what it held before. All ranks call it.
 
     Args:
@@ -32,7 +32,7 @@ def save_checkpoint(path: str | Path, comm, dense: dict, embedding, document: di
     Raises:
       CheckpointError: on every rank, if a rank could not write its part, with the ranks and their reasons.
     """
-    save = Save(path, comm, document, keep)
+    save = Save(path, comm, document=document, keep=keep)
     save.write(dense, embedding)
     return save.commit()
 
@@ -54,12 +54,12 @@ class Save:
       CheckpointError: as save_checkpoint, in each of the calls.
     """
 
-    def __init__(self, path: str | Path, comm, document: dict, keep: int = 1):
+    def __init__(self, path: str | Path, comm, *, document: dict, keep: int = 1):
         self.path, self.step = path, document.get("step")
         self._comm, self._staging, self._part, self._tables = comm, Staging(path, keep), Future(), ()
         with self._or_nothing():
             self._document = on_rank_0(
-                comm, "checkpoint.begin", lambda: _prepared(self._staging, document), CheckpointError
+                comm, "checkpoint.begin", work=lambda: _prepared(self._staging, document), error=CheckpointError
             )
 
     def write(self, dense: dict, embedding) -> None:
@@ -74,7 +74,10 @@ class Save:
         with self._or_nothing():
             copies = []
             on_all_ranks(
-                self._comm, "checkpoint.copy", lambda: copies.append(_copies(dense, embedding)), CheckpointError
+                self._comm,
+                "checkpoint.copy",
+                work=lambda: copies.append(_copies(dense, embedding)),
+                error=CheckpointError,
             )
         # The thread alone holds the copies, so that their memory is free again once they are written.
         work = partial(_settle, self._part, lambda: self._write(*copies.pop()))
@@ -91,12 +94,12 @@ class Save:
           Lines for the user, on rank 0.
         """
         with self._or_nothing():
-            parts = on_all_ranks(self._comm, "checkpoint.write", self._part.result, CheckpointError)
+            parts = on_all_ranks(self._comm, "checkpoint.write", work=self._part.result, error=CheckpointError)
             notes = on_rank_0(
                 self._comm,
                 "checkpoint.commit",
-                lambda: self._staging.commit(_assemble(self._document, self._tables, parts)),
-                CheckpointError,
+                work=lambda: self._staging.commit(_assemble(self._document, self._tables, parts)),
+                error=CheckpointError,
             )
         self._staging.unlock()
         return notes
@@ -144,7 +147,10 @@ def _prepared(staging: Staging, document: dict) -> dict:
 def _assemble(document: dict, tables, parts: list) -> Manifest:
     return Manifest(
         document,
-        tuple(StoredTable(table.name, table.num_rows, table.embedding_dim, tuple(table.features)) for table in tables),
-        tuple(shard for shards, _ in parts for shard in shards),
-        {name: file for _, files in parts for name, file in files.items()},
+        tuple(
+            StoredTable(table.name, table.num_rows, embedding_dim=table.embedding_dim, features=tuple(table.features))
+            for table in tables
+        ),
+        shards=tuple(shard for shards, _ in parts for shard in shards),
+        dense={name: file for _, files in parts for name, file in files.items()},
     )

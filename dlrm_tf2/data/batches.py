@@ -93,6 +93,7 @@ class RankData:
         self,
         spec: FeatureSpec,
         split: str,
+        *,
         global_features: tuple[str, ...],
         sample_features: tuple[str, ...],
         rank: int,
@@ -103,7 +104,7 @@ class RankData:
         self._global_features, self._sample_features = global_features, sample_features
         own = (spec.label.name, *(feature.name for feature in spec.numerical), *sample_features)
         if reading.synthetic_samples is None:
-            readers = [Reader(spec.root, spec, split, features) for features in (own, global_features)]
+            readers = [Reader(spec.root, spec, split=split, features=features) for features in (own, global_features)]
             self.num_samples = readers[0].num_samples
             self._samples, self._tables = (ORDERS[reading.shuffle](r, reading.seed, reading.window) for r in readers)
             chunks = [spec.chunk_of(split, feature) for feature in (*own, *global_features)]
@@ -111,7 +112,8 @@ class RankData:
         else:
             self.num_samples = reading.synthetic_samples
             self._samples, self._tables = (
-                _Endless(spec, split, features, self.num_samples, reading.seed) for features in (own, global_features)
+                _Endless(spec, split, features=features, num_samples=self.num_samples, seed=reading.seed)
+                for features in (own, global_features)
             )
             self._watch = FileWatch([])
         self._pool = ArrayPool()
@@ -135,7 +137,7 @@ class RankData:
         def read(first: int) -> RankBatch:
             stop = min(first + global_batch, self.num_samples)
             ends = self.num_batches(global_batch, stop) == 0
-            return self._read(epoch, first, stop, Position(epoch + 1, 0) if ends else Position(epoch, stop))
+            return self._read(epoch, first, stop=stop, after=Position(epoch + 1, 0) if ends else Position(epoch, stop))
 
         yield from in_order(read, starts, _THREADS)
 
@@ -157,7 +159,7 @@ class RankData:
         position = Position(document["epoch"], document["sample"])
         return position if self.document(position) == document else None
 
-    def _read(self, epoch: int, start: int, stop: int, after: Position) -> RankBatch:
+    def _read(self, epoch: int, start: int, *, stop: int, after: Position) -> RankBatch:
         self._watch.check(start)
         first, last = samples_of_rank(stop - start, self._world_size, self._rank)
         mine = self._samples.read(epoch, start + first, start + last)
@@ -168,7 +170,9 @@ class RankData:
         )
         label = self._pool.empty(last - first, (), np.float32)
         label[:] = mine.label
-        return RankBatch(stop - start, label, self._numerical(mine.numerical, last - first), ids, after)
+        return RankBatch(
+            stop - start, label, numerical=self._numerical(mine.numerical, last - first), ids=ids, after=after
+        )
 
     def _numerical(self, numerical: np.ndarray | None, rows: int) -> np.ndarray:
         out = self._pool.empty(rows, (len(self._spec.numerical),), np.float32)
@@ -196,6 +200,7 @@ class RankData:
 def open_split(
     config: TrainConfig,
     spec: FeatureSpec,
+    *,
     split: str,
     embedding: DistributedEmbedding,
     comm: Comm,
@@ -222,17 +227,26 @@ def open_split(
         )
     reading = Reading(seed=seed, synthetic_samples=samples)
     if training:
-        reading = Reading(config.shuffle, config.shuffle_window, seed, config.drop_last, samples)
-    features = embedding.global_features, embedding.sample_features
-    return RankData(spec, split, *features, comm.rank, comm.size, reading)
+        reading = Reading(
+            config.shuffle, config.shuffle_window, seed=seed, drop_last=config.drop_last, synthetic_samples=samples
+        )
+    return RankData(
+        spec,
+        split,
+        global_features=embedding.global_features,
+        sample_features=embedding.sample_features,
+        rank=comm.rank,
+        world_size=comm.size,
+        reading=reading,
+    )
 
 
 class _Endless:
     """Synthetic samples, other ones in each pass."""
 
-    def __init__(self, spec: FeatureSpec, split: str, features: tuple[str, ...], num_samples: int, seed: int):
+    def __init__(self, spec: FeatureSpec, split: str, *, features: tuple[str, ...], num_samples: int, seed: int):
         self._num_samples = num_samples
-        self._reader = generator.Reader(spec, split, 1 << 60, seed, features=features)
+        self._reader = generator.Reader(spec, split, num_samples=1 << 60, seed=seed, features=features)
 
     def read(self, epoch: int, start: int, stop: int):
         return self._reader.read(epoch * self._num_samples + start, epoch * self._num_samples + stop)

@@ -29,7 +29,7 @@ def choose(config: TrainConfig, spec: FeatureSpec, comm: Comm) -> tuple[tuple[st
     features = spec.channels["categorical"]
     if config.dedup_ids == "on":
         return features, f"ids deduplicated: all {len(features)} features, as asked"
-    counts = comm.allgather_object(_measured(config, spec, features, comm), name="different_ids")
+    counts = comm.allgather_object(_measured(config, spec, features=features, comm=comm), name="different_ids")
     samples = max(1, sum(num_samples for num_samples, _ in counts))
     ratios = {name: sum(different[name] for _, different in counts) / samples for name in features}
     chosen = tuple(name for name in features if ratios[name] < PAYS_BELOW)
@@ -57,12 +57,14 @@ def different_ids(batch: IdBatch, features: Sequence[str], hotness: Sequence[int
 
 
 def _measured(
-    config: TrainConfig, spec: FeatureSpec, features: tuple[str, ...], comm: Comm
+    config: TrainConfig, spec: FeatureSpec, *, features: tuple[str, ...], comm: Comm
 ) -> tuple[int, dict[str, int]]:
     """(samples, different ids by feature) of this rank's part of the first batch of the split that the mode reads."""
     split, size = ("train", config.batch_size) if config.mode == "train" else ("test", max(config.valid_batch_sizes))
     reading = Reading(seed=config.seed, synthetic_samples=size if config.dataset_type == "synthetic" else None)
-    batches = RankData(spec, split, (), features, comm.rank, comm.size, reading).batches(size)
+    batches = RankData(
+        spec, split, global_features=(), sample_features=features, rank=comm.rank, world_size=comm.size, reading=reading
+    ).batches(size)
     batch = next(batches)
     batches.close()
     hotness = [None if feature.ragged else feature.hotness for feature in spec.categorical]

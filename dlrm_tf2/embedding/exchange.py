@@ -30,7 +30,7 @@ class VectorExchange:
     that is the whole vector.
     """
 
-    def __init__(self, comm: Comm, pieces_of_ranks: Sequence[Sequence[Piece]], own: Sequence[Piece], width: int):
+    def __init__(self, comm: Comm, pieces_of_ranks: Sequence[Sequence[Piece]], *, own: Sequence[Piece], width: int):
         self._comm, self._width = comm, width
         sources = [*pieces_of_ranks, own]
         spans = [[(piece.start, piece.width) for piece in pieces] for pieces in sources]
@@ -70,7 +70,7 @@ class VectorExchange:
             mine = batches[self._comm.rank]
             out_rows = batches * self._grains[self._comm.rank]
             in_rows = mine * self._grains[:-1]
-            received = all_to_all(self._comm, self._sent(local), out_rows, "vectors")
+            received = all_to_all(self._comm, self._sent(local), splits=out_rows, name="vectors")
             if self._grains[-1]:
                 received = tf.concat([received, tf.reshape(own, [-1, self._grain])], axis=0)
             vectors = tf.gather(received, self._received_rows(mine))
@@ -86,7 +86,7 @@ class VectorExchange:
                 if self._grains[-1]:
                     num_sent = tf.reduce_sum(in_rows)
                     sent, by_own = sent[:num_sent], tf.reshape(sent[num_sent:], tf.shape(own))
-                returned = all_to_all(self._comm, sent, in_rows, "vector_gradients")
+                returned = all_to_all(self._comm, sent, splits=in_rows, name="vector_gradients")
                 if not self._grains[self._comm.rank]:
                     # Nothing came back, but the others wait for this rank: a gradient that does not depend on the
                     # exchange, or has no elements, lets TensorFlow leave the exchange out.
@@ -125,7 +125,9 @@ class IdExchange:
       features_of_ranks: those whose ids each rank is to get, in the order that it wants.
     """
 
-    def __init__(self, comm: Comm, layout: Layout, features: Sequence[str], features_of_ranks: Sequence[Sequence[str]]):
+    def __init__(
+        self, comm: Comm, layout: Layout, *, features: Sequence[str], features_of_ranks: Sequence[Sequence[str]]
+    ):
         self._comm, self._of_ranks = comm, features_of_ranks
         columns = layout.fixed_columns(features)
         self._columns = [
@@ -142,7 +144,7 @@ class IdExchange:
         splits = mine * tf.constant([len(columns) for columns in self._columns])
         came, fixed = [], tf.zeros([global_batch, 0], batch.fixed.dtype)
         if any(len(columns) for columns in self._columns):
-            came = [all_to_all(self._comm, tf.concat(by_rank, axis=0), splits, "ids")]
+            came = [all_to_all(self._comm, tf.concat(by_rank, axis=0), splits=splits, name="ids")]
             fixed = tf.reshape(came[0], [global_batch, len(self._columns[self._comm.rank])])
         ragged, weights = {}, {}
         for feature in self._sent:
@@ -161,10 +163,10 @@ class IdExchange:
     def _to_owners(self, feature: str, values: tf.Tensor, name: str) -> tf.Tensor:
         owners = np.array([feature in wanted for wanted in self._of_ranks], np.int32)
         splits = tf.size(values) * owners
-        return all_to_all(self._comm, tf.tile(values, [int(owners.sum())]), splits, f"{name}.{feature}")
+        return all_to_all(self._comm, tf.tile(values, [int(owners.sum())]), splits=splits, name=f"{name}.{feature}")
 
 
-def all_to_all(comm: Comm, rows: tf.Tensor, splits: tf.Tensor, name: str) -> tf.Tensor:
+def all_to_all(comm: Comm, rows: tf.Tensor, *, splits: tf.Tensor, name: str) -> tf.Tensor:
     """comm.alltoall for any floating-point type, with the shape that is known of the result."""
     # Nothing is added up on the way, so bfloat16, which Horovod does not know, travels as 16-bit integers.
     wire = tf.bitcast(rows, tf.int16) if rows.dtype == tf.bfloat16 else rows
@@ -173,11 +175,11 @@ def all_to_all(comm: Comm, rows: tf.Tensor, splits: tf.Tensor, name: str) -> tf.
     return tf.bitcast(received, rows.dtype) if rows.dtype == tf.bfloat16 else received
 
 
-def to_all_ranks(comm: Comm, rows: tf.Tensor, gradients: tf.Tensor, name: str) -> tuple[tf.Tensor, tf.Tensor]:
+def to_all_ranks(comm: Comm, rows: tf.Tensor, *, gradients: tf.Tensor, name: str) -> tuple[tf.Tensor, tf.Tensor]:
     """The rows [n] of all ranks, rank 0 first, and the gradients [n, width] by them."""
     splits = tf.fill([comm.size], tf.size(rows))
-    rows = all_to_all(comm, tf.tile(rows, [comm.size]), splits, f"{name}.rows")
-    return rows, all_to_all(comm, tf.tile(gradients, [comm.size, 1]), splits, f"{name}.gradients")
+    rows = all_to_all(comm, tf.tile(rows, [comm.size]), splits=splits, name=f"{name}.rows")
+    return rows, all_to_all(comm, tf.tile(gradients, [comm.size, 1]), splits=splits, name=f"{name}.gradients")
 
 
 def samples_of_ranks(global_batch: tf.Tensor, world_size: int) -> tf.Tensor:

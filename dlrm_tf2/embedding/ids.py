@@ -58,7 +58,7 @@ class Bags(NamedTuple):
     factors: tf.Tensor | None
 
 
-def bags_of(batch: IdBatch, feature: str, layout: Layout, columns: Mapping[str, slice], dtype: tf.DType) -> Bags:
+def bags_of(batch: IdBatch, feature: str, *, layout: Layout, columns: Mapping[str, slice], dtype: tf.DType) -> Bags:
     """The ids of a feature, and how they are to be pooled: weights for a sum, weights over their sum for a mean."""
     num_samples = tf.shape(batch.fixed)[0]
     hotness = layout.hotness[feature]
@@ -95,7 +95,7 @@ def bags_in(piece: Piece, bags: Bags, layout: Layout) -> Bags:
     return Bags(tf.gather(bags.ids, kept), tf.gather(bags.samples, kept), factors)
 
 
-def pack(ids: Mapping[str, object], weights: Mapping[str, object], features, layout: Layout, num_samples) -> IdBatch:
+def pack(ids: Mapping[str, object], weights: Mapping[str, object], *, features, layout: Layout, num_samples) -> IdBatch:
     """Puts the ids of `features` into the form that the layer works with, and checks them.
 
     Args:

@@ -18,7 +18,7 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
-def initial_rows(table: TableConfig, seed: int, start: int, stop: int, columns: tuple[int, int]) -> np.ndarray:
+def initial_rows(table: TableConfig, seed: int, *, start: int, stop: int, columns: tuple[int, int]) -> np.ndarray:
     """The initial weights of rows [start, stop) and columns [columns[0], columns[1]) of a table.
 
     Args:

@@ -78,10 +78,10 @@ class DistributedEmbedding:
         self,
         tables: Sequence[TableConfig],
         plan: ShardingPlan,
+        *,
         comm: Comm,
         seed: int | None,
         optimizer: Optimizer | None = None,
-        *,
         hotness: Mapping[str, int | None] | None = None,
         data_parallel_input: bool = False,
         deduplicated: Collection[str] = (),
@@ -101,28 +101,31 @@ class DistributedEmbedding:
         self._data_parallel = data_parallel_input and comm.size > 1
         by_name = {table.name: table for table in tables}
         self._slabs = {
-            kind: Slab(shards, by_name, seed, optimizer, self._dtype, kind.on_host)
+            kind: Slab(shards, by_name, seed=seed, optimizer=optimizer, dtype=self._dtype, on_host=kind.on_host)
             for kind, shards in by_slab(plan.of_rank(comm.rank), plan).items()
         }
-        routes = Routes(plan, layout, self._data_parallel, deduplicated)
+        routes = Routes(plan, layout, data_parallel_input=self._data_parallel, deduplicated=deduplicated)
         my_features = routes.pooled_by_ranks[comm.rank]
         self.global_features = () if self._data_parallel else my_features
         self.sample_features = tuple(layout.table_of) if self._data_parallel else routes.own
         self._sample_columns = layout.fixed_columns(self.sample_features)
         self._ids = None
         if self._data_parallel and any(routes.pooled_by_ranks):
-            self._ids = IdExchange(comm, layout, self.sample_features, routes.pooled_by_ranks)
+            self._ids = IdExchange(
+                comm, layout, features=self.sample_features, features_of_ranks=routes.pooled_by_ranks
+            )
         pooled, own = routes.pooled_pieces(comm.rank), routes.own_pieces(comm.rank)
         self._lookups = {
-            kind: SlabLookup(self._slabs[kind], pieces, layout, my_features, weighted)
+            kind: SlabLookup(self._slabs[kind], pieces, layout=layout, features=my_features, weighted=weighted)
             for kind, pieces in pooled.items()
         }
         self._own_lookups = {
-            kind: SlabLookup(self._slabs[kind], pieces, layout, self.sample_features, weighted)
+            kind: SlabLookup(self._slabs[kind], pieces, layout=layout, features=self.sample_features, weighted=weighted)
             for kind, pieces in own.items()
         }
         self._row_exchanges = [
-            (kind, RowExchange(comm, plan, layout, features, kind, once)) for features, kind, once in routes.fetchings
+            (kind, RowExchange(comm, plan, layout=layout, features=features, kind=kind, once=once))
+            for features, kind, once in routes.fetchings
         ]
         # Of each tensor that `lookup` returns, the kind of slab that it is from. A rank that looks up nothing for all
         # samples has one of zeros, see there.
@@ -130,7 +133,7 @@ class DistributedEmbedding:
         self._first_own, self._first_fetched = len(pooled or [None]), len(pooled or [None]) + len(own)
         pieces_of_ranks = [list(chain(*routes.pooled_pieces(rank).values())) for rank in range(comm.size)]
         for_me = list(chain(*own.values(), *(rows.pieces for _, rows in self._row_exchanges)))
-        self._exchange = VectorExchange(comm, pieces_of_ranks, for_me, self.width)
+        self._exchange = VectorExchange(comm, pieces_of_ranks, own=for_me, width=self.width)
 
     def ids(
         self,
@@ -156,9 +159,21 @@ class DistributedEmbedding:
         """
         if self._comm.size == 1 and not of_all:  # its samples are all samples
             of_all, weights_of_all = of_mine, weights_of_mine
-        everywhere = pack(of_all or {}, weights_of_all or {}, self.global_features, self._layout, global_batch)
+        everywhere = pack(
+            of_all or {},
+            weights_of_all or {},
+            features=self.global_features,
+            layout=self._layout,
+            num_samples=global_batch,
+        )
         num_mine = self._num_mine(tf.shape(everywhere.fixed)[0])
-        here = pack(of_mine or {}, weights_of_mine or {}, self.sample_features, self._layout, num_mine)
+        here = pack(
+            of_mine or {},
+            weights_of_mine or {},
+            features=self.sample_features,
+            layout=self._layout,
+            num_samples=num_mine,
+        )
         return RankIds(everywhere, here)
 
     @property
@@ -175,7 +190,9 @@ class DistributedEmbedding:
         found += [lookup(ids.of_mine) for lookup in self._own_lookups.values()]
         for kind, exchange in self._row_exchanges:
             bags = {
-                feature: bags_of(ids.of_mine, feature, self._layout, self._sample_columns, self._dtype)
+                feature: bags_of(
+                    ids.of_mine, feature, layout=self._layout, columns=self._sample_columns, dtype=self._dtype
+                )
                 for feature in exchange.features
             }
             requests = exchange.request(bags, tf.shape(ids.of_mine.fixed)[0], self._dtype)
@@ -210,6 +227,7 @@ class DistributedEmbedding:
         self,
         looked: Looked,
         gradients: Sequence[tf.Tensor],
+        *,
         learning_rate: tf.Tensor,
         step: tf.Tensor | None = None,
     ) -> tf.Tensor:
@@ -236,20 +254,21 @@ class DistributedEmbedding:
             with self._slabs[kind].device():
                 rows, gradient = how.by_row(gradient)
             if kind.replicated:  # every rank makes the same update of its replica
-                rows, gradient = to_all_ranks(self._comm, *summed(rows, gradient), f"replicas_{kind.name}")
+                rows, gradient = summed(rows, gradient)
+                rows, gradient = to_all_ranks(self._comm, rows, gradients=gradient, name=f"replicas_{kind.name}")
             updates[kind].append((rows, gradient))
         for kind, parts in updates.items():
             rows, gradient = parts[0] if len(parts) == 1 else (tf.concat(part, 0) for part in zip(*parts, strict=True))
-            self._slabs[kind].update(rows, gradient, learning_rate, step)
+            self._slabs[kind].update(rows, gradient, learning_rate=learning_rate, step=step)
         return receipt
 
-    def read_rows(self, shard: Shard, slot: str, start: int, stop: int) -> np.ndarray:
+    def read_rows(self, shard: Shard, slot: str, *, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of a shard of this rank, counted in its table: [stop - start, columns]."""
-        return self._slab_of(shard).read_rows(shard, slot, start, stop)
+        return self._slab_of(shard).read_rows(shard, slot, start=start, stop=stop)
 
-    def write_rows(self, shard: Shard, slot: str, start: int, values: np.ndarray) -> None:
+    def write_rows(self, shard: Shard, slot: str, *, start: int, values: np.ndarray) -> None:
         """Overwrites rows of a shard of this rank from `start` on, counted in its table, with [n, columns]."""
-        self._slab_of(shard).write_rows(shard, slot, start, values)
+        self._slab_of(shard).write_rows(shard, slot, start=start, values=values)
 
     def _num_mine(self, global_batch: tf.Tensor) -> tf.Tensor:
         """Samples of this rank."""

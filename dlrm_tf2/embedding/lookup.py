@@ -47,7 +47,7 @@ class SlabLookup:
     """
 
     def __init__(
-        self, slab: Slab, pieces: Sequence[Piece], layout: Layout, features: Sequence[str], weighted: Collection[str]
+        self, slab: Slab, pieces: Sequence[Piece], *, layout: Layout, features: Sequence[str], weighted: Collection[str]
     ):
         self._slab, self._pieces, self._layout = slab, tuple(pieces), layout
         self._columns = layout.fixed_columns(features)
@@ -90,6 +90,8 @@ class SlabLookup:
     def _part(self, batch: IdBatch, number: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
         """(rows of the slab, bags, factors) of the ids that are for this piece."""
         piece = self._pieces[number]
-        bags = bags_of(batch, piece.feature, self._layout, self._columns, self._slab.variable.dtype)
+        bags = bags_of(
+            batch, piece.feature, layout=self._layout, columns=self._columns, dtype=self._slab.variable.dtype
+        )
         ids, samples, factors = bags_in(piece, bags, self._layout)
         return ids + self._offsets[number], samples * len(self._pieces) + number, factors

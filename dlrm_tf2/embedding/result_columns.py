@@ -82,7 +82,7 @@ class Layout:
                 positions = range(self.hotness[feature]) if table.combiner is None else [None]
                 for number, position in enumerate(positions):
                     start = self.columns[feature][0] + number * table.embedding_dim + shard.columns[0]
-                    found.append(Piece(feature, position, shard, start))
+                    found.append(Piece(feature, position, shard=shard, start=start))
         return found
 
     def fixed_columns(self, features: Iterable[str]) -> dict[str, slice]:

@@ -37,7 +37,7 @@ class Routes:
       fetchings: what is fetched.
     """
 
-    def __init__(self, plan: ShardingPlan, layout: Layout, data_parallel_input: bool, deduplicated: Collection[str]):
+    def __init__(self, plan: ShardingPlan, layout: Layout, *, data_parallel_input: bool, deduplicated: Collection[str]):
         self._plan, self._layout = plan, layout
         table_of = {feature: table.name for feature, table in layout.table_of.items()}
         self.own = tuple(feature for feature, table in table_of.items() if table in plan.replicated)

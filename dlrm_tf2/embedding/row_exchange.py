@@ -61,7 +61,7 @@ class RowExchange:
     """
 
     def __init__(
-        self, comm: Comm, plan: ShardingPlan, layout: Layout, features: Sequence[str], kind: SlabKind, once: bool
+        self, comm: Comm, plan: ShardingPlan, *, layout: Layout, features: Sequence[str], kind: SlabKind, once: bool
     ):
         self._comm, self._layout, self._width, self._once = comm, layout, kind.width, once
         self._name = f"rows_{kind.name}{'_unique' if once else ''}"
@@ -98,15 +98,15 @@ class RowExchange:
             if weighted:
                 factors += [tf.ones(tf.shape(part[0]), dtype) if part[2] is None else part[2] for part in parts]
         splits = tf.stack(splits)
-        asked = all_to_all(self._comm, splits, tf.ones_like(splits), f"{self._name}.splits")
+        asked = all_to_all(self._comm, splits, splits=tf.ones_like(splits), name=f"{self._name}.splits")
         return Requests(
             splits,
             asked,
-            all_to_all(self._comm, tf.concat(rows, axis=0), splits, f"{self._name}.ids"),
-            tf.concat(fetched, axis=0),
-            tf.concat(places, axis=0),
-            tf.concat(factors, axis=0) if weighted else None,
-            num_samples,
+            asked_rows=all_to_all(self._comm, tf.concat(rows, axis=0), splits=splits, name=f"{self._name}.ids"),
+            fetched=tf.concat(fetched, axis=0),
+            bags=tf.concat(places, axis=0),
+            factors=tf.concat(factors, axis=0) if weighted else None,
+            num_samples=num_samples,
         )
 
     def fetch(self, rows: tf.Tensor, requests: Requests) -> tf.Tensor:
@@ -122,7 +122,7 @@ class RowExchange:
 
         @tf.custom_gradient
         def fetch(rows: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-            fetched = all_to_all(self._comm, rows, requests.asked, self._name)
+            fetched = all_to_all(self._comm, rows, splits=requests.asked, name=self._name)
             vectors = self._scaled(tf.gather(fetched, requests.fetched), requests)
             pooled = tf.math.unsorted_segment_sum(vectors, requests.bags, count)
 
@@ -130,7 +130,9 @@ class RowExchange:
                 by_bag = tf.reshape(upstream, [-1, self._width])
                 by_id = self._scaled(tf.gather(by_bag, requests.bags), requests)
                 by_row = tf.math.unsorted_segment_sum(by_id, requests.fetched, tf.reduce_sum(requests.splits))
-                return all_to_all(self._comm, tf.cast(by_row, rows.dtype), requests.splits, f"{self._name}.gradients")
+                return all_to_all(
+                    self._comm, tf.cast(by_row, rows.dtype), splits=requests.splits, name=f"{self._name}.gradients"
+                )
 
             # Not by reshaping to -1: a batch may have no samples.
             result = tf.reshape(pooled, [requests.num_samples, len(self.pieces) * self._width])

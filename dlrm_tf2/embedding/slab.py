@@ -41,6 +41,7 @@ class Slab:
         self,
         shards: Sequence[Shard],
         tables: Mapping[str, TableConfig],
+        *,
         seed: int | None,
         optimizer: Optimizer | None = None,
         dtype: tf.DType = tf.float32,
@@ -67,7 +68,9 @@ class Slab:
         with self.device():
             return tf.gather(self.variable, rows)
 
-    def update(self, rows: tf.Tensor, gradients: tf.Tensor, learning_rate: tf.Tensor, step: tf.Tensor | None) -> None:
+    def update(
+        self, rows: tf.Tensor, gradients: tf.Tensor, *, learning_rate: tf.Tensor, step: tf.Tensor | None
+    ) -> None:
         """One step of the optimizer on the rows that are named; the gradients of a row named twice are added up.
 
         Args:
@@ -82,12 +85,12 @@ class Slab:
             rows, gradients = summed(rows, gradients)
             slots = {slot: tf.gather(variable, rows) for slot, variable in self._slots.items()}
             step = tf.cast(0 if step is None else step, self._dtype)
-            direction, new = self._optimizer.update(gradients, slots, step, rows=True)
+            direction, new = self._optimizer.update(gradients, slots, step=step, rows=True)
             for slot, values in new.items():
                 self._slots[slot].scatter_update(tf.IndexedSlices(values, rows))
             self.variable.scatter_sub(tf.IndexedSlices(direction * learning_rate, rows))
 
-    def read_rows(self, shard: Shard, slot: str, start: int, stop: int) -> np.ndarray:
+    def read_rows(self, shard: Shard, slot: str, *, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of the shard's table, which lie in the shard: [stop - start, width].
 
         A slot with one number a row is repeated over the columns, so that every slot has the form of the table.
@@ -97,7 +100,7 @@ class Slab:
             values = tf.gather(self._variable(slot), tf.range(first, first + stop - start, dtype=tf.int64)).numpy()
         return np.broadcast_to(values, (stop - start, self.width))
 
-    def write_rows(self, shard: Shard, slot: str, start: int, values: np.ndarray) -> None:
+    def write_rows(self, shard: Shard, slot: str, *, start: int, values: np.ndarray) -> None:
         """Overwrites rows from `start` on (counted in the shard's table) with values [n, width]."""
         first, variable = self._slab_row(shard, start), self._variable(slot)
         with self.device():
@@ -119,7 +122,12 @@ class Slab:
         for start in range(*shard.rows, rows_at_once):
             stop = min(start + rows_at_once, shard.rows[1])
             activity.goes_on()
-            self.write_rows(shard, WEIGHTS, start, initial_rows(table, seed, start, stop, shard.columns))
+            self.write_rows(
+                shard,
+                WEIGHTS,
+                start=start,
+                values=initial_rows(table, seed, start=start, stop=stop, columns=shard.columns),
+            )
 
     def _variable(self, slot: str) -> tf.Variable:
         return self.variable if slot == WEIGHTS else self._slots[slot]

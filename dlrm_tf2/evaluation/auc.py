@@ -49,12 +49,14 @@ class ExactAuc:
             return None
         pairs = num_positives * num_negatives
         if num_positives <= num_negatives:
-            return _twice_below(positives, negatives, max(of_rank[0] for of_rank in counts), comm) / (2 * pairs)
-        twice_lost = _twice_below(negatives, positives, max(of_rank[1] for of_rank in counts), comm)
+            return _twice_below(positives, negatives, most=max(of_rank[0] for of_rank in counts), comm=comm) / (
+                2 * pairs
+            )
+        twice_lost = _twice_below(negatives, positives, most=max(of_rank[1] for of_rank in counts), comm=comm)
         return (2 * pairs - twice_lost) / (2 * pairs)
 
 
-def _twice_below(rarer: np.ndarray, other: np.ndarray, most: int, comm) -> int:
+def _twice_below(rarer: np.ndarray, other: np.ndarray, *, most: int, comm) -> int:
     """Pairs of a score of the rarer class and a lower one of the other, over all ranks: two each, and one for a tie.
 
     Args:

@@ -41,7 +41,7 @@ class Evaluator:
       data: the test split.
     """
 
-    def __init__(self, config: TrainConfig, model: Dlrm, comm: Comm, log: RunLog, data: RankData):
+    def __init__(self, config: TrainConfig, model: Dlrm, *, comm: Comm, log: RunLog, data: RankData):
         self._config, self._comm, self._log, self._data = config, comm, log, data
         self._forward = compiled_forward(model)
 
@@ -58,6 +58,7 @@ class Evaluator:
         self,
         limit: int = -1,
         size: int | None = None,
+        *,
         score: Callable[[RankBatch], np.ndarray] | None = None,
         predictions: PredictionsFile | None = None,
     ) -> Evaluation:

@@ -55,7 +55,7 @@ class Stopwatch:
 
 
 def infer(
-    config: TrainConfig, evaluator: Evaluator, comm: Comm, log: RunLog, predictions: PredictionsFile | None = None
+    config: TrainConfig, evaluator: Evaluator, *, comm: Comm, log: RunLog, predictions: PredictionsFile | None = None
 ) -> None:
     """Measures every size of --valid_batch_size; logs a record each, and a table. All ranks must call it.
 
@@ -67,7 +67,7 @@ def infer(
     for number, size in enumerate(config.valid_batch_sizes, 1):
         stopwatch = Stopwatch(evaluator.score, comm)
         last = number == len(config.valid_batch_sizes)
-        evaluation = evaluator.evaluate(limit, size, stopwatch, predictions if last else None)
+        evaluation = evaluator.evaluate(limit, size, score=stopwatch, predictions=predictions if last else None)
         seconds, samples = stopwatch.timed()
         percentiles = np.percentile(seconds, _PERCENTILES)
         throughput = float(samples.sum() / seconds.sum())

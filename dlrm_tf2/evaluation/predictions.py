@@ -188,4 +188,4 @@ def _on_rank_0(comm, path: str | Path, work: Callable[[], None]) -> None:
             reason = f"cannot be written: {error.strerror or error}."
             raise PredictionsError(f"--predictions_path {path}: {reason}") from error
 
-    on_rank_0(comm, "predictions", named, PredictionsError)
+    on_rank_0(comm, "predictions", work=named, error=PredictionsError)

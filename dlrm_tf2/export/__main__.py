@@ -62,7 +62,7 @@ def _npy(folder: Path, manifest: Manifest, output: Path) -> dict:
 
 
 def _published(folder: Path, manifest: Manifest, output: Path) -> dict:
-    return write_published_form(folder, manifest, _shape_of(folder, manifest), output)
+    return write_published_form(folder, manifest, shape=_shape_of(folder, manifest), output=output)
 
 
 def _saved_model(folder: Path, manifest: Manifest, output: Path) -> dict:
@@ -77,7 +77,7 @@ def _saved_model(folder: Path, manifest: Manifest, output: Path) -> dict:
     process.setup(process.Launch(), cpu=True, amp=False)
     from dlrm_tf2.export.saved_model import write_saved_model  # TensorFlow must not be imported before that
 
-    return {"inputs": write_saved_model(folder, manifest, shape, output)}
+    return {"inputs": write_saved_model(folder, manifest, shape=shape, output=output)}
 
 
 # Each writes a checkpoint into an empty folder, and returns what export.json is to say of it.

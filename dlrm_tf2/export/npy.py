@@ -51,7 +51,7 @@ def write_dense(folder: Path, manifest: Manifest, output: Path) -> dict[str, str
     (output / "dense").mkdir(exist_ok=True)
     for name, file in manifest.dense.items():
         array = read_array(folder, file)
-        write_npy(output, dense_path(name), array.shape, array.dtype, [array])
+        write_npy(output, dense_path(name), shape=array.shape, dtype=array.dtype, blocks=[array])
     return {name: dense_path(name) for name in manifest.dense}
 
 
@@ -69,7 +69,7 @@ class NpyTables:
 
     def __init__(self, folder: Path, tables: Sequence[StoredTable], file_of: Mapping[str, str]):
         self.tables = tables
-        shards = [Shard(table.name, 0, (0, table.num_rows), (0, table.embedding_dim)) for table in tables]
+        shards = [Shard(table.name, 0, rows=(0, table.num_rows), columns=(0, table.embedding_dim)) for table in tables]
         self.plan = ShardingPlan(1, tuple(shards))
         self._descriptors: dict[str, int] = {}
         self._header_bytes: dict[str, int] = {}
@@ -83,15 +83,15 @@ class NpyTables:
             os.truncate(descriptor, len(header.getvalue()) + shard.num_bytes)
             os.pwrite(descriptor, header.getvalue(), 0)
 
-    def read_rows(self, shard: Shard, slot: str, start: int, stop: int) -> np.ndarray:
+    def read_rows(self, shard: Shard, slot: str, *, start: int, stop: int) -> np.ndarray:
         values = np.empty((stop - start, shard.num_columns), "<f4")
-        self._transfer(os.preadv, shard, start, values)
+        self._transfer(os.preadv, shard, start=start, values=values)
         return values
 
-    def write_rows(self, shard: Shard, slot: str, start: int, values: np.ndarray) -> None:
-        self._transfer(os.pwritev, shard, start, np.ascontiguousarray(values, "<f4"))
+    def write_rows(self, shard: Shard, slot: str, *, start: int, values: np.ndarray) -> None:
+        self._transfer(os.pwritev, shard, start=start, values=np.ascontiguousarray(values, "<f4"))
 
-    def _transfer(self, call, shard: Shard, start: int, values: np.ndarray) -> None:
+    def _transfer(self, call, shard: Shard, *, start: int, values: np.ndarray) -> None:
         rest = memoryview(values.reshape(-1).view(np.uint8))
         offset = self._header_bytes[shard.table] + start * shard.num_columns * 4
         while rest:

@@ -22,7 +22,7 @@ _ROW_SLICE_THRESHOLD = 10_000_000_000
 _CPU_OFFLOADING_THRESHOLD_GB = 75
 
 
-def write_published_form(folder: Path, manifest: Manifest, shape: ModelConfig, output: Path) -> dict:
+def write_published_form(folder: Path, manifest: Manifest, *, shape: ModelConfig, output: Path) -> dict:
     """Writes the two folders into `output`.
 
     Returns:

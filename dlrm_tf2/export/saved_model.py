@@ -24,7 +24,7 @@ from dlrm_tf2.sharding.plan import make_plan
 CATEGORICAL, NUMERICAL = "categorical_features", "numerical_features"
 
 
-def write_saved_model(folder: Path, manifest: Manifest, shape: ModelConfig, output: Path) -> dict:
+def write_saved_model(folder: Path, manifest: Manifest, *, shape: ModelConfig, output: Path) -> dict:
     """Writes the model of a checkpoint into the folder `output`.
 
     Memory: the tables once, as in evaluation, and the blocks in which they are read and written.
@@ -37,7 +37,7 @@ def write_saved_model(folder: Path, manifest: Manifest, shape: ModelConfig, outp
       OSError: TensorFlow cannot write, such as on a full disk.
     """
     plan = make_plan(shape.tables, 1)
-    model = Dlrm(shape, plan, SingleProcess(), seed=0, initialize_tables=False, training=False)
+    model = Dlrm(shape, plan, comm=SingleProcess(), seed=0, initialize_tables=False, training=False)
     restore_tables(folder, manifest, model.embedding)
     for variable in model.dense_variables:
         name = variable.name.removesuffix(":0")

@@ -14,7 +14,7 @@ _GB = 10**9
 _PUBLISHED_COLUMN_SLICE_THRESHOLD = 5 * 10**9  # elements. Source: the default of NVIDIA's DLRM
 
 
-def plan_of(config: TrainConfig, model: ModelConfig, spec: FeatureSpec, world_size: int) -> ShardingPlan:
+def plan_of(config: TrainConfig, model: ModelConfig, *, spec: FeatureSpec, world_size: int) -> ShardingPlan:
     """The same on every rank, whatever the mode, so that a training and its evaluation place tables alike."""
     column_slice_threshold = config.column_slice_threshold
     if config.dist_strategy != "balanced" and config.optimizer != "rowwise_adagrad" and column_slice_threshold is None:
@@ -22,7 +22,7 @@ def plan_of(config: TrainConfig, model: ModelConfig, spec: FeatureSpec, world_si
     plan = make_plan(
         model.tables,
         world_size,
-        config.dist_strategy,
+        strategy=config.dist_strategy,
         hotness=hotness_of(spec),
         optimizer=config.optimizer,
         batch_size=config.batch_size,
@@ -40,20 +40,29 @@ def hotness_of(spec: FeatureSpec) -> dict[str, int]:
     return {feature.name: feature.hotness for feature in spec.categorical}
 
 
-def report_of(config: TrainConfig, model: ModelConfig, spec: FeatureSpec, world_size: int) -> str:
+def report_of(config: TrainConfig, model: ModelConfig, *, spec: FeatureSpec, world_size: int) -> str:
     """What mode plan prints."""
-    plan = plan_of(config, model, spec, world_size)
+    plan = plan_of(config, model, spec=spec, world_size=world_size)
     step = Step(
-        config.batch_size, hotness_of(spec), config.optimizer, 2 if config.amp else 4, config.data_parallel_input
+        config.batch_size,
+        hotness_of(spec),
+        optimizer=config.optimizer,
+        wire_bytes=2 if config.amp else 4,
+        data_parallel_input=config.data_parallel_input,
     )
     activations = [
         config.batch_size
-        * preflight.batch_bytes(model, plan, rank, True, config.xla, config.optimizer, hotness_of(spec))
+        * preflight.batch_bytes(
+            model, plan, rank=rank, training=True, xla=config.xla, optimizer=config.optimizer, hotness=hotness_of(spec)
+        )
         for rank in range(world_size)
     ]
-    offloading = config.cpu_offloading_threshold_gb
+    offloading_bytes = None
+    if config.cpu_offloading_threshold_gb is not None:
+        offloading_bytes = config.cpu_offloading_threshold_gb * _GB
     title = f"plan: {config.dist_strategy}, {world_size} ranks, batch {config.batch_size}, {config.optimizer}"
-    return f"{title}\n{report(plan, model.tables, step, activations, offloading and offloading * _GB)}"
+    table = report(plan, model.tables, step=step, activation_bytes=activations, offloading_bytes=offloading_bytes)
+    return f"{title}\n{table}"
 
 
 def offloading_note(config: TrainConfig, plan: ShardingPlan, device: str) -> str | None:

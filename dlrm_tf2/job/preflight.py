@@ -48,7 +48,7 @@ class Memory:
         return replace(plan, shards=tuple(here))
 
 
-def table_bytes(plan: ShardingPlan, rank: int, optimizer: str, training: bool) -> int:
+def table_bytes(plan: ShardingPlan, rank: int, *, optimizer: str, training: bool) -> int:
     """Bytes of the shards on a rank, and in training of what the optimizer keeps for them."""
     state = sum(state_bytes(optimizer, shard.num_rows, shard.num_columns) for shard in plan.of_rank(rank))
     return plan.bytes_of(rank) + (state if training else 0)
@@ -67,18 +67,19 @@ def _dense_elements(model: ModelConfig) -> int:
     return layers + model.num_cross_weights
 
 
-def copy_bytes(model: ModelConfig, plan: ShardingPlan, rank: int, optimizer: str) -> int:
+def copy_bytes(model: ModelConfig, plan: ShardingPlan, *, rank: int, optimizer: str) -> int:
     """Bytes of the copy that --checkpoint_async makes on a rank: what it writes of the tables and of what the optimizer
     keeps for them, and on rank 0 the MLPs with theirs.
     """
     shards = [shard for shard in plan.of_rank(rank) if rank == 0 or shard.table not in plan.replicated]
-    tables = table_bytes(replace(plan, shards=tuple(shards)), rank, optimizer, training=True)
+    tables = table_bytes(replace(plan, shards=tuple(shards)), rank, optimizer=optimizer, training=True)
     return tables + (_dense_elements(model) * (1 + sum(STATE[optimizer])) * _FLOAT_BYTES if rank == 0 else 0)
 
 
 def batch_bytes(
     model: ModelConfig,
     plan: ShardingPlan,
+    *,
     rank: int,
     training: bool,
     xla: bool,
@@ -106,13 +107,16 @@ def batch_bytes(
     share = met + vectors * (1 if plan.world_size == 1 else 3) + 2 * layers
     if training and xla:
         share *= 2
-    looked_up = looked_up_elements(plan, rank, model.tables, training, optimizer, hotness or {})
+    looked_up = looked_up_elements(
+        plan, rank, tables=model.tables, training=training, optimizer=optimizer, hotness=hotness or {}
+    )
     return _FLOAT_BYTES * (looked_up + share / plan.world_size)
 
 
 def looked_up_elements(
     plan: ShardingPlan,
     rank: int,
+    *,
     tables: Sequence[TableConfig],
     training: bool,
     optimizer: str,
@@ -137,6 +141,7 @@ def looked_up_elements(
 def check(
     config: TrainConfig,
     model: ModelConfig,
+    *,
     plan: ShardingPlan,
     memory: Memory,
     hotness: Mapping[str, float] | None = None,
@@ -158,18 +163,28 @@ def check(
     def of_a_sample(trains: bool) -> float:
         """Bytes for each sample of a global batch. What is looked up on a host comes to the device, too."""
         if memory.of_device:
-            return sum(batch_bytes(model, plan, rank, trains, config.xla, optimizer, hotness) for rank in ranks)
-        of_ranks = (looked_up_elements(here, rank, model.tables, trains, optimizer, hotness or {}) for rank in ranks)
+            return sum(
+                batch_bytes(
+                    model, plan, rank=rank, training=trains, xla=config.xla, optimizer=optimizer, hotness=hotness
+                )
+                for rank in ranks
+            )
+        of_ranks = (
+            looked_up_elements(
+                here, rank, tables=model.tables, training=trains, optimizer=optimizer, hotness=hotness or {}
+            )
+            for rank in ranks
+        )
         return _FLOAT_BYTES * sum(of_ranks)
 
     tables = sum(here.bytes_of(rank) for rank in ranks)
-    fixed = sum(table_bytes(here, rank, optimizer, training) for rank in ranks)
+    fixed = sum(table_bytes(here, rank, optimizer=optimizer, training=training) for rank in ranks)
     fixed += len(ranks) * (memory.of_device * dense_bytes(model, optimizer) + memory.of_host * _PROCESS_BYTES)
     advice = "Use more machines, a smaller --embedding_dim, or a dataset made with a higher frequency threshold."
     if not memory.of_host:
         advice = "Use more GPUs, a smaller --embedding_dim, or leave tables to the host: --cpu_offloading_threshold_gb."
     if training and config.checkpoint_async and memory.of_host:
-        copies = sum(copy_bytes(model, plan, rank, optimizer) for rank in ranks)
+        copies = sum(copy_bytes(model, plan, rank=rank, optimizer=optimizer) for rank in ranks)
         fixed += copies
         advice = f"{_gib(copies)} of it are --checkpoint_async's copy, without which training waits for checkpoints."
 

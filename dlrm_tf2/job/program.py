@@ -57,11 +57,11 @@ def connected_ranks(launch: process.Launch, config: TrainConfig) -> Iterator[tup
     runtime = process.setup(
         launch,
         config.cpu,
-        config.amp,
-        config.amp_dtype,
-        config.intra_op_parallelism,
-        config.inter_op_parallelism,
-        config.stall_timeout_s,
+        amp=config.amp,
+        amp_dtype=config.amp_dtype,
+        intra_op_threads=config.intra_op_parallelism,
+        inter_op_threads=config.inter_op_parallelism,
+        stall_timeout_s=config.stall_timeout_s,
     )
     # TensorFlow must not be imported before that.
     import tensorflow as tf

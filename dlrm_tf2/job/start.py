@@ -65,11 +65,21 @@ class Job:
         config, saver, resumes = self.config, None, self.resumption.goes_on
         if config.save_checkpoint_path:
             saved_step = self.resumption.step if resumes else None
-            saver = Saver(config, self.ranks, self.model, self.log, self.resumption.run, saved_step)
+            saver = Saver(
+                config, self.ranks, model=self.model, log=self.log, run=self.resumption.run, saved_step=saved_step
+            )
         try:
             with StopRequest() as stop:
                 summary = Trainer(
-                    config, self.spec, self.model, self.ranks, self.log, saver, self.restored, resumes, stop
+                    config,
+                    self.spec,
+                    model=self.model,
+                    comm=self.ranks,
+                    log=self.log,
+                    saver=saver,
+                    restored=self.restored,
+                    resumes=resumes,
+                    stop=stop,
                 ).train()
         finally:
             if saver:
@@ -84,20 +94,28 @@ class Job:
 
     def _infer(self) -> None:
         with self._predictions() as predictions:
-            infer(self.config, self._evaluator(), self.ranks, self.log, predictions)
+            infer(self.config, self._evaluator(), comm=self.ranks, log=self.log, predictions=predictions)
 
     def _predictions(self) -> contextlib.AbstractContextManager[PredictionsFile | None]:
         path = self.config.predictions_path
         return PredictionsFile(path, self.ranks) if path else contextlib.nullcontext()
 
     def _evaluator(self) -> Evaluator:
-        data = open_split(self.config, self.spec, "test", self.model.embedding, self.ranks, self.restored)
-        return Evaluator(self.config, self.model, self.ranks, self.log, data)
+        data = open_split(
+            self.config,
+            self.spec,
+            split="test",
+            embedding=self.model.embedding,
+            comm=self.ranks,
+            restored=self.restored,
+        )
+        return Evaluator(self.config, self.model, comm=self.ranks, log=self.log, data=data)
 
 
 def start(
     config: TrainConfig,
     spec: FeatureSpec,
+    *,
     model_config: ModelConfig,
     launch: process.Launch,
     device: process.Runtime,
@@ -113,46 +131,60 @@ def start(
     drawn = config.seed if config.seed is not None else random.SystemRandom().getrandbits(31)
     seed = found.seed if found.goes_on else ranks.broadcast_object(drawn, name="seed")
     config = dataclasses.replace(config, seed=seed)
-    plan = planning.plan_of(config, model_config, spec, ranks.size)
+    plan = planning.plan_of(config, model_config, spec=spec, world_size=ranks.size)
     source = found.path or config.restore_checkpoint_path
     if source:
-        document = on_rank_0(ranks, "document", lambda: checkpoint.read_document(source), CheckpointError)
+        document = on_rank_0(ranks, "document", work=lambda: checkpoint.read_document(source), error=CheckpointError)
         model_config.check_same(document["model"], source)
     _check_destinations(config, ranks)
     chosen, op_note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
         chosen, op_note = interaction.choose(config.interaction_op_asked, device.device)
     offloading = planning.offloading_note(config, plan, device.device)
-    fits = _check_memory(config, model_config, spec, plan, launch, device, ranks)
+    fits = _check_memory(config, model_config, spec=spec, plan=plan, launch=launch, device=device, ranks=ranks)
     deduplicated, dedup_note = repeated_ids.choose(config, spec, ranks)
-    log = _open_log(config, found, launch, ranks, device)  # what was refused by now has left the log before it alone
+    log = _open_log(
+        config, found, launch=launch, ranks=ranks, device=device
+    )  # what was refused by now has left the log before it alone
     for line in filter(None, (*found.notes, *device.notes, op_note, offloading, *fits, dedup_note)):
         log.say(line)
     activity.doing("making the tables")
     began = time.perf_counter()
     model = Dlrm(
-        model_config, plan, ranks, config.seed, device.compute_dtype, config.xla, source is None,
-        Optimizer(config.optimizer, config.momentum, config.beta1, config.beta2),
-        config.mode == "train", config.data_parallel_input, deduplicated, chosen,
-    )  # fmt: skip
+        model_config,
+        plan,
+        comm=ranks,
+        seed=config.seed,
+        compute_dtype=device.compute_dtype,
+        xla=config.xla,
+        initialize_tables=source is None,
+        optimizer=Optimizer(config.optimizer, config.momentum, beta1=config.beta1, beta2=config.beta2),
+        training=config.mode == "train",
+        data_parallel_input=config.data_parallel_input,
+        deduplicated=deduplicated,
+        interaction=chosen,
+    )
     restored = None
     if source:
         activity.doing(f"restoring {source}")
-        restored = checkpoint.load_checkpoint(source, ranks, model.dense_by_name, model.embedding)
+        restored = checkpoint.load_checkpoint(source, ranks, dense=model.dense_by_name, embedding=model.embedding)
         log.say(f"{'resumed' if found.goes_on else 'restored'} {source}: step {restored['step']}")
     log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
-    return Job(config, spec, ranks, log, model, restored, found)
+    return Job(config, spec, ranks=ranks, log=log, model=model, restored=restored, resumption=found)
 
 
 def _open_log(
-    config: TrainConfig, found: Resumption, launch: process.Launch, ranks: Comm, device: process.Runtime
+    config: TrainConfig, found: Resumption, *, launch: process.Launch, ranks: Comm, device: process.Runtime
 ) -> RunLog:
     """The log, which has its first line: the configuration, or from where the run goes on."""
     resumed = (found.run, found.step) if found.goes_on else None
     log = RunLog(
-        config.log_path, enabled=ranks.rank == 0, live=not launch.by_launcher, resumed=resumed,
+        config.log_path,
+        enabled=ranks.rank == 0,
+        live=not launch.by_launcher,
+        resumed=resumed,
         tensorboard=config.tensorboard,
-    )  # fmt: skip
+    )
     setting = {"run": found.run, "world_size": ranks.size, "device": device.device}
     log.record({"resumed_step": found.step, **setting} if log.continues else dataclasses.asdict(config) | setting)
     return log
@@ -168,7 +200,7 @@ def _check_destinations(config: TrainConfig, ranks: Comm) -> None:
             checkpoint.check_destination(checkpoint.best_path(path))
 
     if config.mode == "train" and path:
-        on_all_ranks(ranks, "destination", check, CheckpointError)
+        on_all_ranks(ranks, "destination", work=check, error=CheckpointError)
     if config.mode != "train" and config.predictions_path:
         check_predictions_path(config.predictions_path, ranks)
 
@@ -176,6 +208,7 @@ def _check_destinations(config: TrainConfig, ranks: Comm) -> None:
 def _check_memory(
     config: TrainConfig,
     model: ModelConfig,
+    *,
     spec: FeatureSpec,
     plan: ShardingPlan,
     launch: process.Launch,
@@ -186,9 +219,9 @@ def _check_memory(
     hotness, (mine, notes) = planning.hotness_of(spec), _memories(launch, device, ranks)
 
     def check() -> list[str]:
-        return [preflight.check(config, model, plan, shared, hotness) for shared in mine]
+        return [preflight.check(config, model, plan=plan, memory=shared, hotness=hotness) for shared in mine]
 
-    return [*notes, *on_all_ranks(ranks, "memory", check, preflight.DoesNotFit)[0]]
+    return [*notes, *on_all_ranks(ranks, "memory", work=check, error=preflight.DoesNotFit)[0]]
 
 
 def _memories(launch: process.Launch, device: process.Runtime, ranks: Comm) -> tuple[list[Memory], list[str]]:

@@ -30,6 +30,7 @@ class RunLog:
         self,
         path: str | None,
         enabled: bool,
+        *,
         live: bool = True,
         resumed: tuple[str, int] | None = None,
         tensorboard: str | None = None,

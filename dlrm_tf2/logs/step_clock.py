@@ -91,7 +91,13 @@ class StepClock:
         exchanged_s = self._exchange_seconds()
         if exchanged_s is not None:
             exchanged_s -= self._paused_exchanges_s
-        return Mark(self._steps, self._samples, self._waited_s, exchanged_s, time.perf_counter() - self._paused_s)
+        return Mark(
+            self._steps,
+            self._samples,
+            waited_s=self._waited_s,
+            exchanged_s=exchanged_s,
+            time_s=time.perf_counter() - self._paused_s,
+        )
 
     def since(self, start: Mark) -> Rates:
         """The steps since a mark."""
@@ -103,6 +109,6 @@ class StepClock:
         return Rates(
             (now.samples - start.samples) / seconds,
             1e3 * seconds / steps,
-            1e3 * (now.waited_s - start.waited_s) / steps,
-            exchange_ms,
+            data_wait_ms=1e3 * (now.waited_s - start.waited_s) / steps,
+            exchange_ms=exchange_ms,
         )

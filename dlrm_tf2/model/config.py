@@ -75,7 +75,7 @@ class ModelConfig:
     def tables(self) -> tuple[TableConfig, ...]:
         """One table per categorical feature, in channel order."""
         return tuple(
-            TableConfig(name, rows, dim, None if self.hotness_of[name] == 1 else self.combiner)
+            TableConfig(name, rows, embedding_dim=dim, combiner=None if self.hotness_of[name] == 1 else self.combiner)
             for name, rows, dim in zip(self.features, self.cardinalities, self.dims, strict=True)
         )
 

@@ -20,7 +20,7 @@ class CrossNetwork(tf.Module):
     Source: Wang et al., "DCN V2" (2021), equations 1 and 3; NVIDIA's DCNv2 has 3 layers of rank 512.
     """
 
-    def __init__(self, width: int, num_layers: int, projection_dim: int, seed: int):
+    def __init__(self, width: int, num_layers: int, *, projection_dim: int, seed: int):
         super().__init__(name="cross")
         shapes = [(width, projection_dim), (projection_dim, width)] if projection_dim else [(width, width)]
         self.kernels: list[list[tf.Variable]] = []

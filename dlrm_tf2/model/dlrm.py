@@ -39,6 +39,7 @@ class Dlrm:
         self,
         config: ModelConfig,
         plan: ShardingPlan,
+        *,
         comm: Comm,
         seed: int,
         compute_dtype: str = "float32",
@@ -54,21 +55,24 @@ class Dlrm:
         self.compute_dtype = tf.as_dtype(compute_dtype)
         # The published model pads 13 numericals to 16 columns, and its checkpoints have a kernel of 16 rows.
         self._input_width = -(-config.num_numerical // 8) * 8
-        self.bottom_mlp = Mlp("bottom_mlp", self._input_width, config.bottom_mlp_dims, relu_at_end=True, seed=seed)
+        self.bottom_mlp = Mlp("bottom_mlp", self._input_width, dims=config.bottom_mlp_dims, relu_at_end=True, seed=seed)
         self.cross = None
         if config.interaction == "cross":
             self.cross = CrossNetwork(
-                config.interaction_width, config.num_cross_layers, config.cross_layer_projection_dim, seed
+                config.interaction_width,
+                config.num_cross_layers,
+                projection_dim=config.cross_layer_projection_dim,
+                seed=seed,
             )
             interaction = Interaction("cross", self.cross, compiles=True)
-        self.top_mlp = Mlp("top_mlp", config.interaction_width, config.top_mlp_dims, relu_at_end=False, seed=seed)
+        self.top_mlp = Mlp("top_mlp", config.interaction_width, dims=config.top_mlp_dims, relu_at_end=False, seed=seed)
         optimizer = optimizer or Optimizer()
         self.embedding = DistributedEmbedding(
             config.tables,
             plan,
-            comm,
-            seed if initialize_tables else None,
-            optimizer if training else None,
+            comm=comm,
+            seed=seed if initialize_tables else None,
+            optimizer=optimizer if training else None,
             hotness=config.hotness_of,
             data_parallel_input=data_parallel_input,
             deduplicated=deduplicated,

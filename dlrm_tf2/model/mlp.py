@@ -22,7 +22,7 @@ class Mlp(tf.Module):
     Source: initialisation and activations of NVIDIA's DLRM.
     """
 
-    def __init__(self, name: str, input_width: int, dims: Sequence[int], relu_at_end: bool, seed: int):
+    def __init__(self, name: str, input_width: int, *, dims: Sequence[int], relu_at_end: bool, seed: int):
         super().__init__(name=name)
         self._relu_at_end = relu_at_end
         self.kernels, self.biases = [], []

@@ -6,12 +6,12 @@ No TensorFlow.
 from collections.abc import Callable
 
 
-def on_rank_0(comm, name: str, work: Callable, error: type[ValueError]):
+def on_rank_0(comm, name: str, *, work: Callable, error: type[ValueError]):
     """Runs `work` on rank 0 and gives its result to every rank. Raises as on_all_ranks does."""
-    return on_all_ranks(comm, name, work if comm.rank == 0 else lambda: None, error, name_ranks=False)[0]
+    return on_all_ranks(comm, name, work=work if comm.rank == 0 else lambda: None, error=error, name_ranks=False)[0]
 
 
-def on_all_ranks(comm, name: str, work: Callable, error: type[ValueError], name_ranks: bool = True) -> list:
+def on_all_ranks(comm, name: str, *, work: Callable, error: type[ValueError], name_ranks: bool = True) -> list:
     """Runs `work` on every rank; if it fails on one, all raise.
 
     Args:

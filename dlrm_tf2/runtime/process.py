@@ -73,6 +73,7 @@ class Runtime:
 def setup(
     launch: Launch,
     cpu: bool,
+    *,
     amp: bool,
     amp_dtype: str | None = None,
     intra_op_threads: int | None = None,
@@ -122,7 +123,7 @@ def setup(
     if amp:
         compute_dtype = amp_dtype or ("float16" if device == "gpu" else "bfloat16")
         notes.append(f"amp: {compute_dtype} on the {device.upper()}")
-    return Runtime(device, compute_dtype, threads, tuple(notes), gpu)
+    return Runtime(device, compute_dtype, threads=threads, notes=tuple(notes), gpu=gpu)
 
 
 def _tasks_here(per_node: str) -> int:

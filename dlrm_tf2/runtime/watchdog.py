@@ -50,7 +50,12 @@ class Watchdog:
     """
 
     def __init__(
-        self, ranks: Comm, timeout_s: float, end: Callable[[str], None] | None = None, activity: Activity | None = None
+        self,
+        ranks: Comm,
+        timeout_s: float,
+        *,
+        end: Callable[[str], None] | None = None,
+        activity: Activity | None = None,
     ):
         self._rank, self._timeout_s, self._end = ranks.rank, timeout_s, end or _end
         self._mine = activity or OF_PROCESS

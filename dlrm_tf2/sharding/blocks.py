@@ -53,7 +53,7 @@ class Block:
 
 
 def cut_by_rows(
-    table: TableConfig, world_size: int, row_slice_threshold: int | None, much: float, narrowest: int
+    table: TableConfig, world_size: int, *, row_slice_threshold: int | None, much: float, narrowest: int
 ) -> list[Block]:
     """The table as one block, or cut by rows.
 
@@ -78,7 +78,7 @@ def _spans(num_rows: int, parts: int) -> list[tuple[int, int]]:
 
 
 def dealt_balanced(
-    blocks: Sequence[Block], placed: np.ndarray, threshold: int | None, loads: Callable[[Block], Sequence[float]]
+    blocks: Sequence[Block], placed: np.ndarray, *, threshold: int | None, loads: Callable[[Block], Sequence[float]]
 ) -> list[dict[int, int]]:
     """For each block, rank -> its number of columns.
 
@@ -95,9 +95,9 @@ def dealt_balanced(
         placement.Divisible(
             f"{block.table.name}:{block.span[0]}",
             loads(block),
-            block.num_rows,
-            block.table.embedding_dim,
-            tuple(_widths(block, threshold, len(placed))) if threshold else None,
+            num_rows=block.num_rows,
+            width=block.table.embedding_dim,
+            widths=tuple(_widths(block, threshold, len(placed))) if threshold else None,
         )
         for block in free
     ]
@@ -106,7 +106,7 @@ def dealt_balanced(
 
 
 def dealt_published(
-    blocks: Sequence[Block], world_size: int, strategy: str, threshold: int | None
+    blocks: Sequence[Block], world_size: int, *, strategy: str, threshold: int | None
 ) -> list[dict[int, int]]:
     """For each block, rank -> its number of columns."""
     free = [number for number, block in enumerate(blocks) if block.rank is None]
@@ -122,4 +122,4 @@ def dealt_published(
 
 
 def _widths(block: Block, threshold: float, world_size: int) -> list[int]:
-    return placement.columns_cut(block.num_rows, block.table.embedding_dim, threshold, world_size)
+    return placement.columns_cut(block.num_rows, block.table.embedding_dim, threshold=threshold, most=world_size)

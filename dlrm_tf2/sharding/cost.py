@@ -47,8 +47,8 @@ class RankCost:
 def cost_of(
     plan: ShardingPlan,
     tables: Sequence[TableConfig],
-    batch_size: int,
     *,
+    batch_size: int,
     hotness: Mapping[str, float] | None = None,
     optimizer: str = "sgd",
     wire_bytes: int = 4,
@@ -66,7 +66,13 @@ def cost_of(
     of_table, hotness = {table.name: table for table in tables}, hotness or {}
     loads = [
         [
-            _Load(shard, of_table[shard.table], shard.table in plan.replicated, hotness, data_parallel_input)
+            _Load(
+                shard,
+                of_table[shard.table],
+                replicated=shard.table in plan.replicated,
+                hotness=hotness,
+                data_parallel_input=data_parallel_input,
+            )
             for shard in plan.of_rank(rank)
         ]
         for rank in range(plan.world_size)

@@ -22,7 +22,7 @@ _GOOD, _PRICE_OF_DOUBLING = 1.1, 0.01
 _LIMITS = (2.0, 1.0, 0.5, 0.25, 0.125, 0.0625)
 
 
-def columns_cut(num_rows: int, width: int, threshold: float, most: int) -> list[int]:
+def columns_cut(num_rows: int, width: int, *, threshold: float, most: int) -> list[int]:
     """Widths of the pieces of a table: the smallest power of two of them that are `threshold` elements or fewer.
 
     Args:
@@ -150,7 +150,7 @@ def balance(tables: Sequence[Divisible], world_size: int, placed: np.ndarray) ->
     for limit in _LIMITS:
         widths = [table.cut(mean, limit, world_size) for table in tables]
         for together in (True, False):
-            columns, loads = _placed(tables, widths, placed / mean, mean, together)
+            columns, loads = _placed(tables, widths, loads=placed / mean, mean=mean, together=together)
             shards = sum(len(ranks) for ranks in columns) / max(len(tables), 1)
             price = max(loads.max(), _GOOD) * (1 + _PRICE_OF_DOUBLING * math.log2(max(shards, 1)))
             if price < best_price - 1e-9:
@@ -161,7 +161,7 @@ def balance(tables: Sequence[Divisible], world_size: int, placed: np.ndarray) ->
 
 
 def _placed(
-    tables: Sequence[Divisible], widths: list[list[int]], loads: np.ndarray, mean: np.ndarray, together: bool
+    tables: Sequence[Divisible], widths: list[list[int]], *, loads: np.ndarray, mean: np.ndarray, together: bool
 ) -> tuple[list[dict[int, int]], np.ndarray]:
     """The heaviest piece first, each goes where the largest of the three loads stays smallest.
 

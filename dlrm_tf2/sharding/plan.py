@@ -87,8 +87,8 @@ class ShardingPlan:
 def make_plan(
     tables: Sequence[TableConfig],
     world_size: int,
-    strategy: str = "balanced",
     *,
+    strategy: str = "balanced",
     hotness: Mapping[str, float] | None = None,
     optimizer: str = "sgd",
     batch_size: int | None = None,
@@ -126,7 +126,7 @@ def make_plan(
       PlanError: an argument is out of range, a table is named twice, or columns are to be cut for rowwise_adagrad.
     """
     thresholds = (column_slice_threshold, row_slice_threshold, data_parallel_threshold)
-    _check(tables, world_size, strategy, optimizer, thresholds)
+    _check(tables, world_size, strategy=strategy, optimizer=optimizer, thresholds=thresholds)
     balanced, hotness = strategy == "balanced", hotness or {}
 
     def loads(block: Block) -> tuple[float, float, float]:
@@ -144,14 +144,18 @@ def make_plan(
     if balanced and row_slice_threshold is None:
         much = 2 * sum(table.num_bytes for table in spread) / world_size
     narrowest = placement.NARROWEST if column_slice_threshold is None else _NEVER
-    blocks = [b for table in spread for b in cut_by_rows(table, world_size, row_slice_threshold, much, narrowest)]
+    blocks = [
+        b
+        for table in spread
+        for b in cut_by_rows(table, world_size, row_slice_threshold=row_slice_threshold, much=much, narrowest=narrowest)
+    ]
     if balanced:
         # On every rank the whole of a replicated table, and the lookups of the rank's own samples.
         shared = np.sum([loads(Block(table)) for table in replicated] or [(0, 0, 0)], axis=0)
         placed = np.tile(shared * (1, 1 / world_size, 0), (world_size, 1))
-        columns = dealt_balanced(blocks, placed, column_slice_threshold, loads)
+        columns = dealt_balanced(blocks, placed, threshold=column_slice_threshold, loads=loads)
     else:
-        columns = dealt_published(blocks, world_size, strategy, column_slice_threshold)
+        columns = dealt_published(blocks, world_size, strategy=strategy, threshold=column_slice_threshold)
     shards: dict[str, list[Shard]] = {table.name: [] for table in tables}
     for block, of_ranks in zip(blocks, columns, strict=True):
         shards[block.table.name] += _shards(block, of_ranks)
@@ -184,7 +188,7 @@ def _shards(block: Block, columns: Mapping[int, int]) -> list[Shard]:
     shards, start = [], 0
     for rank in sorted(columns):
         stop = start + columns[rank]
-        shards.append(Shard(block.table.name, rank, block.span, (start, stop)))
+        shards.append(Shard(block.table.name, rank, rows=block.span, columns=(start, stop)))
         start = stop
     assert start == block.table.embedding_dim
     return shards
@@ -201,7 +205,7 @@ def _cheaper_replicated(table: TableConfig, batch_size: int, world_size: int) ->
 
 
 def _check(
-    tables: Sequence[TableConfig], world_size: int, strategy: str, optimizer: str, thresholds: Sequence[int | None]
+    tables: Sequence[TableConfig], world_size: int, *, strategy: str, optimizer: str, thresholds: Sequence[int | None]
 ) -> None:
     names = [table.name for table in tables]
     if len(set(names)) != len(names):

@@ -33,6 +33,7 @@ class Step:
 def report(
     plan: ShardingPlan,
     tables: Sequence[TableConfig],
+    *,
     step: Step,
     activation_bytes: Sequence[float],
     offloading_bytes: float | None = None,
@@ -47,7 +48,7 @@ def report(
     costs = cost_of(
         plan,
         tables,
-        step.batch_size,
+        batch_size=step.batch_size,
         hotness=step.hotness,
         optimizer=step.optimizer,
         wire_bytes=step.wire_bytes,

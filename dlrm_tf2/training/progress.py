@@ -31,7 +31,7 @@ class Watch:
       step: that it begins after.
     """
 
-    def __init__(self, config: TrainConfig, comm: Comm, log: RunLog, length: RunLength, step: int):
+    def __init__(self, config: TrainConfig, comm: Comm, *, log: RunLog, length: RunLength, step: int):
         self._comm, self._log, self._length = comm, log, length
         warmup = min(2 * config.print_freq, (length.last - step) // 2)
         self._clock = StepClock(warmup, comm.exchange_seconds)

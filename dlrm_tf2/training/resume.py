@@ -53,7 +53,7 @@ class Resumption:
         Raises:
           CheckpointError: the checkpoint is damaged, or its run has another configuration.
         """
-        return on_rank_0(comm, "resumption", lambda: _find(config), CheckpointError)
+        return on_rank_0(comm, "resumption", work=lambda: _find(config), error=CheckpointError)
 
 
 def _find(config: TrainConfig) -> Resumption:
@@ -80,7 +80,7 @@ def _find(config: TrainConfig) -> Resumption:
     _check_same(path, document, config)
     said = f"{path}: holds an unfinished run, which goes on after step {step} (--resume off begins a new one)"
     run = of_run.get("id", run)
-    return Resumption(run, (said, *_leftovers(path, run)), path, step, document["config"]["seed"])
+    return Resumption(run, (said, *_leftovers(path, run)), path=path, step=step, seed=document["config"]["seed"])
 
 
 def _leftovers(path: str, run: str) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ class RunLength:
     notes: tuple[str, ...]
 
 
-def length_of(config: TrainConfig, data: RankData, step: int, position: Position) -> RunLength:
+def length_of(config: TrainConfig, data: RankData, *, step: int, position: Position) -> RunLength:
     """The run that `config` asks for, from where it begins.
 
     Args:
@@ -53,11 +53,13 @@ def length_of(config: TrainConfig, data: RankData, step: int, position: Position
         if config.epochs is not None and steps < config.max_steps:
             notes.append(f"max_steps {config.max_steps} is more than {config.epochs} epochs have: {steps} steps.")
         steps = config.max_steps if config.epochs is None else min(steps, config.max_steps)
-    evaluate_after = _evaluations(config, steps, per_epoch, per_epoch - left_of_pass, step)
-    return RunLength(step + 1, step + steps, per_epoch, frozenset(evaluate_after), tuple(notes))
+    evaluate_after = _evaluations(config, steps, per_epoch=per_epoch, before=per_epoch - left_of_pass, step=step)
+    return RunLength(
+        step + 1, step + steps, steps_per_epoch=per_epoch, evaluate_after=frozenset(evaluate_after), notes=tuple(notes)
+    )
 
 
-def _evaluations(config: TrainConfig, steps: int, per_epoch: int, before: int, step: int) -> set[int]:
+def _evaluations(config: TrainConfig, steps: int, *, per_epoch: int, before: int, step: int) -> set[int]:
     """Args:
     before: steps of the first pass that were made before this run.
     step: as in length_of.

@@ -31,7 +31,7 @@ class Saver:
     """
 
     def __init__(
-        self, config: TrainConfig, comm: Comm, model: Dlrm, log: RunLog, run: str, saved_step: int | None = None
+        self, config: TrainConfig, comm: Comm, *, model: Dlrm, log: RunLog, run: str, saved_step: int | None = None
     ):
         self._path, self._keep = config.save_checkpoint_path, config.keep_checkpoints
         self._async = config.checkpoint_async
@@ -50,11 +50,11 @@ class Saver:
           CheckpointError: this one, or the one before that was still being written, could not be saved. What was in
             place is still there.
         """
-        self._save(self._path, document, wait, self._keep)
+        self._save(self._path, document, wait=wait, keep=self._keep)
 
     def save_best(self, document: dict) -> None:
         """Saves the checkpoint of the best evaluation so far, beside the newest. Raises as `save` does."""
-        self._save(checkpoint.best_path(self._path), document, False, keep=1)
+        self._save(checkpoint.best_path(self._path), document, wait=False, keep=1)
 
     def poll(self) -> None:
         """Puts the checkpoint that is being written in place, if all ranks have written it. Raises as `save` does."""
@@ -89,11 +89,11 @@ class Saver:
             self._pending.discard()
             self._pending = None
 
-    def _save(self, path: str | Path, document: dict, wait: bool, keep: int) -> None:
+    def _save(self, path: str | Path, document: dict, *, wait: bool, keep: int) -> None:
         activity.doing(f"saving the checkpoint of step {document['step']}")
         self.complete()
         document = document | {"run": document["run"] | {"id": self._run}}
-        save = Save(path, self._comm, document, keep)
+        save = Save(path, self._comm, document=document, keep=keep)
         if wait or not self._async:
             save.write(self._model.dense_by_name, self._model.embedding)
             self._saved(save, save.commit())

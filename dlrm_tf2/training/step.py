@@ -64,6 +64,7 @@ class TrainingStep:
         self,
         label: tf.Tensor,
         numerical: tf.Tensor,
+        *,
         ids: RankIds,
         learning_rate: tf.Tensor,
         step: tf.Tensor,
@@ -89,7 +90,7 @@ class TrainingStep:
 
         def update() -> tf.Tensor:
             model.dense_optimizer.apply(dense_gradients, learning_rate, step)
-            return model.embedding.apply_gradient(looked, row_gradients, learning_rate, step)
+            return model.embedding.apply_gradient(looked, row_gradients, learning_rate=learning_rate, step=step)
 
         if scale is None:
             # Added so that a rank takes part in exchanges of which it has no use, see apply_gradient.

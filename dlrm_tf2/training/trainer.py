@@ -46,6 +46,7 @@ class Trainer:
         self,
         config: TrainConfig,
         spec: FeatureSpec,
+        *,
         model: Dlrm,
         comm: Comm,
         log: RunLog,
@@ -60,16 +61,16 @@ class Trainer:
         before = restored.get("run", {})  # what the run that saved it kept of itself
         own = before if resumes else {}
         # Both splits are opened now, so that a dataset that cannot be evaluated is refused before hours of training.
-        self._data = open_split(config, spec, "train", model.embedding, comm, restored)
+        self._data = open_split(config, spec, split="train", embedding=model.embedding, comm=comm, restored=restored)
         self._evaluator = None
         if config.evals_per_epoch or config.eval_every:
-            test = open_split(config, spec, "test", model.embedding, comm, restored)
-            self._evaluator = Evaluator(config, model, comm, log, test)
+            test = open_split(config, spec, split="test", embedding=model.embedding, comm=comm, restored=restored)
+            self._evaluator = Evaluator(config, model, comm=comm, log=log, data=test)
         self.step, self._position = restored["step"], self._position_in(restored.get("data"), resumes)
         self._began = self.step, self._position
         if own:
             self._began = own["first_step"] - 1, Position(*own["first_position"])
-        self._length = length_of(config, self._data, *self._began)
+        self._length = length_of(config, self._data, step=self._began[0], position=self._began[1])
         self._best_auc = own.get("best_auc")
         self._evaluation: Evaluation | None = None
         self._evaluated = own.get("evaluated", True)  # as far as an evaluation was due
@@ -80,7 +81,10 @@ class Trainer:
                 self._scaling.restore(before["loss_scaling"])
         self._training_step = TrainingStep(model, comm, self._scaling)
         self._schedule = Schedule(
-            config.learning_rate, config.warmup_steps, config.decay_start_step, config.decay_steps
+            config.learning_rate,
+            config.warmup_steps,
+            decay_start_step=config.decay_start_step,
+            decay_steps=config.decay_steps,
         )
         self._unread, self._loss, self._asked_to_stop = None, math.nan, False
         self._skipped, self._skipped_in_a_row = own.get("skipped_steps", 0), 0
@@ -94,7 +98,7 @@ class Trainer:
         """
         self._say_length()
         self._comm.broadcast(self._model.dense_variables)  # of the same seed, but made on processors that may differ
-        with Watch(self._config, self._comm, self._log, self._length, self.step) as watch:
+        with Watch(self._config, self._comm, log=self._log, length=self._length, step=self.step) as watch:
             return self._take_steps(watch)
 
     def _take_steps(self, watch: Watch) -> dict:

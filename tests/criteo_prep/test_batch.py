@@ -53,6 +53,6 @@ def test_batches_of_another_size_hold_the_same_samples(lengths, batch_size, data
 @pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64"])
 def test_a_negative_id_is_found_however_many_ids_there_may_be(dtype):
     feature = Feature("user", "int64", 5_000_000_000)
-    check_ids(Ids(np.array([0, 127], dtype)), feature, "ids.npy", 10)
+    check_ids(Ids(np.array([0, 127], dtype)), feature, path="ids.npy", first_row=10)
     with pytest.raises(FeatureSpecError, match="row 12"):
-        check_ids(Ids(np.array([0, 127, -1], dtype)), feature, "ids.npy", 10)
+        check_ids(Ids(np.array([0, 127, -1], dtype)), feature, path="ids.npy", first_row=10)

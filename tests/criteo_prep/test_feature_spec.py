@@ -174,7 +174,7 @@ names = st.text(characters, min_size=1, max_size=8)
 def test_any_spec_survives_the_file(tmp_path_factory, tables, num_numerical, splits):
     taken = {"label", "..", *(f"num_{i}" for i in range(4))}
     features = [Feature(name, "", *rest) for name, *rest in tables if name not in taken]
-    spec = tf_raw_spec(features, num_numerical, splits)
+    spec = tf_raw_spec(features, num_numerical, splits=splits)
     path = tmp_path_factory.mktemp("spec") / "spec.yaml"
     spec.save(path)
     again = FeatureSpec.load(path)

@@ -28,7 +28,7 @@ def clock(monkeypatch):
 
 
 def test_one_line_at_the_end(clock, capsys):
-    with Progress("parse", 4000, "rows") as stage:
+    with Progress("parse", 4000, unit="rows") as stage:
         for _ in range(4):
             clock.now += 0.5
             stage.advance(1000)
@@ -38,7 +38,7 @@ def test_one_line_at_the_end(clock, capsys):
 def test_a_terminal_sees_rate_and_time_left(clock, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with Progress("encode", 3000, "rows") as stage:
+    with Progress("encode", 3000, unit="rows") as stage:
         clock.now += 0.4
         stage.advance(500)
         assert terminal.getvalue() == ""  # too early to say anything
@@ -50,7 +50,7 @@ def test_a_terminal_sees_rate_and_time_left(clock, monkeypatch):
 
 
 def test_a_log_file_gets_a_line_now_and_then(clock, capsys):
-    with Progress("read", None, "bytes") as stage:
+    with Progress("read", None, unit="bytes") as stage:
         for _ in range(7):
             clock.now += 10
             stage.advance(5_000_000)
@@ -59,20 +59,20 @@ def test_a_log_file_gets_a_line_now_and_then(clock, capsys):
 
 
 def test_an_exception_is_told(clock, capsys):
-    with pytest.raises(KeyboardInterrupt), Progress("parse", 10, "rows"):
+    with pytest.raises(KeyboardInterrupt), Progress("parse", 10, unit="rows"):
         clock.now += 1
         raise KeyboardInterrupt
     assert capsys.readouterr().err == "parse: 0 rows in 1.0 s (0 rows/s), stopped\n"
 
 
 def test_quiet_says_nothing(clock, capsys, monkeypatch):
-    with Progress("parse", 10, "rows", quiet=True) as stage:
+    with Progress("parse", 10, unit="rows", quiet=True) as stage:
         clock.now += 100
         stage.advance(10)
     assert capsys.readouterr().err == "" and stage.done == 10
 
 
 def test_no_time_at_all_is_no_division_by_zero(clock, capsys):
-    with Progress("parse", 0, "rows") as stage:
+    with Progress("parse", 0, unit="rows") as stage:
         stage.advance(0)
     assert capsys.readouterr().err == "parse: 0 rows in 0.0 s (- rows/s)\n"

@@ -44,10 +44,10 @@ def test_a_whole_command(capsys):
     def run(arguments):
         return arguments.some_number
 
-    assert run_program("prog", "What it does.", add, run, ["--some-number", "7"]) == 7
+    assert run_program("prog", "What it does.", add_arguments=add, run=run, argv=["--some-number", "7"]) == 7
     for argv, code in ((["--help"], 0), (["--some"], 2), (["--some_number", "x"], 2)):
         with pytest.raises(SystemExit) as end:
-            run_program("prog", "What it does.", add, run, argv)
+            run_program("prog", "What it does.", add_arguments=add, run=run, argv=argv)
         assert end.value.code == code
     heard = capsys.readouterr()
     assert "usage: prog" in heard.out and "What it does." in heard.out

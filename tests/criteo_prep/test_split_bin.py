@@ -40,7 +40,7 @@ def files_of(folder):
 @pytest.mark.parametrize("rows", [0, 1, 5, 2048, 40_000])
 def test_the_published_files(tmp_path, rows):
     words = records(tmp_path / "train.bin", rows)
-    assert split(tmp_path / "train.bin", tmp_path / "out", RecordForm(), SLOTS, quiet=True) == SLOTS
+    assert split(tmp_path / "train.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True) == SLOTS
     assert files_of(tmp_path / "out") == {
         "label.bin": words[:, :1].tobytes(), "dense.bin": words[:, 1:14].tobytes(),
         "category.bin": words[:, 14:].tobytes(),
@@ -55,7 +55,7 @@ def test_records_of_912_bytes(tmp_path):
     words = records(tmp_path / "in.bin", 3000, MULTI_HOT, np.float32)
     assert words[0].nbytes == 912
     form = RecordForm("float32", "float32", "uint32", MULTI_HOT, False)
-    split(tmp_path / "in.bin", tmp_path / "out", form, quiet=True)
+    split(tmp_path / "in.bin", tmp_path / "out", form=form, quiet=True)
     document = json.loads((tmp_path / "out/metadata.json").read_text())
     assert document["hotness_per_table"] == list(MULTI_HOT) and document["dense_log"] is False
     first = np.cumsum((14, *MULTI_HOT))
@@ -82,7 +82,7 @@ def test_the_layout_to_train_on(tmp_path, dense, log):
     assert main(argv) == 0
     spec = FeatureSpec.load(tmp_path / "out/feature_spec.yaml")
     assert [feature.cardinality for feature in spec.categorical] == SLOTS
-    with Reader(tmp_path / "out", spec, "train") as reader:
+    with Reader(tmp_path / "out", spec, split="train") as reader:
         batch = reader.read(0, 700)
     numbers = words[:, 1:14].view(dense).astype(np.float64)
     expected = np.log(np.maximum(numbers, -2) + 3) * (numbers > -3) if log == "True" else numbers
@@ -106,7 +106,7 @@ def test_any_form_survives(tmp_path_factory, hotness, rows, block_bytes):
     words = records(folder / "in.bin", rows, hotness)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(split_bin, "_BLOCK_BYTES", block_bytes)
-        split(folder / "in.bin", folder / "out", RecordForm(hotness=tuple(hotness)), quiet=True)
+        split(folder / "in.bin", folder / "out", form=RecordForm(hotness=tuple(hotness)), quiet=True)
         join(folder / "out", folder / "again.bin", quiet=True)
     assert (folder / "out/dense.bin").read_bytes() == words[:, 1:14].tobytes()
     assert (folder / "again.bin").read_bytes() == words.tobytes()
@@ -121,19 +121,21 @@ def test_an_id_out_of_range_is_named_and_nothing_is_made(tmp_path, table, row, b
     offset = row * 160 + 56 + 4 * table
     reason = rf"in.bin: record {row}, byte {offset}: id {bad} of table {table} is not in \[0, {limit}\)"
     with pytest.raises(SplitBinError, match=reason):
-        split(tmp_path / "in.bin", tmp_path / "out", RecordForm(), limits, quiet=True)
+        split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=limits, quiet=True)
     assert [path.name for path in tmp_path.iterdir()] == ["in.bin"]
 
 
 @pytest.mark.parametrize("bits", [0x7FC00000, 0xFF800000])
 def test_a_dense_number_that_is_none_is_named(tmp_path, bits):
     words = records(tmp_path / "in.bin", 3000, dtype=np.float32)
-    split(tmp_path / "in.bin", tmp_path / "good", RecordForm(dense_type="float32"), SLOTS, quiet=True)
+    split(tmp_path / "in.bin", tmp_path / "good", form=RecordForm(dense_type="float32"), slot_sizes=SLOTS, quiet=True)
     words[2900, 13] = np.uint32(bits).view(np.int32)
     words.tofile(tmp_path / "in.bin")
     words[:, 1:14].tofile(tmp_path / "good/dense.bin")
     with pytest.raises(FeatureSpecError, match="in.bin: row 2900: 'num_12' is (nan|-inf)"):
-        split(tmp_path / "in.bin", tmp_path / "out", RecordForm(dense_type="float32"), SLOTS, quiet=True)
+        split(
+            tmp_path / "in.bin", tmp_path / "out", form=RecordForm(dense_type="float32"), slot_sizes=SLOTS, quiet=True
+        )
     with pytest.raises(FeatureSpecError, match="dense.bin: row 2900: 'num_12' is (nan|-inf)"):
         join(tmp_path / "good", tmp_path / "out", quiet=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "in.bin"]
@@ -166,13 +168,13 @@ def test_misuse_leaves_everything_as_it_was(tmp_path, monkeypatch, capsys, argv,
 
 def test_an_output_that_is_there_is_replaced_on_request_only(tmp_path):
     records(tmp_path / "in.bin", 4)
-    split(tmp_path / "in.bin", tmp_path / "out", RecordForm(), SLOTS, quiet=True)
+    split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
     with pytest.raises(DestinationError, match="is not empty"):
-        split(tmp_path / "in.bin", tmp_path / "out", RecordForm(), SLOTS, quiet=True)
+        split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
     with pytest.raises(DestinationError, match="in.bin: is there already. .* --overwrite"):
         join(tmp_path / "out", tmp_path / "in.bin", quiet=True)
     records(tmp_path / "in.bin", 2)
-    split(tmp_path / "in.bin", tmp_path / "out", RecordForm(), SLOTS, overwrite=True, quiet=True)
+    split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, overwrite=True, quiet=True)
     assert (tmp_path / "out/label.bin").stat().st_size == 8
     join(tmp_path / "out", tmp_path / "in.bin", overwrite=True, quiet=True)
 
@@ -189,7 +191,7 @@ def test_an_output_that_is_there_is_replaced_on_request_only(tmp_path):
 ])  # fmt: skip
 def test_parts_that_do_not_fit(tmp_path, name, content, reason):
     records(tmp_path / "in.bin", 4)
-    split(tmp_path / "in.bin", tmp_path / "out", RecordForm(), SLOTS, quiet=True)
+    split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
     (tmp_path / "out" / name).write_bytes(content)
     with pytest.raises(SplitBinError, match=reason):
         join(tmp_path / "out", tmp_path / "new.bin", quiet=True)
@@ -210,7 +212,7 @@ def while_it_is_read(monkeypatch):
 def use(folder, name):
     """Splits in.bin into `new`, or joins the parts of `out`, of which `name` is one."""
     if name == "in.bin":
-        split(folder / "in.bin", folder / "new", RecordForm(), SLOTS, quiet=True)
+        split(folder / "in.bin", folder / "new", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
     else:
         join(folder / "out", folder / "new", quiet=True)
 
@@ -218,7 +220,7 @@ def use(folder, name):
 @pytest.mark.parametrize("name, width", [("label.bin", 4), ("dense.bin", 52), ("category.bin", 104), ("in.bin", 160)])
 def test_a_file_that_shrinks_while_it_is_read(tmp_path, while_it_is_read, name, width):
     records(tmp_path / "in.bin", 500)
-    split(tmp_path / "in.bin", tmp_path / "out", RecordForm(), SLOTS, quiet=True)
+    split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
     path = next(tmp_path.rglob(name))
     while_it_is_read(lambda: os.truncate(path, 5 * width + 2))
     with pytest.raises(FeatureSpecError, match=rf"{name}: ends at byte \d+, before sample \d+. It shrank"):
@@ -229,7 +231,7 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path, while_it_is_read, name, 
 @pytest.mark.parametrize("name", ["in.bin", "label.bin"])
 def test_a_file_that_grows_while_it_is_read(tmp_path, while_it_is_read, name):
     records(tmp_path / "in.bin", 50)
-    split(tmp_path / "in.bin", tmp_path / "out", RecordForm(), SLOTS, quiet=True)
+    split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
     path = next(tmp_path.rglob(name))
     while_it_is_read(lambda: path.open("ab").write(bytes(160)))
     with pytest.raises(SplitBinError, match="grew while it was read|different numbers of records"):
@@ -239,7 +241,7 @@ def test_a_file_that_grows_while_it_is_read(tmp_path, while_it_is_read, name):
 
 def test_a_joined_file_is_none_of_the_parts(tmp_path):
     records(tmp_path / "in.bin", 4)
-    split(tmp_path / "in.bin", tmp_path / "out", RecordForm(), SLOTS, quiet=True)
+    split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
     before = files_of(tmp_path / "out")
     for name in ("label.bin", "new.bin"):
         with pytest.raises(DestinationError, match=f"{name}: is inside the source"):
@@ -249,7 +251,7 @@ def test_a_joined_file_is_none_of_the_parts(tmp_path):
 
 def test_two_that_join_into_one_file_do_not_meet(tmp_path):
     words = records(tmp_path / "in.bin", 4)
-    split(tmp_path / "in.bin", tmp_path / "out", RecordForm(), SLOTS, quiet=True)
+    split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
     partial = tmp_path / ".new.bin.partial"
     partial.write_bytes(bytes(10_000))  # what a killed one left is no obstacle, and not part of the result
     with open(partial, "rb") as other:
@@ -266,7 +268,7 @@ def parts(tmp_path_factory):
     """A folder that split has made, with its source beside it."""
     folder = tmp_path_factory.mktemp("parts")
     records(folder / "in.bin", 9, (2, 1, 3))
-    split(folder / "in.bin", folder / "out", RecordForm(hotness=(2, 1, 3)), [200] * 3, quiet=True)
+    split(folder / "in.bin", folder / "out", form=RecordForm(hotness=(2, 1, 3)), slot_sizes=[200] * 3, quiet=True)
     return folder
 
 

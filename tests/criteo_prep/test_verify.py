@@ -23,7 +23,7 @@ def made(tmp_path_factory):
     rows = ["\t".join([str(source.randrange(2)), *[str(source.randrange(99))] * 13,
                        *[f"{source.randrange(9):x}" for _ in range(26)]]) for _ in range(60)]  # fmt: skip
     (folder / "rows.tsv").write_text("\n".join(rows))
-    preprocess([folder / "rows.tsv"], folder / "set", make_rules(2), keep_raw=True, how=How(quiet=True))
+    preprocess([folder / "rows.tsv"], folder / "set", rules=make_rules(2), keep_raw=True, how=How(quiet=True))
     return folder / "set"
 
 

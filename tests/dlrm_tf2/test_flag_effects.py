@@ -207,7 +207,7 @@ def test_a_plan_with_the_flag_differs_from_one_without(flag, places):
     def plan(*more):
         config = flags.parse(["--dataset_path", str(tables), *TINY, "--mode", "plan", *more], "dlrm")
         spec = FeatureSpec.load(tables / "feature_spec.yaml")
-        return planning.report_of(config, ModelConfig.of(config, spec), spec, config.world_size or 2)
+        return planning.report_of(config, ModelConfig.of(config, spec), spec=spec, world_size=config.world_size or 2)
 
     assert f"--{flag}" in PLANS[flag]
     assert plan(*PLANS[flag].split()) != plan()

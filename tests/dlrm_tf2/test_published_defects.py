@@ -16,8 +16,8 @@ from dlrm_tf2.sharding.tables import TableConfig
 
 
 def one_rank(table, optimizer=None, **settings):
-    plan = ShardingPlan(1, (Shard(table.name, 0, (0, table.num_rows), (0, table.embedding_dim)),))
-    return DistributedEmbedding([table], plan, SingleProcess(), 0, optimizer, **settings)
+    plan = ShardingPlan(1, (Shard(table.name, 0, rows=(0, table.num_rows), columns=(0, table.embedding_dim)),))
+    return DistributedEmbedding([table], plan, comm=SingleProcess(), seed=0, optimizer=optimizer, **settings)
 
 
 def result(embedding, ids, **given):
@@ -26,12 +26,15 @@ def result(embedding, ids, **given):
 
 def test_merged_column_slices_with_shared_features_keep_their_widths(run_ranks):
     """Features [0, 0, 1, 1, 0] of tables 10000 x 4 and 1000 x 8, on 8 ranks: the widths came out 4, 0, 12, 12, 0."""
-    tables = [TableConfig("wide", 1000, 8, None, ("c", "d")), TableConfig("long", 10000, 4, None, ("a", "b", "e"))]
-    plan = make_plan(tables, 8, "memory_balanced", column_slice_threshold=100)
+    tables = [
+        TableConfig("wide", 1000, embedding_dim=8, combiner=None, features=("c", "d")),
+        TableConfig("long", 10000, embedding_dim=4, combiner=None, features=("a", "b", "e")),
+    ]
+    plan = make_plan(tables, 8, strategy="memory_balanced", column_slice_threshold=100)
     ids = {name: np.array([3, 7, 7, 1, 9, 2, 5, 6]) + number for number, name in enumerate("abcde")}
 
     def work(comm):
-        embedding = DistributedEmbedding(tables, plan, comm, 0)
+        embedding = DistributedEmbedding(tables, plan, comm=comm, seed=0)
         given = {name: ids[name] for name in embedding.global_features}
         return {name: part.numpy() for name, part in embedding.split(result(embedding, given, global_batch=8)).items()}
 
@@ -48,16 +51,16 @@ def test_merged_column_slices_with_shared_features_keep_their_widths(run_ranks):
 def test_weights_go_into_uneven_merged_slices(run_ranks):
     """1000 x 64, 10000 x 16 and 1000 x 16 on 8 ranks: weights were cut evenly, the slices were not."""
     tables = [TableConfig("a", 1000, 64), TableConfig("b", 10000, 16), TableConfig("c", 1000, 16)]
-    plan = make_plan(tables, 8, "memory_optimized", column_slice_threshold=10000)
+    plan = make_plan(tables, 8, strategy="memory_optimized", column_slice_threshold=10000)
     wanted = {table.name: np.random.default_rng(1).random((table.num_rows, table.embedding_dim), np.float32)
               for table in tables}  # fmt: skip
     ids = {name: np.arange(0, 992, 31) for name in "abc"}
 
     def work(comm):
-        embedding = DistributedEmbedding(tables, plan, comm, None)
+        embedding = DistributedEmbedding(tables, plan, comm=comm, seed=None)
         for shard in plan.of_rank(comm.rank):
             part = wanted[shard.table][slice(*shard.rows), slice(*shard.columns)]
-            embedding.write_rows(shard, "weights", shard.rows[0], part)
+            embedding.write_rows(shard, "weights", start=shard.rows[0], values=part)
         given = {name: ids[name] for name in embedding.global_features}
         return result(embedding, given, global_batch=32).numpy()
 
@@ -68,24 +71,28 @@ def test_weights_go_into_uneven_merged_slices(run_ranks):
 @pytest.mark.parametrize("combiner", ["sum", "mean"])
 def test_empty_bags_are_zeros_and_take_no_gradient(combiner):
     """Lengths 2, 0, 1: as many ids as samples, which a shortcut took for one-hot; a mean over nothing was NaN."""
-    embedding = one_rank(TableConfig("t", 9, 2, combiner, ("f",)), Optimizer("sgd"), hotness={"f": None})
+    embedding = one_rank(
+        TableConfig("t", 9, embedding_dim=2, combiner=combiner, features=("f",)), Optimizer("sgd"), hotness={"f": None}
+    )
     shard = embedding.plan.shards[0]
-    before = embedding.read_rows(shard, "weights", 0, 9).copy()
+    before = embedding.read_rows(shard, "weights", start=0, stop=9).copy()
     looked = embedding.lookup(embedding.ids({"f": (np.array([4, 1, 4]), np.array([2, 0, 1]))}))
     pooled = (before[4] + before[1]) * (0.5 if combiner == "mean" else 1)
     np.testing.assert_allclose(embedding.exchange(looked).numpy(), [pooled, [0, 0], before[4]], rtol=1e-6)
-    embedding.apply_gradient(looked, [tf.ones_like(vectors) for vectors in looked.vectors], tf.constant(0.5))
+    embedding.apply_gradient(
+        looked, [tf.ones_like(vectors) for vectors in looked.vectors], learning_rate=tf.constant(0.5)
+    )
     each = 0.5 if combiner == "mean" else 1.0
     wanted = before.copy()
     wanted[4] -= 0.5 * (each + 1)
     wanted[1] -= 0.5 * each
-    np.testing.assert_allclose(embedding.read_rows(shard, "weights", 0, 9), wanted, rtol=1e-6)
+    np.testing.assert_allclose(embedding.read_rows(shard, "weights", start=0, stop=9), wanted, rtol=1e-6)
 
 
 def test_random_lengths_with_empty_bags():
     """Of random bag lengths 0 to 4, those with an empty bag were cut at the wrong places."""
-    embedding = one_rank(TableConfig("t", 50, 3, "sum", ("f",)), hotness={"f": None})
-    table = embedding.read_rows(embedding.plan.shards[0], "weights", 0, 50)
+    embedding = one_rank(TableConfig("t", 50, embedding_dim=3, combiner="sum", features=("f",)), hotness={"f": None})
+    table = embedding.read_rows(embedding.plan.shards[0], "weights", start=0, stop=50)
     rng = np.random.default_rng(0)
     for lengths in ([3, 0, 2, 4, 3, 3, 2], *(rng.integers(0, 5, 7) for _ in range(20))):
         ids = rng.integers(0, 50, sum(lengths))
@@ -101,7 +108,7 @@ def test_rows_land_where_they_belong_on_any_number_of_ranks(run_ranks):
         plan = make_plan([table], world_size, row_slice_threshold=1)
 
         def work(comm, plan=plan):
-            embedding = DistributedEmbedding([table], plan, comm, 7)
+            embedding = DistributedEmbedding([table], plan, comm=comm, seed=7)
             given = {name: np.arange(24) for name in embedding.global_features}
             return result(embedding, given, global_batch=24).numpy()
 
@@ -129,11 +136,13 @@ def test_rows_that_a_batch_does_not_name_stay_as_they_are(optimizer):
     embedding = one_rank(TableConfig("t", 8, 2), Optimizer(optimizer))
     shard = embedding.plan.shards[0]
     for step, ids in enumerate(([1, 2], [2, 3], [3, 3]), 1):
-        before = {slot: embedding.read_rows(shard, slot, 0, 8).copy() for slot in embedding.slots}
+        before = {slot: embedding.read_rows(shard, slot, start=0, stop=8).copy() for slot in embedding.slots}
         looked = embedding.lookup(embedding.ids({"t": np.array(ids)}))
-        embedding.apply_gradient(looked, [tf.ones_like(looked.vectors[0])], tf.constant(0.1), tf.constant(float(step)))
+        embedding.apply_gradient(
+            looked, [tf.ones_like(looked.vectors[0])], learning_rate=tf.constant(0.1), step=tf.constant(float(step))
+        )
         for slot in embedding.slots:
-            changed = np.any(embedding.read_rows(shard, slot, 0, 8) != before[slot], axis=1)
+            changed = np.any(embedding.read_rows(shard, slot, start=0, stop=8) != before[slot], axis=1)
             assert set(np.flatnonzero(changed)) == set(ids), slot
 
 

@@ -90,7 +90,7 @@ def save(run_ranks, array_embedding):
     def save(path, plan, slots=("weights",), seed=0, document=DOCUMENT):
         def work(comm):
             embedding = array_embedding(TABLES, plan, comm.rank, slots, weights_of(slots, seed))
-            save_checkpoint(path, comm, dense_of(seed + comm.rank), embedding, document)
+            save_checkpoint(path, comm, dense=dense_of(seed + comm.rank), embedding=embedding, document=document)
             return embedding
 
         return run_ranks(plan.world_size, work)
@@ -106,7 +106,7 @@ def load(run_ranks, array_embedding):
         def work(comm):
             embedding = array_embedding(tables, plan, comm.rank, slots)
             variables = dense or dense_of(1000 + comm.rank)
-            return load_checkpoint(path, comm, variables, embedding), variables, embedding
+            return load_checkpoint(path, comm, dense=variables, embedding=embedding), variables, embedding
 
         return run_ranks(plan.world_size, work)
 

@@ -32,7 +32,7 @@ class Case:
     seed: int
 
     def one_rank(self) -> "Case":
-        shards = [Shard(t.name, 0, (0, t.num_rows), (0, t.embedding_dim)) for t in self.tables]
+        shards = [Shard(t.name, 0, rows=(0, t.num_rows), columns=(0, t.embedding_dim)) for t in self.tables]
         return replace(self, plan=ShardingPlan(1, tuple(shards)))
 
     def batch(self, step: int) -> tuple[dict[str, Sample], np.ndarray]:
@@ -58,7 +58,13 @@ def draw(seed: int, world_size: int, optimizer: str | None = None, data_parallel
         features = tuple(f"f{number}_{i}" for i in range(rng.choice([1, 1, 2, 3])))
         combiner = [None, "sum", "mean"][rng.integers(3)]
         tables.append(
-            TableConfig(f"t{number}", int(rng.integers(1, 40)), int(rng.choice([1, 2, 3, 4, 8])), combiner, features)
+            TableConfig(
+                f"t{number}",
+                int(rng.integers(1, 40)),
+                embedding_dim=int(rng.choice([1, 2, 3, 4, 8])),
+                combiner=combiner,
+                features=features,
+            )
         )
         for feature in features:
             hotness[feature] = [1, 1, int(rng.integers(2, 4)), None][rng.integers(4 if combiner else 3)]
@@ -101,7 +107,7 @@ def _cuts(rng, size: int) -> list[tuple[int, int]]:
 def train(case: Case, comm, steps: int, learning_rate: float = 0.3, dtype: str = "float64", wire: str | None = None):
     """Trains the layer; returns (losses, {(slot, shard): rows} of this rank)."""
     embedding = DistributedEmbedding(
-        case.tables, case.plan, comm, case.seed, case.optimizer, hotness=case.hotness,
+        case.tables, case.plan, comm=comm, seed=case.seed, optimizer=case.optimizer, hotness=case.hotness,
         data_parallel_input=case.data_parallel_input, deduplicated=case.deduplicated, weighted=case.weighted,
         wire_dtype=wire or dtype, dtype=dtype,
     )  # fmt: skip
@@ -116,7 +122,7 @@ def train(case: Case, comm, steps: int, learning_rate: float = 0.3, dtype: str =
             logits = tf.linalg.matvec(x, a) + tf.linalg.matvec(x**2, b)
             loss = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(label, logits)) / case.global_batch
         gradients = tape.gradient(loss, looked.vectors)
-        zero = embedding.apply_gradient(looked, gradients, tf.constant(learning_rate, dtype), number)
+        zero = embedding.apply_gradient(looked, gradients, learning_rate=tf.constant(learning_rate, dtype), step=number)
         (loss,) = comm.allreduce_sum([loss], "loss")
         return loss + zero
 
@@ -134,7 +140,7 @@ def train(case: Case, comm, steps: int, learning_rate: float = 0.3, dtype: str =
             compiled = tf.function(step, autograph=False, input_signature=signature)
         losses.append(float(compiled(ids, tf.constant(label[first:last], dtype), tf.constant(float(number), dtype))))
     parts = {
-        (slot, shard): embedding.read_rows(shard, slot, *shard.rows)
+        (slot, shard): embedding.read_rows(shard, slot, start=shard.rows[0], stop=shard.rows[1])
         for shard in case.plan.of_rank(comm.rank)
         for slot in embedding.slots
     }
@@ -143,7 +149,9 @@ def train(case: Case, comm, steps: int, learning_rate: float = 0.3, dtype: str =
 
 def train_reference(case: Case, steps: int, learning_rate: float = 0.3):
     """The same in float64 numpy: (losses, {(slot, table name): table})."""
-    weights = {t.name: initial_rows(t, case.seed, 0, t.num_rows, (0, t.embedding_dim)) for t in case.tables}
+    weights = {
+        t.name: initial_rows(t, case.seed, start=0, stop=t.num_rows, columns=(0, t.embedding_dim)) for t in case.tables
+    }
     weights = {name: table.astype(np.float64) for name, table in weights.items()}
     reference = NumpyEmbedding(case.tables, weights, case.optimizer)
     losses, vectors = [], None

@@ -46,7 +46,9 @@ def run(
     spec = FeatureSpec.load(Path(config.dataset_path) / config.feature_spec)
     compute_dtype = (config.amp_dtype or "bfloat16") if config.amp else "float32"
     device = process.Runtime("cpu", compute_dtype, threads=2, notes=())
-    started = start(config, spec, ModelConfig.of(config, spec), process.Launch(), device, ranks)
+    started = start(
+        config, spec, model_config=ModelConfig.of(config, spec), launch=process.Launch(), device=device, ranks=ranks
+    )
     started.run()
     log = Path(config.log_path)
     return Run(started, [json.loads(line) for line in log.read_text().splitlines()], log.parent)

@@ -34,7 +34,7 @@ def samples(features, rows, num_numerical=2, seed=0):
 def write_tf_raw(folder, features=ONE_HOT, splits=None, num_numerical=2):
     """A tf_raw dataset: split -> number of samples. Returns its folder."""
     splits = {"train": 23, "test": 7, "validation": 5} if splits is None else splits
-    spec = tf_raw_spec(features, num_numerical, splits)
+    spec = tf_raw_spec(features, num_numerical, splits=splits)
     for seed, (split, rows) in enumerate(splits.items()):
         with tf_raw.Writer(folder, spec, split) as writer:
             writer.write(samples(features, rows, num_numerical, seed))

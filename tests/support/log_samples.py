@@ -25,7 +25,7 @@ def make(paths, destination, threshold=3, **more):
     paths = [paths] if isinstance(paths, (str, Path)) else paths
     rules = make_rules(threshold, **{name: more.pop(name) for name in RULES if name in more})
     how = How(quiet=True, **{name: more.pop(name) for name in HOW if name in more})
-    return preprocess(paths, destination, rules, how=how, **more)
+    return preprocess(paths, destination, rules=rules, how=how, **more)
 
 
 def random_rows(seed, count):
@@ -84,7 +84,7 @@ def plain_count(rows, threshold):
 def check_split(root, split, rows, ids_of):
     """The split holds just these text rows, by the rules."""
     spec = FeatureSpec.load(root / "feature_spec.yaml")
-    with Reader(root, spec, split) as reader:
+    with Reader(root, spec, split=split) as reader:
         batch = reader.read(0, reader.num_samples)
     fields = [row.split("\t") for row in rows]
     assert batch.label.tolist() == [row[0] == "1" for row in fields]

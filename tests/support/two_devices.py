@@ -15,23 +15,27 @@ from dlrm_tf2.sharding.plan import make_plan
 from dlrm_tf2.sharding.tables import TableConfig
 
 TABLES = [
-    TableConfig("large", 50, 4, "mean", ("a", "b")), TableConfig("small", 7, 4), TableConfig("wide", 9, 8, "sum"),
+    TableConfig("large", 50, embedding_dim=4, combiner="mean", features=("a", "b")),
+    TableConfig("small", 7, 4),
+    TableConfig("wide", 9, embedding_dim=8, combiner="sum"),
     TableConfig("vast", 90, 8),
-]  # fmt: skip
+]
 ON_HOST = {"large", "vast"}
 
 
 def train(plan):
     """Returns (layer, its step as a graph, losses, (slot, shard) -> rows)."""
     hotness = {"a": 3, "b": None}
-    layer = DistributedEmbedding(TABLES, plan, SingleProcess(), 1, Optimizer("adam"), hotness=hotness)
+    layer = DistributedEmbedding(
+        TABLES, plan, comm=SingleProcess(), seed=1, optimizer=Optimizer("adam"), hotness=hotness
+    )
 
     def step(ids, number):
         looked = layer.lookup(ids)
         with tf.GradientTape() as tape:
             tape.watch(looked.vectors)
             loss = tf.reduce_mean(layer.exchange(looked) ** 3)
-        layer.apply_gradient(looked, tape.gradient(loss, looked.vectors), 0.1, number)
+        layer.apply_gradient(looked, tape.gradient(loss, looked.vectors), learning_rate=0.1, step=number)
         return loss
 
     step = tf.function(step, input_signature=[layer.signature, tf.TensorSpec([], tf.float32)])
@@ -46,7 +50,11 @@ def train(plan):
         }
         ids = tf.nest.map_structure(lambda t: tf.cast(t, tf.int32), layer.ids(ids))
         losses.append(float(step(ids, float(number))))
-    rows = {(slot, shard): layer.read_rows(shard, slot, *shard.rows) for shard in plan.shards for slot in layer.slots}
+    rows = {
+        (slot, shard): layer.read_rows(shard, slot, start=shard.rows[0], stop=shard.rows[1])
+        for shard in plan.shards
+        for slot in layer.slots
+    }
     return layer, step.get_concrete_function().graph, losses, rows
 
 

@@ -66,7 +66,7 @@ class ColumnEncoder:
       progress: advances for every value that is read.
     """
 
-    def __init__(self, work: ColumnWork, journal: Journal, memory: MemoryPlan, progress: Progress):
+    def __init__(self, work: ColumnWork, journal: Journal, *, memory: MemoryPlan, progress: Progress):
         self._work, self._journal, self._memory, self._progress = work, journal, memory, progress
         self._progress_lock = threading.Lock()
         self._num_large = memory.large_columns(work.raw.num_rows)
@@ -145,7 +145,7 @@ class ColumnEncoder:
         counts.set_zeros(work.raw.num_zeros_in(column, work.counted))
         ranked = vocabulary.rank_by_count(counts.counts, work.thresholds[column], counts.num_wraps)
         select = lambda first, values: counts.members.select(counts.counts, first, values)  # noqa: E731
-        vocabulary.write_vocabulary(path, ranked, select, work.caps[column])
+        vocabulary.write_vocabulary(path, ranked, select=select, cap=work.caps[column])
 
     def _encode(self, column: int, ids_of: IdTable) -> dict[str, dict]:
         """Writes the ids of every split. Returns the manifest's entries."""
@@ -154,7 +154,7 @@ class ColumnEncoder:
             path = self._work.spec.chunk_of(split, CATEGORICAL[column]).files[0]
             blocks = (ids_of.encode(values, zero_rows) for values, zero_rows in self._blocks(column, rows))
             seed = self._work.seed if split == "train" else None
-            entries[path] = write_ids(self._work.root / path, blocks, len(rows), ids_of.dtype, seed)
+            entries[path] = write_ids(self._work.root / path, blocks, num_rows=len(rows), dtype=ids_of.dtype, seed=seed)
         return entries
 
     def _blocks(self, column: int, rows: range) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -167,11 +167,11 @@ class ColumnEncoder:
                 self._progress.advance(len(values))
 
 
-def write_ids(path: Path, blocks: Iterator[np.ndarray], num_rows: int, dtype: np.dtype, seed: int | None) -> dict:
+def write_ids(path: Path, blocks: Iterator[np.ndarray], *, num_rows: int, dtype: np.dtype, seed: int | None) -> dict:
     """Writes the ids of a split, in their order or, with a seed, in a random one. Returns the manifest's entry."""
     if seed is not None:
         scratch = path.parent.parent / "work" / f"{path.stem}.scratch"
-        with ShuffledFile(path, scratch, num_rows, dtype, 1, seed) as file:
+        with ShuffledFile(path, scratch, num_rows=num_rows, dtype=dtype, width=1, seed=seed) as file:
             _each(blocks, file.write)
         return block_entry(path)
     checksums = BlockChecksums()

@@ -106,7 +106,10 @@ class Vocabulary:
         """Writes the file of `write_vocabulary`."""
         ranked = Ranked(len(self.values), np.arange(1, self.cardinality), self.counts)
         write_vocabulary(
-            path, ranked, lambda first, out: np.copyto(out, self.values[first - 1 : first - 1 + len(out)]), cap
+            path,
+            ranked,
+            select=lambda first, out: np.copyto(out, self.values[first - 1 : first - 1 + len(out)]),
+            cap=cap,
         )
 
     @classmethod
@@ -148,7 +151,7 @@ def capped_cardinality(num_kept: int, cap: int | None) -> int:
 
 
 def write_vocabulary(
-    path: str | Path, ranked: Ranked, select: Callable[[int, np.ndarray], None], cap: int | None = None
+    path: str | Path, ranked: Ranked, *, select: Callable[[int, np.ndarray], None], cap: int | None = None
 ) -> None:
     """Writes a parquet file of `value` (uint32), `id` (int32) and `count` (int64), the most frequent value first.
 

@@ -92,10 +92,10 @@ def rows_of(batch, labelled: bool = True) -> tsv.Rows:
             values[column], absent, bad = _hexadecimal(data)
         missing |= absent.astype(np.uint64) << np.uint64(tsv.FIRST_VALUE + column)
         wrong[(wrong < 0) & bad] = tsv.FIRST_VALUE + column
-    return _good_rows(batch, labelled, label, integers, values, missing, wrong)
+    return _good_rows(batch, labelled, label=label, integers=integers, values=values, missing=missing, wrong=wrong)
 
 
-def _good_rows(batch, labelled, label, integers, values, missing, wrong) -> tsv.Rows:
+def _good_rows(batch, labelled, *, label, integers, values, missing, wrong) -> tsv.Rows:
     """Leaves out the bad rows. `wrong` is int64 [n], -1 for a good row."""
     good = wrong < 0
     reasons = [tsv.reason_of_field(field) for field in wrong[~good].tolist()]
@@ -114,12 +114,12 @@ def _good_rows(batch, labelled, label, integers, values, missing, wrong) -> tsv.
     return tsv.Rows(
         label,
         integers,
-        values,
-        missing,
-        num_zeros,
-        len(good),
-        np.bincount(reasons, minlength=len(tsv.REASONS)).astype(np.int64),
-        tuple(first_bad.values()),
+        values=values,
+        missing=missing,
+        num_zeros=num_zeros,
+        num_lines=len(good),
+        num_bad=np.bincount(reasons, minlength=len(tsv.REASONS)).astype(np.int64),
+        first_bad=tuple(first_bad.values()),
     )
 
 

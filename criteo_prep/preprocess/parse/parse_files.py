@@ -44,7 +44,9 @@ class Parsing:
     checkpoint_bytes: int = CHECKPOINT_BYTES
 
 
-def parse_files(paths: tuple[Path, ...], root: Path, journal: Journal, how: Parsing, progress: "ReadProgress") -> None:
+def parse_files(
+    paths: tuple[Path, ...], root: Path, *, journal: Journal, how: Parsing, progress: "ReadProgress"
+) -> None:
     """Parses the files, from where the journal says on, into label, numericals and raw columns.
 
     Raises:
@@ -62,7 +64,9 @@ def parse_files(paths: tuple[Path, ...], root: Path, journal: Journal, how: Pars
                 if number == len(journal.files):
                     journal.files.append(ParsedFile(str(path), num_zeros=journal.num_zeros))
                 if not journal.files[number].finished:
-                    _parse_file(pool, path, writer, journal, how, progress, checkpoints)
+                    _parse_file(
+                        pool, path, writer=writer, journal=journal, how=how, progress=progress, checkpoints=checkpoints
+                    )
         except (ValueError, OSError):
             with contextlib.suppress(OSError):  # as on a full disk; an earlier checkpoint is there
                 checkpoints.save()
@@ -74,6 +78,7 @@ def parse_files(paths: tuple[Path, ...], root: Path, journal: Journal, how: Pars
 def _parse_file(
     pool: ThreadPoolExecutor,
     path: Path,
+    *,
     writer: RowWriter,
     journal: Journal,
     how: Parsing,
@@ -82,7 +87,9 @@ def _parse_file(
 ) -> None:
     """Parses the last file of the journal, from its position on."""
     file = journal.files[-1]
-    for block, position in _in_order(pool, _block_parsers(path, file.position, how, progress), how.workers):
+    for block, position in _in_order(
+        pool, _block_parsers(path, file.position, how=how, progress=progress), how.workers
+    ):
         if not how.skip_bad_rows:
             _refuse_bad_rows(file, block.rows)
         writer.write(block)
@@ -123,7 +130,7 @@ class ReadProgress:
 
 
 def _block_parsers(
-    path: Path, position: int, how: Parsing, progress: ReadProgress
+    path: Path, position: int, *, how: Parsing, progress: ReadProgress
 ) -> Iterator[tuple[Callable[[], ParsedBlock], int]]:
     """Yields (what parses a block, the position after it) of one file, from a position on."""
     if parquet_rows.is_parquet(path):
@@ -133,7 +140,9 @@ def _block_parsers(
             yield partial(_parse_batch, batch, how.labelled), stop
     else:
         at_a_time = how.workers + 2  # more than are on their way
-        for text, stop in text_blocks(path, how.block_bytes, progress.read, position, at_a_time):
+        for text, stop in text_blocks(
+            path, how.block_bytes, on_read=progress.read, skip_bytes=position, at_a_time=at_a_time
+        ):
             yield partial(_parse_text, text, how.labelled), stop
 
 

@@ -31,7 +31,7 @@ class RawColumns:
       InputError: a file is shorter than that.
     """
 
-    def __init__(self, folder: Path, num_rows: int, num_zeros: Sequence[int], writable: bool = False):
+    def __init__(self, folder: Path, num_rows: int, *, num_zeros: Sequence[int], writable: bool = False):
         self.num_rows, self.num_zeros = num_rows, list(num_zeros)
         self._paths = [(folder / f"{name}.raw", folder / f"{name}.zeros") for name in CATEGORICAL]
         self._files = []

@@ -39,7 +39,7 @@ class RowWriter:
     def __init__(self, root: Path, journal: Journal):
         self._root, rows = root, journal.num_rows
         (root / "raw").mkdir(exist_ok=True)
-        self._raw = RawColumns(root / "raw", rows, journal.num_zeros, writable=True)
+        self._raw = RawColumns(root / "raw", rows, num_zeros=journal.num_zeros, writable=True)
         self._label = open_to_append(root / "work" / "label.bin", rows)
         self._numerical = open_to_append(root / "work" / "numerical.bin", 2 * NUM_NUMERICAL * rows)
 

@@ -25,6 +25,7 @@ class InputError(ValueError):
 def text_blocks(
     path: str | Path,
     block_bytes: int = BLOCK_BYTES,
+    *,
     on_read: Callable[[int], None] | None = None,
     skip_bytes: int = 0,
     at_a_time: int | None = None,

@@ -107,7 +107,8 @@ def parse(text: bytes | np.ndarray, labelled: bool = True) -> Rows:
         num_lines=lines,
         num_bad=num_bad,
         first_bad=tuple(
-            _described(characters, labelled, code, *first_bad[code].tolist()) for code in np.flatnonzero(num_bad)
+            _described(characters, labelled, reason=reason, place=first_bad[reason])
+            for reason in np.flatnonzero(num_bad)
         ),
     )
 
@@ -117,8 +118,13 @@ def num_lines(text: np.ndarray) -> int:
     return int(_count_lines(text))
 
 
-def _described(text: np.ndarray, labelled: bool, reason: int, line: int, start: int, end: int, field: int) -> BadRow:
-    """Puts into words what is wrong with the line text[start:end]; `field` counts the label in any case."""
+def _described(text: np.ndarray, labelled: bool, *, reason: int, place: np.ndarray) -> BadRow:
+    """Puts into words what is wrong with a line.
+
+    Args:
+      place: int64 [4], number of the line, its first and last byte in the text, and the field, the label counted.
+    """
+    line, start, end, field = place.tolist()
     found_fields = text[start:end].tobytes().rstrip(b"\n").removesuffix(b"\r").split(b"\t")
     label = f"{LABEL}, " if labelled else ""
     num_fields = NUM_FIELDS if labelled else NUM_FIELDS - 1

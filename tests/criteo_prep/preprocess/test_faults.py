@@ -57,7 +57,7 @@ def test_killed_at_any_moment_and_gone_on_with(tmp_path, shuffle, points):
         rows = ["\t".join([str(source.randrange(2)), *["3"] * 13, *[f"{source.randrange(5):x}" for _ in range(26)]])
                 for _ in range(40)]  # fmt: skip
         path.write_text("\n".join(rows))
-    preprocess(days, tmp_path / "good", make_rules(2, shuffle=shuffle), how=How(quiet=True))
+    preprocess(days, tmp_path / "good", rules=make_rules(2, shuffle=shuffle), how=How(quiet=True))
     whole = child(1 << 30, tmp_path / "whole", shuffle, days)
     assert whole.returncode == 0, whole.stderr
     moments = (1 << 30) - int(whole.stdout.split()[-1])
@@ -80,7 +80,7 @@ def test_what_is_behind_the_last_checkpoint_is_cut_off(tmp_path, monkeypatch):
     rows = "".join("\t".join(["1", *["3"] * 13, *[f"{n:x}"] * 26]) + "\n" for n in range(50))
     (tmp_path / "day_0").write_text(rows), (tmp_path / "day_1").write_text(rows)
     days, how = [tmp_path / "day_0", tmp_path / "day_1"], How(quiet=True, block_bytes=500, checkpoint_bytes=0)
-    preprocess(days, tmp_path / "good", make_rules(2), how=how)
+    preprocess(days, tmp_path / "good", rules=make_rules(2), how=how)
     original = parse_files._parse_file
 
     def first_file_only(pool, path, *more):
@@ -90,9 +90,9 @@ def test_what_is_behind_the_last_checkpoint_is_cut_off(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(parse_files, "_parse_file", first_file_only)
-        preprocess(days, tmp_path / "set", make_rules(2), how=how)
+        preprocess(days, tmp_path / "set", rules=make_rules(2), how=how)
     for number, path in enumerate(sorted((tmp_path / ".set.partial").rglob("*.raw"))):
         with open(path, "ab") as file:
             file.write(b"x" * number)
-    preprocess(days, tmp_path / "set", make_rules(2), how=how)
+    preprocess(days, tmp_path / "set", rules=make_rules(2), how=how)
     assert contents(tmp_path / "set") == contents(tmp_path / "good")

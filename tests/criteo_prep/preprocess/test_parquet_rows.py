@@ -68,7 +68,7 @@ def test_a_dataset_of_parquet_is_that_of_text(tmp_path):
     for day, count in ((0, 20), (1, 5)):
         (tmp_path / f"day_{day}").write_text("".join("\t".join(row) + "\n" for row in TEXT * count))
     how, rules = How(quiet=True), make_rules(2)
-    made = [preprocess([tmp_path / f"day_{day}{end}" for day in (0, 1)], tmp_path / f"set{end}", rules, how=how)
+    made = [preprocess([tmp_path / f"day_{day}{end}" for day in (0, 1)], tmp_path / f"set{end}", rules=rules, how=how)
             for end in ("", ".parquet")]  # fmt: skip
     assert made[0].manifest["files"] == made[1].manifest["files"]
 

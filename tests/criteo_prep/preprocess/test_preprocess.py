@@ -30,9 +30,9 @@ HAND_MADE = Path(__file__).parents[2] / "data" / "hand_made.tsv"
 def test_hand_made_rows(tmp_path):
     outcome = make(HAND_MADE, tmp_path / "set", threshold=2)
     assert outcome.manifest["splits"] == {"train": {"num_samples": 11}, "test": {"num_samples": 1}}
-    with Reader(tmp_path / "set", outcome.spec, "train") as reader:
+    with Reader(tmp_path / "set", outcome.spec, split="train") as reader:
         train = reader.read(0, 11)
-    with Reader(tmp_path / "set", outcome.spec, "test") as reader:
+    with Reader(tmp_path / "set", outcome.spec, split="test") as reader:
         test = reader.read(0, 1)
     assert train.label.tolist() == [False, True] * 5 + [False] and test.label.tolist() == [True]
     # cat_0: a three times, ffffffff three times, 0 and 5 twice, 12345678 once, missing once; cases and lengths vary.
@@ -191,7 +191,7 @@ def test_shuffle_is_one_permutation_of_the_train_rows(tmp_path):
 
     def rows_of(name, split):
         spec = FeatureSpec.load(tmp_path / name / "feature_spec.yaml")
-        with Reader(tmp_path / name, spec, split) as reader:
+        with Reader(tmp_path / name, spec, split=split) as reader:
             batch = reader.read(0, reader.num_samples)
         ids = [ids.values for ids in batch.categorical.values()]
         return np.concatenate([batch.label[:, None], batch.numerical, np.stack(ids, axis=1)], axis=1).tolist()

@@ -55,13 +55,13 @@ def test_what_is_no_size():
 def test_preflight(tmp_path):
     path = tmp_path / "rows.tsv"
     path.write_text(("1" + "\t" * 39 + "\n") * 1000)
-    found = look_ahead((path,), tmp_path / "set", MemoryPlan(4 << 30, 2), False, False)
+    found = look_ahead((path,), tmp_path / "set", plan=MemoryPlan(4 << 30, 2), keep_raw=False, shuffled=False)
     assert found.num_rows == 1000 and found.disk_needed == 1000 * (131 + 8)
     assert "about 1,000 rows" in str(found) and "refused" not in str(found)
     tight = replace(found, memory_needed=2_000_000_001, memory_limit=2_000_000_000)
     assert str(tight).endswith(f": a column with more than {found.most_distinct:,} distinct values will be refused")
     with pytest.raises(PreflightError, match=r"--memory_limit 0.21 GB: .* are needed with 2 workers"):
-        look_ahead((path,), tmp_path / "set", MemoryPlan(200 << 20, 2), False, False)
+        look_ahead((path,), tmp_path / "set", plan=MemoryPlan(200 << 20, 2), keep_raw=False, shuffled=False)
 
 
 @pytest.mark.parametrize("limit", [1_500_000_000, 2_000_000_000, 24 << 30])
@@ -77,7 +77,7 @@ def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
     path.write_text(("1" + "\t" * 39 + "\n") * 1000)
     monkeypatch.setattr("criteo_prep.preprocess.preflight.estimated_rows", lambda path: 10**15)
     with pytest.raises(PreflightError, match="The disk is too small"):
-        look_ahead((path,), tmp_path / "set", MemoryPlan(4 << 30, 2), False, False)
+        look_ahead((path,), tmp_path / "set", plan=MemoryPlan(4 << 30, 2), keep_raw=False, shuffled=False)
 
 
 def test_large_columns_that_fit_memory():

@@ -23,7 +23,9 @@ def test_every_row_once_and_every_file_in_the_same_order(tmp_path, monkeypatch, 
     assert np.array_equal(np.sort(order), np.arange(num_rows))
     for dtype, width in ((np.int8, 1), (np.int32, 1), (np.float16, 13), (bool, 1)):
         rows = np.arange(num_rows * width).reshape(num_rows, width).astype(dtype)
-        with ShuffledFile(tmp_path / "f", tmp_path / "scratch", num_rows, np.dtype(dtype), width, 7) as file:
+        with ShuffledFile(
+            tmp_path / "f", tmp_path / "scratch", num_rows=num_rows, dtype=np.dtype(dtype), width=width, seed=7
+        ) as file:
             for start in range(0, num_rows, 700):
                 file.write(rows[start : start + 700])
         assert (tmp_path / "f").read_bytes() == rows[order].tobytes()
@@ -40,7 +42,9 @@ def test_any_size_of_bucket_buffer_and_block(num_rows, bucket_rows, buffer_bytes
         tempfile.TemporaryDirectory() as folder,
     ):
         path = Path(folder) / "file"
-        with ShuffledFile(path, Path(folder) / "scratch", num_rows, rows.dtype, 3, seed) as file:
+        with ShuffledFile(
+            path, Path(folder) / "scratch", num_rows=num_rows, dtype=rows.dtype, width=3, seed=seed
+        ) as file:
             for start in range(0, num_rows, block_rows):
                 file.write(rows[start : start + block_rows])
         order = order_of(seed, num_rows)
@@ -53,7 +57,9 @@ def test_several_buckets_of_their_usual_size(tmp_path):
     num_rows = 2 * shuffle.BUCKET_ROWS + 12345
     rows, files = np.arange(num_rows, dtype=np.int32), {}
     for dtype in (np.int32, np.int8):
-        with ShuffledFile(tmp_path / "f", tmp_path / "scratch", num_rows, np.dtype(dtype), 1, 3) as file:
+        with ShuffledFile(
+            tmp_path / "f", tmp_path / "scratch", num_rows=num_rows, dtype=np.dtype(dtype), width=1, seed=3
+        ) as file:
             for start in range(0, num_rows, 1 << 20):
                 file.write(rows[start : start + (1 << 20)].astype(dtype))
         files[dtype] = np.fromfile(tmp_path / "f", dtype)

@@ -161,7 +161,7 @@ def test_blocks_are_the_lines_of_the_file(tmp_path, block_bytes, pack):
     path = tmp_path / "day_0"
     path.write_bytes(pack(text))
     read = []
-    blocks = [(bytes(block), stop) for block, stop in text_blocks(path, block_bytes, read.append)]
+    blocks = [(bytes(block), stop) for block, stop in text_blocks(path, block_bytes, on_read=read.append)]
     assert b"".join(block for block, _ in blocks) == text + b"\n"
     assert all(block.endswith(b"\n") for block, _ in blocks)
     for number, (_, stop) in enumerate(blocks):  # every end is a place to go on from

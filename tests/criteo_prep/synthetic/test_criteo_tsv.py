@@ -32,7 +32,7 @@ def rows_of(path):
 @pytest.fixture(scope="module")
 def days(tmp_path_factory):
     folder = tmp_path_factory.mktemp("days")
-    made = DayWriter(TABLES, seed=5, labels="teacher").write(folder, 40_001, 6_001, 3)
+    made = DayWriter(TABLES, seed=5, labels="teacher").write(folder, 40_001, num_test=6_001, num_days=3)
     return folder, made
 
 
@@ -103,10 +103,10 @@ def test_training_can_tell_every_level_that_the_teacher_can():
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_any_number_of_workers_and_days_makes_the_same_rows(tmp_path, workers):
-    DayWriter(TABLES, seed=2).write(tmp_path, 70_000, 1_000, 2 + workers, workers=workers)
+    DayWriter(TABLES, seed=2).write(tmp_path, 70_000, num_test=1_000, num_days=2 + workers, workers=workers)
     text = b"".join((tmp_path / f"day_{day}").read_bytes() for day in range(2 + workers))
     (tmp_path / "one").mkdir()
-    DayWriter(TABLES, seed=2).write(tmp_path / "one", 70_000, 1_000, 2, workers=1)
+    DayWriter(TABLES, seed=2).write(tmp_path / "one", 70_000, num_test=1_000, num_days=2, workers=1)
     assert text == (tmp_path / "one" / "day_0").read_bytes() + (tmp_path / "one" / "day_1").read_bytes()
 
 

@@ -30,7 +30,7 @@ def slow_id(key, counter, cardinality, alpha):
 
 def ids_of(cardinality, alpha, key, first, count, dtype=np.int32, missing=0):
     out = np.empty(count, dtype)
-    PowerLaw(cardinality, alpha).fill(key, first, out, missing)
+    PowerLaw(cardinality, alpha).fill(key, first, out=out, missing=missing)
     return out
 
 

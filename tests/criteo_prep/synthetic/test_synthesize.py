@@ -28,7 +28,7 @@ def test_tf_raw(tmp_path):
     assert {split: spec.validate_files(split) for split in spec.splits} == {"train": 3_000, "test": 300}
     assert [feature.cardinality for feature in spec.categorical][:5] == [4584, 4, 158, 35, 2]
     assert {feature.alpha for feature in spec.categorical} == {1.45}
-    with Reader(tmp_path / "set", spec, "test") as reader:
+    with Reader(tmp_path / "set", spec, split="test") as reader:
         batch = reader.read(0, 300)  # the reader checks the range of the ids
     assert batch.label.sum() == splits["test"]["num_clicks"]
     assert batch.numerical.shape == (300, 13)
@@ -90,7 +90,7 @@ def test_a_multi_hot_dataset_holds_its_ids_and_says_so(tmp_path):
     assert spec.validate_files("train") == 200
     sizes = {feature.name: (tmp_path / f"set/train/{feature.name}.bin").stat().st_size for feature in spec.categorical}
     assert sizes["cat_20"] == 200 * 100 * np.dtype(spec.features["cat_20"].dtype).itemsize
-    batch = Reader(tmp_path / "set", spec, "train").read(50, 60)
+    batch = Reader(tmp_path / "set", spec, split="train").read(50, 60)
     assert sum(len(ids.values) for ids in batch.categorical.values()) == 10 * sum(MULTI_HOT)
 
 

@@ -86,8 +86,8 @@ def test_the_logit_is_the_documented_formula():
 @pytest.mark.parametrize("base_rate, signal", [(0.25, 1.4), (0.033, 1.4), (0.5, 0.0), (0.25, 3.0)])
 def test_base_rate_and_signal(base_rate, signal):
     columns = Columns(TABLES, 2, seed=4)
-    teacher = Teacher(columns, VALUES, base_rate, signal)
-    ids = [columns.ids("train", i, 0, 60_000) for i in range(len(TABLES))]
+    teacher = Teacher(columns, VALUES, base_rate=base_rate, signal=signal)
+    ids = [columns.ids("train", i, start=0, stop=60_000) for i in range(len(TABLES))]
     logits = teacher.logits(ids, columns.levels("train", 0, 60_000)).astype(np.float64)
     assert (1 / (1 + np.exp(-logits))).mean() == pytest.approx(base_rate, rel=0.05)
     assert logits.std() == pytest.approx(signal, rel=0.1, abs=1e-6)
@@ -106,7 +106,7 @@ def test_best_auc_and_log_loss_are_those_of_the_true_probabilities():
     logits = rng.normal(-1, 2, 20_000).astype(np.float32)
     logits[::3] = np.float32(0.5)  # ties
     truth = Truth()
-    labels = draw_labels(logits, len(logits), stream_key(1, "labels"), 0, truth)
+    labels = draw_labels(logits, len(logits), key=stream_key(1, "labels"), start=0, truth=truth)
     probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
     assert truth.best_auc == pytest.approx(roc_auc_score(labels, probability), abs=2e-5)
     assert truth.best_log_loss == pytest.approx(log_loss(labels, probability), abs=1e-7)
@@ -128,7 +128,7 @@ def test_truth_by_hand():
 
 def test_fair_coins_have_nothing_to_learn():
     kept = Kept()
-    truth = generate(SPEC, 30_000, 1, kept, "random")
+    truth = generate(SPEC, 30_000, seed=1, writer=kept, labels="random")
     assert truth.best_auc == 0.5
     assert truth.best_log_loss == pytest.approx(math.log(2))
     assert kept.label.mean() == pytest.approx(0.5, abs=0.02)
@@ -136,12 +136,12 @@ def test_fair_coins_have_nothing_to_learn():
 
 @pytest.mark.parametrize("labels", ["random", "teacher"])
 def test_batch_size_and_workers_do_not_change_the_samples(labels):
-    whole = Reader(SPEC, "train", 5000, 7, labels).read(0, 5000)
+    whole = Reader(SPEC, "train", num_samples=5000, seed=7, labels=labels).read(0, 5000)
     for batch_size, workers in ((1, 3), (999, 1), (5000, 2), (70_000, 4)):
         if batch_size == 1:
-            reader = Reader(SPEC, "train", 50, 7, labels)
+            reader = Reader(SPEC, "train", num_samples=50, seed=7, labels=labels)
         else:
-            reader = Reader(SPEC, "train", 5000, 7, labels)
+            reader = Reader(SPEC, "train", num_samples=5000, seed=7, labels=labels)
         batches = list(reader.batches(batch_size, workers))
         rows = reader.num_samples
         assert np.concatenate([batch.label for batch in batches]).tolist() == whole.label[:rows].tolist()
@@ -155,7 +155,7 @@ def test_batch_size_and_workers_do_not_change_the_samples(labels):
 
 def test_seeds_and_splits_differ_but_a_seed_repeats():
     def first(split, seed):
-        batch = Reader(SPEC, split, 500, seed, "teacher").read(0, 500)
+        batch = Reader(SPEC, split, num_samples=500, seed=seed, labels="teacher").read(0, 500)
         return batch.categorical["a"].values.tolist(), batch.label.tolist(), batch.numerical.tolist()
 
     assert first("train", 1) == first("train", 1)
@@ -164,7 +164,7 @@ def test_seeds_and_splits_differ_but_a_seed_repeats():
 
 
 def test_numericals_are_uniform_below_one_and_exact_in_float16():
-    numerical = Reader(SPEC, "train", 40_000, 1).read(0, 40_000).numerical
+    numerical = Reader(SPEC, "train", num_samples=40_000, seed=1).read(0, 40_000).numerical
     assert numerical.dtype == np.float16
     assert numerical.min() >= 0 and numerical.max() < 1
     deciles = np.histogram(numerical.astype(np.float64), 10, (0, 1))[0] / numerical.size
@@ -174,7 +174,7 @@ def test_numericals_are_uniform_below_one_and_exact_in_float16():
 def test_a_model_can_learn_it_and_pairs_need_more_than_a_sum():
     """A logistic regression on one-hot ids finds much of the signal, and one that is told the pairs finds more."""
     spec = tf_raw_spec([Feature(f"f{i}", "int32", 20, 1, 0.8) for i in range(4)], num_numerical=0)
-    reader = Reader(spec, "train", 60_000, 3, "teacher", signal=2.0)
+    reader = Reader(spec, "train", num_samples=60_000, seed=3, labels="teacher", signal=2.0)
     batch = next(iter(reader.batches(60_000)))
     ids = np.stack([column.values for column in batch.categorical.values()], axis=1).astype(np.int64)
     pairs = np.stack([ids[:, f] * 20 + ids[:, g] for f, g in reader._teacher.pairs], axis=1)
@@ -197,16 +197,16 @@ def test_a_model_can_learn_it_and_pairs_need_more_than_a_sum():
 def test_a_feature_that_cannot_be_drawn_is_named(change, message):
     spec = tf_raw_spec([dataclasses.replace(TABLES[0], **change)])
     with pytest.raises(FeatureSpecError, match=message):
-        Reader(spec, "train", 10, 1)
+        Reader(spec, "train", num_samples=10, seed=1)
 
 
 def test_misuse_of_the_reader():
     with pytest.raises(ValueError, match="labels 'coins': must be one of random, teacher"):
-        Reader(SPEC, "train", 10, 1, "coins")
+        Reader(SPEC, "train", num_samples=10, seed=1, labels="coins")
     with pytest.raises(ValueError, match="num_samples -1: must not be negative"):
-        Reader(SPEC, "train", -1, 1)
+        Reader(SPEC, "train", num_samples=-1, seed=1)
     with pytest.raises(ValueError, match="workers 0: must be at least 1"):
-        next(Reader(SPEC, "train", 10, 1).batches(workers=0))
+        next(Reader(SPEC, "train", num_samples=10, seed=1).batches(workers=0))
 
 
 def test_a_writer_that_fails_ends_the_generation():
@@ -215,12 +215,12 @@ def test_a_writer_that_fails_ends_the_generation():
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        generate(SPEC, 10**6, 1, Full())
+        generate(SPEC, 10**6, seed=1, writer=Full())
 
 
 def test_a_dataset_without_numericals_or_without_pairs_has_its_signal_elsewhere():
     for spec in (tf_raw_spec(TABLES[:1], num_numerical=0), tf_raw_spec([], num_numerical=3)):
-        truth = generate(spec, 20_000, 5, Kept(), "teacher")
+        truth = generate(spec, 20_000, seed=5, writer=Kept(), labels="teacher")
         assert 0.7 < truth.best_auc < 0.9
         assert truth.num_clicks / truth.num_samples == pytest.approx(0.25, abs=0.02)
 
@@ -240,19 +240,19 @@ def test_the_effect_of_several_ids_is_their_sum_by_the_root_of_how_many():
 
 def test_several_ids_a_sample_are_the_draws_of_one_stream_in_turn():
     hot = tf_raw_spec([dataclasses.replace(TABLES[0], hotness=3), *TABLES[1:]], num_numerical=2)
-    batch = Reader(hot, "train", 100, 7, "teacher").read(20, 90)
+    batch = Reader(hot, "train", num_samples=100, seed=7, labels="teacher").read(20, 90)
     assert batch.categorical["a"].row_lengths.tolist() == [3] * 70
-    flat = Reader(SPEC, "train", 300, 7).read(60, 270)
+    flat = Reader(SPEC, "train", num_samples=300, seed=7).read(60, 270)
     np.testing.assert_array_equal(batch.categorical["a"].values, flat.categorical["a"].values)
 
 
 @pytest.mark.parametrize("labels", ["random", "teacher"])
 def test_a_reader_of_some_features_has_the_same_ones_as_a_reader_of_all(labels):
-    whole = Reader(SPEC, "train", 500, 7, labels).read(100, 400)
-    some = Reader(SPEC, "train", 500, 7, labels, features=["c", "label", "a"]).read(100, 400)
+    whole = Reader(SPEC, "train", num_samples=500, seed=7, labels=labels).read(100, 400)
+    some = Reader(SPEC, "train", num_samples=500, seed=7, labels=labels, features=["c", "label", "a"]).read(100, 400)
     assert list(some.categorical) == ["a", "c"] and some.numerical is None
     assert some.label.tolist() == whole.label.tolist()
     assert some.categorical["c"].values.tolist() == whole.categorical["c"].values.tolist()
-    numbers = Reader(SPEC, "train", 500, 7, labels, features=["num_0", "num_1"]).read(100, 400)
+    numbers = Reader(SPEC, "train", num_samples=500, seed=7, labels=labels, features=["num_0", "num_1"]).read(100, 400)
     assert numbers.label is None and not numbers.categorical
     assert numbers.numerical.tolist() == whole.numerical.tolist()

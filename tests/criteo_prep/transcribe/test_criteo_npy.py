@@ -29,7 +29,9 @@ def spec_for(folder, ids, days):
     channels = {"categorical": ("store", "item"), "numerical": ("num_0", "num_1"), "label": ("label",)}
     chunks = [Chunk(channels[channel], tuple(f"day_{day}_{end}.npy" for day in days), "criteo_npy")
               for channel, end in (("label", "labels"), ("numerical", "dense"), ("categorical", "sparse"))]  # fmt: skip
-    return FeatureSpec({f.name: f for f in features}, channels, {"train": tuple(chunks)}, {}, folder)
+    return FeatureSpec(
+        {f.name: f for f in features}, channels, sources={"train": tuple(chunks)}, metadata={}, root=folder
+    )
 
 
 @pytest.mark.parametrize("ids", [np.int32, np.int64])

@@ -20,7 +20,7 @@ def write(folder, left=LEFT, right=RIGHT):
     """Two files side by side, of which the second has Windows' line ends and no last one."""
     folder.mkdir(exist_ok=True)
     chunks = (Chunk(("store", "bought", "price"), ("left.csv",), "csv"), Chunk(("age", "item"), ("right.csv",), "csv"))
-    spec = FeatureSpec(FEATURES, CHANNELS, {"train": chunks}, {}, folder)
+    spec = FeatureSpec(FEATURES, CHANNELS, sources={"train": chunks}, metadata={}, root=folder)
     (folder / "left.csv").write_bytes(left.encode())
     (folder / "right.csv").write_bytes(right.encode())
     text = (

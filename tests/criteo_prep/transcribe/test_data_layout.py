@@ -29,14 +29,14 @@ def samples(page):
     lines = re.findall(r"^\| \d.*", page, re.M)
     rows = np.array([[float(cell) for cell in line.strip("| ").split("|")] for line in lines])
     assert rows.shape == (5, 7)
-    spec = tf_raw_spec([Feature(name, "int32", size) for name, size in CARDINALITIES.items()], 2, ("train",))
+    spec = tf_raw_spec([Feature(name, "int32", size) for name, size in CARDINALITIES.items()], 2, splits=("train",))
     ids = {name: Ids(rows[:, 4 + i].astype(np.int32)) for i, name in enumerate(CARDINALITIES)}
     return Batch(rows[:, 1] == 1, rows[:, 2:4].astype(np.float16), ids), spec
 
 
 def multi_hot():
     """cat_0 with 2 ids a sample, cat_1 with any number of them."""
-    spec = tf_raw_spec([Feature("cat_0", "", 90, 2), Feature("cat_1", "", 300, ragged=True)], 0, ("train",))
+    spec = tf_raw_spec([Feature("cat_0", "", 90, 2), Feature("cat_1", "", 300, ragged=True)], 0, splits=("train",))
     pairs = Ids(np.array([0, 1, 89, 2, 3, 4, 5, 6, 7, 8]), np.full(5, 2, np.int32))
     bags = Ids(np.array([299, 7, 256, 1, 2]), np.array([2, 0, 1, 0, 2], np.int32))
     return Batch(np.array([1, 0, 0, 1, 0]), None, {"cat_0": pairs, "cat_1": bags}), spec
@@ -90,8 +90,13 @@ def examples(page):
         words[:, 0], words[:, 1:14] = batch.label, np.arange(13)
         words[:, 14:] = np.stack([ids.values for ids in batch.categorical.values()], axis=1)
         words.tofile(root / "records.bin")
-        split(root / "records.bin", root / "split", RecordForm(hotness=(1, 1, 1)), list(CARDINALITIES.values()),
-              quiet=True)  # fmt: skip
+        split(
+            root / "records.bin",
+            root / "split",
+            form=RecordForm(hotness=(1, 1, 1)),
+            slot_sizes=list(CARDINALITIES.values()),
+            quiet=True,
+        )
         (root / "split/dense.bin").unlink()
         made["split_bin"] = listing(root / "split")
     return made

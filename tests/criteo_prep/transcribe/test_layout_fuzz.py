@@ -50,7 +50,7 @@ def try_it(folder, layout, file, damages):
     else:
         spec = FeatureSpec.load(out / "feature_spec.yaml")
         for split in spec.splits:
-            with Reader(out, spec, split) as reader:
+            with Reader(out, spec, split=split) as reader:
                 reader.read(0, reader.num_samples)
     finally:
         peak = tracemalloc.get_traced_memory()[1]

@@ -32,7 +32,7 @@ def reader(tmp_path_factory):
     with Writer(root, spec, "train") as writer:
         writer.write(Batch(rng.random(ROWS) < 0.3, rng.normal(size=(ROWS, 2)).astype(np.float16), categorical))
     spec.save(root / "feature_spec.yaml")
-    with Reader(root, FeatureSpec.load(root / "feature_spec.yaml"), "train") as opened:
+    with Reader(root, FeatureSpec.load(root / "feature_spec.yaml"), split="train") as opened:
         yield opened
 
 
@@ -103,7 +103,7 @@ def damaged(tmp_path, ids, then):
     name = spec.categorical[0].name
     with Writer(tmp_path, spec, "train") as writer:
         writer.write(Batch(np.zeros(9, bool), np.zeros((9, 1), np.float16), {name: Ids(np.array(ids))}))
-    opened = Reader(tmp_path, spec, "train")
+    opened = Reader(tmp_path, spec, split="train")
     then(spec.chunk_of("train", name).files[0])
     return opened
 

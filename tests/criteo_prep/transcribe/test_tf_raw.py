@@ -59,7 +59,7 @@ def test_round_trip_in_any_pieces(tmp_path_factory, num_samples, batch_size, dat
     cuts = sorted(data.draw(st.sets(st.integers(0, num_samples))) | {0, num_samples})
     pieces = [part_of(whole, start, stop) for start, stop in zip(cuts, cuts[1:], strict=False)]
     write(root, part_of(whole, 0, 0), *pieces)
-    with Reader(root, SPEC, "train") as reader:
+    with Reader(root, SPEC, split="train") as reader:
         assert reader.num_samples == num_samples
         assert_equal(reader.read(0, num_samples), whole)
         batches = list(reader.batches(batch_size))
@@ -73,7 +73,7 @@ def test_round_trip_in_any_pieces(tmp_path_factory, num_samples, batch_size, dat
 
 def test_an_empty_split(tmp_path):
     write(tmp_path)
-    with Reader(tmp_path, SPEC, "train") as reader:
+    with Reader(tmp_path, SPEC, split="train") as reader:
         assert reader.num_samples == 0 and list(reader.batches(3)) == []
 
 
@@ -89,7 +89,7 @@ def test_renamed_and_reordered_files(tmp_path):
     )
     write(tmp_path, batch, spec=spec)
     assert (tmp_path / "data" / "part_2").read_bytes() == b"\x31"
-    with Reader(tmp_path, spec, "train") as reader:
+    with Reader(tmp_path, spec, split="train") as reader:
         assert_equal(reader.read(0, 1), batch)
 
 
@@ -109,7 +109,7 @@ def test_only_the_files_that_are_asked_for_are_opened(tmp_path, monkeypatch, fea
     seen, os_open = [], os.open
     monkeypatch.setattr(array_file.os, "open", lambda path, flags: (seen.append(path.name), os_open(path, flags))[1])
     monkeypatch.setattr(builtins, "open", None)
-    with Reader(tmp_path, SPEC, "train", features) as reader:
+    with Reader(tmp_path, SPEC, split="train", features=features) as reader:
         batch = reader.read(2, 5)
     assert sorted(seen) == opened
     assert (batch.label is not None) == ("label.bin" in opened)
@@ -122,15 +122,15 @@ def test_only_the_files_that_are_asked_for_are_opened(tmp_path, monkeypatch, fea
 def test_features_that_are_not_there(tmp_path):
     write(tmp_path, batch_of(3))
     with pytest.raises(FeatureSpecError, match=r"there is no feature 'cat_9'; there are \['cat_0', "):
-        Reader(tmp_path, SPEC, "train", ["cat_0", "cat_9"])
+        Reader(tmp_path, SPEC, split="train", features=["cat_0", "cat_9"])
     with pytest.raises(FeatureSpecError, match=r"there is no split 'validation'"):
-        Reader(tmp_path, SPEC, "validation")
+        Reader(tmp_path, SPEC, split="validation")
 
 
 def test_every_byte_of_a_label_but_zero_is_true(tmp_path):
     write(tmp_path, batch_of(4))
     (tmp_path / "train" / "label.bin").write_bytes(b"\x00\x01\x02\xff")
-    with Reader(tmp_path, SPEC, "train", ["label"]) as reader:
+    with Reader(tmp_path, SPEC, split="train", features=["label"]) as reader:
         assert reader.read(0, 4).label.tolist() == [False, True, True, True]
 
 
@@ -138,15 +138,15 @@ def test_a_truncated_file(tmp_path):
     write(tmp_path, batch_of(5))
     os.truncate(tmp_path / "train" / "cat_4.bin", 19)
     with pytest.raises(FeatureSpecError, match=r"cat_4.bin: 19 bytes is not a multiple of 4 .* truncated or its dtype"):
-        Reader(tmp_path, SPEC, "train")
+        Reader(tmp_path, SPEC, split="train")
     os.truncate(tmp_path / "train" / "cat_4.bin", 16)
     with pytest.raises(FeatureSpecError, match="cat_4.bin: holds 4 samples, but train/numerical.bin holds 5"):
-        Reader(tmp_path, SPEC, "train", ["cat_0"])
+        Reader(tmp_path, SPEC, split="train", features=["cat_0"])
 
 
 def test_a_file_that_shrinks_under_the_reader(tmp_path):
     write(tmp_path, batch_of(5))
-    with Reader(tmp_path, SPEC, "train") as reader:
+    with Reader(tmp_path, SPEC, split="train") as reader:
         os.truncate(tmp_path / "train" / "cat_4.bin", 14)
         reader.read(0, 3)
         with pytest.raises(FeatureSpecError, match=r"cat_4.bin: ends at byte 14, before sample 5. It shrank"):
@@ -159,7 +159,7 @@ def test_an_id_out_of_range_is_named_with_its_row(tmp_path, bad):
     content = bytearray((tmp_path / "train" / "cat_0.bin").read_bytes())
     content[7] = bad % 256
     (tmp_path / "train" / "cat_0.bin").write_bytes(content)
-    with Reader(tmp_path, SPEC, "train") as reader:
+    with Reader(tmp_path, SPEC, split="train") as reader:
         reader.read(0, 7)
         with pytest.raises(
             FeatureSpecError, match=rf"cat_0.bin: row 7: id {bad} of 'cat_0' is not below its cardinality 126"
@@ -167,7 +167,7 @@ def test_an_id_out_of_range_is_named_with_its_row(tmp_path, bad):
             reader.read(5, 10)
 
 
-MULTI_HOT = tf_raw_spec([Feature("a", "", 100, hotness=3), Feature("b", "", 300, ragged=True)], 0, ("train",))
+MULTI_HOT = tf_raw_spec([Feature("a", "", 100, hotness=3), Feature("b", "", 300, ragged=True)], 0, splits=("train",))
 
 
 def multi_hot(lengths=(2, 0, 1)):
@@ -186,7 +186,7 @@ def test_multi_hot_bytes_by_hand(tmp_path):
     MULTI_HOT.save(tmp_path / "feature_spec.yaml")
     spec = FeatureSpec.load(tmp_path / "feature_spec.yaml")
     assert spec.categorical == MULTI_HOT.categorical
-    with Reader(tmp_path, spec, "train") as reader:
+    with Reader(tmp_path, spec, split="train") as reader:
         assert reader.num_samples == 6
         batch = reader.read(2, 5)
     assert batch.categorical["a"].values.tolist() == [6, 7, 8, 0, 1, 2, 3, 4, 5]
@@ -208,7 +208,7 @@ def test_row_offsets_that_are_wrong(tmp_path, offsets, reason):
     write(tmp_path, multi_hot(), spec=MULTI_HOT)
     np.array(offsets, np.int64).tofile(tmp_path / "train" / "b_offsets.bin")
     with pytest.raises(FeatureSpecError, match=reason):
-        Reader(tmp_path, MULTI_HOT, "train").read(0, 3)
+        Reader(tmp_path, MULTI_HOT, split="train").read(0, 3)
 
 
 def test_numbers_of_ids_that_are_wrong(tmp_path):
@@ -225,7 +225,7 @@ def test_a_numerical_that_is_no_number_is_named_with_its_row(tmp_path, bad):
     numerical = np.fromfile(tmp_path / "train" / "numerical.bin", np.uint16)
     numerical[7 * 3 + 2] = bad
     numerical.tofile(tmp_path / "train" / "numerical.bin")
-    with Reader(tmp_path, SPEC, "train") as reader:
+    with Reader(tmp_path, SPEC, split="train") as reader:
         reader.read(0, 7)
         with pytest.raises(FeatureSpecError, match="numerical.bin: row 7: 'num_2' is .*, which no model"):
             reader.read(5, 10)

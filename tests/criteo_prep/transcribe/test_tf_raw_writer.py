@@ -52,7 +52,7 @@ def test_other_number_types_and_strides_are_taken(tmp_path):
     )
     strided = Batch(np.repeat(whole.label, 2)[::2], whole.numerical, whole.categorical)
     write(tmp_path, loose, strided)
-    with Reader(tmp_path, SPEC, "train") as reader:
+    with Reader(tmp_path, SPEC, split="train") as reader:
         assert_equal(reader.read(0, 6), whole)
         assert_equal(reader.read(6, 12), whole)
 

@@ -37,7 +37,7 @@ def tables(tmp_path):
     """A tf_raw dataset with published names, three splits, 10 + 5 + 4 samples."""
     folder = tmp_path / "tables"
     spec = tf_raw_spec([Feature("store.bin", "int32", 90), Feature("item.bin", "int32", 70_000, alpha=1.1)], 2,
-                       ("train", "test", "validation"))  # fmt: skip
+                       splits=("train", "test", "validation"))  # fmt: skip
     rng = np.random.default_rng(1)
     for split, rows in (("train", 10), ("test", 5), ("validation", 4)):
         with tf_raw.Writer(folder, spec, split) as writer:
@@ -88,8 +88,8 @@ def test_the_destination_is_what_the_source_says(shape, tmp_path):
     spec = FeatureSpec.load(tmp_path / "out" / "feature_spec.yaml")
     source = FeatureSpec.load(shape / "feature_spec.yaml")
     for split, rows in (("train", 300), ("test", 100)):
-        expected = SyntheticReader(source, split, rows, 5).read(0, rows)
-        with tf_raw.Reader(tmp_path / "out", spec, split) as reader:
+        expected = SyntheticReader(source, split, num_samples=rows, seed=5).read(0, rows)
+        with tf_raw.Reader(tmp_path / "out", spec, split=split) as reader:
             found = reader.read(0, rows)
         assert found.label.tolist() == expected.label.tolist()
         assert found.numerical.tolist() == expected.numerical.tolist()

@@ -104,9 +104,9 @@ def test_shards_are_written_and_read_in_blocks(run_ranks, array_embedding, tmp_p
     plan = make_plan([table], 1)
     values = np.arange(5000, dtype=np.float32).reshape(1000, 5)
     saved = array_embedding([table], plan, 0, weights={("weights", "big"): values})
-    save_checkpoint(tmp_path / "saved", SingleProcess(), {}, saved, {})
+    save_checkpoint(tmp_path / "saved", SingleProcess(), dense={}, embedding=saved, document={})
     restored = array_embedding([table], plan, 0)
-    load_checkpoint(tmp_path / "saved", SingleProcess(), {}, restored)
+    load_checkpoint(tmp_path / "saved", SingleProcess(), dense={}, embedding=restored)
     np.testing.assert_array_equal(restored.parts["weights", plan.shards[0]], values)
     assert saved.largest_block_bytes == restored.largest_block_bytes == 400
 
@@ -117,14 +117,15 @@ def test_a_real_variable_and_a_real_embedding(tmp_path):
 
     tables = (TableConfig("a", 5, 4), TableConfig("b", 3, 4))
     comm, plan = SingleProcess(), make_plan(tables, 1)
-    saved, kernel = DistributedEmbedding(tables, plan, comm, seed=1), tf.Variable([[1.0, 2.0]])
-    save_checkpoint(tmp_path / "saved", comm, {"kernel": kernel}, saved, {"step": 1})
-    restored, other = DistributedEmbedding(tables, plan, comm, seed=2), tf.Variable([[0.0, 0.0]])
-    assert load_checkpoint(tmp_path / "saved", comm, {"kernel": other}, restored) == {"step": 1}
+    saved, kernel = DistributedEmbedding(tables, plan, comm=comm, seed=1), tf.Variable([[1.0, 2.0]])
+    save_checkpoint(tmp_path / "saved", comm, dense={"kernel": kernel}, embedding=saved, document={"step": 1})
+    restored, other = DistributedEmbedding(tables, plan, comm=comm, seed=2), tf.Variable([[0.0, 0.0]])
+    assert load_checkpoint(tmp_path / "saved", comm, dense={"kernel": other}, embedding=restored) == {"step": 1}
     assert other.numpy().tolist() == [[1.0, 2.0]]
     for shard in plan.shards:
         np.testing.assert_array_equal(
-            restored.read_rows(shard, "weights", *shard.rows), saved.read_rows(shard, "weights", *shard.rows)
+            restored.read_rows(shard, "weights", start=shard.rows[0], stop=shard.rows[1]),
+            saved.read_rows(shard, "weights", start=shard.rows[0], stop=shard.rows[1]),
         )
 
 
@@ -205,7 +206,7 @@ def test_a_full_disk_on_any_rank_keeps_the_previous_checkpoint(
                 raise OSError(errno.ENOSPC, "No space left on device")
 
             embedding.read_rows = read_rows
-        save_checkpoint(tmp_path / "saved", comm, dense_of(9), embedding, DOCUMENT)
+        save_checkpoint(tmp_path / "saved", comm, dense=dense_of(9), embedding=embedding, document=DOCUMENT)
 
     errors = run_ranks(3, work)
     for error in errors:
@@ -224,7 +225,7 @@ def test_a_full_disk_names_the_file(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(CheckpointError, match=rf"{tmp_path}/a.npy: cannot be written: No space left on device\."):
-        files.write_npy(tmp_path, "a.npy", (6,), np.float64, blocks())
+        files.write_npy(tmp_path, "a.npy", shape=(6,), dtype=np.float64, blocks=blocks())
 
 
 @pytest.mark.parametrize("step", ["manifest", "first rename", "second rename"])
@@ -256,7 +257,7 @@ def test_ctrl_c_removes_the_staging_folder(array_embedding, tmp_path):
 
     embedding.read_rows = read_rows
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(tmp_path / "saved", SingleProcess(), dense_of(0), embedding, DOCUMENT)
+        save_checkpoint(tmp_path / "saved", SingleProcess(), dense=dense_of(0), embedding=embedding, document=DOCUMENT)
     assert os.listdir(tmp_path) == []
 
 

@@ -34,7 +34,9 @@ def save_step(array_embedding):
 
     def save_step(path, step, keep=1, run="a"):
         embedding = array_embedding(TABLES, PLANS["1 whole"], 0, weights=weights_of(seed=step))
-        return save_checkpoint(path, SingleProcess(), dense_of(step), embedding, document(step, run), keep)
+        return save_checkpoint(
+            path, SingleProcess(), dense=dense_of(step), embedding=embedding, document=document(step, run), keep=keep
+        )
 
     return save_step
 
@@ -45,7 +47,7 @@ def step_in(array_embedding):
 
     def step_in(path):
         embedding = array_embedding(TABLES, PLANS["1 whole"], 0)
-        step = load_checkpoint(path, SingleProcess(), dense_of(0), embedding)["step"]
+        step = load_checkpoint(path, SingleProcess(), dense=dense_of(0), embedding=embedding)["step"]
         expected = weights_of(seed=step)
         for (slot, shard), values in embedding.parts.items():
             np.testing.assert_array_equal(values, expected[slot, shard.table])
@@ -70,7 +72,7 @@ def written_behind(path, comm, array_embedding, while_writing=lambda embedding: 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dlrm_tf2.checkpoint.part.write_npy", wait_and_write)
-        saving = Save(path, comm, document(3))
+        saving = Save(path, comm, document=document(3))
         saving.write_behind(dense, embedding)
         assert not saving.is_written()
         for values in embedding.parts.values():
@@ -88,7 +90,7 @@ def test_checkpoint_async_saves_the_bytes_that_a_save_in_place_does(run_ranks, a
 
     def work(comm):
         embedding = array_embedding(TABLES, plan, comm.rank, SLOTS, weights_of(SLOTS))
-        save_checkpoint(tmp_path / "at_once", comm, dense_of(3), embedding, document(3))
+        save_checkpoint(tmp_path / "at_once", comm, dense=dense_of(3), embedding=embedding, document=document(3))
         written_behind(tmp_path / "behind", comm, array_embedding)
 
     assert run_ranks(ranks, work) == [None] * ranks
@@ -103,7 +105,7 @@ def test_one_number_a_row_is_copied_as_one_number(array_embedding):
     copy = part.TablesCopy(embedding)
     assert sum(array.nbytes for array in copy._arrays.values()) == 4 * sum(table.num_rows for table in TABLES)
     shard = embedding.plan.of_rank(0)[0]
-    np.testing.assert_array_equal(copy.read_rows(shard, "weights", 2, 4), [[2, 2, 2], [3, 3, 3]])
+    np.testing.assert_array_equal(copy.read_rows(shard, "weights", start=2, stop=4), [[2, 2, 2], [3, 3, 3]])
 
 
 @pytest.mark.parametrize("failing_rank", [0, 2])
@@ -122,7 +124,7 @@ def test_a_full_disk_behind_training_is_an_error_on_all_ranks(
 
     def work(comm):
         embedding = array_embedding(TABLES, PLANS["3 rows"], comm.rank, weights=weights_of(seed=9))
-        saving = Save(tmp_path / "saved", comm, document(2))
+        saving = Save(tmp_path / "saved", comm, document=document(2))
         saving.write_behind(dense_of(9), embedding)
         ranks_of[comm.rank] = True
         saving.commit()
@@ -144,7 +146,7 @@ def test_a_copy_that_has_no_memory_is_an_error_on_all_ranks(run_ranks, array_emb
                 raise MemoryError
 
             embedding.read_rows = read_rows
-        Save(tmp_path / "saved", comm, document(1)).write_behind(dense_of(0), embedding)
+        Save(tmp_path / "saved", comm, document=document(1)).write_behind(dense_of(0), embedding)
 
     errors = run_ranks(2, work)
     assert all("rank 1: MemoryError" in str(error) for error in errors), errors
@@ -167,7 +169,7 @@ def test_a_model_that_diverged_does_not_replace_a_good_one(array_embedding, save
         embedding.parts[where, PLANS["1 whole"].of_table("cat_0")[0]][7, 2] = bad
         what = f"table 'cat_0', {where}: holds numbers that are not finite"
     with pytest.raises(CheckpointError, match="the checkpoint of step 2 was not saved") as error:
-        save_checkpoint(tmp_path / "saved", SingleProcess(), dense, embedding, document(2))
+        save_checkpoint(tmp_path / "saved", SingleProcess(), dense=dense, embedding=embedding, document=document(2))
     assert what in str(error.value)
     assert step_in(tmp_path / "saved") == 1 and os.listdir(tmp_path) == ["saved"]
 

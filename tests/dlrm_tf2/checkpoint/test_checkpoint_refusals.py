@@ -139,7 +139,7 @@ def test_refusal_comes_before_any_weight_is_touched(saved, run_ranks, array_embe
         embedding = array_embedding(TABLES, PLANS["2 rows"], comm.rank, weights=weights_of(seed=7))
         dense = dense_of(7) | {"more": Variable(0.0)}
         with pytest.raises(CheckpointError):
-            load_checkpoint(saved, comm, dense, embedding)
+            load_checkpoint(saved, comm, dense=dense, embedding=embedding)
         return embedding, dense
 
     for embedding, dense in run_ranks(2, work):
@@ -156,6 +156,9 @@ def test_a_model_for_evaluation_leaves_optimizer_state_alone(save, load, tmp_pat
 
 def test_long_names_get_short_files_that_differ():
     one, other = "x" * 300 + "1", "x" * 300 + "2"
-    names = {manifest.shard_path(name, "weights", (0, 1), (0, 1)) for name in (one, other, "a/b", "a%2Fb", "..", ".")}
+    names = {
+        manifest.shard_path(name, "weights", rows=(0, 1), columns=(0, 1))
+        for name in (one, other, "a/b", "a%2Fb", "..", ".")
+    }
     assert len(names) == 6
     assert all(len(name) < 255 and name.count("/") == 1 and not name.startswith("tables/../") for name in names)

@@ -30,9 +30,12 @@ def test_the_first_ranks_take_one_sample_more():
 @pytest.mark.parametrize("batch_size", [64, 300, 1000, 5000])
 def test_the_ranks_together_read_every_sample_once(tmp_path, world_size, batch_size):
     spec = write_dataset(tmp_path, train=1000)
-    whole = Reader(tmp_path, spec, "train").read(0, 1000)
+    whole = Reader(tmp_path, spec, split="train").read(0, 1000)
     local = ("cat_3", "cat_1")
-    ranks = [RankData(spec, "train", local, (), rank, world_size) for rank in range(world_size)]
+    ranks = [
+        RankData(spec, "train", global_features=local, sample_features=(), rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
     streams = [list(rank.batches(batch_size)) for rank in ranks]
     assert {len(stream) for stream in streams} == {ranks[0].num_batches(batch_size)} == {-(-1000 // batch_size)}
     label = np.concatenate([batch.label for batches in zip(*streams, strict=True) for batch in batches])
@@ -56,7 +59,15 @@ def flat(batches):
 @pytest.mark.parametrize("shuffle", ["none", "window", "full"])
 def test_a_pass_goes_on_where_it_was_left(tmp_path, shuffle):
     reading = Reading(shuffle, window=130, seed=3)
-    data = RankData(write_dataset(tmp_path), "train", ("cat_0", "cat_3"), (), 0, 1, reading)
+    data = RankData(
+        write_dataset(tmp_path),
+        "train",
+        global_features=("cat_0", "cat_3"),
+        sample_features=(),
+        rank=0,
+        world_size=1,
+        reading=reading,
+    )
     whole = list(data.batches(300))
     assert [batch.after for batch in whole] == [Position(0, 300), Position(0, 600), Position(0, 900), Position(1, 0)]
     for size in (300, 77):  # resuming with another batch size is possible
@@ -71,21 +82,50 @@ def test_a_pass_goes_on_where_it_was_left(tmp_path, shuffle):
 def test_shuffled_ranks_agree_on_the_samples(tmp_path, shuffle):
     """Two ranks' labels, and the ids that each of them reads for all, are those of one rank."""
     spec, reading = write_dataset(tmp_path), Reading(shuffle, window=130, seed=3)
-    alone = flat(RankData(spec, "train", ("cat_0", "cat_3"), (), 0, 1, reading).batches(101))
-    streams = [list(RankData(spec, "train", ("cat_0", "cat_3"), (), r, 2, reading).batches(101)) for r in (0, 1)]
+    alone = flat(
+        RankData(
+            spec, "train", global_features=("cat_0", "cat_3"), sample_features=(), rank=0, world_size=1, reading=reading
+        ).batches(101)
+    )
+    streams = [
+        list(
+            RankData(
+                spec,
+                "train",
+                global_features=("cat_0", "cat_3"),
+                sample_features=(),
+                rank=r,
+                world_size=2,
+                reading=reading,
+            ).batches(101)
+        )
+        for r in (0, 1)
+    ]
     label = np.concatenate([batch.label for batches in zip(*streams, strict=True) for batch in batches])
     np.testing.assert_array_equal(label, alone[0])
     for stream in streams:
         np.testing.assert_array_equal(flat(stream)[2], alone[2])
-    in_order = flat(RankData(spec, "train", ("cat_0", "cat_3"), (), 0, 1).batches(101))
+    in_order = flat(
+        RankData(spec, "train", global_features=("cat_0", "cat_3"), sample_features=(), rank=0, world_size=1).batches(
+            101
+        )
+    )
     assert alone[2].tolist() != in_order[2].tolist()
     assert sorted(alone[2].tolist()) == sorted(in_order[2].tolist())
 
 
 def test_data_parallel_input_reads_the_same_samples(tmp_path):
     spec, reading = write_dataset(tmp_path), Reading("window", window=130, seed=3)
-    of_all = list(RankData(spec, "train", ("cat_0", "cat_3"), (), 1, 2, reading).batches(101))
-    of_mine = list(RankData(spec, "train", (), ("cat_0", "cat_3"), 1, 2, reading).batches(101))
+    of_all = list(
+        RankData(
+            spec, "train", global_features=("cat_0", "cat_3"), sample_features=(), rank=1, world_size=2, reading=reading
+        ).batches(101)
+    )
+    of_mine = list(
+        RankData(
+            spec, "train", global_features=(), sample_features=("cat_0", "cat_3"), rank=1, world_size=2, reading=reading
+        ).batches(101)
+    )
     for model_parallel, data_parallel in zip(of_all, of_mine, strict=True):
         first, last = samples_of_rank(model_parallel.global_batch, 2, 1)
         np.testing.assert_array_equal(data_parallel.ids.of_mine.fixed, model_parallel.ids.of_all.fixed[first:last])
@@ -95,11 +135,15 @@ def test_data_parallel_input_reads_the_same_samples(tmp_path):
 @pytest.mark.parametrize("shuffle", ["none", "window", "full"])
 def test_pass_after_pass_from_a_saved_position(tmp_path, shuffle):
     spec, reading = write_dataset(tmp_path), Reading(shuffle, window=130, seed=3)
-    data = RankData(spec, "train", ("cat_0",), (), 0, 1, reading)
+    data = RankData(
+        spec, "train", global_features=("cat_0",), sample_features=(), rank=0, world_size=1, reading=reading
+    )
     run = list(itertools.islice(data.passes(300, Position(0, 0)), 9))
     assert [batch.global_batch for batch in run] == [300, 300, 300, 100] * 2 + [300]
     document = json.loads(json.dumps(data.document(run[5].after)))
-    again = RankData(spec, "train", ("cat_0",), (), 0, 1, reading)
+    again = RankData(
+        spec, "train", global_features=("cat_0",), sample_features=(), rank=0, world_size=1, reading=reading
+    )
     assert again.position_in(document) == Position(1, 600)
     rest = flat(itertools.islice(again.passes(300, again.position_in(document)), 3))
     for mine, theirs in zip(rest, flat(run[6:]), strict=True):
@@ -113,7 +157,11 @@ def test_a_restored_model_reads_in_the_order_of_its_checkpoint_whatever_the_seed
 
     def ids(seed, restored):
         config = TrainConfig(dataset_path=str(tmp_path), shuffle="full", seed=seed)
-        return flat(open_split(config, spec, "train", embedding, SingleProcess(), restored).batches(100))[2].tolist()
+        return flat(
+            open_split(
+                config, spec, split="train", embedding=embedding, comm=SingleProcess(), restored=restored
+            ).batches(100)
+        )[2].tolist()
 
     of_3 = ids(3, None)
     assert ids(7, {"step": 5, "data": {"seed": 3}}) == of_3
@@ -123,13 +171,39 @@ def test_a_restored_model_reads_in_the_order_of_its_checkpoint_whatever_the_seed
 @pytest.mark.parametrize("other", [Reading("full", seed=3), Reading("window", 131, 3), Reading("window", 130, 4)])
 def test_a_position_of_another_order_is_none(tmp_path, other):
     spec = write_dataset(tmp_path)
-    document = RankData(spec, "train", (), (), 0, 1, Reading("window", 130, 3)).document(Position(1, 600))
-    assert RankData(spec, "train", (), (), 0, 1, other).position_in(document) is None
-    assert RankData(spec, "test", (), (), 0, 1, Reading("window", 130, 3)).position_in(document) is None
+    document = RankData(
+        spec, "train", global_features=(), sample_features=(), rank=0, world_size=1, reading=Reading("window", 130, 3)
+    ).document(Position(1, 600))
+    assert (
+        RankData(
+            spec, "train", global_features=(), sample_features=(), rank=0, world_size=1, reading=other
+        ).position_in(document)
+        is None
+    )
+    assert (
+        RankData(
+            spec,
+            "test",
+            global_features=(),
+            sample_features=(),
+            rank=0,
+            world_size=1,
+            reading=Reading("window", 130, 3),
+        ).position_in(document)
+        is None
+    )
 
 
 def test_what_is_left_of_a_pass_can_be_dropped(tmp_path):
-    data = RankData(write_dataset(tmp_path), "train", ("cat_0",), (), 0, 1, Reading(drop_last=True))
+    data = RankData(
+        write_dataset(tmp_path),
+        "train",
+        global_features=("cat_0",),
+        sample_features=(),
+        rank=0,
+        world_size=1,
+        reading=Reading(drop_last=True),
+    )
     assert [batch.after for batch in data.batches(300)][-1] == Position(1, 0)
     assert [batch.global_batch for batch in data.batches(300)] == [300, 300, 300]
     assert data.num_batches(300) == 3 and data.num_batches(300, start=500) == 1
@@ -184,9 +258,18 @@ def test_synthetic_batches_are_fresh_and_the_same_on_all_ranks(tmp_path, world_s
     spec = tf_raw_spec(features, num_numerical=2, splits=())
     names = tuple(spec.channels["categorical"])
     reading = Reading(seed=5, synthetic_samples=250)
-    ranks = [RankData(spec, "train", names, (), rank, world_size, reading) for rank in range(world_size)]
+    ranks = [
+        RankData(
+            spec, "train", global_features=names, sample_features=(), rank=rank, world_size=world_size, reading=reading
+        )
+        for rank in range(world_size)
+    ]
     epochs = [[flat(rank.batches(100, Position(epoch, 0))) for rank in ranks] for epoch in (0, 1)]
-    alone = flat(RankData(spec, "train", names, (), 0, 1, reading).batches(100))
+    alone = flat(
+        RankData(
+            spec, "train", global_features=names, sample_features=(), rank=0, world_size=1, reading=reading
+        ).batches(100)
+    )
     assert alone[2].shape == (250, 4) and alone[2][:, 1:].max() < 50 and alone[2].min() >= 0
     assert len({tuple(row) for row in alone[2].tolist()}) > 240
     for stream in epochs[0]:
@@ -194,13 +277,23 @@ def test_synthetic_batches_are_fresh_and_the_same_on_all_ranks(tmp_path, world_s
     assert sum(len(stream[0]) for stream in epochs[0]) == 250
     assert epochs[1][0][2].tolist() != epochs[0][0][2].tolist()
     with pytest.raises(FeatureSpecError, match="has no alpha"):
-        RankData(tf_raw_spec([Feature("a", "int32", 9)]), "train", ("cat_0",), (), 0, 1, reading)
+        RankData(
+            tf_raw_spec([Feature("a", "int32", 9)]),
+            "train",
+            global_features=("cat_0",),
+            sample_features=(),
+            rank=0,
+            world_size=1,
+            reading=reading,
+        )
 
 
 def change_while_reading(tmp_path, monkeypatch, change):
     """Reads two batches, lets `change` do something to a file, and reads on."""
     monkeypatch.setattr(file_watch, "_INTERVAL_S", 0.0)
-    data = RankData(write_dataset(tmp_path), "train", ("cat_1",), (), 0, 1)
+    data = RankData(
+        write_dataset(tmp_path), "train", global_features=("cat_1",), sample_features=(), rank=0, world_size=1
+    )
     batches = data.batches(10)
     next(batches)
     change(tmp_path / "train/cat_1.bin")
@@ -218,7 +311,9 @@ def test_a_file_that_changes_while_it_is_read_is_named(tmp_path, monkeypatch, ch
 
 
 def test_a_file_that_shrinks_between_two_looks_is_named(tmp_path):
-    data = RankData(write_dataset(tmp_path), "train", ("cat_1",), (), 0, 1)
+    data = RankData(
+        write_dataset(tmp_path), "train", global_features=("cat_1",), sample_features=(), rank=0, world_size=1
+    )
     data._watch._next = float("inf")
     os.truncate(tmp_path / "train/cat_1.bin", 500)
     with pytest.raises(FeatureSpecError, match=r"cat_1\.bin: ends at byte 500, before sample 510"):
@@ -226,13 +321,17 @@ def test_a_file_that_shrinks_between_two_looks_is_named(tmp_path):
 
 
 def test_a_rank_without_tables_reads_its_samples(tmp_path):
-    batch = next(RankData(write_dataset(tmp_path), "train", (), (), 1, 2).batches(100))
+    batch = next(
+        RankData(
+            write_dataset(tmp_path), "train", global_features=(), sample_features=(), rank=1, world_size=2
+        ).batches(100)
+    )
     assert batch.ids.of_all.fixed.shape == (100, 0) and batch.label.shape == (50,)
 
 
 def test_only_the_files_of_its_tables_are_opened(tmp_path):
     spec = write_dataset(tmp_path)
-    data = RankData(spec, "train", ("cat_2",), (), 0, 1)
+    data = RankData(spec, "train", global_features=("cat_2",), sample_features=(), rank=0, world_size=1)
     assert data.num_samples == 1000
     links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
     opened = [os.readlink(link) for link in links if os.path.exists(link)]
@@ -246,17 +345,19 @@ def test_an_id_out_of_range_names_file_row_and_id(tmp_path):
     ids[777] = 9
     ids.tofile(tmp_path / "train/cat_1.bin")
     with pytest.raises(FeatureSpecError, match=r"train/cat_1.bin: row 777: id 9 .* cardinality 7"):
-        list(RankData(spec, "train", ("cat_1",), (), 0, 1).batches(100))
+        list(RankData(spec, "train", global_features=("cat_1",), sample_features=(), rank=0, world_size=1).batches(100))
 
 
 def test_an_empty_split_is_refused(tmp_path):
     spec = write_dataset(tmp_path, test=0)
     with pytest.raises(FeatureSpecError, match="the split 'test' holds no sample"):
-        RankData(spec, "test", ("cat_0",), (), 0, 1)
+        RankData(spec, "test", global_features=("cat_0",), sample_features=(), rank=0, world_size=1)
 
 
 def test_leaving_a_pass_early_leaves_no_thread(tmp_path):
-    data = RankData(write_dataset(tmp_path), "train", ("cat_0",), (), 0, 1)
+    data = RankData(
+        write_dataset(tmp_path), "train", global_features=("cat_0",), sample_features=(), rank=0, world_size=1
+    )
     before = threading.active_count()
     batches = data.batches(10)
     next(batches)

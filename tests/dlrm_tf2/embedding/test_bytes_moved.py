@@ -41,8 +41,15 @@ def bytes_of_a_step(root, spec, comm, plan, dtype, data_parallel_input):
         dataset_path=str(root), embedding_dim=8, bottom_mlp_dims=(12, 8), top_mlp_dims=(10, 1), batch_size=BATCH,
         seed=5, max_steps=1, evals_per_epoch=0, data_parallel_input=data_parallel_input, log_path=None,
     )  # fmt: skip
-    model = Dlrm(ModelConfig.of(config, spec), plan, comm, config.seed, dtype, data_parallel_input=data_parallel_input)
-    Trainer(config, spec, model, comm, RunLog(None, enabled=False)).train()
+    model = Dlrm(
+        ModelConfig.of(config, spec),
+        plan,
+        comm=comm,
+        seed=config.seed,
+        compute_dtype=dtype,
+        data_parallel_input=data_parallel_input,
+    )
+    Trainer(config, spec, model=model, comm=comm, log=RunLog(None, enabled=False)).train()
     return comm.sent_bytes
 
 
@@ -63,7 +70,11 @@ def test_bytes_moved_are_those_predicted(tmp_path, run_ranks, world_size, dtype,
     assert len(plan.replicated) == (2 if "data_parallel_threshold" in thresholds else 0)
     moved = run_ranks(world_size, lambda comm: bytes_of_a_step(tmp_path, spec, comm, plan, dtype, data_parallel_input))
     costs = cost_of(
-        plan, tables, BATCH, wire_bytes=4 if dtype == "float32" else 2, data_parallel_input=data_parallel_input
+        plan,
+        tables,
+        batch_size=BATCH,
+        wire_bytes=4 if dtype == "float32" else 2,
+        data_parallel_input=data_parallel_input,
     )
     predicted = [cost.sent_bytes for cost in costs]
     if not plan.replicated:
@@ -71,6 +82,6 @@ def test_bytes_moved_are_those_predicted(tmp_path, run_ranks, world_size, dtype,
         return
     # Of replicated tables the rows that were used travel, of which the prediction is the most there can be.
     spread = ShardingPlan(world_size, tuple(shard for shard in plan.shards if shard.table not in plan.replicated))
-    without = cost_of(spread, tables, BATCH, data_parallel_input=True)
+    without = cost_of(spread, tables, batch_size=BATCH, data_parallel_input=True)
     for rank in range(world_size):
         assert without[rank].sent_bytes < moved[rank] <= predicted[rank]

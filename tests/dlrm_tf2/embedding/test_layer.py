@@ -88,7 +88,7 @@ def test_a_planted_defect_is_found(run_ranks, monkeypatch, defect):
     if defect == "wrong scale":
         update = Slab.update
         monkeypatch.setattr(
-            Slab, "update", lambda slab, rows, gradients, rate, step: update(slab, rows, gradients * 2, rate, step)
+            Slab, "update", lambda slab, rows, gradients, **others: update(slab, rows, gradients * 2, **others)
         )
     else:
         pieces = Layout.pieces

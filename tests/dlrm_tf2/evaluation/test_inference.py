@@ -36,8 +36,14 @@ def evaluator_of(spec, comm, log, **flags):
         "bottom_mlp_dims": (6, 4), "top_mlp_dims": (5, 1), **flags,
     })  # fmt: skip
     shape = ModelConfig.of(config, spec)
-    model = Dlrm(shape, make_plan(shape.tables, comm.size), comm, seed=1, training=False)
-    return config, Evaluator(config, model, comm, log, open_split(config, spec, "test", model.embedding, comm))
+    model = Dlrm(shape, make_plan(shape.tables, comm.size), comm=comm, seed=1, training=False)
+    return config, Evaluator(
+        config,
+        model,
+        comm=comm,
+        log=log,
+        data=open_split(config, spec, split="test", embedding=model.embedding, comm=comm),
+    )
 
 
 def measure(spec, comm, folder, **flags):
@@ -45,7 +51,7 @@ def measure(spec, comm, folder, **flags):
     log = RunLog(str(folder / "log.json"), enabled=comm.rank == 0)
     config, evaluator = evaluator_of(spec, comm, log, **flags)
     with PredictionsFile(str(folder / "scores.parquet"), comm) as predictions:
-        infer(config, evaluator, comm, log, predictions)
+        infer(config, evaluator, comm=comm, log=log, predictions=predictions)
     return [json.loads(line) for line in (folder / "log.json").read_text().splitlines()]
 
 
@@ -146,5 +152,7 @@ def test_a_diverged_model_is_an_error_of_one_line_and_leaves_no_predictions(spec
     with pytest.raises(NotFinite, match="100 of the logits of 300 samples are nan or infinite"):
         with PredictionsFile(str(tmp_path / "scores"), SingleProcess()) as predictions:
             first = iter([np.nan])
-            evaluator.evaluate(-1, None, lambda batch: evaluator.score(batch) + next(first, 0.0), predictions)
+            evaluator.evaluate(
+                -1, None, score=lambda batch: evaluator.score(batch) + next(first, 0.0), predictions=predictions
+            )
     assert list(tmp_path.iterdir()) == []

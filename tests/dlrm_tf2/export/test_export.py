@@ -23,11 +23,11 @@ WEIGHTS = {
 PLAN = ShardingPlan(
     2,
     (
-        Shard("store", 0, (0, 6), (0, 1)),
-        Shard("store", 1, (0, 6), (1, 4)),
-        Shard("store", 1, (6, 9), (0, 4)),
-        Shard("item", 0, (0, 5), (0, 2)),
-        Shard("item", 1, (0, 5), (2, 4)),
+        Shard("store", 0, rows=(0, 6), columns=(0, 1)),
+        Shard("store", 1, rows=(0, 6), columns=(1, 4)),
+        Shard("store", 1, rows=(6, 9), columns=(0, 4)),
+        Shard("item", 0, rows=(0, 5), columns=(0, 2)),
+        Shard("item", 1, rows=(0, 5), columns=(2, 4)),
     ),
 )
 
@@ -47,7 +47,7 @@ def checkpoint(run_ranks, array_embedding, tmp_path, monkeypatch):
     def save(comm):
         dense = {"top_mlp/0/bias": Variable(np.array([1.5, 2.5], np.float32))}
         embedding = array_embedding(TABLES, PLAN, comm.rank, weights=WEIGHTS)
-        save_checkpoint(tmp_path / "saved", comm, dense, embedding, {"step": 7})
+        save_checkpoint(tmp_path / "saved", comm, dense=dense, embedding=embedding, document={"step": 7})
 
     run_ranks(2, save)
     return tmp_path / "saved"
@@ -86,15 +86,25 @@ def test_whole_tables_in_channel_order(checkpoint, tmp_path, capsys):
 ])  # fmt: skip
 def test_the_published_folders(array_embedding, tmp_path, capsys, flags, interaction, dims, hotness):
     shape = ModelConfig(
-        ("item", "store"), (5, 9), 13, 4, (6, 4), (5, 1), hotness, "sum", dims, interaction,
-        2 if dims else 0, 3 if dims else 0,
-    )  # fmt: skip
+        ("item", "store"),
+        (5, 9),
+        num_numerical=13,
+        embedding_dim=4,
+        bottom_mlp_dims=(6, 4),
+        top_mlp_dims=(5, 1),
+        hotness=hotness,
+        combiner="sum",
+        embedding_dims=dims,
+        interaction=interaction,
+        num_cross_layers=2 if dims else 0,
+        cross_layer_projection_dim=3 if dims else 0,
+    )
     weights = {("weights", table.name): np.random.default_rng(0).normal(size=(table.num_rows, table.embedding_dim))
                for table in shape.tables}  # fmt: skip
     embedding = array_embedding(shape.tables, make_plan(shape.tables, 1), 0, weights=weights)
     dense = {"top_mlp_0_bias": Variable(np.float32([1.5]))}
     document = {"model": shape.document(), "config": flags}
-    save_checkpoint(tmp_path / "saved", SingleProcess(), dense, embedding, document)
+    save_checkpoint(tmp_path / "saved", SingleProcess(), dense=dense, embedding=embedding, document=document)
     output = tmp_path / "published"
     assert export.main(["--checkpoint", str(tmp_path / "saved"), "--output", str(output), "--format=published"]) == 0
     assert sorted(str(path.relative_to(output)) for path in output.glob("**/*.*")) == [

@@ -88,9 +88,12 @@ def saved(run_ranks, array_embedding, tmp_path):
 
         def save(comm, name=name, shape=shape, dense=dense, plan=plan, tables=tables):
             save_checkpoint(
-                tmp_path / name / "checkpoint", comm, {key: Variable(value) for key, value in dense.items()},
-                array_embedding(shape.tables, plan, comm.rank, weights=tables), {"model": shape.document(), "step": 3},
-            )  # fmt: skip
+                tmp_path / name / "checkpoint",
+                comm,
+                dense={key: Variable(value) for key, value in dense.items()},
+                embedding=array_embedding(shape.tables, plan, comm.rank, weights=tables),
+                document={"model": shape.document(), "step": 3},
+            )
 
         (tmp_path / name).mkdir()
         run_ranks(2, save)

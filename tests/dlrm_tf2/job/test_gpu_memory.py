@@ -16,7 +16,12 @@ from dlrm_tf2.sharding.plan import make_plan
 
 GIB = 1 << 30
 T15 = ModelConfig(
-    tuple(f"cat_{i}" for i in range(26)), tuple(presets.T15), 13, 128, (512, 256, 128), (1024, 1024, 512, 256, 1)
+    tuple(f"cat_{i}" for i in range(26)),
+    tuple(presets.T15),
+    num_numerical=13,
+    embedding_dim=128,
+    bottom_mlp_dims=(512, 256, 128),
+    top_mlp_dims=(1024, 1024, 512, 256, 1),
 )
 T15_GIB = 16_747_078_656 / GIB
 
@@ -26,7 +31,7 @@ ON_GPU, ON_HOST = {"of_host": False}, {"of_device": False}
 def check(model, plan, ranks, available, kinds, **flags):
     """What preflight says of a memory that some ranks share."""
     shared = preflight.Memory("this machine", ranks, available, **kinds)
-    return preflight.check(TrainConfig(dataset_path="data", **flags), model, plan, shared)
+    return preflight.check(TrainConfig(dataset_path="data", **flags), model, plan=plan, memory=shared)
 
 
 def needed(line):
@@ -93,9 +98,9 @@ def memories(run_ranks, monkeypatch):
             return gpus[number] and memory.Gpu(*gpus[number])
 
         def work(comm):
-            launch = Launch(4, comm.rank, comm.rank % per_machine, per_machine)
+            launch = Launch(4, comm.rank, local_rank=comm.rank % per_machine, local_size=per_machine)
             number = None if gpus[comm.rank] is None else comm.rank
-            mine, notes = start._memories(launch, Runtime("", "", 1, (), number), comm)
+            mine, notes = start._memories(launch, Runtime("", "", threads=1, notes=(), gpu=number), comm)
             return [(m.name, list(m.ranks), m.available_bytes, m.of_device, m.of_host) for m in mine], notes
 
         monkeypatch.setattr(memory, "available_bytes", lambda: 7)

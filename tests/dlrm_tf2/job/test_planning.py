@@ -40,7 +40,7 @@ def test_the_text_says_what_the_plan_does(t15, capsys, strategy):
     arguments = ("--dataset_path", root, "--world_size", 8, "--optimizer", "adagrad", "--dist_strategy", strategy)
     text = printed(capsys, *arguments)
     config = TrainConfig(dataset_path=str(root), mode="plan", optimizer="adagrad", dist_strategy=strategy)
-    plan = planning.plan_of(config, ModelConfig.of(config, spec), spec, 8)
+    plan = planning.plan_of(config, ModelConfig.of(config, spec), spec=spec, world_size=8)
     ranks = ranks_of(text)
     assert [rank["weight bytes"] for rank in ranks] == [plan.bytes_of(rank) for rank in range(8)]
     assert [rank["state bytes"] for rank in ranks] == [plan.bytes_of(rank) for rank in range(8)]
@@ -71,7 +71,7 @@ def test_published_strategies_cut_columns_where_the_published_trainer_does(tmp_p
     spec.save(tmp_path / "feature_spec.yaml")
     config = TrainConfig(dataset_path=str(tmp_path), mode="plan", dist_strategy="memory_balanced")
     model = ModelConfig.of(config, spec)
-    plan = planning.plan_of(config, model, spec, 8)
+    plan = planning.plan_of(config, model, spec=spec, world_size=8)
     # Above 5e9 elements, which with 128 columns are 39,062,500 rows.
     large = {name for name, rows in zip(model.features, model.cardinalities, strict=True) if rows > 39_062_500}
     assert len(large) == 5
@@ -86,15 +86,15 @@ def test_a_gpu_with_little_room(t15, capsys):
     assert f"for a GPU with room for 5.59 GiB of tables: 3 shards, {left / 2**30:.2f} GiB" in text
     config = TrainConfig(dataset_path=str(root), cpu_offloading_threshold_gb=6)
     model = ModelConfig.of(config, spec)
-    plan = planning.plan_of(config, model, spec, 1)
+    plan = planning.plan_of(config, model, spec=spec, world_size=1)
     assert {shard.table for shard in plan.on_host} == {"cat_0", "cat_19", "cat_21"}
     assert "all tables are in host memory" in planning.offloading_note(config, plan, "cpu")
     assert f"3 shards ({left} bytes) stay in host memory" in planning.offloading_note(config, plan, "gpu")
     roomy = TrainConfig(dataset_path="d", cpu_offloading_threshold_gb=20)
-    plan = planning.plan_of(roomy, model, spec, 1)
+    plan = planning.plan_of(roomy, model, spec=spec, world_size=1)
     assert "all tables are within it" in planning.offloading_note(roomy, plan, "gpu")
     without = TrainConfig(dataset_path="d")
-    plan = planning.plan_of(without, model, spec, 1)
+    plan = planning.plan_of(without, model, spec=spec, world_size=1)
     assert plan.on_host == frozenset() and planning.offloading_note(without, plan, "gpu") is None
 
 

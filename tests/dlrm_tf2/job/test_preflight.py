@@ -16,7 +16,9 @@ GIB = 1 << 30
 
 def model_of(cardinalities, dim=128, bottom=(512, 256, 128), top=(1024, 1024, 512, 256, 1)):
     names = tuple(f"cat_{i}" for i in range(len(cardinalities)))
-    return ModelConfig(names, tuple(cardinalities), 13, dim, bottom, top)
+    return ModelConfig(
+        names, tuple(cardinalities), num_numerical=13, embedding_dim=dim, bottom_mlp_dims=bottom, top_mlp_dims=top
+    )
 
 
 T15 = model_of(presets.T15)
@@ -25,7 +27,7 @@ T15 = model_of(presets.T15)
 def check(model, plan, ranks, available, **flags):
     """What preflight says of a memory that some ranks share."""
     shared = preflight.Memory("this machine", ranks, available)
-    return preflight.check(TrainConfig(dataset_path="data", **flags), model, plan, shared)
+    return preflight.check(TrainConfig(dataset_path="data", **flags), model, plan=plan, memory=shared)
 
 
 def test_weights_by_hand():
@@ -33,7 +35,7 @@ def test_weights_by_hand():
     tables = (10 + 6) * 4 * 4
     # 13 numericals are padded to 16; 2 tables and the bottom output make 3 pairs, 4 + 3 is padded to 8.
     dense = (16 * 8 + 8) + (8 * 4 + 4) + (8 * 5 + 5) + (5 * 1 + 1)
-    assert preflight.table_bytes(make_plan(model.tables, 1), 0, "sgd", True) == tables
+    assert preflight.table_bytes(make_plan(model.tables, 1), 0, optimizer="sgd", training=True) == tables
     assert preflight.dense_bytes(model, "sgd") == 3 * 4 * dense
 
 
@@ -43,24 +45,27 @@ def test_weights_by_hand():
 def test_what_the_optimizer_keeps_counts_in_training(optimizer, of_tables, of_mlps):
     model = model_of((10, 6, 6), dim=4, bottom=(8, 4), top=(5, 1))
     plan = make_plan(model.tables, 1, optimizer=optimizer)
-    assert preflight.table_bytes(plan, 0, optimizer, False) == 4 * 22 * 4
-    assert preflight.table_bytes(plan, 0, optimizer, True) == 4 * (22 * 4 + of_tables)
+    assert preflight.table_bytes(plan, 0, optimizer=optimizer, training=False) == 4 * 22 * 4
+    assert preflight.table_bytes(plan, 0, optimizer=optimizer, training=True) == 4 * (22 * 4 + of_tables)
     assert preflight.dense_bytes(model, optimizer) == preflight.dense_bytes(model, "sgd") // 3 * of_mlps
 
 
 def test_cut_tables_and_many_ids_by_hand():
     model = dataclasses.replace(model_of((1000, 10), dim=4, bottom=(8, 4), top=(5, 1)), hotness=(3, 1))
     plan = ShardingPlan(2, (
-        Shard("cat_0", 0, (0, 1000), (0, 3)), Shard("cat_0", 1, (0, 1000), (3, 4)),
-        Shard("cat_1", 0, (0, 10), (0, 4)), Shard("cat_1", 1, (0, 10), (0, 4)),
+        Shard("cat_0", 0, rows=(0, 1000), columns=(0, 3)), Shard("cat_0", 1, rows=(0, 1000), columns=(3, 4)),
+        Shard("cat_1", 0, rows=(0, 10), columns=(0, 4)), Shard("cat_1", 1, rows=(0, 10), columns=(0, 4)),
     ), frozenset({"cat_1"}))  # fmt: skip
     none, rank_0, rank_1 = (
-        preflight.batch_bytes(model, plan, rank, False, False, hotness={"cat_0": 3}) for rank in (7, 0, 1)
+        preflight.batch_bytes(model, plan, rank=rank, training=False, xla=False, hotness={"cat_0": 3})
+        for rank in (7, 0, 1)
     )
     # cat_0: 3 rows and their sum for each sample; cat_1: one row for each of the rank's own samples.
     assert rank_0 - none == pytest.approx(4 * (3 * (3 + 1) + 4 / 2))
     assert rank_1 - none == pytest.approx(4 * (1 * (3 + 1) + 4 / 2))
-    trained = preflight.batch_bytes(model, plan, 0, True, False, "adagrad", {"cat_0": 3})
+    trained = preflight.batch_bytes(
+        model, plan, rank=0, training=True, xla=False, optimizer="adagrad", hotness={"cat_0": 3}
+    )
     assert trained - none == pytest.approx(4 * (3 * (3 + 1 + 3 * 3) + 4 * (1 + 3) / 2))
 
 
@@ -104,12 +109,12 @@ def test_checkpoint_async_needs_a_copy_of_what_a_rank_writes(optimizer, of_table
     plan = make_plan(model.tables, 1)
     # 13 numericals are padded to 16; 3 tables and the bottom output make 6 pairs, 4 + 6 is padded to 16.
     dense = (16 * 8 + 8) + (8 * 4 + 4) + (16 * 5 + 5) + (5 * 1 + 1)
-    assert preflight.copy_bytes(model, plan, 0, optimizer) == 4 * (of_tables + of_mlps * dense)
+    assert preflight.copy_bytes(model, plan, rank=0, optimizer=optimizer) == 4 * (of_tables + of_mlps * dense)
     replicated = ShardingPlan(2, tuple(
-        Shard(f"cat_{i}", rank, (0, rows), (0, 4)) for i, rows in enumerate((10, 6, 6)) for rank in (0, 1)
+        Shard(f"cat_{i}", rank, rows=(0, rows), columns=(0, 4)) for i, rows in enumerate((10, 6, 6)) for rank in (0, 1)
     ), frozenset({"cat_0", "cat_1", "cat_2"}))  # fmt: skip
-    assert preflight.copy_bytes(model, replicated, 0, optimizer) == 4 * (of_tables + of_mlps * dense)
-    assert preflight.copy_bytes(model, replicated, 1, optimizer) == 0
+    assert preflight.copy_bytes(model, replicated, rank=0, optimizer=optimizer) == 4 * (of_tables + of_mlps * dense)
+    assert preflight.copy_bytes(model, replicated, rank=1, optimizer=optimizer) == 0
 
 
 def test_a_run_that_fits_may_not_fit_with_checkpoint_async():

@@ -30,17 +30,19 @@ def run(root, spec, comm, dtype="float32", plan=None, **flags):
     })  # fmt: skip
     shape = ModelConfig.of(config, spec)
     model = Dlrm(
-        shape, make_plan(shape.tables, comm.size, **plan or {}), comm, config.seed, dtype,
+        shape, make_plan(shape.tables, comm.size, **plan or {}), comm=comm, seed=config.seed, compute_dtype=dtype,
         optimizer=Optimizer(config.optimizer, config.momentum), data_parallel_input=config.data_parallel_input,
     )  # fmt: skip
     log = RunLog(str(log_path), enabled=True)
-    trainer = Trainer(config, spec, model, comm, log)
+    trainer = Trainer(config, spec, model=model, comm=comm, log=log)
     trainer.train()
-    test = open_split(config, spec, "test", model.embedding, comm)
-    evaluation = Evaluator(config, model, comm, log, test).evaluate()
+    test = open_split(config, spec, split="test", embedding=model.embedding, comm=comm)
+    evaluation = Evaluator(config, model, comm=comm, log=log, data=test).evaluate()
     losses = [entry["loss"] for entry in map(json.loads, log_path.read_text().splitlines()) if "loss" in entry]
     shards = model.embedding.plan.of_rank(comm.rank)
-    parts = {shard: model.embedding.read_rows(shard, "weights", *shard.rows) for shard in shards}
+    parts = {
+        shard: model.embedding.read_rows(shard, "weights", start=shard.rows[0], stop=shard.rows[1]) for shard in shards
+    }
     return losses, evaluation, [variable.numpy() for variable in model.dense_variables], parts
 
 

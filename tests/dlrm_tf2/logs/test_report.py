@@ -178,7 +178,9 @@ def test_it_runs_without_tensorflow(tmp_path):
 
 
 def test_a_chart_by_hand():
-    chart = line_chart("Title", "step", (0, 10), "unit", [Curve("y", [(0, 0.0), (10, 20.0)])], from_zero=True)
+    chart = line_chart(
+        "Title", "step", x_range=(0, 10), unit="unit", curves=[Curve("y", [(0, 0.0), (10, 20.0)])], from_zero=True
+    )
     svg = ElementTree.fromstring(chart)
     # The plot is 70 to 400 wide and 8 to 208 high; the axis goes up to 21, to leave room above.
     assert curves_of(svg) == [["70.0,208.0", f"400.0,{8 + 200 / 21:.1f}"]]
@@ -189,7 +191,9 @@ def test_a_chart_by_hand():
 @pytest.mark.parametrize("cut_peaks, told", [(True, "step (peaks up to 900 are cut off)"), (False, "step")])
 def test_a_peak_can_be_cut_off(cut_peaks, told):
     points = [(0, 900.0), *((x, 2.0) for x in range(1, 50))]
-    chart = line_chart("t", "step", (0, 49), "u", [Curve("y", points)], from_zero=True, cut_peaks=cut_peaks)
+    chart = line_chart(
+        "t", "step", x_range=(0, 49), unit="u", curves=[Curve("y", points)], from_zero=True, cut_peaks=cut_peaks
+    )
     svg = ElementTree.fromstring(chart)
     assert [text.text for text in svg.iter("text") if text.get("class") == "unit"] == [told, "u"]
     heights = [float(place.split(",")[1]) for place in curves_of(svg)[0]]
@@ -200,7 +204,9 @@ def test_a_peak_can_be_cut_off(cut_peaks, told):
 @pytest.mark.parametrize("points", [[(5, 3.0)], [(5, 0.0)], [(1, 2.0), (2, 2.0)]])
 def test_a_single_point_and_a_flat_line_can_be_drawn(points):
     xs = [x for x, _ in points]
-    svg = ElementTree.fromstring(line_chart("t", "step", (min(xs), max(xs)), "u", [Curve("y", points)]))
+    svg = ElementTree.fromstring(
+        line_chart("t", "step", x_range=(min(xs), max(xs)), unit="u", curves=[Curve("y", points)])
+    )
     assert "nan" not in ElementTree.tostring(svg, "unicode")
     assert len(curves_of(svg)[0]) == len(points)
 
@@ -214,12 +220,12 @@ def test_a_single_point_and_a_flat_line_can_be_drawn(points):
     (900, 8200, 4, ["2,000", "4,000", "6,000", "8,000"]),
 ])  # fmt: skip
 def test_ticks(low, high, most, texts):
-    found, numbers = ticks(low, high, most)
+    found, numbers = ticks(low, high, most=most)
     assert found == texts and len(numbers) == len(texts)
 
 
 def test_steps_have_whole_ticks():
-    assert ticks(1, 3, 5, whole=True) == (["1", "2", "3"], [1, 2, 3])
+    assert ticks(1, 3, most=5, whole=True) == (["1", "2", "3"], [1, 2, 3])
 
 
 def test_thinning_keeps_the_ends_and_the_peaks():

@@ -9,7 +9,7 @@ from dlrm_tf2.model.cross import CrossNetwork
 
 
 def test_a_full_layer_by_hand():
-    network = CrossNetwork(2, 1, 0, seed=0)
+    network = CrossNetwork(2, 1, projection_dim=0, seed=0)
     network.kernels[0][0].assign([[1.0, 2.0], [3.0, 4.0]])
     network.biases[0].assign([0.5, -1.0])
     # x W + b = [5 + 33 + 0.5, 10 + 44 - 1] = [38.5, 53]; times x, plus x
@@ -17,7 +17,7 @@ def test_a_full_layer_by_hand():
 
 
 def test_a_low_rank_layer_by_hand():
-    network = CrossNetwork(2, 1, 1, seed=0)
+    network = CrossNetwork(2, 1, projection_dim=1, seed=0)
     network.kernels[0][0].assign([[1.0], [2.0]])
     network.kernels[0][1].assign([[3.0, 4.0]])
     # x U = 1 + 4 = 5; times V = [15, 20]; biases start at 0
@@ -27,7 +27,7 @@ def test_a_low_rank_layer_by_hand():
 @pytest.mark.parametrize("rank", [0, 3])
 def test_layers_and_all_gradients_equal_float64(rank):
     rng = np.random.default_rng(rank)
-    network = CrossNetwork(6, 3, rank, seed=1)
+    network = CrossNetwork(6, 3, projection_dim=rank, seed=1)
     for variable in network.variables_in_order:
         variable.assign(rng.normal(size=variable.shape) * 0.5)
     x0, upstream = rng.normal(size=(5, 6)), rng.normal(size=(5, 6))
@@ -64,14 +64,23 @@ def test_layers_and_all_gradients_equal_float64(rank):
 
 
 def test_the_published_width_and_weights():
-    model = ModelConfig(("a",) * 26, (9,) * 26, 13, 128, (512, 256, 128), (1024, 1), interaction="cross",
-                        num_cross_layers=3, cross_layer_projection_dim=512)  # fmt: skip
+    model = ModelConfig(
+        ("a",) * 26,
+        (9,) * 26,
+        num_numerical=13,
+        embedding_dim=128,
+        bottom_mlp_dims=(512, 256, 128),
+        top_mlp_dims=(1024, 1),
+        interaction="cross",
+        num_cross_layers=3,
+        cross_layer_projection_dim=512,
+    )
     assert model.interaction_width == 3456
-    variables = CrossNetwork(3456, 3, 512, seed=0).variables_in_order
+    variables = CrossNetwork(3456, 3, projection_dim=512, seed=0).variables_in_order
     assert model.num_cross_weights == sum(int(np.prod(v.shape)) for v in variables) == 3 * (2 * 3456 * 512 + 3456)
 
 
 def test_the_same_seed_gives_the_same_weights_and_every_layer_its_own():
-    one, other = CrossNetwork(4, 2, 0, seed=3), CrossNetwork(4, 2, 0, seed=3)
+    one, other = CrossNetwork(4, 2, projection_dim=0, seed=3), CrossNetwork(4, 2, projection_dim=0, seed=3)
     np.testing.assert_array_equal(one.kernels[0][0].numpy(), other.kernels[0][0].numpy())
     assert not np.array_equal(one.kernels[0][0].numpy(), one.kernels[1][0].numpy())

@@ -21,16 +21,18 @@ def model_of(spec, root, dtype="float32", **flags):
     values = {"embedding_dim": 8, "bottom_mlp_dims": (12, 8), "top_mlp_dims": (10, 6, 1)}
     config = TrainConfig(dataset_path=str(root), **{**values, **flags})
     shape = ModelConfig.of(config, spec)
-    return Dlrm(shape, make_plan(shape.tables, 1), SingleProcess(), 3, dtype, config.xla)
+    return Dlrm(shape, make_plan(shape.tables, 1), comm=SingleProcess(), seed=3, compute_dtype=dtype, xla=config.xla)
 
 
 def batches_of(spec, model):
-    return RankData(spec, "train", model.embedding.global_features, (), 0, 1).batches(64)
+    return RankData(
+        spec, "train", global_features=model.embedding.global_features, sample_features=(), rank=0, world_size=1
+    ).batches(64)
 
 
 def table_of(model, name):
     shard = model.embedding.plan.of_table(name)[0]
-    return model.embedding.read_rows(shard, "weights", 0, shard.num_rows)
+    return model.embedding.read_rows(shard, "weights", start=0, stop=shard.num_rows)
 
 
 def weights_of(model):

@@ -120,9 +120,10 @@ def train(root, spec, comm, chosen, xla=False, steps=50):
         log_path=str(log_path),
     )  # fmt: skip
     shape = ModelConfig.of(config, spec)
-    model = Dlrm(shape, make_plan(shape.tables, comm.size), comm, config.seed, "float32", xla, interaction=chosen)
+    plan = make_plan(shape.tables, comm.size)
+    model = Dlrm(shape, plan, comm=comm, seed=config.seed, compute_dtype="float32", xla=xla, interaction=chosen)
     log = RunLog(str(log_path), enabled=True)
-    Trainer(config, spec, model, comm, log).train()
+    Trainer(config, spec, model=model, comm=comm, log=log).train()
     log.close()
     return [entry["loss"] for entry in map(json.loads, log_path.read_text().splitlines()) if "loss" in entry]
 
@@ -158,7 +159,7 @@ def test_the_native_op_stays_outside_of_the_compiled_blocks(tmp_path):
         return model._dense(numerical, vectors)
 
     for chosen, ops_outside in ((interaction.NATIVE, 1), (interaction.TENSORFLOW, 0)):
-        model = Dlrm(shape, make_plan(shape.tables, 1), SingleProcess(), 1, xla=True, interaction=chosen)
+        model = Dlrm(shape, make_plan(shape.tables, 1), comm=SingleProcess(), seed=1, xla=True, interaction=chosen)
         arguments = tf.TensorSpec([6, 13]), tf.TensorSpec([6, 5, 8])
         kinds = [node.op for node in step.get_concrete_function(model, *arguments).graph.as_graph_def().node]
         assert kinds.count("DlrmDotInteraction") == ops_outside

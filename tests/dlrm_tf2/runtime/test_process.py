@@ -39,20 +39,32 @@ def environment(monkeypatch):
     return put
 
 
-@pytest.mark.parametrize("variables, launch", [
-    ({}, Launch()),
-    (dict(HOROVOD_SIZE=4, HOROVOD_RANK=3, HOROVOD_LOCAL_RANK=1, HOROVOD_LOCAL_SIZE=2), Launch(4, 3, 1, 2)),
-    (OPEN_MPI, Launch(4, 3, 1, 2)),
-    (HYDRA, Launch(4, 3, 1, 2)),
-    (SBATCH, Launch()),  # a process of the batch script is alone, whatever the job asks for
-    (SRUN, Launch(8, 6, 2, 4)),
-    (SRUN | dict(SLURM_STEP_TASKS_PER_NODE="5,3"), Launch(8, 6, 2, 3)),
-    (SRUN | dict(SLURM_STEP_TASKS_PER_NODE="2(x2),3,1(x4)", SLURM_NODEID=2), Launch(8, 6, 2, 3)),
-    (SRUN | dict(PMI_SIZE=8, PMI_RANK=6), Launch(8, 6, 2, 4)),  # srun --mpi=pmi2
-    (SRUN | OPEN_MPI | dict(SLURM_STEP_NUM_TASKS=2, SLURM_STEP_TASKS_PER_NODE="1(x2)"), Launch(4, 3, 1, 2)),
-    (SBATCH | OPEN_MPI, Launch(4, 3, 1, 2)),  # mpirun in a batch script
-    (dict(PMI_SIZE=4, PMI_RANK=3), Launch(4, 3, 0, 1)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "variables, launch",
+    [
+        ({}, Launch()),
+        (
+            dict(HOROVOD_SIZE=4, HOROVOD_RANK=3, HOROVOD_LOCAL_RANK=1, HOROVOD_LOCAL_SIZE=2),
+            Launch(4, 3, local_rank=1, local_size=2),
+        ),
+        (OPEN_MPI, Launch(4, 3, local_rank=1, local_size=2)),
+        (HYDRA, Launch(4, 3, local_rank=1, local_size=2)),
+        (SBATCH, Launch()),  # a process of the batch script is alone, whatever the job asks for
+        (SRUN, Launch(8, 6, local_rank=2, local_size=4)),
+        (SRUN | dict(SLURM_STEP_TASKS_PER_NODE="5,3"), Launch(8, 6, local_rank=2, local_size=3)),
+        (
+            SRUN | dict(SLURM_STEP_TASKS_PER_NODE="2(x2),3,1(x4)", SLURM_NODEID=2),
+            Launch(8, 6, local_rank=2, local_size=3),
+        ),
+        (SRUN | dict(PMI_SIZE=8, PMI_RANK=6), Launch(8, 6, local_rank=2, local_size=4)),  # srun --mpi=pmi2
+        (
+            SRUN | OPEN_MPI | dict(SLURM_STEP_NUM_TASKS=2, SLURM_STEP_TASKS_PER_NODE="1(x2)"),
+            Launch(4, 3, local_rank=1, local_size=2),
+        ),
+        (SBATCH | OPEN_MPI, Launch(4, 3, local_rank=1, local_size=2)),  # mpirun in a batch script
+        (dict(PMI_SIZE=4, PMI_RANK=3), Launch(4, 3, local_rank=0, local_size=1)),
+    ],
+)
 def test_launch(environment, variables, launch):
     environment(**variables)
     assert Launch.detect() == launch
@@ -87,7 +99,9 @@ def set_up(monkeypatch, environment):
 
 @pytest.mark.parametrize("local_rank, mine", [(0, "gpu0"), (1, "gpu1"), (3, "gpu1")])
 def test_a_rank_takes_the_gpu_of_its_local_rank(set_up, local_rank, mine):
-    chosen, tensorflow, _ = set_up(Launch(8, 4 + local_rank, local_rank, 4), gpus=["gpu0", "gpu1"])
+    chosen, tensorflow, _ = set_up(
+        Launch(8, 4 + local_rank, local_rank=local_rank, local_size=4), gpus=["gpu0", "gpu1"]
+    )
     assert chosen.device == "gpu"
     tensorflow.visible.assert_called_once_with(mine, "GPU")
 
@@ -98,26 +112,26 @@ def test_no_empty_device_list_is_exported(set_up, monkeypatch, gpus, cpu, given)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if given:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    chosen, _, changed = set_up(Launch(2, 1, 1, 2), gpus, cpu=cpu)
+    chosen, _, changed = set_up(Launch(2, 1, local_rank=1, local_size=2), gpus, cpu=cpu)
     assert chosen.device == ("gpu" if gpus and not cpu else "cpu")
     assert "" not in changed.values() and os.environ.get("CUDA_VISIBLE_DEVICES") == given
 
 
 def test_intra_op_parallelism_and_inter_op_parallelism_default_to_this_ranks_share(set_up):
-    chosen, tensorflow, _ = set_up(Launch(8, 5, 1, 4))
+    chosen, tensorflow, _ = set_up(Launch(8, 5, local_rank=1, local_size=4))
     assert chosen.threads == 4 and chosen.notes == ()
     tensorflow.config.threading.set_intra_op_parallelism_threads.assert_called_once_with(4)
     tensorflow.config.threading.set_inter_op_parallelism_threads.assert_called_once_with(2)
 
 
 def test_cores_that_the_launcher_leaves_without_work_are_told(set_up):
-    chosen, _, _ = set_up(Launch(2, 0, 0, 2), cores=(1, 16))
+    chosen, _, _ = set_up(Launch(2, 0, local_rank=0, local_size=2), cores=(1, 16))
     assert chosen.threads == 1
     assert chosen.notes[0].startswith("14 of 16 cores stay without work: the launcher binds each process to 1.")
 
 
 def test_ranks_that_share_a_core_let_each_other_run(set_up):
-    assert set_up(Launch(4, 0, 0, 4), cores=(2, 2))[2]["OMPI_MCA_mpi_yield_when_idle"] == "1"
+    assert set_up(Launch(4, 0, local_rank=0, local_size=4), cores=(2, 2))[2]["OMPI_MCA_mpi_yield_when_idle"] == "1"
     assert "OMPI_MCA_mpi_yield_when_idle" not in set_up(Launch(), cores=(1, 1))[2]
 
 

@@ -73,10 +73,10 @@ def test_all_ranks_stop_after_the_same_step_when_one_is_asked(dataset, run_ranks
             evals_per_epoch=0, log_path=None,
         )  # fmt: skip
         shape = ModelConfig.of(config, spec)
-        model = Dlrm(shape, make_plan(shape.tables, comm.size), comm, 3)
+        model = Dlrm(shape, make_plan(shape.tables, comm.size), comm=comm, seed=3)
         stop = AskedAt(4 if comm.rank == 1 else 1000)
         with pytest.raises(Stopped) as stopped:
-            Trainer(config, spec, model, comm, RunLog(None, enabled=False), stop=stop).train()
+            Trainer(config, spec, model=model, comm=comm, log=RunLog(None, enabled=False), stop=stop).train()
         return stopped.value.step, stopped.value.saved_step, stopped.value.signal
 
     spec = dlrm.FeatureSpec.load(dataset / "feature_spec.yaml")

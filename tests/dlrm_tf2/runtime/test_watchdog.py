@@ -26,7 +26,7 @@ class Rank:
         self.line, self.ended = None, threading.Event()
         self.activity = Activity()
         self.activity.begin("training step 1")
-        self.watchdog = watchdog.Watchdog(comm, timeout_s, self.end, self.activity).__enter__()
+        self.watchdog = watchdog.Watchdog(comm, timeout_s, end=self.end, activity=self.activity).__enter__()
 
     def end(self, line):
         self.line = line

@@ -34,8 +34,8 @@ from dlrm_tf2.sharding.plan import make_plan
 def test_published_strategies_reach_the_published_balance(model, world_size, strategy, published):
     zoo = MODELS[model]
     threshold = None if model in ("tiny", "small") else 1280 * 2**20
-    plan = make_plan(zoo.tables, world_size, strategy, hotness=zoo.hotness, column_slice_threshold=threshold)
-    found = Imbalance.of(cost_of(plan, zoo.tables, 65536, hotness=zoo.hotness))
+    plan = make_plan(zoo.tables, world_size, strategy=strategy, hotness=zoo.hotness, column_slice_threshold=threshold)
+    found = Imbalance.of(cost_of(plan, zoo.tables, batch_size=65536, hotness=zoo.hotness))
     # The published figures are rounded to two digits.
     assert (found.memory, found.gather, found.output) == pytest.approx(published, abs=0.0051)
 
@@ -50,7 +50,7 @@ def test_published_strategies_reach_the_published_balance(model, world_size, str
     (100, 10, 100, 3, [4, 3, 3]),
 ])  # fmt: skip
 def test_columns_are_cut_into_powers_of_two(rows, width, threshold, most, widths):
-    assert placement.columns_cut(rows, width, threshold, most) == widths
+    assert placement.columns_cut(rows, width, threshold=threshold, most=most) == widths
 
 
 def test_the_threshold_for_few_tables():
@@ -81,10 +81,10 @@ def test_memory_optimized_fills_the_emptiest():
 def test_balance_looks_at_all_three_loads():
     # By bytes alone the first would be alone; by all three, those with many lookups must be apart.
     tables = [
-        placement.Divisible("large", (100.0, 1.0, 1.0), 1000, 4),
-        placement.Divisible("hot", (1.0, 100.0, 1.0), 1000, 4),
-        placement.Divisible("hot too", (1.0, 100.0, 1.0), 1000, 4),
-        placement.Divisible("large too", (100.0, 1.0, 1.0), 1000, 4),
+        placement.Divisible("large", (100.0, 1.0, 1.0), num_rows=1000, width=4),
+        placement.Divisible("hot", (1.0, 100.0, 1.0), num_rows=1000, width=4),
+        placement.Divisible("hot too", (1.0, 100.0, 1.0), num_rows=1000, width=4),
+        placement.Divisible("large too", (100.0, 1.0, 1.0), num_rows=1000, width=4),
     ]
     columns = placement.balance(tables, 2, np.zeros((2, 3)))
     (large,), (hot,), (hot_too,), (large_too,) = (list(ranks) for ranks in columns)
@@ -99,7 +99,11 @@ def test_balance_looks_at_all_three_loads():
 def test_balance_places_every_column_once(shapes, world_size, given_widths):
     tables = [
         placement.Divisible(
-            f"t{i}", (rows * width, ids * width, width), rows, width, (width,) if given_widths and i % 2 else None
+            f"t{i}",
+            (rows * width, ids * width, width),
+            num_rows=rows,
+            width=width,
+            widths=(width,) if given_widths and i % 2 else None,
         )
         for i, (rows, width, ids) in enumerate(shapes)
     ]
@@ -112,7 +116,7 @@ def test_balance_places_every_column_once(shapes, world_size, given_widths):
 @given(st.lists(st.integers(1, 10**9), min_size=1, max_size=60), st.integers(2, 16))
 def test_balance_keeps_the_bound_of_greedy_placement(sizes, world_size):
     """Whoever gets the last piece of the fullest rank was the emptiest then: mean and that piece are the most."""
-    tables = [placement.Divisible(f"t{i}", (size, size, size), size, 1) for i, size in enumerate(sizes)]
+    tables = [placement.Divisible(f"t{i}", (size, size, size), num_rows=size, width=1) for i, size in enumerate(sizes)]
     loads = [0] * world_size
     for size, ranks in zip(sizes, placement.balance(tables, world_size, np.zeros((world_size, 3))), strict=True):
         loads[next(iter(ranks))] += size

@@ -21,7 +21,13 @@ def table(name, rows, dim=4):
 def drawn_tables(draw):
     shapes = draw(st.lists(st.tuples(st.integers(1, 300_000), st.integers(1, 64)), min_size=1, max_size=12))
     return [
-        TableConfig(f"t{i}", rows, dim, draw(st.sampled_from([None, "sum"])), tuple(f"f{i}_{j}" for j in range(shared)))
+        TableConfig(
+            f"t{i}",
+            rows,
+            embedding_dim=dim,
+            combiner=draw(st.sampled_from([None, "sum"])),
+            features=tuple(f"f{i}_{j}" for j in range(shared)),
+        )
         for i, (rows, dim) in enumerate(shapes)
         for shared in [draw(st.integers(1, 3))]
     ]
@@ -87,7 +93,7 @@ def test_thresholds_are_kept(tables, arguments):
     for config in tables:
         shards, elements = plan.of_table(config.name), config.num_elements
         if world_size == 1:
-            assert shards == (Shard(config.name, 0, (0, config.num_rows), (0, config.embedding_dim)),)
+            assert shards == (Shard(config.name, 0, rows=(0, config.num_rows), columns=(0, config.embedding_dim)),)
         elif replicated is not None and elements <= replicated:
             assert config.name in plan.replicated
         elif config.name in plan.replicated:
@@ -104,7 +110,9 @@ def test_thresholds_are_kept(tables, arguments):
 def test_costs_add_up(tables, arguments, batch_size, data_parallel_input):
     """What is sent is what is made, once each way; every sample's ids are looked up once."""
     plan = make_plan(tables, **arguments)
-    costs = cost_of(plan, tables, batch_size, optimizer=arguments["optimizer"], data_parallel_input=data_parallel_input)
+    costs = cost_of(
+        plan, tables, batch_size=batch_size, optimizer=arguments["optimizer"], data_parallel_input=data_parallel_input
+    )
     assert [cost.weight_bytes for cost in costs] == [plan.bytes_of(rank) for rank in range(plan.world_size)]
     per_sample = sum(len(config.features) * config.embedding_dim for config in tables)
     assert sum(cost.fetched for cost in costs) == pytest.approx(batch_size * per_sample)
@@ -150,9 +158,9 @@ def test_more_ranks_than_tables_leaves_ranks_without():
 
 
 def test_a_shard_by_hand():
-    shard = Shard("t", 2, (10, 15), (4, 8))
+    shard = Shard("t", 2, rows=(10, 15), columns=(4, 8))
     assert (shard.num_rows, shard.num_columns, shard.num_bytes) == (5, 4, 80)
-    plan = ShardingPlan(3, (shard, Shard("u", 0, (0, 1), (0, 1))))
+    plan = ShardingPlan(3, (shard, Shard("u", 0, rows=(0, 1), columns=(0, 1))))
     assert plan.of_rank(2) == plan.of_table("t") == (shard,)
     assert (plan.bytes_of(0), plan.bytes_of(1), plan.bytes_of(2)) == (4, 0, 80)
 
@@ -182,17 +190,17 @@ def test_the_ranks_share_a_batch_without_gap(global_batch, world_size):
 )
 def test_a_table_that_cannot_be(rows, dim, combiner, features, reason):
     with pytest.raises(ValueError, match=reason):
-        TableConfig("bad", rows, dim, combiner, features)
+        TableConfig("bad", rows, embedding_dim=dim, combiner=combiner, features=features)
 
 
 def test_a_table_whose_features_are_not_given_serves_the_one_of_its_name():
     assert TableConfig("user", 5, 4).features == ("user",)
-    assert TableConfig("user", 5, 4, "mean", ("user", "friend")).combiner == "mean"
+    assert TableConfig("user", 5, embedding_dim=4, combiner="mean", features=("user", "friend")).combiner == "mean"
 
 
 def test_a_replicated_table_is_a_whole_shard_on_every_rank():
-    copies = tuple(Shard("t", rank, (0, 5), (0, 4)) for rank in range(2))
-    plan = ShardingPlan(2, (*copies, Shard("u", 1, (0, 3), (0, 4))), frozenset({"t"}))
+    copies = tuple(Shard("t", rank, rows=(0, 5), columns=(0, 4)) for rank in range(2))
+    plan = ShardingPlan(2, (*copies, Shard("u", 1, rows=(0, 3), columns=(0, 4))), frozenset({"t"}))
     assert plan.of_table("t") == copies
     assert (plan.bytes_of(0), plan.bytes_of(1)) == (80, 80 + 48)
     assert plan.of_table("none") == plan.of_rank(7) == ()
@@ -232,11 +240,18 @@ def test_the_first_rows_of_a_table_get_most_ids():
 
 
 def test_costs_of_two_ranks_by_hand():
-    tables = [TableConfig("t", 10, 4, "sum", ("a", "b")), TableConfig("u", 6, 8)]
-    plan = ShardingPlan(2, (
-        Shard("t", 0, (0, 10), (0, 3)), Shard("t", 1, (0, 10), (3, 4)), Shard("u", 1, (0, 6), (0, 8)),
-    ))  # fmt: skip
-    first, second = cost_of(plan, tables, 5, hotness={"a": 3}, optimizer="rowwise_adagrad", data_parallel_input=True)
+    tables = [TableConfig("t", 10, embedding_dim=4, combiner="sum", features=("a", "b")), TableConfig("u", 6, 8)]
+    plan = ShardingPlan(
+        2,
+        (
+            Shard("t", 0, rows=(0, 10), columns=(0, 3)),
+            Shard("t", 1, rows=(0, 10), columns=(3, 4)),
+            Shard("u", 1, rows=(0, 6), columns=(0, 8)),
+        ),
+    )
+    first, second = cost_of(
+        plan, tables, batch_size=5, hotness={"a": 3}, optimizer="rowwise_adagrad", data_parallel_input=True
+    )
     assert (first.weight_bytes, first.state_bytes) == (4 * 30, 4 * 10)
     assert (second.weight_bytes, second.state_bytes) == (4 * (10 + 48), 4 * (10 + 6))
     # A sample has 3 + 1 ids in t and 1 in u.
@@ -250,8 +265,8 @@ def test_costs_of_two_ranks_by_hand():
 
 def test_costs_of_a_replicated_table_by_hand():
     tables = [TableConfig("t", 10, 4)]
-    plan = ShardingPlan(3, tuple(Shard("t", rank, (0, 10), (0, 4)) for rank in range(3)), frozenset({"t"}))
-    costs = cost_of(plan, tables, 32)
+    plan = ShardingPlan(3, tuple(Shard("t", rank, rows=(0, 10), columns=(0, 4)) for rank in range(3)), frozenset({"t"}))
+    costs = cost_of(plan, tables, batch_size=32)
     assert [cost.fetched for cost in costs] == [11 * 4, 11 * 4, 10 * 4]  # each its own samples
     # At most 10 rows, each an id of 8 bytes and a gradient of 4 float32, to two other ranks.
     assert [cost.sent_bytes for cost in costs] == [2 * 10 * (8 + 16)] * 3

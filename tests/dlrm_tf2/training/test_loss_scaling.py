@@ -56,11 +56,18 @@ def steps_of(root, spec, comm, scale, dynamic=True, steps=4):
     config = TrainConfig(dataset_path=str(root), embedding_dim=8, bottom_mlp_dims=(12, 8), top_mlp_dims=(10, 1),
                          batch_size=64, seed=5, optimizer="adam")  # fmt: skip
     shape = ModelConfig.of(config, spec)
-    model = Dlrm(shape, make_plan(shape.tables, comm.size), comm, 5, "float16", optimizer=Optimizer("adam"))
+    model = Dlrm(
+        shape,
+        make_plan(shape.tables, comm.size),
+        comm=comm,
+        seed=5,
+        compute_dtype="float16",
+        optimizer=Optimizer("adam"),
+    )
     scaling = LossScaling(scale, dynamic)
     step = TrainingStep(model, comm, scaling)
     before = values_of(model, comm.rank)
-    data = open_split(config, spec, "train", model.embedding, comm)
+    data = open_split(config, spec, split="train", embedding=model.embedding, comm=comm)
     batches = zip(range(1, steps + 1), data.batches(64), strict=False)
     outcomes = [step.outcome(step(batch, 0.01, number)) for number, batch in batches]
     changed = any((a != b).any() for a, b in zip(before, values_of(model, comm.rank), strict=True))
@@ -72,7 +79,9 @@ def values_of(model, rank):
     dense = [variable.numpy().copy() for variable in model.dense_by_name.values()]
     embedding = model.embedding
     kept = [(shard, slot) for shard in embedding.plan.of_rank(rank) for slot in embedding.slots]
-    return dense + [np.array(embedding.read_rows(shard, slot, *shard.rows)) for shard, slot in kept]
+    return dense + [
+        np.array(embedding.read_rows(shard, slot, start=shard.rows[0], stop=shard.rows[1])) for shard, slot in kept
+    ]
 
 
 @pytest.mark.parametrize("world_size", [1, 2])

@@ -185,12 +185,18 @@ def test_the_live_line_is_refreshed_a_few_times_a_second(monkeypatch):
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     log = RunLog(None, enabled=True)
     config = TrainConfig(dataset_path="data", print_freq=10)
-    with Watch(config, SingleProcess(), log, RunLength(1, 1000, 1000, frozenset(), ()), 0) as watch:
+    with Watch(
+        config,
+        SingleProcess(),
+        log=log,
+        length=RunLength(1, 1000, steps_per_epoch=1000, evaluate_after=frozenset(), notes=()),
+        step=0,
+    ) as watch:
         for step, _ in enumerate(watch.batches(iter([SimpleNamespace()] * 100)), 1):
             now[0] += 0.01
             watch.step_done(step, 64, loss=0.25)
             if step == 50:
-                watch.evaluated(Evaluation(0.75, 0.5, 0.9, 1.0, 10))
+                watch.evaluated(Evaluation(0.75, 0.5, normalized_entropy=0.9, calibration=1.0, num_samples=10))
     shown = re.findall(r"\r(step \d+/1000[^\x1b]*)", terminal.getvalue())
     assert 2 <= len(shown) <= 4  # in a second
     assert re.fullmatch(r"step 3\d/1000: 6,400 samples/s, 10 s left, loss 0.25000", shown[0])

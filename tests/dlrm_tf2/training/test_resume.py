@@ -35,7 +35,7 @@ def saved(array_embedding, tmp_path):
     def saved(run, **changes):
         embedding = array_embedding(TABLES, PLANS["1 whole"], 0, weights=weights_of())
         document = {"step": 7, "config": dataclasses.asdict(CONFIG) | changes, "run": run}
-        save_checkpoint(tmp_path / "saved", SingleProcess(), dense_of(0), embedding, document)
+        save_checkpoint(tmp_path / "saved", SingleProcess(), dense=dense_of(0), embedding=embedding, document=document)
         return dataclasses.replace(CONFIG, save_checkpoint_path=str(tmp_path / "saved"))
 
     return saved

@@ -22,7 +22,7 @@ class Data:
 
 def length(step=0, position=Position(), drop_last=False, **flags):  # noqa: B008 - frozen
     config = TrainConfig(**{"dataset_path": "d", "batch_size": 128, "drop_last": drop_last, **flags})
-    return length_of(config, Data(drop_last), step, position)
+    return length_of(config, Data(drop_last), step=step, position=position)
 
 
 @pytest.mark.parametrize("flags, steps, evaluations", [

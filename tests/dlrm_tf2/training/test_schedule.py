@@ -31,4 +31,4 @@ def test_it_never_rises_after_the_warm_up():
 
 
 def test_without_warm_up_the_first_step_has_the_whole_rate():
-    assert Schedule(0.5, 0, 10, 10).at(1) == 0.5
+    assert Schedule(0.5, 0, decay_start_step=10, decay_steps=10).at(1) == 0.5
