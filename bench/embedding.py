@@ -122,7 +122,7 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> None:
     """On every rank: all ways of all shapes; rank 0 writes the file."""
     launch = process.Launch.detect()
-    process.setup(launch, cpu=True, amp=False)
+    process.set_up_process(launch, cpu=True, amp=False)
     from dlrm_tf2.runtime.comm import connect
 
     comm, found = connect(launch.world_size), {}
@@ -215,11 +215,11 @@ class _Step:
         ]
 
         def step(ids):
-            looked = layer.lookup(ids)
+            lookup = layer.lookup(ids)
             with tf.GradientTape() as tape:
-                tape.watch(looked.vectors)
-                loss = tf.reduce_sum(layer.exchange(looked)) / arguments.batch_size
-            return loss + layer.apply_gradient(looked, tape.gradient(loss, looked.vectors), learning_rate=0.01)
+                tape.watch(lookup.vectors)
+                loss = tf.reduce_sum(layer.exchange(lookup)) / arguments.batch_size
+            return loss + layer.apply_gradient(lookup, tape.gradient(loss, lookup.vectors), learning_rate=0.01)
 
         self._compiled = tf.function(step, input_signature=[layer.signature], autograph=False)
 

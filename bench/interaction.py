@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--shapes", choices=("criteo", "all"), default="all")
     parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "interaction.json"))
     arguments = parser.parse_args(argv)
-    setup = process.setup(process.Launch(), cpu=True, amp=False)
+    setup = process.set_up_process(process.Launch(), cpu=True, amp=False)
     # TensorFlow must not be imported before that.
     import tensorflow as tf
 

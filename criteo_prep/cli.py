@@ -87,7 +87,7 @@ def preprocess(argv: Sequence[str]) -> int:
             days=args.days,
             keep_raw=args.keep_raw,
             overwrite=args.overwrite,
-            how=how,
+            resources=how,
         ),
     )
 
@@ -119,7 +119,7 @@ def encode(argv: Sequence[str]) -> int:
             destination=args.output,
             on_bad_row=args.on_bad_row,
             overwrite=args.overwrite,
-            how=how,
+            resources=how,
         ),
     )
 
@@ -160,7 +160,7 @@ def _preprocessed(args: argparse.Namespace, run: Callable) -> int:
     """Calls `run` with a How of the shared flags, and says what came of it."""
     from criteo_prep.destination import DestinationError
     from criteo_prep.preprocess.run import DifferentDatasetError, unfinished
-    from criteo_prep.preprocess.stages import How
+    from criteo_prep.preprocess.stages import Resources
 
     if args.workers is not None and args.workers < 1:
         raise ValueError(f"--workers {args.workers}: must be at least 1.")
@@ -171,7 +171,7 @@ def _preprocessed(args: argparse.Namespace, run: Callable) -> int:
             if args.log_json != "-":
                 log = stack.enter_context(open(args.log_json, "a", encoding="utf-8"))
         try:
-            outcome = run(How(args.workers, args.memory_limit, quiet=args.quiet, log=log))
+            outcome = run(Resources(args.workers, args.memory_limit, quiet=args.quiet, log=log))
         except (ValueError, OSError, KeyboardInterrupt) as error:
             begun = not isinstance(error, (DestinationError, DifferentDatasetError))
             if begun and (kept := unfinished(args.output)):

@@ -50,9 +50,9 @@ def _run(prepared: Prepared, launch: Launch) -> None:
             )
         return
     with connected_ranks(launch, config) as (runtime, comm):
-        from dlrm_tf2.job.start import start  # starts TensorFlow, which connected_ranks prepares
+        from dlrm_tf2.job.start import start_job  # starts TensorFlow, which connected_ranks prepares
 
-        start(config, spec, model_config=model_config, launch=launch, device=runtime, ranks=comm).run()
+        start_job(config, spec, model_config=model_config, launch=launch, device=runtime, comm=comm).run()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 from dlrm_tf2.benchmarks.zoo import MODELS, ZooModel
 from dlrm_tf2.job.preflight import looked_up_elements
 from dlrm_tf2.sharding.plan import STRATEGIES, PlanError, ShardingPlan, make_plan
-from dlrm_tf2.sharding.plan_report import Step, report
+from dlrm_tf2.sharding.plan_report import Step, plan_text
 from dlrm_tf2.sharding.tables import STATE
 
 _FLOAT_BYTES = 4
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"{values.model}: {values.dist_strategy}, {values.world_size} ranks, batch {values.batch_size}, "
         f"{values.optimizer}; {len(model.hotness)} features, {sum(model.hotness.values())} ids a sample"
     )
-    print(report(plan, model.tables, step=step, activation_bytes=activations))
+    print(plan_text(plan, model.tables, step=step, activation_bytes=activations))
     return 0
 
 

@@ -20,7 +20,7 @@ from criteo_prep.preprocess.columns.encoder import write_ids
 from criteo_prep.preprocess.journal import Journal, ParsedFile
 from criteo_prep.preprocess.parse.row_writer import FORCE_BYTES, OUTPUT_ROW_BYTES
 from criteo_prep.preprocess.rules import per_column
-from criteo_prep.preprocess.stages import FEATURE_SPEC, How, Order, begin_anew
+from criteo_prep.preprocess.stages import FEATURE_SPEC, DatasetRequest, Resources, begin_again
 from criteo_prep.schema import CATEGORICAL
 
 FROM_RAW, FROM_IDS, FROM_INPUTS = "the raw columns in it", "the ids in it", "the inputs"
@@ -28,30 +28,34 @@ _ABOUT_COLUMNS = {"threshold", "max_cardinality", "cap", "vocabulary_days"}
 _BLOCK_IDS = 1 << 18
 
 
-def source_for(dataset: Path, there: dict, order: Order) -> str | None:
+def source_for(dataset: Path, existing_manifest: dict, request: DatasetRequest) -> str | None:
     """What the wanted dataset can be made from: FROM_RAW, FROM_IDS, or FROM_INPUTS where these would do but for what
     the dataset has not kept; None if it is another dataset, of other inputs or rules that are not about ids.
 
     Args:
       dataset: a finished dataset; there: its manifest.
     """
-    old, new = there["rules"], order.wanted["rules"]
+    old, new = existing_manifest["rules"], request.wanted["rules"]
     changed = {key for key in {**old, **new} if old.get(key) != new.get(key)}
     inputs = [
         {key: entry[key] for key in wanted}
-        for entry, wanted in zip(there["inputs"], order.wanted["inputs"], strict=False)
+        for entry, wanted in zip(existing_manifest["inputs"], request.wanted["inputs"], strict=False)
     ]
-    if inputs != order.wanted["inputs"] or len(there["inputs"]) != len(inputs) or not changed <= _ABOUT_COLUMNS:
+    if (
+        inputs != request.wanted["inputs"]
+        or len(existing_manifest["inputs"]) != len(inputs)
+        or not changed <= _ABOUT_COLUMNS
+    ):
         return None
-    if there["made_by"] != order.wanted["made_by"]:
+    if existing_manifest["made_by"] != request.wanted["made_by"]:
         return None
-    if has_raw(there):
+    if has_raw(existing_manifest):
         return FROM_RAW
     if changed != {"threshold"}:
         return FROM_INPUTS
     caps = per_column("max_cardinality", old.get("max_cardinality"))
     for name, before, after, cap in zip(
-        CATEGORICAL, per_column("threshold", old["threshold"]), order.rules.thresholds, caps, strict=True
+        CATEGORICAL, per_column("threshold", old["threshold"]), request.rules.thresholds, caps, strict=True
     ):
         folded = cap is not None and vocabulary.num_kept(_vocabulary(dataset, name)) + 1 > cap
         if after != before and (max(after, 1) < max(before, 1) or folded):
@@ -59,55 +63,64 @@ def source_for(dataset: Path, there: dict, order: Order) -> str | None:
     return FROM_IDS
 
 
-def has_raw(there: dict) -> bool:
+def has_raw(existing_manifest: dict) -> bool:
     """Whether a dataset, by its manifest, kept its raw columns."""
-    return f"raw/{CATEGORICAL[0]}.raw" in there["files"]
+    return f"raw/{CATEGORICAL[0]}.raw" in existing_manifest["files"]
 
 
-def begin(root: Path, dataset: Path, *, there: dict, order: Order, how: How) -> None:
+def begin_derivation(
+    root: Path, dataset: Path, *, existing_manifest: dict, request: DatasetRequest, resources: Resources
+) -> None:
     """Fills `root` with what the stages of make.make would find done, unless an earlier run did.
 
     Args:
       order: its source is FROM_RAW or FROM_IDS.
     """
     journal = Journal.load(root / "work")
-    if journal and journal.source == order.source and not manifest.differences(journal.wanted, order.wanted):
+    if journal and journal.source == request.source and not manifest.differences(journal.wanted, request.wanted):
         return
-    journal, spec = begin_anew(root, order), order.layout
-    for folder in ("raw", "vocabularies", *there["splits"]):
+    journal, spec = begin_again(root, request), request.layout
+    for folder in ("raw", "vocabularies", *existing_manifest["splits"]):
         (root / folder).mkdir()
-    for split in there["splits"]:
+    for split in existing_manifest["splits"]:
         for file in (label_file(spec, split), numerical_file(spec, split)):
             _link(dataset / file, root / file)
-    raw = [file for file in there["files"] if file.startswith("raw/")]
+    raw = [file for file in existing_manifest["files"] if file.startswith("raw/")]
     for file in raw:
         _link(dataset / file, root / file)
-    zeros = [there["files"][f"raw/{name}.zeros"]["bytes"] // 8 if raw else 0 for name in CATEGORICAL]
+    zeros = [existing_manifest["files"][f"raw/{name}.zeros"]["bytes"] // 8 if raw else 0 for name in CATEGORICAL]
     journal.files = [
         ParsedFile(entry["name"], entry["rows"], entry["skipped"], finished=True, num_zeros=zeros)
-        for entry in there["inputs"]
+        for entry in existing_manifest["inputs"]
     ]
     journal.parsed = True
-    if order.source == FROM_IDS:
+    if request.source == FROM_IDS:
         old = FeatureSpec.load(dataset / FEATURE_SPEC)
-        num_rows = sum(split["num_samples"] for split in there["splits"].values())
-        with how.progress("derive", num_rows * len(CATEGORICAL), "ids") as progress:
+        num_rows = sum(split["num_samples"] for split in existing_manifest["splits"].values())
+        with resources.progress("derive", num_rows * len(CATEGORICAL), "ids") as progress:
 
             def do(column: int) -> None:
                 document = _derive_column(
-                    root, dataset, old=old, there=there, threshold=order.rules.thresholds[column], column=column
+                    root,
+                    dataset,
+                    old=old,
+                    existing_manifest=existing_manifest,
+                    threshold=request.rules.thresholds[column],
+                    column=column,
                 )
                 journal.finish_column(CATEGORICAL[column], document)
                 progress.advance(num_rows)
 
-            in_parallel(do, list(range(len(CATEGORICAL))), how.memory.workers)
+            in_parallel(do, list(range(len(CATEGORICAL))), resources.memory.workers)
     if journal.num_rows * OUTPUT_ROW_BYTES >= FORCE_BYTES:
         force_tree(root)
         journal.forced = True
     journal.save()
 
 
-def _derive_column(root: Path, dataset: Path, *, old: FeatureSpec, there: dict, threshold: int, column: int) -> dict:
+def _derive_column(
+    root: Path, dataset: Path, *, old: FeatureSpec, existing_manifest: dict, threshold: int, column: int
+) -> dict:
     """Writes vocabulary and ids of a column under a threshold that is not lower. Returns what the journal says."""
     name = CATEGORICAL[column]
     path = _vocabulary(root, name)
@@ -115,11 +128,11 @@ def _derive_column(root: Path, dataset: Path, *, old: FeatureSpec, there: dict, 
     cardinality = min(kept + 1, old.features[name].cardinality)
     dtype = np.dtype(minimal_dtype(cardinality))
     files = {f"vocabularies/{name}.parquet": manifest.block_entry(path)}
-    for split in there["splits"]:
+    for split in existing_manifest["splits"]:
         file = old.chunk_of(split, name).files[0]
         blocks = _cut_ids(dataset / file, np.dtype(old.features[name].dtype), new=dtype, cardinality=cardinality)
         files[file] = write_ids(
-            root / file, blocks, num_rows=there["splits"][split]["num_samples"], dtype=dtype, seed=None
+            root / file, blocks, num_rows=existing_manifest["splits"][split]["num_samples"], dtype=dtype, seed=None
         )
     return {"cardinality": cardinality, "files": files}
 

@@ -17,7 +17,7 @@ from criteo_prep.preprocess.parse.text_blocks import InputError, text_blocks
 from criteo_prep.preprocess.parse.tsv import NUM_FIELDS
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import Outcome, carry_out, input_entry
-from criteo_prep.preprocess.stages import How, Order
+from criteo_prep.preprocess.stages import DatasetRequest, Resources
 from criteo_prep.schema import CATEGORICAL
 
 MADE_BY = "criteo-prep encode"
@@ -30,7 +30,7 @@ def encode(
     destination: str | Path,
     on_bad_row: str = "error",
     overwrite: bool = False,
-    how: How | None = None,
+    resources: Resources | None = None,
 ) -> Outcome:
     """Makes a dataset of new rows; it appears whole or not at all, and a run that was stopped is gone on with.
 
@@ -64,10 +64,10 @@ def encode(
         },
     }
     inputs = Inputs(tuple(files), None, rule=ALL_TEST, test_fraction=None, ignored=ignored)
-    order = Order(
+    request = DatasetRequest(
         inputs, rules, wanted=wanted, keep_raw=False, labelled=labelled, given=Path(vocabulary) / "vocabularies"
     )
-    return carry_out(order, Path(destination), overwrite=overwrite, how=how or How())
+    return carry_out(request, Path(destination), overwrite=overwrite, resources=resources or Resources())
 
 
 def has_labels(path: Path) -> bool:

@@ -12,7 +12,7 @@ from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.preprocess import derive
 from criteo_prep.preprocess.inputs import find_inputs
 from criteo_prep.preprocess.rules import Rules
-from criteo_prep.preprocess.stages import FEATURE_SPEC, How, Order, make, remove_if_worthless
+from criteo_prep.preprocess.stages import FEATURE_SPEC, DatasetRequest, Resources, make_dataset, remove_if_worthless
 
 MADE_BY = "criteo-prep preprocess"
 
@@ -66,7 +66,7 @@ def preprocess(
     days: str | None = None,
     keep_raw: bool = False,
     overwrite: bool = False,
-    how: How | None = None,
+    resources: Resources | None = None,
 ) -> Outcome:
     """Makes a dataset of Criteo's logs; it appears whole or not at all. What an earlier run left is gone on with.
 
@@ -85,35 +85,47 @@ def preprocess(
       DifferentDatasetError: the destination holds a dataset of other inputs, or of rules that are not about ids.
       InputError, BadRowError, VocabularyError, DestinationError, PreflightError, OSError: see the modules.
     """
-    destination, how = Path(destination), how or How()
+    destination, resources = Path(destination), resources or Resources()
     inputs = find_inputs(paths, test_file, test_fraction=test_fraction, days=days)
     wanted = {
         "made_by": MADE_BY,
         "inputs": [input_entry(path) for path in inputs.files],
         "rules": {**rules.document(), "split": inputs.split_rule},
     }
-    return carry_out(Order(inputs, rules, wanted=wanted, keep_raw=keep_raw), destination, overwrite=overwrite, how=how)
+    return carry_out(
+        DatasetRequest(inputs, rules, wanted=wanted, keep_raw=keep_raw),
+        destination,
+        overwrite=overwrite,
+        resources=resources,
+    )
 
 
-def carry_out(order: Order, destination: Path, *, overwrite: bool, how: How) -> Outcome:
+def carry_out(request: DatasetRequest, destination: Path, *, overwrite: bool, resources: Resources) -> Outcome:
     """Makes what is ordered, unless it is there."""
     recover(destination)
-    there, replaced, warnings = None, (), ()
+    existing_manifest, replaced, warnings = None, (), ()
     if not overwrite and (destination / manifest.MANIFEST).exists():
-        there = manifest.load_manifest(destination)
-        manifest.check_files(destination, there)
-        lines = manifest.differences(there, order.wanted)
+        existing_manifest = manifest.load_manifest(destination)
+        manifest.check_files(destination, existing_manifest)
+        lines = manifest.differences(existing_manifest, request.wanted)
         if not lines:
             spec = FeatureSpec.load(destination / FEATURE_SPEC)
-            return Outcome(there, spec, already_complete=True, warnings=_left_over(destination, there, order))
-        order = _again(order, destination, there=there, lines=lines, how=how)
+            return Outcome(
+                existing_manifest,
+                spec,
+                already_complete=True,
+                warnings=_left_over(destination, existing_manifest, request),
+            )
+        request = _again(request, destination, existing_manifest=existing_manifest, lines=lines, resources=resources)
         replaced = ("replaced what was there: " + "; ".join(lines),)
-    with new_dataset(destination, overwrite or there is not None, resume=True) as root:
+    with new_dataset(destination, overwrite or existing_manifest is not None, resume=True) as root:
         try:
-            if not _is_finished(root, order.wanted):
-                if order.source:
-                    derive.begin(root, destination, there=there, order=order, how=how)
-                warnings = make(root, destination, order=order, how=how)
+            if not _is_finished(root, request.wanted):
+                if request.source:
+                    derive.begin_derivation(
+                        root, destination, existing_manifest=existing_manifest, request=request, resources=resources
+                    )
+                warnings = make_dataset(root, destination, request=request, resources=resources)
         except BaseException:
             remove_if_worthless(root)
             raise
@@ -123,28 +135,30 @@ def carry_out(order: Order, destination: Path, *, overwrite: bool, how: How) -> 
     )
 
 
-def _again(order: Order, destination: Path, *, there: dict, lines: list[str], how: How) -> Order:
+def _again(
+    request: DatasetRequest, destination: Path, *, existing_manifest: dict, lines: list[str], resources: Resources
+) -> DatasetRequest:
     """The order to make a finished dataset, whose manifest is `there`, again with other ids; says what is done."""
-    source, what = derive.source_for(destination, there, order), "\n  " + "\n  ".join(lines)
+    source, what = derive.source_for(destination, existing_manifest, request), "\n  " + "\n  ".join(lines)
     if source is None:
         raise DifferentDatasetError(
             f"{destination}: holds another dataset:{what}\nName another destination, or add --overwrite to replace it."
         )
     parsed = "are parsed again (add --keep_raw, and the next time they need not be)"
-    how.say(
+    resources.say(
         f"{destination} is made again of {source}, "
         f"{f'which {parsed}' if source == derive.FROM_INPUTS else 'nothing is parsed'}; "
         f"it stays as it is until the new one is whole:{what}"
     )
     if source == derive.FROM_INPUTS:
-        return order
-    return replace(order, source=source, keep_raw=order.keep_raw or source == derive.FROM_RAW)
+        return request
+    return replace(request, source=source, keep_raw=request.keep_raw or source == derive.FROM_RAW)
 
 
-def _left_over(destination: Path, there: dict, order: Order) -> tuple[str, ...]:
+def _left_over(destination: Path, existing_manifest: dict, request: DatasetRequest) -> tuple[str, ...]:
     """What is to be said of a dataset that is there already."""
     warnings = []
-    if order.keep_raw and not derive.has_raw(there):
+    if request.keep_raw and not derive.has_raw(existing_manifest):
         warnings.append(f"{destination}: has no raw columns; add --overwrite to make it with them")
     if other := unfinished(destination):
         warnings.append(f"{other}: is left of another run; if that is not at work still, delete it to free its space")
@@ -162,10 +176,10 @@ def _is_finished(root: Path, wanted: dict) -> bool:
     if not (root / manifest.MANIFEST).exists():
         return False
     try:
-        there = manifest.load_manifest(root)
-        if manifest.differences(there, wanted):
+        existing_manifest = manifest.load_manifest(root)
+        if manifest.differences(existing_manifest, wanted):
             return False
-        manifest.check_files(root, there)
+        manifest.check_files(root, existing_manifest)
     except manifest.ManifestError:  # killed as it was being deleted
         return False
     for path in root.glob("work/*"):

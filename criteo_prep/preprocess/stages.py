@@ -36,7 +36,7 @@ FEATURE_SPEC = "feature_spec.yaml"
 
 
 @dataclass(frozen=True)
-class How:
+class Resources:
     """What changes how the work is done, not what is made.
 
     Attributes:
@@ -67,7 +67,7 @@ class How:
 
 
 @dataclass(frozen=True)
-class Order:
+class DatasetRequest:
     """What is to be made.
 
     Attributes:
@@ -97,61 +97,61 @@ class Order:
         return tf_raw_spec([Feature(name, "", 1) for name in CATEGORICAL], splits=self.inputs.split_names)
 
 
-def make(root: Path, destination: Path, *, order: Order, how: How) -> tuple[str, ...]:
+def make_dataset(root: Path, destination: Path, *, request: DatasetRequest, resources: Resources) -> tuple[str, ...]:
     """Writes the dataset into `root`, the folder in the making of `destination`. Returns warnings."""
-    memory, work = how.memory, root / "work"
-    journal = _begin(root, order, how)
+    memory, work = resources.memory, root / "work"
+    journal = _begin(root, request, resources)
     if not journal.parsed:
         already = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
         found = look_ahead(
-            order.inputs.files,
+            request.inputs.files,
             destination,
             plan=memory,
-            keep_raw=order.keep_raw,
-            shuffled=order.seed is not None,
+            keep_raw=request.keep_raw,
+            shuffled=request.seed is not None,
             already=already,
         )
-        how.say(str(found))
-        with how.progress("parse", None, "rows") as progress:
-            reading = ReadProgress(progress, [path.stat().st_size for path in order.inputs.files])
+        resources.say(str(found))
+        with resources.progress("parse", None, "rows") as progress:
+            reading = ReadProgress(progress, [path.stat().st_size for path in request.inputs.files])
             parsing = Parsing(
-                order.labelled,
-                order.rules.on_bad_row == "skip",
+                request.labelled,
+                request.rules.on_bad_row == "skip",
                 workers=memory.workers,
-                block_bytes=how.block_bytes,
-                checkpoint_bytes=how.checkpoint_bytes,
+                block_bytes=resources.block_bytes,
+                checkpoint_bytes=resources.checkpoint_bytes,
             )
-            parse_files(order.inputs.files, root, journal=journal, how=parsing, progress=reading)
-    splits = splits_of(order.inputs, journal.files)
-    with how.progress("arrange", 2 * journal.num_rows, "rows") as progress:
-        arrange(root, order.layout, splits=splits, seed=order.seed, advance=progress.advance, forced=journal.forced)
+            parse_files(request.inputs.files, root, journal=journal, parsing=parsing, progress=reading)
+    splits = splits_of(request.inputs, journal.files)
+    with resources.progress("arrange", 2 * journal.num_rows, "rows") as progress:
+        arrange(root, request.layout, splits=splits, seed=request.seed, advance=progress.advance, forced=journal.forced)
     (root / "vocabularies").mkdir(exist_ok=True)
-    counted = splits["train"] if order.rules.vocabulary_days == "train" and "train" in splits else None
+    counted = splits["train"] if request.rules.vocabulary_days == "train" and "train" in splits else None
     counted = range(journal.num_rows) if counted is None else counted
-    num_values = NUM_CATEGORICAL * (journal.num_rows + (0 if order.given else len(counted)))
-    with how.progress("columns", num_values, "values") as progress:
+    num_values = NUM_CATEGORICAL * (journal.num_rows + (0 if request.given else len(counted)))
+    with resources.progress("columns", num_values, "values") as progress:
         raw = RawColumns(root / "raw", journal.num_rows, num_zeros=journal.num_zeros)
         columns = ColumnWork(
             root,
-            order.layout,
+            request.layout,
             raw=raw,
             splits=splits,
             counted=counted,
-            thresholds=order.rules.thresholds,
-            caps=order.rules.caps,
-            seed=order.seed,
-            keep_raw=order.keep_raw,
-            given=order.given,
+            thresholds=request.rules.thresholds,
+            caps=request.rules.caps,
+            seed=request.seed,
+            keep_raw=request.keep_raw,
+            given=request.given,
         )
         features, files = ColumnEncoder(columns, journal, memory=memory, progress=progress).run()
-    finish(root, order, journal=journal, splits=splits, features=features, files=files, workers=memory.workers)
+    finish(root, request, journal=journal, splits=splits, features=features, files=files, workers=memory.workers)
     shutil.rmtree(work)
-    return warnings_of(order.inputs, journal.files, splits)
+    return warnings_of(request.inputs, journal.files, splits)
 
 
 def finish(
     root: Path,
-    order: Order,
+    request: DatasetRequest,
     *,
     journal: Journal,
     splits: dict[str, range],
@@ -164,22 +164,22 @@ def finish(
     Args:
       files: the manifest's entries of the files of the categorical columns.
     """
-    tf_raw_spec(features, splits=order.inputs.split_names).save(root / FEATURE_SPEC)
-    if not order.keep_raw:
+    tf_raw_spec(features, splits=request.inputs.split_names).save(root / FEATURE_SPEC)
+    if not request.keep_raw:
         shutil.rmtree(root / "raw", ignore_errors=True)
-    others = [file_of(order.layout, split) for split in splits for file_of in (label_file, numerical_file)]
+    others = [file_of(request.layout, split) for split in splits for file_of in (label_file, numerical_file)]
     others += [FEATURE_SPEC] + sorted(f"raw/{path.name}" for path in root.glob("raw/*"))
     entries = in_parallel(lambda name: manifest.block_entry(root / name), others, workers)
     files = {**files, **dict(zip(others, entries, strict=True))}
     inputs = [
         {**entry, "rows": file.num_rows, "skipped": file.skipped}
-        for entry, file in zip(order.wanted["inputs"], journal.files, strict=True)
+        for entry, file in zip(request.wanted["inputs"], journal.files, strict=True)
     ]
     document = {
-        "made_by": order.wanted["made_by"],
+        "made_by": request.wanted["made_by"],
         "versions": manifest.versions_of(("numpy", "numba", "pyarrow", "xxhash")),
         "inputs": inputs,
-        "rules": order.wanted["rules"],
+        "rules": request.wanted["rules"],
         "splits": {split: {"num_samples": len(rows)} for split, rows in splits.items()},
         "files": dict(sorted(files.items())),
     }
@@ -206,30 +206,32 @@ def warnings_of(inputs: Inputs, files: list[ParsedFile], splits: dict[str, range
     return tuple(lines)
 
 
-def _begin(root: Path, order: Order, how: How) -> Journal:
+def _begin(root: Path, request: DatasetRequest, resources: Resources) -> Journal:
     """The journal of the run: that of an earlier one, as far as it is of use, or a new one in an empty folder."""
     journal = Journal.load(root / "work")
-    if journal is None or journal.source != order.source:
+    if journal is None or journal.source != request.source:
         if (root / "work").exists():
-            how.say(f"the unfinished work in {root} is of no use here (the machine may have been started anew since)")
-        return begin_anew(root, order)
-    lines = manifest.differences(journal.wanted, order.wanted)
-    if not lines and order.keep_raw and journal.parsed and not _has_raw(root, journal.num_rows):
-        how.say(f"the unfinished work in {root} has not kept its raw columns; all is made again")
-        return begin_anew(root, order)
+            resources.say(
+                f"the unfinished work in {root} is of no use here (the machine may have been started anew since)"
+            )
+        return begin_again(root, request)
+    lines = manifest.differences(journal.wanted, request.wanted)
+    if not lines and request.keep_raw and journal.parsed and not _has_raw(root, journal.num_rows):
+        resources.say(f"the unfinished work in {root} has not kept its raw columns; all is made again")
+        return begin_again(root, request)
     if not lines:
         done = sum(journal.column(name) is not None for name in CATEGORICAL)
-        how.say(f"going on with {root}: {journal.num_rows:,} rows are parsed, {done} columns are done")
+        resources.say(f"going on with {root}: {journal.num_rows:,} rows are parsed, {done} columns are done")
         return journal
-    kept = _files_still_good(root, journal, order)
+    kept = _files_still_good(root, journal, request)
     what = f"{sum(file.num_rows for file in kept):,} rows need not be parsed again" if kept else "all is made again"
-    how.say(f"the unfinished work in {root} differs; {what}:\n  " + "\n  ".join(lines))
+    resources.say(f"the unfinished work in {root} differs; {what}:\n  " + "\n  ".join(lines))
     if not kept:
-        return begin_anew(root, order)
+        return begin_again(root, request)
     for name in CATEGORICAL:
         journal.forget_column(name)
-    same_inputs = journal.wanted["inputs"] == order.wanted["inputs"]
-    journal.files, journal.parsed, journal.wanted = kept, journal.parsed and same_inputs, order.wanted
+    same_inputs = journal.wanted["inputs"] == request.wanted["inputs"]
+    journal.files, journal.parsed, journal.wanted = kept, journal.parsed and same_inputs, request.wanted
     journal.save()
     return journal
 
@@ -241,11 +243,11 @@ def remove_if_worthless(root: Path) -> None:
         _empty(root)
 
 
-def begin_anew(root: Path, order: Order) -> Journal:
+def begin_again(root: Path, request: DatasetRequest) -> Journal:
     """An empty folder, and the journal of a run that has not done anything."""
     _empty(root)
     (root / "work").mkdir()
-    return Journal(root / "work", order.wanted, source=order.source)
+    return Journal(root / "work", request.wanted, source=request.source)
 
 
 def _empty(folder: Path) -> None:
@@ -255,9 +257,9 @@ def _empty(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def _files_still_good(root: Path, journal: Journal, order: Order) -> list[ParsedFile]:
+def _files_still_good(root: Path, journal: Journal, request: DatasetRequest) -> list[ParsedFile]:
     """The parsed files of an earlier run with other inputs or rules that this one can use."""
-    old, new = journal.wanted, order.wanted
+    old, new = journal.wanted, request.wanted
     if old["made_by"] != new["made_by"] or not journal.files:
         return []
     changed = {key for key in {**old["rules"], **new["rules"]} if old["rules"].get(key) != new["rules"].get(key)}

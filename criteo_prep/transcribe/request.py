@@ -60,7 +60,7 @@ class Request:
         return given
 
 
-def check(request: Request, readers: dict, writers: dict) -> None:
+def check_request(request: Request, readers: dict, writers: dict) -> None:
     """Raises TranscribeError for what cannot be: an unknown layout, a number out of range, folders that overlap."""
     for flag, name, known in (
         ("src_dataset_type", request.src_dataset_type, readers),

@@ -23,7 +23,7 @@ from criteo_prep.transcribe import criteo_npy, record_binary, split_tfrecords, t
 from criteo_prep.transcribe.dense_log import log_of
 from criteo_prep.transcribe.freed_memory import keep_freed_memory
 from criteo_prep.transcribe.layout_spec import check_holds, check_sizes
-from criteo_prep.transcribe.request import SYNTHETIC_BATCHES, Request, TranscribeError, check
+from criteo_prep.transcribe.request import SYNTHETIC_BATCHES, Request, TranscribeError, check_request
 
 __all__ = ["SYNTHETIC_BATCHES", "Request", "TranscribeError", "transcribe", "transcribe_dataset", "transcribe_spec"]
 
@@ -144,7 +144,7 @@ def transcribe_dataset(
     Raises:
       ValueError: the request, the source or the destination is not what it must be.
     """
-    check(request, READERS, WRITERS)
+    check_request(request, READERS, WRITERS)
     return transcribe_spec(request, _source_spec(request), quiet=quiet, warn=warn)
 
 

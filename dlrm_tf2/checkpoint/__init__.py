@@ -15,12 +15,12 @@ from dlrm_tf2.checkpoint.restoring import (
     read_document,
     restore_tables,
 )
-from dlrm_tf2.checkpoint.saving import Save, save_checkpoint
+from dlrm_tf2.checkpoint.saving import CheckpointWriter, save_checkpoint
 from dlrm_tf2.checkpoint.staging import check_destination
 
 __all__ = [
     "CheckpointError",
-    "Save",
+    "CheckpointWriter",
     "best_path",
     "check_destination",
     "is_there",

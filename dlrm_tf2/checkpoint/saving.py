@@ -32,12 +32,12 @@ def save_checkpoint(path: str | Path, comm, *, dense: dict, embedding, document:
     Raises:
       CheckpointError: on every rank, if a rank could not write its part, with the ranks and their reasons.
     """
-    save = Save(path, comm, document=document, keep=keep)
+    save = CheckpointWriter(path, comm, document=document, keep=keep)
     save.write(dense, embedding)
     return save.commit()
 
 
-class Save:
+class CheckpointWriter:
     """One checkpoint, from its beginning to its place. What is there stays until then. All ranks make the same calls.
 
         save = Save(path, comm, document)

@@ -18,7 +18,7 @@ from dlrm_tf2.runtime.comm import Comm
 PAYS_BELOW = 0.5  # different ids per sample: at least half of the traffic saved
 
 
-def choose(config: TrainConfig, spec: FeatureSpec, comm: Comm) -> tuple[tuple[str, ...], str | None]:
+def choose_features(config: TrainConfig, spec: FeatureSpec, comm: Comm) -> tuple[tuple[str, ...], str | None]:
     """What `--dedup_ids` means for this dataset, the same on every rank.
 
     Returns:

@@ -23,7 +23,7 @@ from dlrm_tf2.sharding.tables import TableConfig
 
 
 @dataclass(frozen=True)
-class Looked:
+class Lookup:
     """What DistributedEmbedding.lookup found.
 
     Attributes:
@@ -181,7 +181,7 @@ class DistributedEmbedding:
         """The form of the ids of a batch as a dataset has them, int32 and without weights: for tf.function."""
         return RankIds(*(signature_of(names, self._layout) for names in (self.global_features, self.sample_features)))
 
-    def lookup(self, ids: RankIds) -> Looked:
+    def lookup(self, ids: RankIds) -> Lookup:
         """Looks up what this rank has to look up: for itself and for the others."""
         of_all, came = ids.of_all, []
         if self._ids:
@@ -205,9 +205,9 @@ class DistributedEmbedding:
             # Others wait until this rank has received, also what is of no use here. TensorFlow leaves out what no value
             # depends on, control dependencies or not; no size is negative, so this adds 0.
             vectors[0] += tf.cast(tf.size(received) < 0, self._wire_dtype)
-        return Looked(vectors, [how for _, how in found])
+        return Lookup(vectors, [how for _, how in found])
 
-    def exchange(self, looked: Looked) -> tf.Tensor:
+    def exchange(self, looked: Lookup) -> tf.Tensor:
         """The vectors of this rank's samples: [local batch, width], in the wire type. Differentiable."""
         own, fetched = self._first_own, self._first_fetched
         local = _side_by_side(looked.vectors[:own])
@@ -225,7 +225,7 @@ class DistributedEmbedding:
 
     def apply_gradient(
         self,
-        looked: Looked,
+        looked: Lookup,
         gradients: Sequence[tf.Tensor],
         *,
         learning_rate: tf.Tensor,

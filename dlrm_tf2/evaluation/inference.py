@@ -17,7 +17,7 @@ _MOST_BATCHES = 1000  # without --max_steps, as published
 _PERCENTILES = (50, 90, 95, 99)
 
 
-class Stopwatch:
+class LatencyTimer:
     """Scores batches and notes how long each took: from when all ranks are ready until the last of them has its logits.
 
     Args:
@@ -65,7 +65,7 @@ def infer(
     limit = _MOST_BATCHES if config.max_steps == -1 else config.max_steps
     log.say(_row(("batch", "batches", "samples/s", "mean ms", *(f"p{p} ms" for p in _PERCENTILES), "AUC")))
     for number, size in enumerate(config.valid_batch_sizes, 1):
-        stopwatch = Stopwatch(evaluator.score, comm)
+        stopwatch = LatencyTimer(evaluator.score, comm)
         last = number == len(config.valid_batch_sizes)
         evaluation = evaluator.evaluate(limit, size, score=stopwatch, predictions=predictions if last else None)
         seconds, samples = stopwatch.timed()

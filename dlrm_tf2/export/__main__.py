@@ -74,7 +74,7 @@ def _saved_model(folder: Path, manifest: Manifest, output: Path) -> dict:
             f"{folder}: a SavedModel is written from memory, which needs {needed} bytes ({needed / 2**30:.2f} GiB) for "
             f"this model, and {there} bytes ({there / 2**30:.2f} GiB) are there. Use a larger machine, or --format npy."
         )
-    process.setup(process.Launch(), cpu=True, amp=False)
+    process.set_up_process(process.Launch(), cpu=True, amp=False)
     from dlrm_tf2.export.saved_model import write_saved_model  # TensorFlow must not be imported before that
 
     return {"inputs": write_saved_model(folder, manifest, shape=shape, output=output)}

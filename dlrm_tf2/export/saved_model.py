@@ -88,8 +88,8 @@ def _answer_of(model: Dlrm):
                 ids[feature] = inputs[CATEGORICAL][:, column : column + hotness]
                 column += hotness
         numerical = inputs[NUMERICAL]
-        looked = model.lookup(model.embedding.ids(ids, ids, global_batch=tf.shape(numerical)[0]))
-        logits = model.logits(numerical, looked)
+        lookup = model.lookup(model.embedding.ids(ids, ids, global_batch=tf.shape(numerical)[0]))
+        logits = model.logits(numerical, lookup)
         return {"logits": logits, "probability": tf.sigmoid(logits)}
 
     return answer

@@ -8,7 +8,7 @@ from dlrm_tf2.job import preflight
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.sharding.cost import offloaded
 from dlrm_tf2.sharding.plan import ShardingPlan, make_plan
-from dlrm_tf2.sharding.plan_report import Step, report
+from dlrm_tf2.sharding.plan_report import Step, plan_text
 
 _GB = 10**9
 _PUBLISHED_COLUMN_SLICE_THRESHOLD = 5 * 10**9  # elements. Source: the default of NVIDIA's DLRM
@@ -61,7 +61,7 @@ def report_of(config: TrainConfig, model: ModelConfig, *, spec: FeatureSpec, wor
     if config.cpu_offloading_threshold_gb is not None:
         offloading_bytes = config.cpu_offloading_threshold_gb * _GB
     title = f"plan: {config.dist_strategy}, {world_size} ranks, batch {config.batch_size}, {config.optimizer}"
-    table = report(plan, model.tables, step=step, activation_bytes=activations, offloading_bytes=offloading_bytes)
+    table = plan_text(plan, model.tables, step=step, activation_bytes=activations, offloading_bytes=offloading_bytes)
     return f"{title}\n{table}"
 
 

@@ -138,7 +138,7 @@ def looked_up_elements(
     return elements
 
 
-def check(
+def check_memory(
     config: TrainConfig,
     model: ModelConfig,
     *,

@@ -54,7 +54,7 @@ def connected_ranks(launch: process.Launch, config: TrainConfig) -> Iterator[tup
     Raises:
       RuntimeError: TensorFlow or another rank ended the job. The message has the reason without TensorFlow's trace.
     """
-    runtime = process.setup(
+    runtime = process.set_up_process(
         launch,
         config.cpu,
         amp=config.amp,

@@ -47,7 +47,7 @@ class Job:
 
     config: TrainConfig
     spec: FeatureSpec
-    ranks: Comm
+    comm: Comm
     log: RunLog
     model: Dlrm
     restored: dict | None
@@ -66,7 +66,7 @@ class Job:
         if config.save_checkpoint_path:
             saved_step = self.resumption.step if resumes else None
             saver = Saver(
-                config, self.ranks, model=self.model, log=self.log, run=self.resumption.run, saved_step=saved_step
+                config, self.comm, model=self.model, log=self.log, run=self.resumption.run, saved_step=saved_step
             )
         try:
             with StopRequest() as stop:
@@ -74,7 +74,7 @@ class Job:
                     config,
                     self.spec,
                     model=self.model,
-                    comm=self.ranks,
+                    comm=self.comm,
                     log=self.log,
                     saver=saver,
                     restored=self.restored,
@@ -94,11 +94,11 @@ class Job:
 
     def _infer(self) -> None:
         with self._predictions() as predictions:
-            infer(self.config, self._evaluator(), comm=self.ranks, log=self.log, predictions=predictions)
+            infer(self.config, self._evaluator(), comm=self.comm, log=self.log, predictions=predictions)
 
     def _predictions(self) -> contextlib.AbstractContextManager[PredictionsFile | None]:
         path = self.config.predictions_path
-        return PredictionsFile(path, self.ranks) if path else contextlib.nullcontext()
+        return PredictionsFile(path, self.comm) if path else contextlib.nullcontext()
 
     def _evaluator(self) -> Evaluator:
         data = open_split(
@@ -106,45 +106,45 @@ class Job:
             self.spec,
             split="test",
             embedding=self.model.embedding,
-            comm=self.ranks,
+            comm=self.comm,
             restored=self.restored,
         )
-        return Evaluator(self.config, self.model, comm=self.ranks, log=self.log, data=data)
+        return Evaluator(self.config, self.model, comm=self.comm, log=self.log, data=data)
 
 
-def start(
+def start_job(
     config: TrainConfig,
     spec: FeatureSpec,
     *,
     model_config: ModelConfig,
     launch: process.Launch,
     device: process.Runtime,
-    ranks: Comm,
+    comm: Comm,
 ) -> Job:
     """Makes the model, or restores it.
 
     Raises:
       ValueError: the model does not fit in memory, or the checkpoint is not one of it.
     """
-    profiler.check(config, ranks.size)
-    found = Resumption.find(config, ranks)
+    profiler.check_profiler_flags(config, comm.size)
+    found = Resumption.find(config, comm)
     drawn = config.seed if config.seed is not None else random.SystemRandom().getrandbits(31)
-    seed = found.seed if found.goes_on else ranks.broadcast_object(drawn, name="seed")
+    seed = found.seed if found.goes_on else comm.broadcast_object(drawn, name="seed")
     config = dataclasses.replace(config, seed=seed)
-    plan = planning.plan_of(config, model_config, spec=spec, world_size=ranks.size)
+    plan = planning.plan_of(config, model_config, spec=spec, world_size=comm.size)
     source = found.path or config.restore_checkpoint_path
     if source:
-        document = on_rank_0(ranks, "document", work=lambda: checkpoint.read_document(source), error=CheckpointError)
+        document = on_rank_0(comm, "document", work=lambda: checkpoint.read_document(source), error=CheckpointError)
         model_config.check_same(document["model"], source)
-    _check_destinations(config, ranks)
+    _check_destinations(config, comm)
     chosen, op_note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
-        chosen, op_note = interaction.choose(config.interaction_op_asked, device.device)
+        chosen, op_note = interaction.choose_op(config.interaction_op_asked, device.device)
     offloading = planning.offloading_note(config, plan, device.device)
-    fits = _check_memory(config, model_config, spec=spec, plan=plan, launch=launch, device=device, ranks=ranks)
-    deduplicated, dedup_note = repeated_ids.choose(config, spec, ranks)
+    fits = _check_memory(config, model_config, spec=spec, plan=plan, launch=launch, device=device, comm=comm)
+    deduplicated, dedup_note = repeated_ids.choose_features(config, spec, comm)
     log = _open_log(
-        config, found, launch=launch, ranks=ranks, device=device
+        config, found, launch=launch, comm=comm, device=device
     )  # what was refused by now has left the log before it alone
     for line in filter(None, (*found.notes, *device.notes, op_note, offloading, *fits, dedup_note)):
         log.say(line)
@@ -153,7 +153,7 @@ def start(
     model = Dlrm(
         model_config,
         plan,
-        comm=ranks,
+        comm=comm,
         seed=config.seed,
         compute_dtype=device.compute_dtype,
         xla=config.xla,
@@ -167,30 +167,30 @@ def start(
     restored = None
     if source:
         activity.doing(f"restoring {source}")
-        restored = checkpoint.load_checkpoint(source, ranks, dense=model.dense_by_name, embedding=model.embedding)
+        restored = checkpoint.load_checkpoint(source, comm, dense=model.dense_by_name, embedding=model.embedding)
         log.say(f"{'resumed' if found.goes_on else 'restored'} {source}: step {restored['step']}")
     log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
-    return Job(config, spec, ranks=ranks, log=log, model=model, restored=restored, resumption=found)
+    return Job(config, spec, comm=comm, log=log, model=model, restored=restored, resumption=found)
 
 
 def _open_log(
-    config: TrainConfig, found: Resumption, *, launch: process.Launch, ranks: Comm, device: process.Runtime
+    config: TrainConfig, found: Resumption, *, launch: process.Launch, comm: Comm, device: process.Runtime
 ) -> RunLog:
     """The log, which has its first line: the configuration, or from where the run goes on."""
     resumed = (found.run, found.step) if found.goes_on else None
     log = RunLog(
         config.log_path,
-        enabled=ranks.rank == 0,
+        enabled=comm.rank == 0,
         live=not launch.by_launcher,
         resumed=resumed,
         tensorboard=config.tensorboard,
     )
-    setting = {"run": found.run, "world_size": ranks.size, "device": device.device}
+    setting = {"run": found.run, "world_size": comm.size, "device": device.device}
     log.record({"resumed_step": found.step, **setting} if log.continues else dataclasses.asdict(config) | setting)
     return log
 
 
-def _check_destinations(config: TrainConfig, ranks: Comm) -> None:
+def _check_destinations(config: TrainConfig, comm: Comm) -> None:
     """Refuses now, and not after hours, what nothing can be written to."""
     path = config.save_checkpoint_path
 
@@ -200,9 +200,9 @@ def _check_destinations(config: TrainConfig, ranks: Comm) -> None:
             checkpoint.check_destination(checkpoint.best_path(path))
 
     if config.mode == "train" and path:
-        on_all_ranks(ranks, "destination", work=check, error=CheckpointError)
+        on_all_ranks(comm, "destination", work=check, error=CheckpointError)
     if config.mode != "train" and config.predictions_path:
-        check_predictions_path(config.predictions_path, ranks)
+        check_predictions_path(config.predictions_path, comm)
 
 
 def _check_memory(
@@ -213,18 +213,18 @@ def _check_memory(
     plan: ShardingPlan,
     launch: process.Launch,
     device: process.Runtime,
-    ranks: Comm,
+    comm: Comm,
 ) -> list[str]:
     """The memory lines of rank 0; refuses on all ranks what does not fit on one of their machines or GPUs."""
-    hotness, (mine, notes) = planning.hotness_of(spec), _memories(launch, device, ranks)
+    hotness, (mine, notes) = planning.hotness_of(spec), _memories(launch, device, comm)
 
     def check() -> list[str]:
-        return [preflight.check(config, model, plan=plan, memory=shared, hotness=hotness) for shared in mine]
+        return [preflight.check_memory(config, model, plan=plan, memory=shared, hotness=hotness) for shared in mine]
 
-    return [*notes, *on_all_ranks(ranks, "memory", work=check, error=preflight.DoesNotFit)[0]]
+    return [*notes, *on_all_ranks(comm, "memory", work=check, error=preflight.DoesNotFit)[0]]
 
 
-def _memories(launch: process.Launch, device: process.Runtime, ranks: Comm) -> tuple[list[Memory], list[str]]:
+def _memories(launch: process.Launch, device: process.Runtime, comm: Comm) -> tuple[list[Memory], list[str]]:
     """The memories that this rank is to check, as the first of those that share them; and lines for the user."""
     mine, notes, gpu = [], [], None
     if launch.local_rank == 0:
@@ -236,9 +236,9 @@ def _memories(launch: process.Launch, device: process.Runtime, ranks: Comm) -> t
             gpu = memory.gpu(device.gpu)
         except OSError as error:
             notes.append(f"memory of GPU {device.gpu}: not checked: {error}")
-    gpus = ranks.allgather_object(gpu, name="gpus")
+    gpus = comm.allgather_object(gpu, name="gpus")
     sharing = [rank for rank, other in enumerate(gpus) if gpu and other and other.uuid == gpu.uuid]
-    if ranks.rank in sharing[:1]:
+    if comm.rank in sharing[:1]:
         there = min(gpus[rank].available_bytes for rank in sharing)
         mine.append(Memory(f"GPU {device.gpu}", sharing, there, of_host=False))
     return mine, notes

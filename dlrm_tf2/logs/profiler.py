@@ -10,7 +10,7 @@ from dlrm_tf2.config import ConfigError, TrainConfig
 NUM_STEPS = 100  # as published
 
 
-def check(config: TrainConfig, world_size: int) -> None:
+def check_profiler_flags(config: TrainConfig, world_size: int) -> None:
     """Refuses to profile a rank that is not there, or into what is no folder, before there is anything to lose.
 
     Raises:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 import tensorflow as tf
 
 from dlrm_tf2.embedding.ids import RankIds
-from dlrm_tf2.embedding.layer import DistributedEmbedding, Looked
+from dlrm_tf2.embedding.layer import DistributedEmbedding, Lookup
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.model.cross import CrossNetwork
 from dlrm_tf2.model.interaction import TENSORFLOW, Interaction
@@ -32,7 +32,7 @@ class Dlrm:
       training: False takes no memory for what the optimizer keeps for the tables.
       data_parallel_input, deduplicated: see DistributedEmbedding.
       initialize_tables: False leaves the tables' memory as it is, for weights that a checkpoint is about to bring.
-      interaction: the op that computes the dot interaction, see dlrm_tf2.model.interaction.choose.
+      interaction: the op that computes the dot interaction, see dlrm_tf2.model.interaction.choose_op.
     """
 
     def __init__(
@@ -99,18 +99,18 @@ class Dlrm:
         variables = {variable.name.removesuffix(":0"): variable for variable in self.dense_variables}
         return variables | self.dense_optimizer.by_name
 
-    def lookup(self, ids: RankIds) -> Looked:
+    def lookup(self, ids: RankIds) -> Lookup:
         """What this rank looks up, in the compute type."""
         return self.embedding.lookup(ids)
 
-    def logits(self, numerical: tf.Tensor, looked: Looked) -> tf.Tensor:
+    def logits(self, numerical: tf.Tensor, lookup: Lookup) -> tf.Tensor:
         """Logits of this rank's samples, float32 [local batch].
 
         Args:
           numerical: float32 [local batch, numericals].
           looked: what `lookup` returned.
         """
-        return self._dense(numerical, self.embedding.exchange(looked))
+        return self._dense(numerical, self.embedding.exchange(lookup))
 
     def _dense_block(self, numerical: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
         return self._above(self.interaction.compute(self._below(numerical, vectors)))

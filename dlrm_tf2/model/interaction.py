@@ -76,7 +76,7 @@ TENSORFLOW = Interaction("tensorflow", dot_interaction, compiles=True)
 NATIVE = Interaction("native", native_op.dot_interaction, compiles=False)
 
 
-def choose(interaction_op: str, device: str) -> tuple[Interaction, str]:
+def choose_op(interaction_op: str, device: str) -> tuple[Interaction, str]:
     """The interaction that `--interaction_op` asks for.
 
     Args:

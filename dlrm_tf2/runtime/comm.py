@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from dlrm_tf2.runtime.exchange_timer import Stopwatch
+from dlrm_tf2.runtime.exchange_timer import ExchangeTimer
 
 
 class CommError(ValueError):
@@ -71,7 +71,7 @@ class HorovodComm:
         self._hvd = hvd
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
-        self._stopwatch = Stopwatch() if timed else None
+        self._stopwatch = ExchangeTimer() if timed else None
 
     def alltoall(self, rows: tf.Tensor, splits: tf.Tensor, name: str) -> tf.Tensor:
         def exchange() -> list[tf.Tensor]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 
-class Stopwatch:
+class ExchangeTimer:
     """Adds up the time of operations on the CPU. Time in which several of them are under way counts once.
 
     The operations are taken in the order in which they are called, in a graph that in which they are traced: one that

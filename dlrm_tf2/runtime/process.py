@@ -70,7 +70,7 @@ class Runtime:
     gpu: int | None = None
 
 
-def setup(
+def set_up_process(
     launch: Launch,
     cpu: bool,
     *,

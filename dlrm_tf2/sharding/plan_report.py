@@ -30,7 +30,7 @@ class Step:
     data_parallel_input: bool = False
 
 
-def report(
+def plan_text(
     plan: ShardingPlan,
     tables: Sequence[TableConfig],
     *,

@@ -20,7 +20,7 @@ _LIVE_S = 0.3  # between two refreshes of the live line
 _GIB = 1 << 30
 
 
-class Watch:
+class TrainingProgress:
     """Follows the steps of a run from `with` on. All ranks must make the same calls.
 
     Args:
@@ -39,7 +39,7 @@ class Watch:
         self._step, self._auc = step, None
         self._shown, self._shown_at = self._clock.mark(), time.perf_counter()
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "TrainingProgress":
         return self
 
     def __exit__(self, *_) -> None:

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from dlrm_tf2 import checkpoint
-from dlrm_tf2.checkpoint import CheckpointError, Save
+from dlrm_tf2.checkpoint import CheckpointError, CheckpointWriter
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.model.dlrm import Dlrm
@@ -36,7 +36,7 @@ class Saver:
         self._path, self._keep = config.save_checkpoint_path, config.keep_checkpoints
         self._async = config.checkpoint_async
         self._comm, self._model, self._log, self._run = comm, model, log, run
-        self._pending: Save | None = None
+        self._pending: CheckpointWriter | None = None
         self.saved_step = saved_step
 
     def save(self, document: dict, wait: bool = True) -> None:
@@ -93,7 +93,7 @@ class Saver:
         activity.doing(f"saving the checkpoint of step {document['step']}")
         self.complete()
         document = document | {"run": document["run"] | {"id": self._run}}
-        save = Save(path, self._comm, document=document, keep=keep)
+        save = CheckpointWriter(path, self._comm, document=document, keep=keep)
         if wait or not self._async:
             save.write(self._model.dense_by_name, self._model.embedding)
             self._saved(save, save.commit())
@@ -104,7 +104,7 @@ class Saver:
         copied_s = time.perf_counter() - start
         self._log.say(f"saving {path}: step {save.step}, copied in {copied_s:.1f} s, is written while training goes on")
 
-    def _saved(self, save: Save, notes: list[str]) -> None:
+    def _saved(self, save: CheckpointWriter, notes: list[str]) -> None:
         if save.path == self._path:
             self.saved_step = save.step
         for line in (*notes, f"saved {save.path}: step {save.step}"):

@@ -73,14 +73,14 @@ class TrainingStep:
         model, dense = self._model, self._model.dense_variables
         scale = self._scaling.scale if self._scaling else None
         global_batch = tf.cast(tf.shape(ids.of_all.fixed)[0], tf.float32)
-        looked = model.lookup(ids)
+        lookup = model.lookup(ids)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([looked.vectors, dense])
-            logits = model.logits(numerical, looked)
+            tape.watch([lookup.vectors, dense])
+            logits = model.logits(numerical, lookup)
             # This rank's share of the mean over the global batch: shares add up, whatever the ranks' batch sizes.
             loss = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(label, logits)) / global_batch
             scaled = loss if scale is None else loss * scale
-        row_gradients, dense_gradients = tape.gradient(scaled, [looked.vectors, dense])
+        row_gradients, dense_gradients = tape.gradient(scaled, [lookup.vectors, dense])
         if scale is not None:
             row_gradients = [tf.cast(gradient, tf.float32) / scale for gradient in row_gradients]
         overflows = tf.constant(0.0) if scale is None else 1.0 - _finite(row_gradients)
@@ -90,7 +90,7 @@ class TrainingStep:
 
         def update() -> tf.Tensor:
             model.dense_optimizer.apply(dense_gradients, learning_rate, step)
-            return model.embedding.apply_gradient(looked, row_gradients, learning_rate=learning_rate, step=step)
+            return model.embedding.apply_gradient(lookup, row_gradients, learning_rate=learning_rate, step=step)
 
         if scale is None:
             # Added so that a rank takes part in exchanges of which it has no use, see apply_gradient.

@@ -13,7 +13,7 @@ from dlrm_tf2.runtime import activity
 from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.runtime.stopping import NEVER, Stopped, StopRequest
 from dlrm_tf2.training.loss_scaling import LossScaling
-from dlrm_tf2.training.progress import Watch
+from dlrm_tf2.training.progress import TrainingProgress
 from dlrm_tf2.training.run_length import length_of
 from dlrm_tf2.training.saver import Saver
 from dlrm_tf2.training.schedule import Schedule
@@ -98,10 +98,10 @@ class Trainer:
         """
         self._say_length()
         self._comm.broadcast(self._model.dense_variables)  # of the same seed, but made on processors that may differ
-        with Watch(self._config, self._comm, log=self._log, length=self._length, step=self.step) as watch:
+        with TrainingProgress(self._config, self._comm, log=self._log, length=self._length, step=self.step) as watch:
             return self._take_steps(watch)
 
-    def _take_steps(self, watch: Watch) -> dict:
+    def _take_steps(self, watch: TrainingProgress) -> dict:
         config, last, first = self._config, self._length.last, self.step + 1
         if not self._evaluated and self._evaluate(watch):  # it was stopped between a step and its evaluation
             last = self.step
@@ -159,7 +159,7 @@ class Trainer:
                 f"{self._kept()} Use --loss_scaling dynamic, a lower --loss_scale, or --amp_dtype bfloat16."
             )
 
-    def _evaluate(self, watch: Watch) -> bool:
+    def _evaluate(self, watch: TrainingProgress) -> bool:
         """Scores the test split. Returns whether training has come to what --auc_threshold asks for."""
         self._read()  # its time is not the evaluation's
         with watch.paused():

@@ -11,7 +11,7 @@ from criteo_prep import cli
 from criteo_prep.feature_spec import FeatureSpecError
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import preprocess
-from criteo_prep.preprocess.stages import How
+from criteo_prep.preprocess.stages import Resources
 from criteo_prep.synthesize import Synthesis, synthesize
 from criteo_prep.verify import verify
 
@@ -23,7 +23,9 @@ def made(tmp_path_factory):
     rows = ["\t".join([str(source.randrange(2)), *[str(source.randrange(99))] * 13,
                        *[f"{source.randrange(9):x}" for _ in range(26)]]) for _ in range(60)]  # fmt: skip
     (folder / "rows.tsv").write_text("\n".join(rows))
-    preprocess([folder / "rows.tsv"], folder / "set", rules=make_rules(2), keep_raw=True, how=How(quiet=True))
+    preprocess(
+        [folder / "rows.tsv"], folder / "set", rules=make_rules(2), keep_raw=True, resources=Resources(quiet=True)
+    )
     return folder / "set"
 
 

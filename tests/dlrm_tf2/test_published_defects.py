@@ -76,11 +76,11 @@ def test_empty_bags_are_zeros_and_take_no_gradient(combiner):
     )
     shard = embedding.plan.shards[0]
     before = embedding.read_rows(shard, "weights", start=0, stop=9).copy()
-    looked = embedding.lookup(embedding.ids({"f": (np.array([4, 1, 4]), np.array([2, 0, 1]))}))
+    lookup = embedding.lookup(embedding.ids({"f": (np.array([4, 1, 4]), np.array([2, 0, 1]))}))
     pooled = (before[4] + before[1]) * (0.5 if combiner == "mean" else 1)
-    np.testing.assert_allclose(embedding.exchange(looked).numpy(), [pooled, [0, 0], before[4]], rtol=1e-6)
+    np.testing.assert_allclose(embedding.exchange(lookup).numpy(), [pooled, [0, 0], before[4]], rtol=1e-6)
     embedding.apply_gradient(
-        looked, [tf.ones_like(vectors) for vectors in looked.vectors], learning_rate=tf.constant(0.5)
+        lookup, [tf.ones_like(vectors) for vectors in lookup.vectors], learning_rate=tf.constant(0.5)
     )
     each = 0.5 if combiner == "mean" else 1.0
     wanted = before.copy()
@@ -137,9 +137,9 @@ def test_rows_that_a_batch_does_not_name_stay_as_they_are(optimizer):
     shard = embedding.plan.shards[0]
     for step, ids in enumerate(([1, 2], [2, 3], [3, 3]), 1):
         before = {slot: embedding.read_rows(shard, slot, start=0, stop=8).copy() for slot in embedding.slots}
-        looked = embedding.lookup(embedding.ids({"t": np.array(ids)}))
+        lookup = embedding.lookup(embedding.ids({"t": np.array(ids)}))
         embedding.apply_gradient(
-            looked, [tf.ones_like(looked.vectors[0])], learning_rate=tf.constant(0.1), step=tf.constant(float(step))
+            lookup, [tf.ones_like(lookup.vectors[0])], learning_rate=tf.constant(0.1), step=tf.constant(float(step))
         )
         for slot in embedding.slots:
             changed = np.any(embedding.read_rows(shard, slot, start=0, stop=8) != before[slot], axis=1)

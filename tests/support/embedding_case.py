@@ -115,14 +115,14 @@ def train(case: Case, comm, steps: int, learning_rate: float = 0.3, dtype: str =
     first, last = samples_of_rank(case.global_batch, comm.size, comm.rank)
 
     def step(ids, label, number):
-        looked = embedding.lookup(ids)
+        lookup = embedding.lookup(ids)
         with tf.GradientTape() as tape:
-            tape.watch(looked.vectors)
-            x = tf.cast(embedding.exchange(looked), dtype)
+            tape.watch(lookup.vectors)
+            x = tf.cast(embedding.exchange(lookup), dtype)
             logits = tf.linalg.matvec(x, a) + tf.linalg.matvec(x**2, b)
             loss = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(label, logits)) / case.global_batch
-        gradients = tape.gradient(loss, looked.vectors)
-        zero = embedding.apply_gradient(looked, gradients, learning_rate=tf.constant(learning_rate, dtype), step=number)
+        gradients = tape.gradient(loss, lookup.vectors)
+        zero = embedding.apply_gradient(lookup, gradients, learning_rate=tf.constant(learning_rate, dtype), step=number)
         (loss,) = comm.allreduce_sum([loss], "loss")
         return loss + zero
 

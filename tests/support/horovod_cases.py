@@ -5,21 +5,23 @@ from pathlib import Path
 
 sys.path[:0] = [str(parent) for parent in Path(__file__).resolve().parents[1:3]]  # tests, and the repository
 
-from dlrm_tf2.runtime import comm, process  # noqa: E402 - found by the line above
+from dlrm_tf2.runtime import process  # noqa: E402 - found by the line above
 
 
 def main(seeds):
     launch = process.Launch.detect()
-    process.setup(launch, cpu=True, amp=False)
+    process.set_up_process(launch, cpu=True, amp=False)
     import numpy as np
     from support.embedding_case import assembled, draw, train, train_reference
 
-    ranks = comm.connect(launch.world_size)
+    from dlrm_tf2.runtime.comm import connect
+
+    comm = connect(launch.world_size)
 
     def check(case, name, tolerances=(1e-8, 1e-10), **settings):
         """Compares with numpy on rank 0; the tolerances are relative and absolute."""
-        everybody = ranks.allgather_object(train(case, ranks, 4, **settings), name=f"results of {name}")
-        if ranks.rank != 0:
+        everybody = comm.allgather_object(train(case, comm, 4, **settings), name=f"results of {name}")
+        if comm.rank != 0:
             return
         losses, tables = train_reference(case, 4)
         for rank_losses, _ in everybody:
@@ -31,9 +33,9 @@ def main(seeds):
         print(f"case {name}: {case.optimizer.name}, data-parallel input {case.data_parallel_input}, equal", flush=True)
 
     for seed in seeds:
-        check(draw(seed, ranks.size), f"{seed}")
-    case = draw(seeds[0], ranks.size, "sgd")
-    for wire, tolerance in (("float16", 5e-4), ("bfloat16", 4e-3)) if ranks.size == 2 else ():
+        check(draw(seed, comm.size), f"{seed}")
+    case = draw(seeds[0], comm.size, "sgd")
+    for wire, tolerance in (("float16", 5e-4), ("bfloat16", 4e-3)) if comm.size == 2 else ():
         check(case, f"{seeds[0]} in {wire}", (tolerance, tolerance), dtype="float32", wire=wire)
 
 

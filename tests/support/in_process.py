@@ -7,7 +7,7 @@ from pathlib import Path
 
 from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2 import flags
-from dlrm_tf2.job.start import Job, start
+from dlrm_tf2.job.start import Job, start_job
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.runtime import process
 from dlrm_tf2.runtime.comm import Comm, SingleProcess
@@ -33,7 +33,7 @@ def run(
     dataset: Path,
     log_path: Path,
     *arguments: object,
-    ranks: Comm = SingleProcess(),  # noqa: B008 - has no state
+    comm: Comm = SingleProcess(),  # noqa: B008 - has no state
     defaults: Mapping[str, object] | None = None,
 ) -> Run:
     """Runs the mode that the arguments name, with a tiny model; they come after TINY, so they win.
@@ -46,8 +46,8 @@ def run(
     spec = FeatureSpec.load(Path(config.dataset_path) / config.feature_spec)
     compute_dtype = (config.amp_dtype or "bfloat16") if config.amp else "float32"
     device = process.Runtime("cpu", compute_dtype, threads=2, notes=())
-    started = start(
-        config, spec, model_config=ModelConfig.of(config, spec), launch=process.Launch(), device=device, ranks=ranks
+    started = start_job(
+        config, spec, model_config=ModelConfig.of(config, spec), launch=process.Launch(), device=device, comm=comm
     )
     started.run()
     log = Path(config.log_path)

@@ -14,7 +14,7 @@ from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.preprocess.parse.text_blocks import MAX_LINE_BYTES
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import preprocess
-from criteo_prep.preprocess.stages import How
+from criteo_prep.preprocess.stages import Resources
 from criteo_prep.transcribe.tf_raw import Reader
 
 RULES = ("max_cardinality", "vocabulary_days", "on_bad_row", "shuffle", "seed")
@@ -24,8 +24,8 @@ HOW = ("workers", "memory_limit", "block_bytes", "checkpoint_bytes", "log")
 def make(paths, destination, threshold=3, **more):
     paths = [paths] if isinstance(paths, (str, Path)) else paths
     rules = make_rules(threshold, **{name: more.pop(name) for name in RULES if name in more})
-    how = How(quiet=True, **{name: more.pop(name) for name in HOW if name in more})
-    return preprocess(paths, destination, rules=rules, how=how, **more)
+    how = Resources(quiet=True, **{name: more.pop(name) for name in HOW if name in more})
+    return preprocess(paths, destination, rules=rules, resources=how, **more)
 
 
 def random_rows(seed, count):

@@ -31,11 +31,11 @@ def train(plan):
     )
 
     def step(ids, number):
-        looked = layer.lookup(ids)
+        lookup = layer.lookup(ids)
         with tf.GradientTape() as tape:
-            tape.watch(looked.vectors)
-            loss = tf.reduce_mean(layer.exchange(looked) ** 3)
-        layer.apply_gradient(looked, tape.gradient(loss, looked.vectors), learning_rate=0.1, step=number)
+            tape.watch(lookup.vectors)
+            loss = tf.reduce_mean(layer.exchange(lookup) ** 3)
+        layer.apply_gradient(lookup, tape.gradient(loss, lookup.vectors), learning_rate=0.1, step=number)
         return loss
 
     step = tf.function(step, input_signature=[layer.signature, tf.TensorSpec([], tf.float32)])

@@ -45,7 +45,7 @@ class Parsing:
 
 
 def parse_files(
-    paths: tuple[Path, ...], root: Path, *, journal: Journal, how: Parsing, progress: "ReadProgress"
+    paths: tuple[Path, ...], root: Path, *, journal: Journal, parsing: Parsing, progress: "ReadProgress"
 ) -> None:
     """Parses the files, from where the journal says on, into label, numericals and raw columns.
 
@@ -55,8 +55,8 @@ def parse_files(
     """
     with (
         RowWriter(root, journal) as writer,
-        Checkpoints(writer, journal, how.checkpoint_bytes) as checkpoints,
-        ThreadPoolExecutor(how.workers) as pool,
+        Checkpoints(writer, journal, parsing.checkpoint_bytes) as checkpoints,
+        ThreadPoolExecutor(parsing.workers) as pool,
     ):
         progress.pass_over([file for file in journal.files if file.finished])
         try:
@@ -65,7 +65,13 @@ def parse_files(
                     journal.files.append(ParsedFile(str(path), num_zeros=journal.num_zeros))
                 if not journal.files[number].finished:
                     _parse_file(
-                        pool, path, writer=writer, journal=journal, how=how, progress=progress, checkpoints=checkpoints
+                        pool,
+                        path,
+                        writer=writer,
+                        journal=journal,
+                        parsing=parsing,
+                        progress=progress,
+                        checkpoints=checkpoints,
                     )
         except (ValueError, OSError):
             with contextlib.suppress(OSError):  # as on a full disk; an earlier checkpoint is there
@@ -81,16 +87,16 @@ def _parse_file(
     *,
     writer: RowWriter,
     journal: Journal,
-    how: Parsing,
+    parsing: Parsing,
     progress: "ReadProgress",
     checkpoints: Checkpoints,
 ) -> None:
     """Parses the last file of the journal, from its position on."""
     file = journal.files[-1]
     for block, position in _in_order(
-        pool, _block_parsers(path, file.position, how=how, progress=progress), how.workers
+        pool, _block_parsers(path, file.position, parsing=parsing, progress=progress), parsing.workers
     ):
-        if not how.skip_bad_rows:
+        if not parsing.skip_bad_rows:
             _refuse_bad_rows(file, block.rows)
         writer.write(block)
         _count_bad_rows(file, block.rows)
@@ -130,20 +136,20 @@ class ReadProgress:
 
 
 def _block_parsers(
-    path: Path, position: int, *, how: Parsing, progress: ReadProgress
+    path: Path, position: int, *, parsing: Parsing, progress: ReadProgress
 ) -> Iterator[tuple[Callable[[], ParsedBlock], int]]:
     """Yields (what parses a block, the position after it) of one file, from a position on."""
     if parquet_rows.is_parquet(path):
         size, num_rows = path.stat().st_size, max(1, parquet_rows.num_rows_of(path))
-        for batch, stop in parquet_rows.row_blocks(path, how.labelled, position):
+        for batch, stop in parquet_rows.row_blocks(path, parsing.labelled, position):
             progress.read(size * batch.num_rows // num_rows)
-            yield partial(_parse_batch, batch, how.labelled), stop
+            yield partial(_parse_batch, batch, parsing.labelled), stop
     else:
-        at_a_time = how.workers + 2  # more than are on their way
+        at_a_time = parsing.workers + 2  # more than are on their way
         for text, stop in text_blocks(
-            path, how.block_bytes, on_read=progress.read, skip_bytes=position, at_a_time=at_a_time
+            path, parsing.block_bytes, on_read=progress.read, skip_bytes=position, at_a_time=at_a_time
         ):
-            yield partial(_parse_text, text, how.labelled), stop
+            yield partial(_parse_text, text, parsing.labelled), stop
 
 
 def _parse_text(text: np.ndarray, labelled: bool) -> ParsedBlock:

@@ -11,7 +11,7 @@ import pytest
 from criteo_prep.preprocess.parse import parse_files
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import preprocess
-from criteo_prep.preprocess.stages import How
+from criteo_prep.preprocess.stages import Resources
 
 ROOT = Path(__file__).parents[3]
 # Each write and each rename is a moment to be killed at; the child counts them down.
@@ -35,7 +35,7 @@ raw_columns.append = local_append = counted(raw_columns.append)
 from criteo_prep.preprocess import arrange, columns, row_writer
 columns.append = row_writer.append = arrange.append = local_append
 how = How(workers=2, quiet=True, block_bytes=2000, checkpoint_bytes=0)
-preprocess(sys.argv[4:], sys.argv[2], make_rules(2, shuffle=sys.argv[3]), how=how)
+preprocess(sys.argv[4:], sys.argv[2], rules=make_rules(2, shuffle=sys.argv[3]), resources=how)
 print("left", left)
 """
 
@@ -57,7 +57,7 @@ def test_killed_at_any_moment_and_gone_on_with(tmp_path, shuffle, points):
         rows = ["\t".join([str(source.randrange(2)), *["3"] * 13, *[f"{source.randrange(5):x}" for _ in range(26)]])
                 for _ in range(40)]  # fmt: skip
         path.write_text("\n".join(rows))
-    preprocess(days, tmp_path / "good", rules=make_rules(2, shuffle=shuffle), how=How(quiet=True))
+    preprocess(days, tmp_path / "good", rules=make_rules(2, shuffle=shuffle), resources=Resources(quiet=True))
     whole = child(1 << 30, tmp_path / "whole", shuffle, days)
     assert whole.returncode == 0, whole.stderr
     moments = (1 << 30) - int(whole.stdout.split()[-1])
@@ -79,8 +79,8 @@ def test_what_is_behind_the_last_checkpoint_is_cut_off(tmp_path, monkeypatch):
     """A kill leaves files of different lengths, longer than the journal says."""
     rows = "".join("\t".join(["1", *["3"] * 13, *[f"{n:x}"] * 26]) + "\n" for n in range(50))
     (tmp_path / "day_0").write_text(rows), (tmp_path / "day_1").write_text(rows)
-    days, how = [tmp_path / "day_0", tmp_path / "day_1"], How(quiet=True, block_bytes=500, checkpoint_bytes=0)
-    preprocess(days, tmp_path / "good", rules=make_rules(2), how=how)
+    days, how = [tmp_path / "day_0", tmp_path / "day_1"], Resources(quiet=True, block_bytes=500, checkpoint_bytes=0)
+    preprocess(days, tmp_path / "good", rules=make_rules(2), resources=how)
     original = parse_files._parse_file
 
     def first_file_only(pool, path, *more):
@@ -90,9 +90,9 @@ def test_what_is_behind_the_last_checkpoint_is_cut_off(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(parse_files, "_parse_file", first_file_only)
-        preprocess(days, tmp_path / "set", rules=make_rules(2), how=how)
+        preprocess(days, tmp_path / "set", rules=make_rules(2), resources=how)
     for number, path in enumerate(sorted((tmp_path / ".set.partial").rglob("*.raw"))):
         with open(path, "ab") as file:
             file.write(b"x" * number)
-    preprocess(days, tmp_path / "set", rules=make_rules(2), how=how)
+    preprocess(days, tmp_path / "set", rules=make_rules(2), resources=how)
     assert contents(tmp_path / "set") == contents(tmp_path / "good")

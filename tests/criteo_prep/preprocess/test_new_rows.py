@@ -13,11 +13,11 @@ from criteo_prep.preprocess.new_rows import encode
 from criteo_prep.preprocess.parse.text_blocks import InputError
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import DifferentDatasetError, preprocess
-from criteo_prep.preprocess.stages import How
+from criteo_prep.preprocess.stages import Resources
 from criteo_prep.transcribe.tf_raw import Reader
 from criteo_prep.verify import verify
 
-QUIET = How(quiet=True)
+QUIET = Resources(quiet=True)
 
 
 def row(label, number, value):
@@ -29,7 +29,7 @@ def dataset(tmp_path):
     """Values a (five times), b (twice) and c (once), threshold 2: ids 1, 2, 0."""
     text = row("1", "5", "a") * 5 + row("0", "", "b") * 2 + row("1", "1", "c")
     (tmp_path / "rows.tsv").write_text(text)
-    preprocess([tmp_path / "rows.tsv"], tmp_path / "set", rules=make_rules(2), how=QUIET)
+    preprocess([tmp_path / "rows.tsv"], tmp_path / "set", rules=make_rules(2), resources=QUIET)
     return tmp_path / "set"
 
 
@@ -37,7 +37,7 @@ def dataset(tmp_path):
 def test_ids_are_those_of_the_dataset(tmp_path, dataset, labels):
     rows = zip(labels, ["", "0", "-3", "5", "9"], ["b", "c", "", "0000000A", "dddddddd"], strict=True)
     (tmp_path / "new.tsv").write_text("".join(row(*fields) for fields in rows))
-    outcome = encode(dataset, [tmp_path / "new.tsv"], destination=tmp_path / "new", how=QUIET)
+    outcome = encode(dataset, [tmp_path / "new.tsv"], destination=tmp_path / "new", resources=QUIET)
     with Reader(tmp_path / "new", outcome.spec, split="test") as reader:
         batch = reader.read(0, reader.num_samples)
     assert batch.label.tolist() == [label == "1" for label in labels]
@@ -49,11 +49,11 @@ def test_ids_are_those_of_the_dataset(tmp_path, dataset, labels):
         assert feature == FeatureSpec.load(dataset / "feature_spec.yaml").features[feature.name]
     assert outcome.manifest["rules"]["labels"].startswith("as given" if labels[0] else "none")
     assert list(outcome.manifest["splits"]) == ["test"] and verify(tmp_path / "new", quiet=True).good
-    assert encode(dataset, [tmp_path / "new.tsv"], destination=tmp_path / "new", how=QUIET).already_complete
+    assert encode(dataset, [tmp_path / "new.tsv"], destination=tmp_path / "new", resources=QUIET).already_complete
 
 
 def test_encoding_the_training_rows_gives_the_training_ids(tmp_path, dataset):
-    spec = encode(dataset, [tmp_path / "rows.tsv"], destination=tmp_path / "new", how=QUIET).spec
+    spec = encode(dataset, [tmp_path / "rows.tsv"], destination=tmp_path / "new", resources=QUIET).spec
     for feature in spec.categorical:
         old = [(dataset / split / f"{feature.name}.bin").read_bytes() for split in ("train", "test")]
         assert (tmp_path / "new" / "test" / f"{feature.name}.bin").read_bytes() == b"".join(old)
@@ -62,15 +62,15 @@ def test_encoding_the_training_rows_gives_the_training_ids(tmp_path, dataset):
 def test_misuse(tmp_path, dataset):
     (tmp_path / "short.tsv").write_text("1\t2\n")
     with pytest.raises(InputError, match="its first row has 2 fields; expected 40, or 39 without the label"):
-        encode(dataset, [tmp_path / "short.tsv"], destination=tmp_path / "new", how=QUIET)
+        encode(dataset, [tmp_path / "short.tsv"], destination=tmp_path / "new", resources=QUIET)
     with pytest.raises(ManifestError, match="there is no manifest"):
-        encode(tmp_path, [tmp_path / "rows.tsv"], destination=tmp_path / "new", how=QUIET)
+        encode(tmp_path, [tmp_path / "rows.tsv"], destination=tmp_path / "new", resources=QUIET)
     with pytest.raises(DifferentDatasetError, match="made by criteo-prep preprocess, not criteo-prep encode"):
-        encode(dataset, [tmp_path / "rows.tsv"], destination=dataset, how=QUIET)
+        encode(dataset, [tmp_path / "rows.tsv"], destination=dataset, resources=QUIET)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(DestinationError, match="is not empty"):
-        encode(dataset, [tmp_path / "rows.tsv"], destination=tmp_path / "other", how=QUIET)
+        encode(dataset, [tmp_path / "rows.tsv"], destination=tmp_path / "other", resources=QUIET)
     assert sorted(os.listdir(tmp_path)) == ["other", "rows.tsv", "set", "short.tsv"]
 
 

@@ -9,7 +9,7 @@ from criteo_prep.preprocess.parse import parquet_rows, tsv
 from criteo_prep.preprocess.parse.text_blocks import InputError
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import preprocess
-from criteo_prep.preprocess.stages import How
+from criteo_prep.preprocess.stages import Resources
 
 TEXT = [
     ["1", *["5", "", "-3"] * 4, "7", *["a", "", "00000000", "DeadBeef", "ffffffff", "5"] * 4, "1", ""],
@@ -67,9 +67,11 @@ def test_a_dataset_of_parquet_is_that_of_text(tmp_path):
     save(tmp_path / "day_1.parquet", columns_of(TEXT * 5, as_numbers))
     for day, count in ((0, 20), (1, 5)):
         (tmp_path / f"day_{day}").write_text("".join("\t".join(row) + "\n" for row in TEXT * count))
-    how, rules = How(quiet=True), make_rules(2)
-    made = [preprocess([tmp_path / f"day_{day}{end}" for day in (0, 1)], tmp_path / f"set{end}", rules=rules, how=how)
-            for end in ("", ".parquet")]  # fmt: skip
+    how, rules = Resources(quiet=True), make_rules(2)
+    made = [
+        preprocess([tmp_path / f"day_{day}{end}" for day in (0, 1)], tmp_path / f"set{end}", rules=rules, resources=how)
+        for end in ("", ".parquet")
+    ]
     assert made[0].manifest["files"] == made[1].manifest["files"]
 
 

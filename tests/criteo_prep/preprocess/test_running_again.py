@@ -12,7 +12,7 @@ from criteo_prep.preprocess.columns import encoder
 from criteo_prep.preprocess.parse import parse_files
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import DifferentDatasetError, preprocess
-from criteo_prep.preprocess.stages import How
+from criteo_prep.preprocess.stages import Resources
 
 
 @pytest.mark.parametrize("stage", ["parse", "arrange", "encode"])
@@ -49,9 +49,9 @@ def test_other_rules_over_an_unfinished_run_redo_only_what_they_must(tmp_path, m
         patch.setattr(encoder.ColumnEncoder, "_do_column", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         make(days, tmp_path / "set", 2)
     rules, said = make_rules(5), []
-    monkeypatch.setattr(How, "say", lambda self, line: said.append(line))
+    monkeypatch.setattr(Resources, "say", lambda self, line: said.append(line))
     monkeypatch.setattr(parse_files, "text_blocks", None)  # nothing is parsed
-    preprocess(days, tmp_path / "set", rules=rules, how=How(quiet=True))
+    preprocess(days, tmp_path / "set", rules=rules, resources=Resources(quiet=True))
     monkeypatch.undo()
     assert any("150 rows need not be parsed again:\n  threshold: there 2, asked for 5" in line for line in said)
     make(days, tmp_path / "at_once", 5)
@@ -96,7 +96,7 @@ def test_other_ids_that_cannot_be_derived_are_parsed_for_again(tmp_path, monkeyp
     assert kept_in(tmp_path) == [".set.partial", "direct", "set"]
     assert "set.partial: is left of another run" in make(days, tmp_path / "set", before[0], **before[1]).warnings[0]
     monkeypatch.setattr(parse_files, "text_blocks", None)  # parsed already, before the interrupt
-    preprocess(days, tmp_path / "set", rules=make_rules(after[0], **after[1]), how=How())
+    preprocess(days, tmp_path / "set", rules=make_rules(after[0], **after[1]), resources=Resources())
     said = capsys.readouterr().err
     assert "set is made again of the inputs, which are parsed again" in said and "there" in said and "asked for" in said
     assert content(tmp_path / "set") == content(tmp_path / "direct")

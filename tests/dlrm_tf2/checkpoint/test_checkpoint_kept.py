@@ -11,7 +11,7 @@ from support.checkpoint_case import PLANS, TABLES, Variable, dense_of, folder_by
 
 from dlrm_tf2.checkpoint import (
     CheckpointError,
-    Save,
+    CheckpointWriter,
     best_path,
     load_checkpoint,
     of_other_runs,
@@ -72,7 +72,7 @@ def written_behind(path, comm, array_embedding, while_writing=lambda embedding: 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dlrm_tf2.checkpoint.part.write_npy", wait_and_write)
-        saving = Save(path, comm, document=document(3))
+        saving = CheckpointWriter(path, comm, document=document(3))
         saving.write_behind(dense, embedding)
         assert not saving.is_written()
         for values in embedding.parts.values():
@@ -124,7 +124,7 @@ def test_a_full_disk_behind_training_is_an_error_on_all_ranks(
 
     def work(comm):
         embedding = array_embedding(TABLES, PLANS["3 rows"], comm.rank, weights=weights_of(seed=9))
-        saving = Save(tmp_path / "saved", comm, document=document(2))
+        saving = CheckpointWriter(tmp_path / "saved", comm, document=document(2))
         saving.write_behind(dense_of(9), embedding)
         ranks_of[comm.rank] = True
         saving.commit()
@@ -146,7 +146,7 @@ def test_a_copy_that_has_no_memory_is_an_error_on_all_ranks(run_ranks, array_emb
                 raise MemoryError
 
             embedding.read_rows = read_rows
-        Save(tmp_path / "saved", comm, document=document(1)).write_behind(dense_of(0), embedding)
+        CheckpointWriter(tmp_path / "saved", comm, document=document(1)).write_behind(dense_of(0), embedding)
 
     errors = run_ranks(2, work)
     assert all("rank 1: MemoryError" in str(error) for error in errors), errors
@@ -241,7 +241,9 @@ def test_killed_at_any_moment_of_a_save_a_whole_checkpoint_is_there(save_step, s
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a process that dies takes no page of the disk with it
     for name in ("rename", "fsync", "unlink", "rmdir", "mkdir"):
         monkeypatch.setattr(os, name, mortal(getattr(os, name)))
-    monkeypatch.setattr(Save, "discard", lambda self: self._staging.unlock())  # all that the system does for the dead
+    monkeypatch.setattr(
+        CheckpointWriter, "discard", lambda self: self._staging.unlock()
+    )  # all that the system does for the dead
     found = set()
     for die_at in range(1, 200):
         root = tmp_path / str(die_at)

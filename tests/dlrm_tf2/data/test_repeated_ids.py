@@ -27,11 +27,11 @@ def config(root, **flags):
 ])  # fmt: skip
 def test_all_ranks_choose_the_features_whose_ids_repeat(tmp_path, run_ranks, dedup_ids, chosen):
     spec = write_dataset(tmp_path)
-    results = run_ranks(2, lambda comm: repeated_ids.choose(config(tmp_path, dedup_ids=dedup_ids), spec, comm))
+    results = run_ranks(2, lambda comm: repeated_ids.choose_features(config(tmp_path, dedup_ids=dedup_ids), spec, comm))
     assert [features for features, _ in results] == [chosen] * 2
     if dedup_ids == "auto":
         assert "3 of 5 features" in results[0][1]
 
 
 def test_alone_there_is_nothing_to_save(tmp_path):
-    assert repeated_ids.choose(config(tmp_path), write_dataset(tmp_path), SingleProcess()) == ((), None)
+    assert repeated_ids.choose_features(config(tmp_path), write_dataset(tmp_path), SingleProcess()) == ((), None)

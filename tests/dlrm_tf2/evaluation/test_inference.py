@@ -14,7 +14,7 @@ from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data.batches import open_split
 from dlrm_tf2.evaluation import inference
 from dlrm_tf2.evaluation.evaluator import Evaluator
-from dlrm_tf2.evaluation.inference import Stopwatch, infer
+from dlrm_tf2.evaluation.inference import LatencyTimer, infer
 from dlrm_tf2.evaluation.metrics import NotFinite
 from dlrm_tf2.evaluation.predictions import PredictionsFile
 from dlrm_tf2.logs.run_log import RunLog
@@ -102,7 +102,7 @@ def test_a_latency_is_the_slowest_rank_s_after_the_warm_up(run_ranks, monkeypatc
             calls.append(batch.global_batch)
             return np.full(2, len(calls))
 
-        stopwatch = Stopwatch(score, comm)
+        stopwatch = LatencyTimer(score, comm)
         assert [stopwatch(batch_of(samples))[0] for samples in [8] * 30 + [3]] == list(range(2, 33))
         return stopwatch.timed()
 
@@ -112,7 +112,7 @@ def test_a_latency_is_the_slowest_rank_s_after_the_warm_up(run_ranks, monkeypatc
 
 @pytest.mark.parametrize("sizes, timed", [([5], [5]), ([5, 4], [5]), ([5, 5, 5], [5, 5]), ([4] * 25, [4] * 15)])
 def test_the_warm_up_is_ten_batches_or_half(sizes, timed):
-    stopwatch = Stopwatch(lambda batch: np.zeros(batch.global_batch), SingleProcess())
+    stopwatch = LatencyTimer(lambda batch: np.zeros(batch.global_batch), SingleProcess())
     for samples in sizes:
         stopwatch(batch_of(samples))
     assert stopwatch.timed()[1].tolist() == timed
@@ -122,7 +122,7 @@ def test_no_rank_begins_before_all_are_done_with_the_batch_before(run_ranks):
     events = []
 
     def of_rank(comm):
-        stopwatch = Stopwatch(lambda number: (events.append(("begins", number.global_batch)),
+        stopwatch = LatencyTimer(lambda number: (events.append(("begins", number.global_batch)),
                                               threading.Event().wait(0.01 * comm.rank),
                                               events.append(("ends", number.global_batch))), comm)  # fmt: skip
         for number in range(1, 5):

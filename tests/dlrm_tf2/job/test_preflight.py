@@ -27,7 +27,7 @@ T15 = model_of(presets.T15)
 def check(model, plan, ranks, available, **flags):
     """What preflight says of a memory that some ranks share."""
     shared = preflight.Memory("this machine", ranks, available)
-    return preflight.check(TrainConfig(dataset_path="data", **flags), model, plan=plan, memory=shared)
+    return preflight.check_memory(TrainConfig(dataset_path="data", **flags), model, plan=plan, memory=shared)
 
 
 def test_weights_by_hand():

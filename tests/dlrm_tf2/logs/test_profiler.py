@@ -56,9 +56,9 @@ def test_steps(monkeypatch, first, last, profiled):
 def test_a_profiled_rank_that_is_not_there_is_refused(world_size, ranks):
     config = TrainConfig(dataset_path="data", profiler_start_step=1, profiled_rank=2)
     with pytest.raises(ConfigError, match=f"--profiled_rank is 2; {ranks}"):
-        profiler.check(config, world_size)
-    profiler.check(config, 3)
-    profiler.check(TrainConfig(dataset_path="data", profiled_rank=2), world_size)  # nothing is profiled
+        profiler.check_profiler_flags(config, world_size)
+    profiler.check_profiler_flags(config, 3)
+    profiler.check_profiler_flags(TrainConfig(dataset_path="data", profiled_rank=2), world_size)  # nothing is profiled
 
 
 def test_training_leaves_a_trace_where_profiler_path_says(tmp_path):
@@ -76,7 +76,7 @@ def test_a_file_in_place_of_profiler_path_is_refused(tmp_path, name):
     (tmp_path / "file").touch()
     config = TrainConfig(dataset_path="data", profiler_start_step=1, profiler_path=str(tmp_path / name))
     with pytest.raises(ConfigError, match="is a file, or lies in one"):
-        profiler.check(config, 1)
+        profiler.check_profiler_flags(config, 1)
 
 
 def test_a_profile_that_cannot_be_written_does_not_end_the_training(tmp_path, capsys):

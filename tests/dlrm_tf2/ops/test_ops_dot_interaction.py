@@ -170,17 +170,17 @@ def test_the_native_op_stays_outside_of_the_compiled_blocks(tmp_path):
 def test_choice(monkeypatch):
     monkeypatch.setattr(ops, "why_unavailable", lambda: None)
     monkeypatch.setattr(ops, "why_no_cuda", lambda: "it was built without CUDA")
-    assert interaction.choose("auto", "cpu") == (interaction.NATIVE, "interaction: the native op on the CPU")
-    assert interaction.choose("tensorflow", "cpu")[0] is interaction.TENSORFLOW
-    chosen, line = interaction.choose("auto", "gpu")
+    assert interaction.choose_op("auto", "cpu") == (interaction.NATIVE, "interaction: the native op on the CPU")
+    assert interaction.choose_op("tensorflow", "cpu")[0] is interaction.TENSORFLOW
+    chosen, line = interaction.choose_op("auto", "gpu")
     assert chosen is interaction.TENSORFLOW and "built without CUDA" in line
     with pytest.raises(ValueError, match="--interaction_op native: .*without CUDA"):
-        interaction.choose("native", "gpu")
+        interaction.choose_op("native", "gpu")
     monkeypatch.setattr(ops, "why_unavailable", lambda: "no compiler was there")
-    assert interaction.choose("auto", "cpu") == (
+    assert interaction.choose_op("auto", "cpu") == (
         interaction.TENSORFLOW, "interaction: TensorFlow's ops; no compiler was there")
     with pytest.raises(ValueError, match="no compiler was there. Build it, or use --interaction_op auto"):
-        interaction.choose("native", "cpu")
+        interaction.choose_op("native", "cpu")
 
 
 @pytest.mark.parametrize("flags, asked", [

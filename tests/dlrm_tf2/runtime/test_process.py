@@ -88,7 +88,7 @@ def set_up(monkeypatch, environment):
         monkeypatch.setitem(sys.modules, "tensorflow", tensorflow)
         monkeypatch.setattr(process, "find_processors", lambda: Processors(*cores))
         before = dict(os.environ)
-        chosen = process.setup(launch, **{"cpu": False, "amp": False, **arguments})
+        chosen = process.set_up_process(launch, **{"cpu": False, "amp": False, **arguments})
         changed = {name: value for name, value in os.environ.items() if before.get(name) != value}
         for name in changed:  # so that monkeypatch puts them back
             monkeypatch.setenv(name, changed[name])

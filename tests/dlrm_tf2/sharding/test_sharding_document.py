@@ -24,8 +24,8 @@ def test_the_layer_on_its_own():
     vectors, layer = names["vectors"], names["layer"]
     assert {name: tuple(part.shape) for name, part in vectors.items()} == {"title": (2, 16), "query": (2, 16)}
     assert not vectors["title"].numpy()[1].any()  # an empty bag
-    looked = layer.lookup(layer.ids(of_mine=names["ids"]))
-    after = layer.split(layer.exchange(looked))
+    lookup = layer.lookup(layer.ids(of_mine=names["ids"]))
+    after = layer.split(layer.exchange(lookup))
     # The gradients of the first pair pull its vectors together.
     products = [np.sum(both["title"].numpy()[0] * both["query"].numpy()[0]) for both in (vectors, after)]
     assert products[1] > products[0]

@@ -16,9 +16,9 @@ from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.logs.step_clock import StepClock
 from dlrm_tf2.runtime import memory
 from dlrm_tf2.runtime.comm import HorovodComm, SingleProcess
-from dlrm_tf2.runtime.exchange_timer import Stopwatch
+from dlrm_tf2.runtime.exchange_timer import ExchangeTimer
 from dlrm_tf2.training import progress
-from dlrm_tf2.training.progress import Watch
+from dlrm_tf2.training.progress import TrainingProgress
 from dlrm_tf2.training.run_length import RunLength
 
 
@@ -43,7 +43,7 @@ class Ticks:
 def test_overlapping_work_counts_once(monkeypatch):
     times = itertools.chain.from_iterable([(10, 12), (11, 15), (13, 14), (20, 21)])
     monkeypatch.setattr(tf, "timestamp", lambda: tf.constant(next(times), tf.float64))
-    stopwatch, seconds = Stopwatch(), []
+    stopwatch, seconds = ExchangeTimer(), []
     for _ in range(4):
         stopwatch.time(lambda: [tf.constant(0)], [])
         seconds.append(stopwatch.seconds())
@@ -52,7 +52,7 @@ def test_overlapping_work_counts_once(monkeypatch):
 
 @pytest.mark.parametrize("as_function", [True, False])
 def test_only_the_work_is_measured(monkeypatch, as_function):
-    ticks, stopwatch = Ticks(monkeypatch), Stopwatch()
+    ticks, stopwatch = Ticks(monkeypatch), ExchangeTimer()
 
     def step(x):
         before = ticks.spend(x, 100)
@@ -185,7 +185,7 @@ def test_the_live_line_is_refreshed_a_few_times_a_second(monkeypatch):
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     log = RunLog(None, enabled=True)
     config = TrainConfig(dataset_path="data", print_freq=10)
-    with Watch(
+    with TrainingProgress(
         config,
         SingleProcess(),
         log=log,

@@ -242,7 +242,7 @@ def test_resumed_on_two_ranks_by_another_plan(data, tmp_path, interrupt, run_ran
 
     def work(ranks):
         plan = ["--dist_strategy", "basic", "--row_slice_threshold", 60, "--data_parallel_input"]
-        return in_process.run(*arguments, *plan, ranks=ranks).column("loss")
+        return in_process.run(*arguments, *plan, comm=ranks).column("loss")
 
     for outcome in run_ranks(2, work):
         if isinstance(outcome, BaseException):

@@ -137,7 +137,7 @@ def test_checkpoint_async_trains_on_and_saves_the_same_bytes(train, tmp_path, mo
 def test_checkpoint_async_waits_for_the_one_before_and_says_how_long(train, monkeypatch, capsys):
     release = threading.Event()
     slow(monkeypatch, release)
-    is_written = "dlrm_tf2.checkpoint.saving.Save.is_written"
+    is_written = "dlrm_tf2.checkpoint.saving.CheckpointWriter.is_written"
 
     def not_yet(self):
         release.set()
