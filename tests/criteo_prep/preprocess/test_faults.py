@@ -17,8 +17,9 @@ ROOT = Path(__file__).parents[3]
 # Each write and each rename is a moment to be killed at; the child counts them down.
 CHILD = """
 import os, signal, sys
-from criteo_prep.preprocess import preprocess, raw_columns
-from criteo_prep.preprocess.stages import How
+from criteo_prep.preprocess.parse import raw_columns
+from criteo_prep.preprocess.run import preprocess
+from criteo_prep.preprocess.stages import Resources
 from criteo_prep.preprocess.rules import make_rules
 left = int(sys.argv[1])
 def counted(original):
@@ -32,9 +33,11 @@ def counted(original):
 for name in ("rename", "replace", "truncate", "unlink", "rmdir", "mkdir", "pwrite", "link"):
     setattr(os, name, counted(getattr(os, name)))
 raw_columns.append = local_append = counted(raw_columns.append)
-from criteo_prep.preprocess import arrange, columns, row_writer
-columns.append = row_writer.append = arrange.append = local_append
-how = How(workers=2, quiet=True, block_bytes=2000, checkpoint_bytes=0)
+from criteo_prep.preprocess import arrange
+from criteo_prep.preprocess.columns import encoder
+from criteo_prep.preprocess.parse import row_writer
+encoder.append = row_writer.append = arrange.append = local_append
+how = Resources(workers=2, quiet=True, block_bytes=2000, checkpoint_bytes=0)
 preprocess(sys.argv[4:], sys.argv[2], rules=make_rules(2, shuffle=sys.argv[3]), resources=how)
 print("left", left)
 """
@@ -83,10 +86,10 @@ def test_what_is_behind_the_last_checkpoint_is_cut_off(tmp_path, monkeypatch):
     preprocess(days, tmp_path / "good", rules=make_rules(2), resources=how)
     original = parse_files._parse_file
 
-    def first_file_only(pool, path, *more):
+    def first_file_only(pool, path, **more):
         if path.name == "day_1":
             raise KeyboardInterrupt
-        original(pool, path, *more)
+        original(pool, path, **more)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(parse_files, "_parse_file", first_file_only)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from criteo_prep.machine import memory_available
+from criteo_prep.machine import available_memory_bytes
 from criteo_prep.preprocess.columns.memory import MemoryPlan, PreflightError
 from criteo_prep.preprocess.columns.vocabulary import VocabularyError
 from criteo_prep.preprocess.preflight import look_ahead, memory_limit
@@ -49,7 +49,7 @@ def test_memory_limit(given, size):
 def test_what_is_no_size():
     with pytest.raises(PreflightError, match="--memory_limit lots: is no size. Write one such as 8G"):
         memory_limit("lots")
-    assert 0 < memory_limit(None) < memory_available() * 1.5
+    assert 0 < memory_limit(None) < available_memory_bytes() * 1.5
 
 
 def test_preflight(tmp_path):

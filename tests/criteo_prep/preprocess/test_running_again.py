@@ -22,10 +22,10 @@ def test_an_interrupt_keeps_what_is_done_and_the_same_command_goes_on(tmp_path, 
     times = iter(range(100))
 
     def interrupted(original):
-        def late(*arguments):
+        def late(*arguments, **named):
             if next(times) == 2:
                 raise KeyboardInterrupt
-            return original(*arguments)
+            return original(*arguments, **named)
 
         return late
 

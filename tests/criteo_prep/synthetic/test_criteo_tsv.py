@@ -128,8 +128,9 @@ def test_values_can_be_taken_back(name, row):
     ((2, 1, 4), "2 training rows and 1 test rows do not fill 4 days"),
     ((10, 0, 2), "10 training rows and 0 test rows do not fill 2 days")])  # fmt: skip
 def test_days_that_cannot_be_filled_are_refused(tmp_path, rows, message):
+    num_train, num_test, num_days = rows
     with pytest.raises(ValueError, match=message):
-        DayWriter(TABLES, seed=1).write(tmp_path, *rows)
+        DayWriter(TABLES, seed=1).write(tmp_path, num_train, num_test=num_test, num_days=num_days)
     assert list(tmp_path.iterdir()) == []
 
 

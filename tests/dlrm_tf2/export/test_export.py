@@ -185,7 +185,7 @@ def test_a_full_disk_leaves_no_output(checkpoint, tmp_path, capsys, monkeypatch)
 
 def test_it_runs_as_a_module_without_tensorflow(checkpoint, tmp_path):
     code = (
-        "import sys; from dlrm_tf2.export import main; "
+        "import sys; from dlrm_tf2.export.__main__ import main; "
         f"status = main(['--checkpoint', {str(checkpoint)!r}, '--output', {str(tmp_path / 'plain')!r}]); "
         "assert 'tensorflow' not in sys.modules; sys.exit(status)"
     )

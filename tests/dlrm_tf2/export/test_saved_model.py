@@ -12,7 +12,6 @@ from support.numpy_dlrm import NumpyDlrm
 from dlrm_tf2.checkpoint import save_checkpoint
 from dlrm_tf2.export import __main__ as export
 from dlrm_tf2.model.config import ModelConfig
-from dlrm_tf2.runtime import memory
 from dlrm_tf2.sharding.plan import make_plan
 
 BASE = {"cardinalities": (5, 9, 30, 7), "num_numerical": 13, "top_mlp_dims": (10, 6, 1)}
@@ -157,14 +156,14 @@ def export_by_the_program(checkpoint, output):
 def export_in_this_process(checkpoint, output):
     """As the program does, but where TensorFlow has been started."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export.runtime, "setup", lambda *_, **__: None)
+        patch.setattr(export.process, "set_up_process", lambda *_, **__: None)
         export.export(checkpoint, output, "saved_model")
 
 
 def test_what_cannot_be_written_leaves_nothing(saved, tmp_path, monkeypatch, capsys):
     checkpoint, before = tmp_path / "dot/checkpoint", sorted(os.listdir(tmp_path))
     arguments = ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "model"), "--format", "saved_model"]
-    monkeypatch.setattr(export.runtime, "setup", lambda *_, **__: None)
+    monkeypatch.setattr(export.process, "set_up_process", lambda *_, **__: None)
 
     def refused(reason):
         assert export.main(arguments) == 1
@@ -173,7 +172,7 @@ def test_what_cannot_be_written_leaves_nothing(saved, tmp_path, monkeypatch, cap
         assert sorted(os.listdir(tmp_path)) == before
 
     with monkeypatch.context() as little:
-        little.setattr(memory, "available_bytes", lambda: 1000)
+        little.setattr(export, "available_memory_bytes", lambda: 1000)
         refused("a SavedModel is written from memory, which needs")
     with monkeypatch.context() as full:
         import tensorflow as tf

@@ -103,7 +103,7 @@ def memories(run_ranks, monkeypatch):
             mine, notes = start._memories(launch, Runtime("", "", threads=1, notes=(), gpu=number), comm)
             return [(m.name, list(m.ranks), m.available_bytes, m.of_device, m.of_host) for m in mine], notes
 
-        monkeypatch.setattr(memory, "available_bytes", lambda: 7)
+        monkeypatch.setattr(start, "available_memory_bytes", lambda: 7)
         monkeypatch.setattr(memory, "gpu", gpu)
         return run_ranks(4, work)
 
