@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-if __name__ == "__main__" and not __package__:  # run as a file: the packages lie next to this one, not in it
+if __name__ == "__main__" and not __package__:  # run as a file: the packages are in this file's parent folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from criteo_prep.feature_spec import FeatureSpec

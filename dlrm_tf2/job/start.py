@@ -139,7 +139,7 @@ def start_job(
     _check_destinations(config, comm)
     chosen, op_note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
-        chosen, op_note = interaction.choose_op(config.interaction_op_asked, device.device)
+        chosen, op_note = interaction.choose_op(config.requested_interaction_op, device.device)
     offloading = planning.offloading_note(config, plan, device.device)
     fits = _check_memory(config, model_config, spec=spec, plan=plan, launch=launch, device=device, comm=comm)
     deduplicated, dedup_note = repeated_ids.choose_features(config, spec, comm)
