@@ -84,7 +84,7 @@ class TrainConfig:
     )
     cpu: bool = _run(False, "use no GPU")
     inter_op_parallelism: int | None = _run(
-        None, "operations that TensorFlow runs at the same time on a CPU; not given, TensorFlow decides", least=1
+        None, "operations that TensorFlow runs at the same time on a CPU; not given, 2", least=1
     )
     intra_op_parallelism: int | None = _run(
         None, "threads of one operation on a CPU; not given, the cores of the machine divided by its ranks", least=1

@@ -8,7 +8,7 @@ import sys
 
 from dlrm_tf2.benchmarks.zoo import MODELS, ZooModel
 from dlrm_tf2.flags import with_underscores
-from dlrm_tf2.job.preflight import looked_up_elements
+from dlrm_tf2.job.preflight import StepKind, looked_up_elements
 from dlrm_tf2.job.program import run_alone
 from dlrm_tf2.sharding.plan import STRATEGIES, ShardingPlan, make_plan
 from dlrm_tf2.sharding.plan_report import Step, plan_text
@@ -62,9 +62,8 @@ def _plan_report(values: argparse.Namespace) -> str:
 def _activation_bytes(model: ZooModel, plan: ShardingPlan, *, rank: int, step: Step) -> float:
     """Bytes that a training step needs on a rank besides weights and state, counted as in preflight.batch_bytes."""
     share = model.output_width * (1 if plan.world_size == 1 else 3) + 2 * (model.mlp_input_width + sum(model.mlp_dims))
-    looked_up = looked_up_elements(
-        plan, rank, tables=model.tables, training=True, optimizer=step.optimizer, hotness=step.hotness
-    )
+    kind = StepKind(True, step.optimizer, step.hotness)
+    looked_up = looked_up_elements(plan, rank, tables=model.tables, step=kind)
     return _FLOAT_BYTES * step.batch_size * (looked_up + share / plan.world_size)
 
 
