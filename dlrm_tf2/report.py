@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dlrm_tf2.job.program import run_alone
 from dlrm_tf2.svg_chart import NUM_COLOURS, STYLE, Curve, line_chart, number_text
 
 _TIMES = "Time per step"
@@ -98,20 +99,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("dlrm-report", description="Draws logs of training as one HTML page.")
     parser.add_argument("logs", nargs="+", metavar="LOG", help="what --log_path of the trainer named")
     parser.add_argument("-o", "--output", default="report.html", help="file to write (report.html)")
-    asked = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    try:
-        if any(Path(asked.output).resolve() == Path(log).resolve() for log in asked.logs):
-            raise LogError(f"{asked.output}: is one of the logs. Name another file with -o.")
-        logs = [read_log(path, name) for path, name in zip(asked.logs, _names(asked.logs), strict=True)]
-        Path(asked.output).write_text(page(logs), encoding="utf-8")
-    except (OSError, ValueError) as error:
-        told = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
-        print(f"dlrm-report: {told}", file=sys.stderr)
-        return 1
+    values = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    return run_alone("dlrm-report", lambda: _write_report(values.logs, values.output))
+
+
+def _write_report(paths: Sequence[str], output: str) -> None:
+    """Draws the logs, and prints a line about each.
+
+    Raises:
+      LogError: the output is one of the logs, or a file is not the log of a training.
+    """
+    if any(Path(output).resolve() == Path(path).resolve() for path in paths):
+        raise LogError(f"{output}: is one of the logs. Name another file with -o.")
+    logs = [read_log(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+    Path(output).write_text(page(logs), encoding="utf-8")
     for log in logs:
         print(f"{log.name}: {', '.join([f'{len(log.records)} records', *log.notes])}")
-    print(f"{asked.output}: written")
-    return 0
+    print(f"{output}: written")
 
 
 def read_log(path: str, name: str) -> Log:

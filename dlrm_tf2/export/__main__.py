@@ -23,6 +23,7 @@ from dlrm_tf2.checkpoint.manifest import Manifest
 from dlrm_tf2.checkpoint.staging import take_empty
 from dlrm_tf2.export.npy import write_dense, write_tables
 from dlrm_tf2.export.nvidia import write_published_form
+from dlrm_tf2.job.program import run_alone
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.runtime import process
 
@@ -124,14 +125,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="plain .npy files (the default), NVIDIA's folders, or a TensorFlow SavedModel",
     )
     arguments = parser.parse_args(argv)
-    try:
-        contents = export(arguments.checkpoint, arguments.output, arguments.format)
-    except (ValueError, OSError) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("export: stopped; nothing was written", file=sys.stderr)
-        return 130
+    return run_alone("export", lambda: _export_and_report(arguments))
+
+
+def _export_and_report(arguments: argparse.Namespace) -> None:
+    contents = export(arguments.checkpoint, arguments.output, arguments.format)
     for entry in contents.get("features", ()):
         print(f"{entry['file']}: {entry['feature']}, {entry['rows']} x {entry['embedding_dim']}")
     for note in contents.get("notes", ()):
@@ -140,7 +138,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{arguments.output}: {len(contents['features'])} tables, {len(contents['dense'])} dense variables")
     else:
         print(f"{arguments.output}: a SavedModel with the inputs {', '.join(contents['inputs'])}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -205,4 +205,4 @@ def test_ranks_without_horovod_are_refused(trained, no_horovod):
 def test_tables_that_do_not_fit_are_refused_before_they_are_allocated(tmp_path):
     tf_raw_spec(presets.PRESETS["criteo_t0"].categorical).save(tmp_path / "feature_spec.yaml")
     run = start(["--dataset_path", tmp_path, "--batch_size", 8192, "--valid_batch_size", 8192])
-    misuse(run, "420.94 GiB of them tables", "bytes", "are there")
+    misuse(run, "420.94 GiB of them tables", "bytes", "are available")

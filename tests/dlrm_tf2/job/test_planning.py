@@ -92,7 +92,7 @@ def test_a_gpu_with_little_room(t15, capsys):
     assert f"3 shards ({left} bytes) stay in host memory" in planning.offloading_note(config, plan, "gpu")
     roomy = TrainConfig(dataset_path="d", cpu_offloading_threshold_gb=20)
     plan = planning.plan_of(roomy, model, spec=spec, world_size=1)
-    assert "all tables are within it" in planning.offloading_note(roomy, plan, "gpu")
+    assert "all tables stay on the GPU" in planning.offloading_note(roomy, plan, "gpu")
     without = TrainConfig(dataset_path="d")
     plan = planning.plan_of(without, model, spec=spec, world_size=1)
     assert plan.on_host == frozenset() and planning.offloading_note(without, plan, "gpu") is None

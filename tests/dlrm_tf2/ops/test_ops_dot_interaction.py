@@ -189,7 +189,7 @@ def test_choice(monkeypatch):
     ({"interaction": "dot_custom_cuda", "interaction_op": "native"}, "native"),
 ])
 def test_published_spellings(flags, asked):
-    assert TrainConfig(dataset_path="somewhere", **flags).interaction_op_asked == asked
+    assert TrainConfig(dataset_path="somewhere", **flags).requested_interaction_op == asked
 
 
 @pytest.mark.parametrize("spelling, op", [("dot_tensorflow", "native"), ("dot_custom_cuda", "tensorflow")])
