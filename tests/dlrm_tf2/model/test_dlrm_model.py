@@ -9,7 +9,7 @@ from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import Feature, FeatureSpec, tf_raw_spec
 from criteo_prep.transcribe.tf_raw import Writer
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.data.batches import RankData
+from dlrm_tf2.data.batches import RankData, RankShare
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.model.dlrm import Dlrm
 from dlrm_tf2.runtime.comm import SingleProcess
@@ -25,9 +25,7 @@ def model_of(spec, root, dtype="float32", **flags):
 
 
 def batches_of(spec, model):
-    return RankData(
-        spec, "train", global_features=model.embedding.global_features, sample_features=(), rank=0, world_size=1
-    ).batches(64)
+    return RankData(spec, "train", share=RankShare(global_features=model.embedding.global_features)).batches(64)
 
 
 def table_of(model, name):
