@@ -26,6 +26,8 @@ def dot_interaction(features: tf.Tensor) -> tf.Tensor:
     num_vectors, width = features.shape[1], features.shape[2]
     num_pairs = num_vectors * (num_vectors - 1) // 2
     padding = -(width + num_pairs) % 8
+    if num_vectors == 1:  # result and gradient are copies, which keep their bits
+        return tf.pad(features[:, 0, :], [[0, 0], [0, padding]])
     pairs, pair_of = _pair_indices(num_vectors)
 
     @tf.custom_gradient

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy_interaction import DTYPES, assert_near, forward, gradient, stored, widened
+from numpy_interaction import DTYPES, assert_near, every_pattern, forward, gradient, stored, widened
 
 HERE, SOURCE = Path(__file__).parent, Path(__file__).parents[2] / "dlrm_tf2" / "ops" / "src"
 BEST, GENERAL, TENSOR = -1, 0, 1
@@ -115,6 +115,28 @@ def test_general_kernels_equal_float64(kernels, dtype, batch, count, width, seed
 ])
 def test_shapes_that_the_published_op_gets_wrong(kernels, dtype, count, width):
     check(kernels, 2, count, width, dtype, BEST)
+
+
+@pytest.mark.parametrize("kernel", [GENERAL, TENSOR])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_copy_keeps_its_bits(kernels, dtype, kernel):
+    """Denormals, -0, infinities and NaNs, next to vectors of NaNs that arithmetic would spread."""
+    if kernel == TENSOR and dtype == "float32":
+        kernel = BEST
+    bits = placed(every_pattern(dtype).reshape(-1, 1, 16)[::7], 0)
+    for count in (1, 3):
+        features = np.full((len(bits), count, 16), ~bits.dtype.type(0))
+        features[:, :1] = bits
+        features = placed(features, 0)
+        output = placed(np.zeros((len(bits), 16 if count == 1 else 24), bits.dtype), 0)
+        assert kernels.dlrm_dot_interaction_cuda(
+            features.ctypes.data, output.ctypes.data, len(bits), count, 16, DTYPES[dtype], kernel, None) == 0
+        np.testing.assert_array_equal(output[:, :16], bits[:, 0])
+    features, gradient = placed(~bits, 0), placed(np.zeros_like(bits), 0)
+    assert kernels.dlrm_dot_interaction_gradient_cuda(
+        features.ctypes.data, bits.ctypes.data, gradient.ctypes.data, len(bits), 1, 16, DTYPES[dtype], kernel,
+        None) == 0
+    np.testing.assert_array_equal(gradient, bits)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy_interaction import assert_near, forward, gradient
+from numpy_interaction import DTYPES, assert_near, every_pattern, forward, gradient
 from small_dataset import write_dataset
 
 from dlrm_tf2 import interaction, ops
@@ -49,6 +49,32 @@ def test_same_bits_on_every_run_and_as_the_reference_has_them_in_row_zero():
     runs = {dot_interaction(features).numpy().tobytes() for _ in range(5)}
     assert len(runs) == 1
     np.testing.assert_array_equal(dot_interaction(features)[:, :128], features[:, 0])
+
+
+def bits_of(tensor: tf.Tensor) -> np.ndarray:
+    """The values as unsigned integers."""
+    values = tensor.numpy()
+    return values.view(f"uint{8 * values.itemsize}")
+
+
+@pytest.mark.parametrize("compute", [interaction.dot_interaction, pytest.param(dot_interaction, marks=native)],
+                         ids=["tensorflow", "native"])  # fmt: skip
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_copy_keeps_its_bits_in_tensorflows_threads(dtype, compute):
+    """TensorFlow's threads take denormals for zero in every sum."""
+    bits = every_pattern(dtype).reshape(-1, 1, 16)
+    features, upstream = as_tensor(~bits, dtype), as_tensor(bits[:, 0], dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        output = compute(features)
+    np.testing.assert_array_equal(bits_of(output), ~bits[:, 0])
+    np.testing.assert_array_equal(bits_of(tape.gradient(output, features, output_gradients=upstream)), bits)
+    pairs = compute(as_tensor(np.concatenate([bits, ~bits], axis=1), dtype))
+    np.testing.assert_array_equal(bits_of(pairs)[:, :16], bits[:, 0])
+
+
+def as_tensor(bits: np.ndarray, dtype: str) -> tf.Tensor:
+    return tf.constant(np.ascontiguousarray(bits).view(tf.as_dtype(dtype).as_numpy_dtype))
 
 
 @native

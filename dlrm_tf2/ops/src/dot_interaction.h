@@ -5,6 +5,7 @@
 // upstream  [B, P]     the gradient of output;  gradient [B, F, D] the gradient of features
 //
 // All tensors of a call have one element type; sums are float32 in every one. The same call gives the same bits.
+// What is copied keeps its bits: row 0 of output, and the whole gradient where F = 1.
 // Source: the output layout of NVIDIA's DotBasedInteract.
 #pragma once
 

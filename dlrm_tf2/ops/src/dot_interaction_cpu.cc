@@ -2,6 +2,7 @@
 #include "dot_interaction_cpu.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "dot_interaction.h"
 
@@ -60,6 +61,16 @@ int checked(int64_t first, int64_t last, int64_t num_vectors, int64_t width, int
   return DLRM_OK;
 }
 
+// The gradient where F = 1. Arithmetic would flush denormals and change NaNs, so there is none.
+void copy_row_0(const dlrm::DotShape& shape, const void* upstream, void* gradient, int64_t first, int64_t last) {
+  const int64_t element = shape.element_type == DLRM_FLOAT32 ? 4 : 2;
+  const int64_t row = shape.width * element, upstream_row = shape.output_width * element;
+  for (int64_t sample = first; sample < last; ++sample) {
+    memcpy(static_cast<char*>(gradient) + sample * row, static_cast<const char*>(upstream) + sample * upstream_row,
+           static_cast<size_t>(row));
+  }
+}
+
 }  // namespace
 
 extern "C" {
@@ -94,6 +105,7 @@ int dlrm_dot_interaction_gradient_cpu(const void* features, const void* upstream
                                       int instruction_set) {
   return checked(first, last, num_vectors, width, element_type, instruction_set,
                  [&](const dlrm::DotKernels& kernels, const dlrm::DotShape& shape, void* scratch) {
+                   if (num_vectors == 1) return copy_row_0(shape, upstream, gradient, first, last);
                    kernels.gradient(shape, features, upstream, gradient, first, last, scratch);
                  });
 }
