@@ -96,7 +96,8 @@ def choose(interaction_op: str, device: str) -> tuple[Interaction, str]:
     why_not = ops.why_no_cuda() if device == "gpu" else ops.why_unavailable()
     if why_not is None:
         asked = "" if interaction_op == "auto" else ", as asked"
-        return NATIVE, f"interaction: the native op on the {device.upper()}{asked}"
+        instruction_set = f" ({ops.instruction_set()})" if device == "cpu" else ""
+        return NATIVE, f"interaction: the native op on the {device.upper()}{instruction_set}{asked}"
     if interaction_op == "native":
         raise ValueError(f"--interaction_op native: {why_not}. Build it, or use --interaction_op auto.")
     return TENSORFLOW, f"interaction: TensorFlow's ops; {why_not}"

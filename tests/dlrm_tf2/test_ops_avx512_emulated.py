@@ -8,15 +8,15 @@ import pytest
 import test_ops_kernels as kernel_tests
 from numpy_interaction import DTYPES
 
-from dlrm_tf2 import ops
+from dlrm_tf2 import instruction_sets, ops
 
 EMULATOR, SOURCE = Path(__file__).parent / "avx512_emulator", Path(__file__).parents[2] / "dlrm_tf2" / "ops" / "src"
-FLAGS = set(Path("/proc/cpuinfo").read_text().split()) if Path("/proc/cpuinfo").is_file() else set()
+FOUND = instruction_sets.of_processor()
 AVX512 = (2, 3)
 pytestmark = [
     pytest.mark.skipif(shutil.which("g++") is None, reason="no g++"),
-    pytest.mark.skipif("avx2" not in FLAGS, reason="this processor has no AVX2"),
-    pytest.mark.skipif("avx512_bf16" in FLAGS, reason="this processor runs the AVX-512 kernels themselves"),
+    pytest.mark.skipif("avx2" not in FOUND, reason="this processor has no AVX2"),
+    pytest.mark.skipif("avx512_bf16" in FOUND, reason="this processor runs the AVX-512 kernels themselves"),
 ]
 
 

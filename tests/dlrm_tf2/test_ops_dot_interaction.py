@@ -7,10 +7,11 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy_interaction import DTYPES, assert_near, every_pattern, forward, gradient
+from numpy_interaction import DTYPES, assert_near, every_pattern, forward, gradient, typed
 from small_dataset import write_dataset
+from test_ops_kernels import call_forward, call_gradient
 
-from dlrm_tf2 import interaction, ops
+from dlrm_tf2 import instruction_sets, interaction, ops, runtime
 from dlrm_tf2.comm import SingleProcess
 from dlrm_tf2.config import ConfigError, TrainConfig
 from dlrm_tf2.embedding.plan import make_plan
@@ -51,10 +52,43 @@ def test_same_bits_on_every_run_and_as_the_reference_has_them_in_row_zero():
     np.testing.assert_array_equal(dot_interaction(features)[:, :128], features[:, 0])
 
 
+@pytest.fixture
+def use_instruction_set():
+    """ops.use_instruction_set; afterwards the native op uses the same instruction set as before."""
+    before = ops.instruction_set()
+    yield ops.use_instruction_set
+    ops.use_instruction_set(before)
+
+
+@native
+@pytest.mark.parametrize("name", instruction_sets.of_processor())
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_op_uses_the_instruction_set_in_its_threads(dtype, name, use_instruction_set):
+    use_instruction_set(name)
+    assert ops.instruction_set() == name
+    features, upstream = (tf.random.stateless_normal([300, *shape], [1, 2]) for shape in ([27, 128], [480]))
+    features, upstream = tf.cast(features, dtype), tf.cast(upstream, dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        output = dot_interaction(features)
+    found = tape.gradient(output, features, output_gradients=upstream)
+    number = instruction_sets.NAMES.index(name)
+    memory, up = (typed(bits_of(tensor), dtype) for tensor in (features, upstream))
+    np.testing.assert_array_equal(bits_of(output), call_forward(memory, dtype, number).bits())
+    np.testing.assert_array_equal(bits_of(found), call_gradient(memory, up, dtype, number).bits())
+
+
 def bits_of(tensor: tf.Tensor) -> np.ndarray:
     """The values as unsigned integers."""
     values = tensor.numpy()
     return values.view(f"uint{8 * values.itemsize}")
+
+
+@native
+def test_an_instruction_set_that_is_missing_is_refused(monkeypatch):
+    monkeypatch.setattr(instruction_sets, "NAMES", ("scalar",) * 9 + ("avx1024",))
+    with pytest.raises(ValueError, match="cannot use avx1024: this processor does not have it"):
+        ops.use_instruction_set("avx1024")
 
 
 @pytest.mark.parametrize("compute", [interaction.dot_interaction, pytest.param(dot_interaction, marks=native)],
@@ -194,7 +228,9 @@ def test_the_native_op_stays_outside_of_the_compiled_blocks(tmp_path):
 def test_choice(monkeypatch):
     monkeypatch.setattr(ops, "why_unavailable", lambda: None)
     monkeypatch.setattr(ops, "why_no_cuda", lambda: "it was built without CUDA")
-    assert interaction.choose("auto", "cpu") == (interaction.NATIVE, "interaction: the native op on the CPU")
+    monkeypatch.setattr(ops, "instruction_set", lambda: "avx2")
+    assert interaction.choose("auto", "cpu") == (interaction.NATIVE, "interaction: the native op on the CPU (avx2)")
+    assert interaction.choose("native", "cpu")[1] == "interaction: the native op on the CPU (avx2), as asked"
     assert interaction.choose("tensorflow", "cpu")[0] is interaction.TENSORFLOW
     chosen, line = interaction.choose("auto", "gpu")
     assert chosen is interaction.TENSORFLOW and "built without CUDA" in line
@@ -238,3 +274,17 @@ def test_a_library_that_does_not_load_is_no_error(tmp_path, monkeypatch):
     monkeypatch.setattr(ops, "LIBRARY_FOLDER", tmp_path)
     module, why = ops._load.__wrapped__()
     assert module is None and "does not load" in why
+
+
+@native
+def test_a_library_from_older_sources_is_no_error(monkeypatch):
+    monkeypatch.setattr(ops, "_loaded_library", lambda: object())
+    module, why = ops._load.__wrapped__()
+    assert module is None and "built from older sources; build it again: python" in why
+
+
+@native
+def test_a_library_that_is_loaded_uses_the_instruction_set_that_is_forced(monkeypatch, use_instruction_set):
+    monkeypatch.setattr(runtime, "force_instruction_set", lambda: "scalar")
+    ops._load.__wrapped__()
+    assert ops.instruction_set() == "scalar"

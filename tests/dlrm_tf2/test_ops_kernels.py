@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy_interaction import DTYPES, assert_near, every_pattern, forward, gradient, stored, typed, widened
 
+from dlrm_tf2 import instruction_sets as known_sets
 from dlrm_tf2 import ops
 
 pytestmark = pytest.mark.skipif(not (ops.LIBRARY_FOLDER / "libdlrm_kernels.so").is_file(), reason="kernels not built")
-INSTRUCTION_SETS = {0: "scalar", 1: "avx2", 2: "avx512", 3: "avx512_bf16"}
+INSTRUCTION_SETS = dict(enumerate(known_sets.NAMES))
 GUARD = 64  # bytes before and after each output that must stay as they are
 
 
@@ -293,3 +294,25 @@ def test_bad_arguments_are_refused_before_memory_is_touched(arguments, expected)
     kernels = ops.kernels()
     code = kernels.dlrm_dot_interaction_cpu(ctypes.c_void_p(0), ctypes.c_void_p(0), *arguments)
     assert code != 0 and expected in kernels.dlrm_error_text(code)
+
+
+def test_minus_one_stands_for_the_chosen_instruction_set():
+    kernels, rng = ops.kernels(), np.random.default_rng(5)
+    features = stored(rng.normal(size=(5, 27, 128)), "float32")
+    best = kernels.dlrm_cpu_instruction_set()
+    assert kernels.dlrm_chosen_cpu_instruction_set() == best
+    try:
+        for instruction_set in range(best + 1):
+            assert kernels.dlrm_choose_cpu_instruction_set(instruction_set) == 0
+            assert kernels.dlrm_chosen_cpu_instruction_set() == instruction_set
+            wanted = call_forward(features, "float32", instruction_set).bits()
+            np.testing.assert_array_equal(call_forward(features, "float32", -1).bits(), wanted)
+        for unknown in (best + 1, -2):
+            assert b"instruction set" in kernels.dlrm_error_text(kernels.dlrm_choose_cpu_instruction_set(unknown))
+            assert kernels.dlrm_chosen_cpu_instruction_set() == best
+    finally:
+        kernels.dlrm_choose_cpu_instruction_set(-1)
+
+
+def test_the_kernels_and_linux_name_the_same_instruction_sets():
+    assert [INSTRUCTION_SETS[number] for number in instruction_sets()] == list(known_sets.of_processor())

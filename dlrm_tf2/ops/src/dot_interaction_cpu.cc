@@ -4,14 +4,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <atomic>
+
 #include "dot_interaction.h"
 
 namespace {
 
+constexpr int kBest = -1;
+std::atomic<int> chosen_instruction_set{kBest};
+
 const dlrm::DotKernels* kernels_of(int instruction_set, int element_type) {
-  const int best = dlrm_cpu_instruction_set();
-  if (instruction_set < 0) instruction_set = best;
-  if (instruction_set > best) return nullptr;
+  if (instruction_set < 0) instruction_set = dlrm_chosen_cpu_instruction_set();
+  if (instruction_set > dlrm_cpu_instruction_set()) return nullptr;
   switch (instruction_set) {
     case DLRM_SCALAR: return &dlrm::kDotScalar[element_type];
 #ifdef DLRM_X86
@@ -90,6 +94,17 @@ int dlrm_cpu_instruction_set(void) {
   if (avx2) return DLRM_AVX2;
 #endif
   return DLRM_SCALAR;
+}
+
+int dlrm_choose_cpu_instruction_set(int instruction_set) {
+  if (instruction_set < kBest || instruction_set > dlrm_cpu_instruction_set()) return DLRM_NO_INSTRUCTION_SET;
+  chosen_instruction_set = instruction_set;
+  return DLRM_OK;
+}
+
+int dlrm_chosen_cpu_instruction_set(void) {
+  const int chosen = chosen_instruction_set;
+  return chosen == kBest ? dlrm_cpu_instruction_set() : chosen;
 }
 
 int dlrm_dot_interaction_cpu(const void* features, void* output, int64_t first, int64_t last, int64_t num_vectors,
