@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-# Each has everything that the ones before it have. The position of a name is its number in ops/src/dot_interaction.h.
+# Each set includes the sets before it. The position of a name is its number in dot_interaction.h.
 NAMES = ("scalar", "avx2", "avx512", "avx512_bf16")
 
 # The flags in /proc/cpuinfo that each needs on top of the ones before. Linux leaves a flag out where it does not keep
