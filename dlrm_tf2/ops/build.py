@@ -1,4 +1,4 @@
-"""Builds the op library into the folder lib next to this file: `python dlrm_tf2/ops/build.py`. Standard library only; set-up runs it too.
+"""Builds the op library: `python dlrm_tf2/ops/build.py` writes the folder lib. Standard library only.
 
 A compiler that is missing or fails stops nothing: everything then runs in TensorFlow's own ops.
 """
