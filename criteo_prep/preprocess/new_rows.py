@@ -15,9 +15,9 @@ from criteo_prep.preprocess.inputs import ALL_TEST, Inputs, files_of
 from criteo_prep.preprocess.parse.parquet_rows import is_parquet, num_columns_of
 from criteo_prep.preprocess.parse.text_blocks import InputError, text_blocks
 from criteo_prep.preprocess.parse.tsv import NUM_FIELDS
+from criteo_prep.preprocess.request import DatasetRequest, Resources
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import Outcome, carry_out, input_entry
-from criteo_prep.preprocess.stages import DatasetRequest, Resources
 from criteo_prep.schema import CATEGORICAL
 
 MADE_BY = "criteo-prep encode"

@@ -11,9 +11,9 @@ from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.manifest import ManifestError
 from criteo_prep.preprocess.new_rows import encode
 from criteo_prep.preprocess.parse.text_blocks import InputError
+from criteo_prep.preprocess.request import Resources
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import DifferentDatasetError, preprocess
-from criteo_prep.preprocess.stages import Resources
 from criteo_prep.transcribe.tf_raw import Reader
 from criteo_prep.verify import verify
 
