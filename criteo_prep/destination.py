@@ -1,7 +1,7 @@
 """A dataset folder that appears whole or not at all.
 
-Everything is written into a staging folder beside the destination, which is renamed when the work is done. A lock on
-the staging folder (flock, so a killed process leaves none) keeps two writers of one destination apart.
+A writer fills a staging folder next to the destination, which is renamed when it is complete. A lock on the staging
+folder keeps two writers of one destination apart. (It is an flock, so it ends with the process that holds it.)
 """
 
 import contextlib
@@ -20,19 +20,18 @@ class DestinationError(ValueError):
 
 @contextlib.contextmanager
 def new_dataset(destination: str | Path, overwrite: bool = False, resume: bool = False) -> Iterator[Path]:
-    """Yields an empty staging folder; a clean exit turns it into `destination`, an exception removes it.
+    """Yields an empty staging folder. A clean exit turns it into `destination`, and an exception removes it.
 
     Args:
       destination: folder to create. It may exist if it is empty, or if `overwrite` is set.
-      overwrite: replace what is there, at commit; until then the old dataset stays as it is.
-      resume: the staging folder holds what an earlier writer left, and an exception leaves it for the next one. An
-      empty
-        one is removed all the same.
+      overwrite: replace the existing dataset. It stays as it is until the new one is complete.
+      resume: yield the staging folder with the files of an earlier writer, and keep its files after an exception.
 
     Raises:
-      DestinationError: the destination holds files, is no folder, cannot be replaced, or another process is writing it.
+      DestinationError: the destination holds files, is not a folder, cannot be replaced, or another process is
+        writing it.
     """
-    destination = Path(os.path.realpath(destination))  # a link's target, which may be on another disk
+    destination = Path(os.path.realpath(destination))  # the target of a link may be on another disk
     check_free(destination, overwrite)
     destination.parent.mkdir(parents=True, exist_ok=True)
     staging = staging_of(destination)
@@ -41,7 +40,7 @@ def new_dataset(destination: str | Path, overwrite: bool = False, resume: bool =
         check_free(destination, overwrite)
         try:
             if not resume:
-                _clear(staging)  # what a killed writer left
+                _clear(staging)  # a killed writer left its files
             yield staging
             check_free(destination, overwrite)
             _replace(staging, destination)
@@ -54,7 +53,7 @@ def new_dataset(destination: str | Path, overwrite: bool = False, resume: bool =
 
 
 def staging_of(destination: Path) -> Path:
-    """The folder where a dataset is until it is finished."""
+    """The staging folder of a destination."""
     return destination.parent / f".{destination.name}.partial"
 
 
@@ -66,14 +65,17 @@ def check_free(destination: Path, overwrite: bool = False) -> None:
         raise DestinationError(f"{destination}: is a mount point, which cannot be replaced. Name a folder inside it.")
     if destination.is_dir() and any(destination.iterdir()) and not overwrite:
         raise DestinationError(
-            f"{destination}: is not empty. Name another destination, or add --overwrite to replace what is there."
+            f"{destination}: is not empty. Name another destination, or add --overwrite to replace its content."
         )
     if overwrite and Path.cwd().is_relative_to(destination.resolve()):
         raise DestinationError(f"{destination}: holds the current folder, which would be lost. Name one inside it.")
 
 
 def recover(destination: Path) -> None:
-    """Repairs what a writer left that was killed as it replaced the destination: it comes back, or its remains go."""
+    """Repairs a destination after a writer was killed while it replaced the dataset.
+
+    The old dataset returns to its place, or is deleted where the new one already stands in its place.
+    """
     destination = Path(os.path.realpath(destination))
     if _old(destination).exists():
         staging = staging_of(destination)
@@ -85,7 +87,7 @@ def recover(destination: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(staging: Path, destination: Path) -> Iterator[None]:
-    """Holds the lock of the staging folder, created if it is not there."""
+    """Holds the lock of the staging folder; creates the folder if it is missing."""
     staging.mkdir(exist_ok=True)
     descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -114,7 +116,7 @@ def _clear(folder: Path) -> None:
 
 
 def _replace(staging: Path, destination: Path) -> None:
-    """Renames staging to destination; a dataset that stood there gets another name, to go when that is on the disk."""
+    """Renames staging to destination. An existing dataset gets another name, and its caller deletes it later."""
     if not destination.exists() or not any(destination.iterdir()):
         os.replace(staging, destination)
         return
@@ -138,5 +140,5 @@ def _recover(destination: Path) -> None:
 
 
 def _old(destination: Path) -> Path:
-    """Where the dataset that is replaced stands for a moment."""
+    """The name of the old dataset while it is being replaced."""
     return destination.parent / f".{destination.name}.old"
