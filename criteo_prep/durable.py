@@ -3,9 +3,10 @@
 Written bytes outlive the process at once. They reach the disk only later, unless they are forced to it.
 """
 
+import contextlib
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,6 +27,17 @@ def force(paths: Iterable[str | Path]) -> None:
 def force_tree(folder: str | Path) -> None:
     """Forces a folder and everything in it to the disk."""
     force([*Path(folder).rglob("*"), folder])
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Adds a path to an OSError that names none, such as the error of a write to a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def boot_id() -> str:

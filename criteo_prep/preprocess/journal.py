@@ -15,7 +15,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from criteo_prep.durable import boot_id, force
+from criteo_prep.durable import boot_id, force, naming
 from criteo_prep.schema import NUM_CATEGORICAL
 
 _FORMAT = 2
@@ -109,7 +109,8 @@ class Journal:
     def _write(self, name: str, document: dict) -> None:
         """Writes a file that appears whole or not at all."""
         temporary = self.folder / f".{name}.partial"
-        temporary.write_text(json.dumps(document), encoding="utf-8")
+        with naming(temporary):
+            temporary.write_text(json.dumps(document), encoding="utf-8")
         if self.forced:
             force([temporary])
         os.replace(temporary, self.folder / name)

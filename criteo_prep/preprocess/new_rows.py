@@ -65,7 +65,13 @@ def encode(
     }
     inputs = Inputs(tuple(files), None, rule=ALL_TEST, test_fraction=None, ignored=ignored)
     request = DatasetRequest(
-        inputs, rules, wanted=wanted, keep_raw=False, labelled=labelled, given=Path(vocabulary) / "vocabularies"
+        inputs,
+        rules,
+        wanted=wanted,
+        keep_raw=False,
+        labelled=labelled,
+        given=Path(vocabulary) / "vocabularies",
+        reads=(Path(vocabulary), *map(Path, paths), *files),
     )
     return carry_out(request, Path(destination), overwrite=overwrite, resources=resources or Resources())
 

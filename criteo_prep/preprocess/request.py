@@ -61,6 +61,7 @@ class DatasetRequest:
       keep_raw: keep the raw columns in the dataset.
       labelled: rows have labels.
       given: folder with the vocabularies to use; None to make vocabularies from the rows.
+      reads: files and folders that the user named to be read; the dataset must not touch them.
     """
 
     inputs: Inputs
@@ -69,6 +70,7 @@ class DatasetRequest:
     keep_raw: bool = False
     labelled: bool = True
     given: Path | None = None
+    reads: tuple[Path, ...] = ()
 
     @property
     def seed(self) -> int | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from criteo_prep import manifest
-from criteo_prep.destination import new_dataset, recover, staging_of
+from criteo_prep.destination import check_apart, new_dataset, recover, staging_of
 from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.preprocess.decide import RAW, Action, Decision, Existing, decide, has_raw
 from criteo_prep.preprocess.derive import begin_derivation, read_existing
@@ -102,12 +102,14 @@ def preprocess(
         "inputs": [input_entry(path) for path in inputs.files],
         "rules": {**rules.document(), "split": inputs.split_rule},
     }
-    request = DatasetRequest(inputs, rules, wanted=wanted, keep_raw=keep_raw)
+    reads = [*map(Path, paths), *inputs.files]
+    request = DatasetRequest(inputs, rules, wanted=wanted, keep_raw=keep_raw, reads=tuple(reads))
     return carry_out(request, Path(destination), overwrite=overwrite, resources=resources or Resources())
 
 
 def carry_out(request: DatasetRequest, destination: Path, *, overwrite: bool, resources: Resources) -> Outcome:
     """Makes the requested dataset, unless it is already finished."""
+    check_apart(destination, request.reads)
     recover(destination)
     existing = None if overwrite else read_existing(destination)
     decision = decide(existing, None, request)
@@ -126,7 +128,8 @@ def carry_out(request: DatasetRequest, destination: Path, *, overwrite: bool, re
         )
     request = replace(request, keep_raw=request.keep_raw or decision.source == RAW)
     warnings: tuple[str, ...] = ()
-    with new_dataset(destination, overwrite or existing is not None, resume=True) as root:
+    replaces = overwrite or existing is not None
+    with new_dataset(destination, reads=request.reads, overwrite=replaces, resume=True) as root:
         try:
             journal = _begin(root, destination, existing=existing, request=request, resources=resources)
             if journal:

@@ -1,6 +1,7 @@
 """New rows through the vocabularies of a dataset that is there."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -65,8 +66,10 @@ def test_misuse(tmp_path, dataset):
         encode(dataset, [tmp_path / "short.tsv"], destination=tmp_path / "new", resources=QUIET)
     with pytest.raises(ManifestError, match="there is no manifest"):
         encode(tmp_path, [tmp_path / "rows.tsv"], destination=tmp_path / "new", resources=QUIET)
+    copy = shutil.copytree(dataset, tmp_path / "copy")
     with pytest.raises(DifferentDatasetError, match="made by criteo-prep preprocess, not criteo-prep encode"):
-        encode(dataset, [tmp_path / "rows.tsv"], destination=dataset, resources=QUIET)
+        encode(dataset, [tmp_path / "rows.tsv"], destination=copy, resources=QUIET)
+    shutil.rmtree(copy)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(DestinationError, match="is not empty"):
