@@ -5,10 +5,12 @@ dropped becomes 0, and the dtype may shrink.
 
 From raw columns: label and numericals stay as they are, and the columns are encoded again from their raw values.
 
-A file that stays as it is gets a second name in the new folder (a hard link) instead of a copy.
+A file that stays as it is gets a second name in the new folder (a hard link) instead of a copy. Every file of the
+finished dataset is checked against its checksum: ids while they are read, linked files for the new manifest.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import numpy as np
 from criteo_prep import manifest
 from criteo_prep.durable import force_tree
 from criteo_prep.feature_spec import FeatureSpec, minimal_dtype
+from criteo_prep.intact import Check, check_file, check_manifest
 from criteo_prep.parallel import in_parallel
 from criteo_prep.preprocess.arrange import label_file, numerical_file
 from criteo_prep.preprocess.columns import vocabulary
@@ -71,7 +74,11 @@ def begin_derivation(
 
     Returns:
       The journal: everything is parsed, and from IDS every column is finished too.
+
+    Raises:
+      DamagedError: a file of the finished dataset does not fit its checksum.
     """
+    check_manifest(dataset)
     journal, old = start_over(root, request, source), existing.manifest
     for folder in ("raw", "vocabularies", *old["splits"]):
         (root / folder).mkdir()
@@ -79,6 +86,7 @@ def begin_derivation(
     linked += [file for file in old["files"] if file.startswith("raw/")]
     for file in linked:
         os.link(dataset / file, root / file)
+    journal.linked = {file: old["files"][file] for file in linked}
     is_raw = has_raw(old)
     zeros = [old["files"][f"raw/{name}.zeros"]["bytes"] // 8 if is_raw else 0 for name in CATEGORICAL]
     journal.files = [
@@ -104,6 +112,7 @@ def _derive_columns(
     journal: Journal,
     resources: Resources,
 ) -> None:
+    check_file(dataset / FEATURE_SPEC, existing.manifest["files"][FEATURE_SPEC])
     spec = FeatureSpec.load(dataset / FEATURE_SPEC)
     num_samples = {split: entry["num_samples"] for split, entry in existing.manifest["splits"].items()}
     num_rows = sum(num_samples.values())
@@ -112,7 +121,7 @@ def _derive_columns(
 
         def derive(name: str) -> None:
             column = _derive_column(
-                root, dataset, spec=spec, name=name, threshold=thresholds[name], num_samples=num_samples
+                root, dataset, spec=spec, name=name, threshold=thresholds[name], old=existing.manifest
             )
             journal.finish_column(name, column)
             progress.advance(num_rows)
@@ -120,9 +129,7 @@ def _derive_columns(
         in_parallel(derive, list(CATEGORICAL), resources.memory.workers)
 
 
-def _derive_column(
-    root: Path, dataset: Path, *, spec: FeatureSpec, name: str, threshold: int, num_samples: dict[str, int]
-) -> dict:
+def _derive_column(root: Path, dataset: Path, *, spec: FeatureSpec, name: str, threshold: int, old: dict) -> dict:
     """Writes the vocabulary and the ids of a column under a threshold that is not lower.
 
     Args:
@@ -131,29 +138,33 @@ def _derive_column(
       spec: the feature spec of the finished dataset.
       name: the column.
       threshold: the new threshold of the column.
-      num_samples: split -> samples.
+      old: the manifest of the finished dataset.
 
     Returns:
       The column's entry in the journal.
     """
     path = _vocabulary(root, name)
+    check_file(_vocabulary(dataset, name), old["files"][f"vocabularies/{name}.parquet"])
     num_kept = vocabulary.cut_vocabulary(_vocabulary(dataset, name), path, threshold)
     cardinality = min(num_kept + 1, spec.features[name].cardinality)
-    old, new = np.dtype(spec.features[name].dtype), np.dtype(minimal_dtype(cardinality))
+    old_dtype, dtype = np.dtype(spec.features[name].dtype), np.dtype(minimal_dtype(cardinality))
     files = {f"vocabularies/{name}.parquet": manifest.block_entry(path)}
-    for split, rows in num_samples.items():
+    for split, entry in old["splits"].items():
         file = spec.chunk_of(split, name).files[0]
-        blocks = _cut_ids(dataset / file, old, new=new, cardinality=cardinality)
-        files[file] = write_ids(root / file, blocks, num_rows=rows, dtype=new, seed=None)
+        ids = _checked_ids(dataset / file, old_dtype, entry=old["files"][file])
+        blocks = (np.where(block < cardinality, block, 0).astype(dtype) for block in ids)
+        files[file] = write_ids(root / file, blocks, num_rows=entry["num_samples"], dtype=dtype, seed=None)
     return {"cardinality": cardinality, "files": files}
 
 
-def _cut_ids(path: Path, old: np.dtype, *, new: np.dtype, cardinality: int):
-    """Yields the ids of a file as another dtype, with 0 in place of every id that is not below the cardinality."""
+def _checked_ids(path: Path, dtype: np.dtype, *, entry: dict) -> Iterator[np.ndarray]:
+    """Yields the ids of a file. Raises DamagedError at the end of a file that does not fit its entry."""
+    check = Check(path, entry)
     with open(path, "rb", buffering=0) as file:
-        while data := file.read(_BLOCK_IDS * old.itemsize):
-            ids = np.frombuffer(data, old)
-            yield np.where(ids < cardinality, ids, 0).astype(new)
+        while data := file.read(_BLOCK_IDS * dtype.itemsize):
+            check.update(data)
+            yield np.frombuffer(data, dtype)
+    check.finish()
 
 
 def _vocabulary(dataset: Path, name: str) -> Path:

@@ -57,6 +57,7 @@ class Journal:
       parsed: all input files are parsed.
       source: what the dataset is derived from, see decide.Decision; None for the inputs.
       forced: files are forced to the disk before the journal lists them.
+      linked: file -> its entry in the manifest of the finished dataset, for files that are linked from that dataset.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Journal:
     parsed: bool = False
     source: str | None = None
     forced: bool = False
+    linked: dict[str, dict] = field(default_factory=dict)
 
     @property
     def num_zeros(self) -> list[int]:
@@ -88,7 +90,7 @@ class Journal:
 
     def document(self) -> dict:
         """The content that `save` writes now."""
-        document = {name: getattr(self, name) for name in ("wanted", "parsed", "source", "forced")}
+        document = {name: getattr(self, name) for name in ("wanted", "parsed", "source", "forced", "linked")}
         return {"format": _FORMAT, "boot": boot_id(), **document, "files": [asdict(file) for file in self.files]}
 
     def save(self, document: dict | None = None) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from criteo_prep import manifest
+from criteo_prep.intact import check_manifest
+from criteo_prep.preprocess.columns.encoder import GivenVocabularies
 from criteo_prep.preprocess.columns.vocabulary import VocabularyError
 from criteo_prep.preprocess.inputs import ALL_TEST, Inputs, files_of
 from criteo_prep.preprocess.parse.parquet_rows import is_parquet, num_columns_of
@@ -48,7 +50,9 @@ def encode(
     names = [f"vocabularies/{name}.parquet" for name in CATEGORICAL]
     if missing := [name for name in names if name not in there["files"]]:
         raise VocabularyError(f"{vocabulary}: has no {missing[0]}. Name a dataset that criteo-prep preprocess made.")
+    check_manifest(Path(vocabulary))
     manifest.check_files(vocabulary, {"files": {name: there["files"][name] for name in names}})
+    vocabularies = {name: there["files"][f"vocabularies/{name}.parquet"] for name in CATEGORICAL}
     files, ignored = files_of(paths)
     labelled = has_labels(files[0])
     old = there["rules"]
@@ -70,7 +74,7 @@ def encode(
         wanted=wanted,
         keep_raw=False,
         labelled=labelled,
-        given=Path(vocabulary) / "vocabularies",
+        given=GivenVocabularies(Path(vocabulary) / "vocabularies", vocabularies),
         reads=(Path(vocabulary), *map(Path, paths), *files),
     )
     return carry_out(request, Path(destination), overwrite=overwrite, resources=resources or Resources())

@@ -7,6 +7,7 @@ from typing import TextIO
 
 from criteo_prep.feature_spec import Feature, FeatureSpec, tf_raw_spec
 from criteo_prep.machine import processors
+from criteo_prep.preprocess.columns.encoder import GivenVocabularies
 from criteo_prep.preprocess.columns.memory import MemoryPlan
 from criteo_prep.preprocess.inputs import Inputs
 from criteo_prep.preprocess.parse.row_writer import CHECKPOINT_BYTES
@@ -60,7 +61,7 @@ class DatasetRequest:
       wanted: the keys "made_by", "inputs" and "rules" of the manifest to write.
       keep_raw: keep the raw columns in the dataset.
       labelled: rows have labels.
-      given: folder with the vocabularies to use; None to make vocabularies from the rows.
+      given: vocabularies to use; None to make vocabularies from the rows.
       reads: files and folders that the user named to be read; the dataset must not touch them.
     """
 
@@ -69,7 +70,7 @@ class DatasetRequest:
     wanted: dict
     keep_raw: bool = False
     labelled: bool = True
-    given: Path | None = None
+    given: GivenVocabularies | None = None
     reads: tuple[Path, ...] = ()
 
     @property

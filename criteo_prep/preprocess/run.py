@@ -9,6 +9,7 @@ from pathlib import Path
 from criteo_prep import manifest
 from criteo_prep.destination import check_apart, new_dataset, recover, staging_of
 from criteo_prep.feature_spec import FeatureSpec
+from criteo_prep.intact import DamagedError
 from criteo_prep.preprocess.decide import RAW, Action, Decision, Existing, decide, has_raw
 from criteo_prep.preprocess.derive import begin_derivation, read_existing
 from criteo_prep.preprocess.inputs import find_inputs
@@ -17,6 +18,7 @@ from criteo_prep.preprocess.request import FEATURE_SPEC, DatasetRequest, Resourc
 from criteo_prep.preprocess.rules import Rules
 from criteo_prep.preprocess.stages import make_dataset
 from criteo_prep.preprocess.unfinished import (
+    discard,
     keep_files,
     read_unfinished,
     remove_if_worthless,
@@ -134,6 +136,10 @@ def carry_out(request: DatasetRequest, destination: Path, *, overwrite: bool, re
             journal = _begin(root, destination, existing=existing, request=request, resources=resources)
             if journal:
                 warnings = make_dataset(root, destination, request=request, journal=journal, resources=resources)
+        except DamagedError:
+            if decision.source:
+                discard(root)  # it has links to the damaged file, which outlive the repair of the dataset
+            raise
         except BaseException:
             remove_if_worthless(root)
             raise

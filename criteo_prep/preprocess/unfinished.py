@@ -30,7 +30,7 @@ def start_over(root: Path, request: DatasetRequest, source: str | None = None) -
     Args:
       source: what the dataset is derived from, see decide.Decision.
     """
-    _empty(root)
+    discard(root)
     (root / "work").mkdir()
     return Journal(root / "work", request.wanted, source=source)
 
@@ -57,7 +57,16 @@ def remove_if_worthless(root: Path) -> None:
     """Empties the folder of a run that failed, unless it holds parsed rows that the next run can use."""
     journal = Journal.load(root / "work")
     if (journal is None or journal.num_rows == 0) and not (root / manifest.MANIFEST).exists():
-        _empty(root)
+        discard(root)
+
+
+def discard(root: Path) -> None:
+    """Empties a staging folder."""
+    # These two describe the other files, so they go first.
+    for description in (manifest.MANIFEST, "work/journal.json"):
+        (root / description).unlink(missing_ok=True)
+    for path in root.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _finished_manifest(root: Path) -> dict | None:
@@ -70,14 +79,6 @@ def _finished_manifest(root: Path) -> dict | None:
     except manifest.ManifestError:  # the run was killed while it deleted the folder
         return None
     return document
-
-
-def _empty(folder: Path) -> None:
-    # These two describe the other files, so they go first.
-    for description in (manifest.MANIFEST, "work/journal.json"):
-        (folder / description).unlink(missing_ok=True)
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _size(path: Path) -> int:
