@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from criteo_prep import manifest
+from criteo_prep.feature_spec import FeatureSpec
 
 _READ_BYTES = 4 << 20
 _WORKERS = 2  # threads that check files while others read them
@@ -76,6 +77,23 @@ def checking(entries: dict[Path, dict]) -> Iterator[None]:
                 check.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def entries_of(spec: FeatureSpec) -> dict[Path, dict]:
+    """File -> its entry with a checksum, from the manifest of a dataset, or else from the metadata of its spec."""
+    try:
+        files = manifest.load_manifest(spec.root)["files"]
+        check_manifest(spec.root)
+    except DamagedError:
+        raise
+    except (manifest.ManifestError, OSError):  # published datasets have none, or a file of that name of another kind
+        files = spec.metadata.get("files") if isinstance(spec.metadata, dict) else None
+    entries = files if isinstance(files, dict) else {}
+    return {
+        spec.root / name: entry
+        for name, entry in entries.items()
+        if isinstance(entry, dict) and ("xxh3_64" in entry or "crc32" in entry)
+    }
 
 
 def check_manifest(dataset: Path) -> None:

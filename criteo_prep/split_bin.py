@@ -44,6 +44,7 @@ from criteo_prep.split_bin_record import (
 from criteo_prep.transcribe.array_file import ArrayFile
 from criteo_prep.transcribe.freed_memory import keep_freed_memory
 from criteo_prep.transcribe.run import Request, transcribe_spec
+from criteo_prep.unchanged import Unchanged
 
 _BLOCK_BYTES = 8192 * 160  # that a thread takes at a time: they are still in the cache when they are written
 
@@ -73,7 +74,7 @@ def split(
       FeatureSpecError: a dense number is NaN or infinite, or the file shrank while it was read.
     """
     source, limits = Path(source), IdLimits(form.hotness, slot_sizes)
-    rows = num_records(source, form)
+    rows, unchanged = num_records(source, form), Unchanged([source])
     with (
         new_dataset(destination, reads=[source], overwrite=overwrite) as folder,
         contextlib.ExitStack() as stack,
@@ -92,6 +93,7 @@ def split(
         largest = _write_all(rows, form, make=take, outputs=outputs, name="split", quiet=quiet)
         if num_records(source, form) != rows:
             raise SplitBinError(f"{source}: grew while it was read. Wait until it is complete.")
+        unchanged.check()
         sizes = slot_sizes or ([1] * len(form.hotness) if largest is None else (largest + 1).tolist())
         (folder / "metadata.json").write_text(metadata(form, sizes))
     return sizes
@@ -108,6 +110,7 @@ def join(source: str | Path, destination: str | Path, *, overwrite: bool = False
     source, destination = Path(source), Path(destination)
     form, sizes = read_metadata(source / "metadata.json")
     rows = rows_of_parts(source, form)
+    unchanged = Unchanged(source.iterdir())
     limits = IdLimits(form.hotness, sizes)
     with new_file(destination, reads=[source], overwrite=overwrite) as output, contextlib.ExitStack() as stack:
         check_space(destination, rows * form.dtype.itemsize)
@@ -128,6 +131,7 @@ def join(source: str | Path, destination: str | Path, *, overwrite: bool = False
         _write_all(rows, form, make=put, outputs=[output], name="join", quiet=quiet)
         if rows_of_parts(source, form) != rows:
             raise SplitBinError(f"{source}: grew while it was read. Wait until it is complete.")
+        unchanged.check()
     return rows
 
 

@@ -26,6 +26,7 @@ from criteo_prep.preprocess.unfinished import (
     start_over,
 )
 from criteo_prep.schema import CATEGORICAL
+from criteo_prep.unchanged import state_of
 
 MADE_BY = "criteo-prep preprocess"
 
@@ -216,5 +217,4 @@ def unfinished_of(destination: str | Path) -> Path | None:
 
 def input_entry(path: Path) -> dict:
     """What distinguishes an input file from another one without reading it."""
-    status = path.stat()
-    return {"name": path.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+    return {"name": path.name, **state_of(path)}

@@ -14,6 +14,7 @@ from pathlib import Path
 from criteo_prep.batch import Batch
 from criteo_prep.destination import check_apart, check_space, new_dataset
 from criteo_prep.feature_spec import AUTO, FeatureSpec, tf_raw_spec
+from criteo_prep.intact import checking, entries_of
 from criteo_prep.manifest import file_entry
 from criteo_prep.parallel import in_order
 from criteo_prep.progress import Progress
@@ -23,6 +24,7 @@ from criteo_prep.transcribe.dense_log import log_of
 from criteo_prep.transcribe.freed_memory import keep_freed_memory
 from criteo_prep.transcribe.layout_spec import check_holds, check_sizes
 from criteo_prep.transcribe.request import SYNTHETIC_BATCHES, Request, TranscribeError, check_request
+from criteo_prep.unchanged import Unchanged
 
 __all__ = ["SYNTHETIC_BATCHES", "Request", "TranscribeError", "transcribe", "transcribe_dataset", "transcribe_spec"]
 
@@ -163,7 +165,11 @@ def transcribe_spec(
     spec = _destination_spec(request, source_spec, splits)
     chunks = [chunk for chunks in source_spec.sources.values() for chunk in chunks]
     reads = [source_spec.path, *(source_spec.root / file for chunk in chunks for file in chunk.files)]
-    with new_dataset(request.dst_dataset_path, reads=reads, overwrite=request.overwrite) as folder:
+    unchanged, entries = Unchanged(reads), _checksums(request, source_spec, splits)
+    with (
+        new_dataset(request.dst_dataset_path, reads=reads, overwrite=request.overwrite) as folder,
+        checking(entries),
+    ):
         num_samples = _num_samples(request, source_spec, splits=splits, warn=warn)
         check_space(folder, sum(num_samples.values()) * sample_bytes(spec))
         for split, rows in num_samples.items():
@@ -183,9 +189,17 @@ def transcribe_spec(
                     )
             if destination.num_rounded:
                 warn(f"{split}: {destination.num_rounded:,} numericals were rounded to {spec.numerical[0].dtype}.")
+        unchanged.check()
         spec.metadata = _made_by(request, folder, num_samples)
         spec.save(folder / request.dst_feature_spec)
     return num_samples
+
+
+def _checksums(request: Request, spec: FeatureSpec, splits: tuple[str, ...]) -> dict[Path, dict]:
+    """The checksums to check the source by: of every file of the splits, where they are read as a whole."""
+    whole = [split for split in splits if split in spec.sources and request.max_batches(split) is None]
+    files = {spec.root / file for split in whole for chunk in spec.sources[split] for file in chunk.files}
+    return {path: entry for path, entry in entries_of(spec).items() if path in files}
 
 
 def _first(batches: Iterable[Batch], rows: int) -> Iterator[Batch]:
