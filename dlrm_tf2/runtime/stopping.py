@@ -1,4 +1,4 @@
-"""How a training is asked to stop, and how it says that it has."""
+"""How a training is asked to stop, and the exception with which it stops."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Iterable
 
-# What a terminal sends; what launchers, schedulers and `kill` send; what mpirun passes on to the ranks.
+# A terminal sends SIGINT; launchers, schedulers and `kill` send SIGTERM; mpirun passes SIGUSR1 on to the ranks.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -32,19 +32,19 @@ class Stopped(Exception):
 
     @property
     def status(self) -> int:
-        """The exit status of a process that a signal has ended, as shells have it."""
+        """The exit status that shells give to a process that a signal ended."""
         return 128 + self.signal
 
 
 class StopRequest:
     """Whether this process was asked to stop, by Ctrl-C, SIGTERM or SIGUSR1.
 
-    A context manager: inside it these signals only ask, but a second Ctrl-C ends the process at once. Python runs
-    handlers of its own in the main thread, between two of its instructions; if that one hangs in an exchange they never
-    run. So a thread reads the signals' numbers from a pipe, into which Python's C code writes them at any time.
+    A context manager: inside it these signals only set `asked`, but a second Ctrl-C ends the process at once. Python
+    runs its signal handlers in the main thread, and never runs them while that thread hangs in an exchange. So a thread
+    reads the numbers of the signals from a pipe, into which Python's C code writes them at any time.
 
     Attributes:
-      signal: number of the first signal that asked; None if there was none.
+      signal: number of the first signal; None before it.
     """
 
     def __init__(self):
@@ -66,7 +66,7 @@ class StopRequest:
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        os.close(self._pipe)  # which ends the thread
+        os.close(self._pipe)  # ends the thread
 
     def _listen(self, numbers: int) -> None:
         while received := os.read(numbers, 64):

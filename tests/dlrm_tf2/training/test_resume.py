@@ -131,7 +131,7 @@ def test_a_flag_that_the_saved_run_did_not_know_has_its_default(saved, tmp_path)
 def test_damage_and_other_files_are_refused(saved, tmp_path):
     config = saved(UNFINISHED)
     (tmp_path / "saved/notes.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match="holds files that are no checkpoint"):
+    with pytest.raises(CheckpointError, match="holds files that do not belong to a checkpoint"):
         find(config)
     (tmp_path / "saved/notes.txt").unlink()
     os.truncate(tmp_path / "saved/manifest.json", 100)
