@@ -21,7 +21,9 @@ def of_other_runs(path: str | Path, run: str) -> list[Path]:
     """The checkpoints next to `path` that are named NAME.step-N or NAME.best and belong to another run."""
     newest = Path(os.path.realpath(path))
     neighbours = [*kept_steps(newest).values(), best_path(path)]
-    return [folder for folder in neighbours if (document := document_of(folder)) is not None and run_of(document) != run]
+    return [
+        folder for folder in neighbours if (document := document_of(folder)) is not None and run_of(document) != run
+    ]
 
 
 def kept_steps(path: Path) -> dict[int, Path]:
@@ -56,9 +58,7 @@ def keep_or_remove(old: Path, path: Path, keep: int) -> list[str]:
             remove(old, path)
     if run is None or step is None:
         return notes
-    older = [
-        folder for kept, folder in kept_steps(path).items() if kept < step and run_of(document_of(folder)) == run
-    ]
+    older = [folder for kept, folder in kept_steps(path).items() if kept < step and run_of(document_of(folder)) == run]
     for folder in older[keep - 1 :]:
         remove(folder, path)
     return notes

@@ -38,6 +38,7 @@ class StoredTable:
     embedding_dim: int
     features: tuple[str, ...]
 
+
 def parse_tables(manifest: Path, value: object) -> tuple[StoredTable, ...]:
     """The tables of a manifest. Raises CheckpointError, which names the entry that is wrong."""
     tables = []

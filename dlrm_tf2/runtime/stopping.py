@@ -2,9 +2,10 @@
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterable
+
+from dlrm_tf2.runtime import terminal
 
 # A terminal sends SIGINT; launchers, schedulers and `kill` send SIGTERM; mpirun passes SIGUSR1 on to the ranks.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -72,10 +73,10 @@ class StopRequest:
         while received := os.read(numbers, 64):
             for number in filter(_SIGNALS.__contains__, received):
                 if number == self.signal == signal.SIGINT:
-                    print("stopped at once", file=sys.stderr, flush=True)
+                    terminal.warn("stopped at once")
                     os._exit(128 + number)
                 if number == signal.SIGINT:
-                    print("stopping after this step; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+                    terminal.warn("stopping after this step; Ctrl-C again stops at once")
                 self.signal = self.signal or number
         os.close(numbers)
 
