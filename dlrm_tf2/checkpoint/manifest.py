@@ -78,7 +78,7 @@ def write_manifest(folder: Path, manifest: Manifest, made_by: str) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads and checks manifest.json, and that all its files exist with their full size. Compares no checksum of a file.
+    """Reads and checks manifest.json, and the sizes of all files. Compares no checksum of a file.
 
     Raises:
       CheckpointError: the manifest is missing, damaged or of another kind, or a file is missing or truncated.

@@ -17,8 +17,8 @@ _FILE_NUMBERS = itertools.count()
 class ScalarWriter:
     """Writes an event file: a TFRecord file of Event messages.
 
-    The file begins with the first step of the run. From that step on, TensorBoard ignores the older files of the folder,
-    so a resumed run is one curve. If the file cannot be written any more, a warning says so and the run continues.
+    The file begins with the first step of the run. From that step on, TensorBoard ignores older files in the folder, so
+    a resumed run is one curve. If the file cannot be written any more, a warning says so and the run continues.
 
     Args:
       folder: the folder that TensorBoard reads; it is created if it is missing.

@@ -1,4 +1,4 @@
-"""Reads the log of a training, whoever wrote it: a value of another type or form is left out or refused. No TensorFlow."""
+"""Reads the log of a training. A value of another type or form is left out or refused. No TensorFlow."""
 
 import json
 from dataclasses import dataclass

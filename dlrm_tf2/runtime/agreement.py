@@ -15,7 +15,7 @@ def on_all_ranks(comm, name: str, *, work: Callable, error: type[ValueError], na
       comm: the ranks (dlrm_tf2.runtime.comm).
       name: name of the exchange, the same on all ranks.
       work: function without arguments, whose result is picklable.
-      error: type of the exception to raise. The message of this type stands alone; other exceptions name their type too.
+      error: type of the exception to raise. If `work` raises another type, the message names that type.
       name_ranks: name the ranks that failed, if the job has several ranks.
 
     Returns:

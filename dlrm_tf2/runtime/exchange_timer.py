@@ -8,8 +8,8 @@ import tensorflow as tf
 class ExchangeTimer:
     """Adds up the time of operations on the CPU. Time in which several operations run counts once.
 
-    Operations count in the order in which they are called (in a graph: traced). If an operation starts before the end of
-    an earlier one, its time counts from that end on.
+    Operations count in the order in which they are called (in a graph: traced). If an operation starts before an
+    earlier operation ends, its time counts from that end on.
     """
 
     def __init__(self):

@@ -1,7 +1,7 @@
 """Ends a process whose job makes no progress or has lost a rank, with a line that names the rank and its activity.
 
-Twice a second, each rank sends its activity to the other ranks, in a small UDP datagram. If the datagrams do not arrive,
-the line names no other rank, and everything else works as before.
+Twice a second, each rank sends its activity to the other ranks, in a small UDP datagram. If the datagrams do not
+arrive, the line names no other rank, and everything else works as before.
 """
 
 import contextlib
@@ -184,7 +184,7 @@ def joining(rank: int, timeout_s: float, end: Callable[[str], None] | None = Non
       end: called with the line that gives the reason; None ends the process.
     """
     reason = f"rank {rank}: not all ranks have started after {timeout_s:g} s (--stall_timeout_s {timeout_s:g})"
-    timer = threading.Timer(timeout_s, end or _end, [reason])
+    timer = threading.Timer(min(timeout_s, threading.TIMEOUT_MAX), end or _end, [reason])
     timer.daemon = True
     if timeout_s:
         timer.start()
