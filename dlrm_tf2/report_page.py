@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable, Sequence
 
 from dlrm_tf2.logs.training_log import TrainingLog
-from dlrm_tf2.svg_chart import NUM_COLOURS, STYLE, Curve, line_chart, number_text
+from dlrm_tf2.svg_chart import NUM_COLOURS, STYLE, Axes, Curve, line_chart, number_text
 
 _LONGEST_TEXT = 300  # characters of a value in a table
 _TIMES = "Time per step"
@@ -91,17 +91,8 @@ def _figures(logs: Sequence[TrainingLog]) -> list[str]:
         if curves:
             legend = _legend(dict.fromkeys(shown)) if len(keys) > 1 else ""
             # The first steps of a run include their compilation.
-            cut_peaks = title == _TIMES
-            drawing = line_chart(
-                title,
-                "step",
-                x_range=(min(steps), max(steps)),
-                unit=unit,
-                curves=curves,
-                from_zero=from_zero,
-                cut_peaks=cut_peaks,
-                marks=marks,
-            )
+            axes = Axes("step", (min(steps), max(steps)), unit=unit, from_zero=from_zero, cut_peaks=title == _TIMES)
+            drawing = line_chart(title, axes, curves=curves, marks=marks)
             figures.append(f"<figure><h3>{html.escape(title)}</h3>{legend}{drawing}</figure>")
     return figures
 

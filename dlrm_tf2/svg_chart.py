@@ -52,35 +52,40 @@ class Curve:
     dash: int = 0
 
 
-def line_chart(
-    title: str,
-    x_name: str,
-    *,
-    x_range: tuple[float, float],
-    unit: str,
-    curves: Sequence[Curve],
-    from_zero: bool = False,
-    cut_peaks: bool = False,
-    marks: Sequence[float] = (),
-) -> str:
+@dataclass(frozen=True)
+class Axes:
+    """The axes of a chart.
+
+    Attributes:
+      x_name: unit of the x axis.
+      x_range: begin and end of the x axis, which holds all curves.
+      unit: unit of the y axis.
+      from_zero: the y axis begins at 0.
+      cut_peaks: the y axis ends below the few values that are far above nearly all others, and a text says so.
+    """
+
+    x_name: str
+    x_range: tuple[float, float]
+    unit: str
+    from_zero: bool = False
+    cut_peaks: bool = False
+
+
+def line_chart(title: str, axes: Axes, *, curves: Sequence[Curve], marks: Sequence[float] = ()) -> str:
     """An <svg> element.
 
     Args:
       title: title for readers who cannot see the chart.
-      x_name: unit of the x axis.
-      x_range: begin and end of the x axis, which holds all curves.
-      unit: unit of the y axis.
+      axes: its axes.
       curves: at least one curve; each has a point.
-      from_zero: the y axis begins at 0.
-      cut_peaks: the y axis ends below the few values that are far above nearly all others, and a text says so.
       marks: places of dashed lines on the x axis.
     """
     ys = [y for curve in curves for _, y in curve.points]
-    left, right = x_range
+    left, right = axes.x_range
     if left == right:
         left, right = left - 1, right + 1
-    top = _usual_top(ys) if cut_peaks else max(ys)
-    low, high = _padded(min(ys), top, from_zero)
+    top = _usual_top(ys) if axes.cut_peaks else max(ys)
+    low, high = _padded(min(ys), top, axes.from_zero)
     plot_width, plot_height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -98,10 +103,10 @@ def line_chart(
         place = at(x, low)[0]
         parts.append(f'<line class="grid" x1="{place:.1f}" x2="{place:.1f}" y1="{floor}" y2="{floor + 4}"/>')
         parts.append(f'<text class="x" x="{place:.1f}" y="{floor + 17}">{text}</text>')
-    x_text = html.escape(x_name) + (f" (peaks up to {number_text(max(ys))} are cut off)" if top < max(ys) else "")
+    x_text = html.escape(axes.x_name) + (f" (peaks up to {number_text(max(ys))} are cut off)" if top < max(ys) else "")
     parts.append(f'<text class="unit" x="{_LEFT + plot_width / 2}" y="{_HEIGHT - 5}">{x_text}</text>')
     middle = _TOP + plot_height / 2
-    parts.append(f'<text class="unit" transform="translate(12 {middle}) rotate(-90)">{html.escape(unit)}</text>')
+    parts.append(f'<text class="unit" transform="translate(12 {middle}) rotate(-90)">{html.escape(axes.unit)}</text>')
     for x in marks:
         if left <= x <= right:
             place = at(x, low)[0]
@@ -113,7 +118,7 @@ def line_chart(
         parts.append(f'<polyline class="curve {style} d{curve.dash % NUM_DASHES}" points="{line}"/>')
         if len(places) <= 40:
             parts += [f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in places]
-    for start, stop, text in _hovers(x_name, curves):
+    for start, stop, text in _hovers(axes.x_name, curves):
         start, stop = max(left, start), min(right, stop)
         begin, end = at(start, low)[0], at(stop, low)[0]
         parts.append(

@@ -60,7 +60,7 @@ class SingleProcess:
 
 
 class HorovodComm:
-    """The ranks of a Horovod job; the methods are those of SingleProcess.
+    """The ranks of a Horovod job; it has the methods of SingleProcess.
 
     Args:
       hvd: horovod.tensorflow, initialized.

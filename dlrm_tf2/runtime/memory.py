@@ -31,7 +31,7 @@ def gpu(number: int, driver: ctypes.CDLL | None = None) -> Gpu:
     """Asks the driver about a GPU that TensorFlow uses already; TensorFlow's own share is not available.
 
     Args:
-      number: number of the GPU among those that this process sees (CUDA_VISIBLE_DEVICES), from 0.
+      number: number of the GPU among the GPUs that this process sees (CUDA_VISIBLE_DEVICES), from 0.
       driver: the library of the CUDA driver.
 
     Raises:

@@ -5,6 +5,7 @@ The only file that touches os.environ. `set_up_process` imports TensorFlow after
 
 import os
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from criteo_prep.machine import find_processors
 from dlrm_tf2.runtime import instruction_sets
@@ -52,6 +53,18 @@ class Launch:
         return range(self.rank - self.local_rank, self.rank - self.local_rank + self.local_size)
 
 
+class Threads(NamedTuple):
+    """Threads of TensorFlow.
+
+    Attributes:
+      intra_op: threads of an operation; None for this process's share of the cores.
+      inter_op: operations at the same time; None for 2.
+    """
+
+    intra_op: int | None = None
+    inter_op: int | None = None
+
+
 @dataclass(frozen=True)
 class Runtime:
     """The choices of set_up_process.
@@ -61,7 +74,7 @@ class Runtime:
       compute_dtype: name of the type of MLPs and interaction; variables are always float32.
       threads: threads of an operation.
       notes: lines for the user, such as the type that --amp chose.
-      gpu: number of the GPU among those that the process sees; None on a CPU.
+      gpu: number of the GPU among the GPUs that the process sees; None on a CPU.
     """
 
     device: str
@@ -101,8 +114,7 @@ def set_up_process(
     *,
     amp: bool,
     amp_dtype: str | None = None,
-    intra_op_threads: int | None = None,
-    inter_op_threads: int | None = None,
+    threads: Threads = Threads(),
     stall_timeout_s: float = 0.0,
 ) -> Runtime:
     """Prepares the process and starts TensorFlow.
@@ -112,8 +124,7 @@ def set_up_process(
       cpu: use no GPU, even if the machine has one.
       amp: compute in 16 bits: `amp_dtype`, or bfloat16 on a CPU and float16 on a GPU.
       amp_dtype: "bfloat16" or "float16"; None for the default of the device.
-      intra_op_threads: threads of an operation; None for this process's share of the cores.
-      inter_op_threads: operations at a time; None for 2.
+      threads: threads that the user asks for.
       stall_timeout_s: seconds without progress after which the job ends itself; 0 for never.
 
     Raises:
@@ -127,8 +138,8 @@ def set_up_process(
     # too short: an evaluation may keep one rank busy for longer.
     os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", str(max(1, int((stall_timeout_s or 600) / 2))))
     processors = find_processors()
-    threads = intra_op_threads or threads_of_rank(processors, launch.local_size)
-    if threads == 1 and launch.local_size > 1:
+    num_threads = threads.intra_op or threads_of_rank(processors, launch.local_size)
+    if num_threads == 1 and launch.local_size > 1:
         # A waiting rank must leave its core to a working rank; by default, Open MPI keeps the core busy.
         os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
     import tensorflow as tf
@@ -151,13 +162,13 @@ def set_up_process(
         device, gpu = "gpu", launch.local_rank % len(gpus)
         tf.config.set_visible_devices(gpus[gpu], "GPU")
         tf.config.experimental.set_memory_growth(gpus[gpu], True)
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(inter_op_threads or 2)
+    tf.config.threading.set_intra_op_parallelism_threads(num_threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads.inter_op or 2)
     compute_dtype = "float32"
     if amp:
         compute_dtype = amp_dtype or ("float16" if device == "gpu" else "bfloat16")
         notes.append(f"amp: {compute_dtype} on the {device.upper()}")
-    return Runtime(device, compute_dtype, threads=threads, notes=tuple(notes), gpu=gpu)
+    return Runtime(device, compute_dtype, threads=num_threads, notes=tuple(notes), gpu=gpu)
 
 
 def _tasks_here(per_node: str) -> int:
