@@ -258,7 +258,11 @@ class TrainConfig:
         600.0, "seconds without progress after which a job ends itself; 0 for never", least=0
     )
 
-    log_path: str | None = _watching("dlrm_tf_log.json", "file for the log: one flat JSON object a line")
+    log_path: str | None = _watching(
+        "dlrm_tf_log.json",
+        "file for the log: one flat JSON object a line; a run appends to it. Not given, eval and inference write "
+        "dlrm_tf_log.eval.json and dlrm_tf_log.inference.json",
+    )
     print_freq: int = _watching(100, "steps between two lines of the log", least=1)
     tensorboard: str | None = _watching(
         None, "folder for TensorBoard, which then shows loss, AUC, learning rate and speed"
@@ -274,6 +278,13 @@ class TrainConfig:
     def valid_batch_sizes(self) -> tuple[int, ...]:
         """--valid_batch_size as a list."""
         return self.valid_batch_size if isinstance(self.valid_batch_size, tuple) else (self.valid_batch_size,)
+
+    @property
+    def log_file(self) -> str | None:
+        """--log_path. Its default has another name in each mode, so that each run has a log of its own."""
+        default = TrainConfig.log_path
+        is_default = self.log_path == default and self.mode in ("eval", "inference")
+        return default.replace(".json", f".{self.mode}.json") if is_default else self.log_path
 
     @property
     def requested_interaction_op(self) -> str:

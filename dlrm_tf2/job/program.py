@@ -85,8 +85,7 @@ def connected_ranks(launch: process.Launch, config: TrainConfig) -> Iterator[tup
         config.cpu,
         amp=config.amp,
         amp_dtype=config.amp_dtype,
-        intra_op_threads=config.intra_op_parallelism,
-        inter_op_threads=config.inter_op_parallelism,
+        threads=process.Threads(config.intra_op_parallelism, config.inter_op_parallelism),
         stall_timeout_s=config.stall_timeout_s,
     )
     # TensorFlow must not be imported before the process is set up.

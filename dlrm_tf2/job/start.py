@@ -171,14 +171,17 @@ def _with_seed(config: TrainConfig, resumption: Resumption, comm: Comm) -> Train
 
 def _open_log(context: RunContext, resumption: Resumption) -> RunLog:
     """The log with its first line: the configuration, or the step after which the run is resumed."""
-    config, comm = context.config, context.comm
-    log = RunLog(
-        config.log_path,
-        enabled=comm.rank == 0,
-        live=not context.launch.by_launcher,
-        resumed=(resumption.run, resumption.step) if resumption.resumes else None,
-        tensorboard=config.tensorboard,
-    )
+    config, comm, logs = context.config, context.comm, []
+
+    def open_log() -> None:
+        resumed = (resumption.run, resumption.step) if resumption.resumes else None
+        is_live = not context.launch.by_launcher
+        logs.append(
+            RunLog(config.log_file, comm.rank == 0, live=is_live, resumed=resumed, tensorboard=config.tensorboard)
+        )
+
+    on_all_ranks(comm, "log", work=open_log, error=ValueError, name_ranks=False)
+    log = logs[0]
     setting = {"run": resumption.run, "world_size": comm.size, "device": context.device.device}
     log.record({"resumed_step": resumption.step, **setting} if log.continues else dataclasses.asdict(config) | setting)
     return log

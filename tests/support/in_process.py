@@ -51,4 +51,6 @@ def run(
     job = start_job(context, ModelConfig.of(config, spec))
     job.run()
     log = Path(config.log_path)
-    return Run(job, [json.loads(line) for line in log.read_text().splitlines()], log.parent)
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    first = max(number for number, record in enumerate(records) if "mode" in record)  # runs before it share the file
+    return Run(job, records[first:], log.parent)
