@@ -240,7 +240,8 @@ class DistributedEmbedding:
           step: 1, 2, ..., which adam reads.
 
         Returns:
-          0, in the type of the weights. A step that is a tf.function must return it, or add it to what it returns:
+          0, in the type of the weights; nan if an update of this rank's rows is not finite. A step that is a tf.function
+          must return it, or add it to what it returns:
           without a value that depends on them TensorFlow leaves out exchanges of which this rank has no use, and the
           other ranks wait for it.
         """
@@ -259,7 +260,7 @@ class DistributedEmbedding:
             updates[kind].append((rows, gradient))
         for kind, parts in updates.items():
             rows, gradient = parts[0] if len(parts) == 1 else (tf.concat(part, 0) for part in zip(*parts, strict=True))
-            self._slabs[kind].update(rows, gradient, learning_rate=learning_rate, step=step)
+            receipt += self._slabs[kind].update(rows, gradient, learning_rate=learning_rate, step=step)
         return receipt
 
     def read_rows(self, shard: Shard, slot: str, *, start: int, stop: int) -> np.ndarray:
