@@ -13,7 +13,7 @@ import numpy as np
 from criteo_prep import manifest
 from criteo_prep.durable import force_tree
 from criteo_prep.feature_spec import FeatureSpec, minimal_dtype
-from criteo_prep.parallel import in_parallel
+from criteo_prep.parallel import in_order
 from criteo_prep.preprocess.arrange import label_file, numerical_file
 from criteo_prep.preprocess.columns import vocabulary
 from criteo_prep.preprocess.columns.encoder import write_ids
@@ -109,9 +109,9 @@ def begin_derivation(
                     column=column,
                 )
                 journal.finish_column(CATEGORICAL[column], document)
-                progress.advance(num_rows)
 
-            in_parallel(do, list(range(len(CATEGORICAL))), resources.memory.workers)
+            for _ in in_order(do, range(len(CATEGORICAL)), resources.memory.workers):
+                progress.advance(num_rows)
     if journal.num_rows * OUTPUT_ROW_BYTES >= FORCE_BYTES:
         force_tree(root)
         journal.forced = True

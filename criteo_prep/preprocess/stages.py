@@ -18,7 +18,7 @@ from criteo_prep import manifest
 from criteo_prep.durable import force_tree
 from criteo_prep.feature_spec import Feature, FeatureSpec, tf_raw_spec
 from criteo_prep.machine import processors
-from criteo_prep.parallel import in_parallel
+from criteo_prep.parallel import in_order
 from criteo_prep.preprocess.arrange import arrange, label_file, numerical_file
 from criteo_prep.preprocess.columns.encoder import ColumnEncoder, ColumnWork
 from criteo_prep.preprocess.columns.memory import MemoryPlan
@@ -27,7 +27,7 @@ from criteo_prep.preprocess.journal import Journal, ParsedFile
 from criteo_prep.preprocess.parse.parse_files import CHECKPOINT_BYTES, Parsing, ReadProgress, parse_files
 from criteo_prep.preprocess.parse.raw_columns import RawColumns
 from criteo_prep.preprocess.parse.text_blocks import BLOCK_BYTES, InputError
-from criteo_prep.preprocess.preflight import look_ahead, memory_limit
+from criteo_prep.preprocess.preflight import check_resources, memory_limit
 from criteo_prep.preprocess.rules import Rules
 from criteo_prep.progress import Progress
 from criteo_prep.schema import CATEGORICAL, NUM_CATEGORICAL
@@ -102,14 +102,14 @@ def make_dataset(root: Path, destination: Path, *, request: DatasetRequest, reso
     memory, work = resources.memory, root / "work"
     journal = _begin(root, request, resources)
     if not journal.parsed:
-        already = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
-        found = look_ahead(
+        written = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+        found = check_resources(
             request.inputs.files,
             destination,
             plan=memory,
             keep_raw=request.keep_raw,
             shuffled=request.seed is not None,
-            already=already,
+            written=written,
         )
         resources.say(str(found))
         with resources.progress("parse", None, "rows") as progress:
@@ -169,7 +169,7 @@ def finish(
         shutil.rmtree(root / "raw", ignore_errors=True)
     others = [file_of(request.layout, split) for split in splits for file_of in (label_file, numerical_file)]
     others += [FEATURE_SPEC] + sorted(f"raw/{path.name}" for path in root.glob("raw/*"))
-    entries = in_parallel(lambda name: manifest.block_entry(root / name), others, workers)
+    entries = in_order(lambda name: manifest.block_entry(root / name), others, workers)
     files = {**files, **dict(zip(others, entries, strict=True))}
     inputs = [
         {**entry, "rows": file.num_rows, "skipped": file.skipped}

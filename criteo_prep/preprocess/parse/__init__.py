@@ -1,1 +1,11 @@
-"""Input files -> columns of numbers: every row is parsed once."""
+"""Input files -> columns of numbers: every row is parsed once.
+
+parse_files   all files of a run, block by block, resumable
+text_blocks   a text file, plain or compressed, as blocks of whole lines
+tsv           lines -> columns of numbers; what a good row is
+fields        one field: text -> number
+parquet_rows  the same columns of numbers from parquet files
+numerical     the numerical rule, by table look-up
+row_writer    the files that parsing writes, and the checkpoints
+raw_columns   the categorical columns on disk, before they are encoded
+"""

@@ -1,8 +1,9 @@
 """Rows from parquet files with the same 40 columns in the same order: label, 13 integers, 26 values.
 
-Names do not matter. The label is an integer or bool column, a numerical an integer column; a value is hexadecimal
-text as in the logs, or the number that it stands for: an integer column from 0 to 2^32 - 1, or int32, whose negative
-numbers are the upper half. A null or an empty text is a missing field. The same rules hold as for text (see tsv.py).
+Column names are not read. The label is an integer or bool column; a numerical column has integers. A categorical column
+has hexadecimal text as in the logs, or the numbers behind the text: integers from 0 to 2^32 - 1, or int32, where
+negative numbers are the upper half. A null or an empty text is a missing field. All other rules are as for text, see
+tsv.py.
 """
 
 from collections.abc import Iterator
@@ -17,36 +18,40 @@ from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL
 
 _MAGIC = b"PAR1"
 BLOCK_ROWS = 1 << 14
-_BUFFER_BYTES = 1 << 20  # of each column
+_BUFFER_BYTES = 1 << 20  # read buffer of each column
 
 
 def is_parquet(path: str | Path) -> bool:
-    """By the file's first bytes."""
+    """Whether a file is parquet, by its first bytes. Raises InputError for a .parquet file that is not."""
     with open(path, "rb") as file:
         found = file.read(len(_MAGIC)) == _MAGIC
     if not found and Path(path).suffix == ".parquet":
-        raise InputError(f"{path}: is named .parquet but is none. Fetch it again, or rename it.")
+        raise InputError(f"{path}: is named .parquet but is not a parquet file. Fetch it again, or rename it.")
     return found
 
 
 def num_rows_of(path: str | Path) -> int:
+    """Number of rows, by the footer of the file."""
     with _open(path) as file:
         return file.metadata.num_rows
 
 
 def num_columns_of(path: str | Path) -> int:
+    """Number of columns, by the footer of the file."""
     with _open(path) as file:
         return file.metadata.num_columns
 
 
 def row_blocks(path: str | Path, labelled: bool = True, skip_rows: int = 0) -> Iterator[tuple[object, int]]:
-    """Yields (record batch, rows of the file up to its end), in order.
+    """Yields (record batch, rows of the file up to the end of the batch), in order.
 
     Args:
-      skip_rows: this many rows are passed over.
+      path: a parquet file.
+      labelled: whether rows have labels.
+      skip_rows: rows at the start of the file that are left out.
 
     Raises:
-      InputError: the file cannot be read, or its columns are not those of the logs.
+      InputError: the file cannot be read, or its columns differ from the columns of the logs.
     """
     import pyarrow
 
@@ -63,64 +68,79 @@ def row_blocks(path: str | Path, labelled: bool = True, skip_rows: int = 0) -> I
 
 
 def rows_of(batch, labelled: bool = True) -> tsv.Rows:
-    """The rows of a record batch; a bad row is numbered as a line is."""
-    import pyarrow
-
-    num_rows = batch.num_rows
+    """The rows of a record batch; bad rows are numbered like lines."""
     columns = list(batch.columns)
-    missing = np.zeros(num_rows, np.uint64)
-    wrong = np.full(num_rows, -1, np.int64)  # the first wrong field of each row
-    label = np.zeros(num_rows, bool)
-    if labelled:
-        numbers, absent = _integers(columns.pop(0))
-        label = numbers == 1
-        wrong[absent | (numbers < 0) | (numbers > 1)] = 0
-    integers = np.zeros((num_rows, NUM_NUMERICAL), np.int64)
-    for column in range(NUM_NUMERICAL):
-        integers[:, column], absent = _integers(columns[column])
-        missing |= absent.astype(np.uint64) << np.uint64(1 + column)
-        too_long = np.abs(integers[:, column]) >= 10**fields.MAX_DIGITS
-        wrong[(wrong < 0) & (too_long | (integers[:, column] == np.iinfo(np.int64).min))] = 1 + column
-    values = np.empty((NUM_CATEGORICAL, num_rows), np.uint32)
-    for column in range(NUM_CATEGORICAL):
-        data = columns[NUM_NUMERICAL + column]
-        if pyarrow.types.is_integer(data.type):
-            numbers, absent = _integers(data)
-            bad = (numbers < (-(1 << 31) if data.type.bit_width == 32 else 0)) | (numbers >= 1 << 32)
-            values[column] = numbers.astype(np.uint32)
-        else:
-            values[column], absent, bad = _hexadecimal(data)
-        missing |= absent.astype(np.uint64) << np.uint64(tsv.FIRST_VALUE + column)
-        wrong[(wrong < 0) & bad] = tsv.FIRST_VALUE + column
-    return _good_rows(batch, labelled, label=label, integers=integers, values=values, missing=missing, wrong=wrong)
-
-
-def _good_rows(batch, labelled, *, label, integers, values, missing, wrong) -> tsv.Rows:
-    """Leaves out the bad rows. `wrong` is int64 [n], -1 for a good row."""
+    missing = np.zeros(batch.num_rows, np.uint64)
+    wrong = np.full(batch.num_rows, -1, np.int64)  # the first wrong field of each row, -1 for a good row
+    label = _read_label(columns.pop(0), wrong) if labelled else np.zeros(batch.num_rows, bool)
+    numbers = _read_numbers(columns[:NUM_NUMERICAL], missing, wrong)
+    values = _read_values(columns[NUM_NUMERICAL:], missing, wrong)
+    num_bad, first_bad = _bad_rows(batch, wrong, labelled)
     good = wrong < 0
-    reasons = [tsv.reason_of_field(field) for field in wrong[~good].tolist()]
-    lines = np.flatnonzero(~good).tolist()
-    first_bad = {}
-    for line, reason in zip(lines, reasons, strict=True):
-        column = int(wrong[line]) - (not labelled)
-        found = f"field {column + 1} ({tsv.FIELDS[wrong[line]]}) is {batch.columns[column][line].as_py()!r}"
-        first_bad.setdefault(reason, tsv.BadRow(line, reason, found))
     if not good.all():
-        label, integers, missing = label[good], integers[good], missing[good]
+        label, numbers, missing = label[good], numbers[good], missing[good]
         values = np.ascontiguousarray(values[:, good])
-    first_value = np.uint64(tsv.FIRST_VALUE)
-    there = [~(missing >> (first_value + np.uint64(c)) & np.uint64(1)).astype(bool) for c in range(NUM_CATEGORICAL)]
-    num_zeros = sum(int(np.count_nonzero((values[c] == 0) & there[c])) for c in range(NUM_CATEGORICAL))
+    present = missing >> (np.uint64(tsv.FIRST_VALUE) + np.arange(NUM_CATEGORICAL, dtype=np.uint64)[:, None])
+    present = present & np.uint64(1) == 0
     return tsv.Rows(
         label,
-        integers,
+        numbers,
         values=values,
         missing=missing,
-        num_zeros=num_zeros,
-        num_lines=len(good),
-        num_bad=np.bincount(reasons, minlength=len(tsv.REASONS)).astype(np.int64),
-        first_bad=tuple(first_bad.values()),
+        num_zeros=int(np.count_nonzero((values == 0) & present)),
+        num_lines=batch.num_rows,
+        num_bad=num_bad,
+        first_bad=first_bad,
     )
+
+
+def _read_label(array, wrong: np.ndarray) -> np.ndarray:
+    """bool [n]; marks the rows without a label of 0 or 1 in `wrong`."""
+    numbers, absent = _integers(array)
+    wrong[absent | (numbers < 0) | (numbers > 1)] = 0
+    return numbers == 1
+
+
+def _read_numbers(arrays: list, missing: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """The numericals, int64 [n, 13]; sets the bits of `missing`, and marks the rows with other numbers in `wrong`."""
+    numbers = np.zeros((len(missing), NUM_NUMERICAL), np.int64)
+    for column, array in enumerate(arrays):
+        numbers[:, column], absent = _integers(array)
+        missing |= absent.astype(np.uint64) << np.uint64(1 + column)
+        too_long = np.abs(numbers[:, column]) >= 10**fields.MAX_DIGITS
+        wrong[(wrong < 0) & (too_long | (numbers[:, column] == np.iinfo(np.int64).min))] = 1 + column
+    return numbers
+
+
+def _read_values(arrays: list, missing: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """The values, uint32 [26, n]; sets the bits of `missing`, and marks the rows with other values in `wrong`."""
+    import pyarrow
+
+    values = np.empty((NUM_CATEGORICAL, len(missing)), np.uint32)
+    for column, array in enumerate(arrays):
+        if pyarrow.types.is_integer(array.type):
+            numbers, absent = _integers(array)
+            bad = (numbers < (-(1 << 31) if array.type.bit_width == 32 else 0)) | (numbers >= 1 << 32)
+            values[column] = numbers.astype(np.uint32)
+        else:
+            values[column], absent, bad = _hexadecimal(array)
+        missing |= absent.astype(np.uint64) << np.uint64(tsv.FIRST_VALUE + column)
+        wrong[(wrong < 0) & bad] = tsv.FIRST_VALUE + column
+    return values
+
+
+def _bad_rows(batch, wrong: np.ndarray, labelled: bool) -> tuple[np.ndarray, tuple[tsv.BadRow, ...]]:
+    """(bad rows by reason, int64 [number of reasons]; the first bad row of each reason)."""
+    num_bad, first_bad = np.zeros(len(tsv.REASONS), np.int64), {}
+    for line in np.flatnonzero(wrong >= 0).tolist():
+        field = int(wrong[line])
+        reason = tsv.reason_of_field(field)
+        num_bad[reason] += 1
+        if reason not in first_bad:
+            column = field - (not labelled)
+            found = f"field {column + 1} ({tsv.FIELDS[field]}) is {batch.columns[column][line].as_py()!r}"
+            first_bad[reason] = tsv.BadRow(line, reason, found)
+    return num_bad, tuple(first_bad.values())
 
 
 def _open(path: str | Path):
@@ -128,10 +148,10 @@ def _open(path: str | Path):
     import pyarrow.parquet
 
     try:
-        # By default all that was read stays in memory until the file is closed.
+        # By default everything that was read stays in memory until the file is closed.
         return pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
     except pyarrow.ArrowException as error:
-        raise InputError(f"{path}: is no whole parquet file: {error}. Fetch the file again.") from None
+        raise InputError(f"{path}: is not a whole parquet file: {error}. Fetch the file again.") from None
 
 
 def _check_columns(path, schema, labelled: bool) -> None:
@@ -153,7 +173,7 @@ def _check_columns(path, schema, labelled: bool) -> None:
 
 
 def _integers(array) -> tuple[np.ndarray, np.ndarray]:
-    """(int64 [n] with 0 where null, bool [n] null); uint64 above int64 becomes the smallest int64."""
+    """(numbers int64 [n], 0 where null; bool [n], whether null). A uint64 above int64 becomes the smallest int64."""
     import pyarrow
     import pyarrow.compute as compute
 
@@ -166,7 +186,7 @@ def _integers(array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _hexadecimal(array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(uint32 [n], bool [n] missing, bool [n] wrong) of a column of text."""
+    """(values uint32 [n], bool [n] whether missing, bool [n] whether wrong) of a column of text."""
     import pyarrow
     import pyarrow.compute as compute
 
@@ -181,7 +201,7 @@ def _hexadecimal(array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @compiled
 def _read_hexadecimal(text, starts, hex_digits, values, bad):
-    """Text i is text[starts[i]:starts[i + 1]]; fills values and whether it is no hexadecimal number."""
+    """Fills values[i] from text[starts[i]:starts[i + 1]], and bad[i]: whether that is not a hexadecimal number."""
     for i in range(values.size):
         value = np.uint32(0)
         bad[i] = starts[i + 1] - starts[i] > 8

@@ -1,4 +1,4 @@
-"""A text file, plain, gzip or zstd, as blocks of whole lines. Memory is one block, whatever the lines are like."""
+"""A text file, plain, gzip or zstd, as blocks of whole lines. Memory is one block, for lines of any length."""
 
 import contextlib
 import gzip
@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 BLOCK_BYTES = 4 << 20
-# No valid row has 500 bytes; more than this need not be kept to know that a line is bad.
+# A good row has fewer than 500 bytes; a line of more than this is bad, so its remaining bytes need not be kept.
 MAX_LINE_BYTES = 64 << 10
 _MAGIC = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
 _NAME = {".gz": "gzip", ".zst": "zstd"}
@@ -19,7 +19,7 @@ _BUFFER_BYTES = 128 << 10
 
 
 class InputError(ValueError):
-    """An input file cannot be read as what it should be."""
+    """An input file is missing, or cannot be read in its form."""
 
 
 def text_blocks(
@@ -28,35 +28,35 @@ def text_blocks(
     *,
     on_read: Callable[[int], None] | None = None,
     skip_bytes: int = 0,
-    at_a_time: int | None = None,
+    num_buffers: int | None = None,
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Yields the file's lines in order, many at a time. Every block ends in a newline, the last one too.
 
-    Of a line of more than MAX_LINE_BYTES (newline not counted) at least MAX_LINE_BYTES + 1 bytes are yielded, so that
-    it is seen to be too long; the rest of it may be left out.
+    A line of more than MAX_LINE_BYTES (newline not counted) is too long. At least its first MAX_LINE_BYTES + 1 bytes
+    are yielded, so that the parser sees its length; its remaining bytes may be left out.
 
     Args:
-      path: a plain, gzip or zstd file; its first bytes tell which.
+      path: a plain, gzip or zstd file; its first bytes say which.
       block_bytes: bytes read at a time, after decompression.
-      on_read: called with the bytes of the file, as stored, that were read since the last call.
-      skip_bytes: this much text, after decompression, is passed over; the first block begins behind it.
-      at_a_time: this many blocks stay as they are, the last ones; older ones are overwritten, which saves the time that
-        new memory takes. None: all stay.
+      on_read: called with the number of stored bytes that were read since the last call.
+      skip_bytes: bytes of text, after decompression, before the first block.
+      num_buffers: number of blocks that stay unchanged: a new block overwrites an older one, which saves the time to
+        allocate memory. None: all blocks stay unchanged.
 
     Yields:
-      (uint8 [bytes]; where it ends in the text, which is a good place to go on from).
+      (block, uint8 [bytes]; position of its end in the text, which a later call may give as skip_bytes).
 
     Raises:
-      InputError: the compressed stream is truncated or corrupt, or a file named .gz or .zst holds none.
+      InputError: the compressed stream is truncated or corrupt, or a file named .gz or .zst is not compressed.
       OSError: the file cannot be read.
     """
     with open(path, "rb") as stored, contextlib.ExitStack() as stack:
-        position = 0  # in the stored file
+        stored_position = 0
         text_end = skip_bytes
         rest = np.empty(0, np.uint8)
         buffers = (np.empty(MAX_LINE_BYTES + 1 + block_bytes, np.uint8) for _ in itertools.count())
-        if at_a_time:
-            buffers = itertools.cycle(itertools.islice(buffers, at_a_time))
+        if num_buffers:
+            buffers = itertools.cycle(itertools.islice(buffers, num_buffers))
         try:
             stream = stack.enter_context(_decompressed(stored, Path(path)))
             _skip(stream, skip_bytes, path)
@@ -71,8 +71,8 @@ def text_blocks(
                 text_end += count
                 end = _last_line_end(block)
                 if on_read:
-                    on_read(stored.tell() - position)
-                    position = stored.tell()
+                    on_read(stored.tell() - stored_position)
+                    stored_position = stored.tell()
                 rest = block[end:][: MAX_LINE_BYTES + 1].copy()
                 if end:
                     yield block[:end], text_end - (len(block) - end)
@@ -91,7 +91,11 @@ def text_blocks(
 
 
 def compression(path: str | Path) -> str | None:
-    """ ".gz" or ".zst" by the file's first bytes, None for plain text. Raises InputError where its name says more."""
+    """The compression of a file by its first bytes: ".gz", ".zst", or None for plain text.
+
+    Raises:
+      InputError: the name of the file promises a compression that the file does not have.
+    """
     with open(path, "rb") as file:
         start = file.read(4)
     for ending, magic in _MAGIC.items():
@@ -99,9 +103,7 @@ def compression(path: str | Path) -> str | None:
             return ending
     if Path(path).suffix in _MAGIC:
         ending = Path(path).suffix
-        raise InputError(
-            f"{path}: is named {ending} but holds no {_NAME[ending]} stream. Fetch it again, or rename it."
-        )
+        raise InputError(f"{path}: is named {ending} but is not a {_NAME[ending]} file. Fetch it again, or rename it.")
     return None
 
 
@@ -110,19 +112,20 @@ def _kind(path: str | Path) -> str:
 
 
 def _last_line_end(block: np.ndarray) -> int:
-    """The position after the last newline in uint8 [bytes]; 0 where there is none."""
+    """The position after the last newline in uint8 [bytes]; 0 without a newline."""
     stop = len(block)
     while stop:
         start = max(0, stop - MAX_LINE_BYTES)
-        place = block[start:stop].tobytes().rfind(b"\n")
-        if place >= 0:
-            return start + place + 1
+        newline = block[start:stop].tobytes().rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
         stop = start
     return 0
 
 
 def _skip(stream: BinaryIO, num_bytes: int, path: str | Path) -> None:
-    if num_bytes and stream.seekable() and not isinstance(stream, _Streamed):
+    """Moves the stream to a position in the text."""
+    if num_bytes and stream.seekable() and not isinstance(stream, _DecompressedStream):
         stream.seek(num_bytes)
         return
     buffer = memoryview(bytearray(min(num_bytes, BLOCK_BYTES)))
@@ -130,13 +133,13 @@ def _skip(stream: BinaryIO, num_bytes: int, path: str | Path) -> None:
         count = stream.readinto(buffer[: min(num_bytes, len(buffer))])
         if not count:
             raise InputError(
-                f"{path}: is shorter than it was when a part of it was read. Start again with --overwrite."
+                f"{path}: is shorter than when an earlier run read a part of it. Start again with --overwrite."
             )
         num_bytes -= count
 
 
-class _Streamed:
-    """A decompressed stream: readinto alone, which reads until the buffer is full or all is read."""
+class _DecompressedStream:
+    """A decompressed stream whose readinto fills the buffer, unless the stream ends."""
 
     def __init__(self, stream):
         self._stream = stream
@@ -153,15 +156,15 @@ class _Streamed:
     def seekable(self) -> bool:
         return False
 
-    def __enter__(self) -> "_Streamed":
+    def __enter__(self) -> "_DecompressedStream":
         return self
 
     def __exit__(self, exception_type, exception, traceback) -> None:
         self._stream.close()
 
 
-class _WholeZstd:
-    """All frames of a zstd file one after the other; a last frame that is cut short is an EOFError, not an end."""
+class _ZstdFrames:
+    """All frames of a zstd file, one after the other. A truncated last frame raises EOFError."""
 
     def __init__(self, stored: BinaryIO):
         import zstandard
@@ -187,21 +190,21 @@ class _WholeZstd:
         return count
 
     def close(self) -> None:
-        """The file belongs to the caller."""
+        """Does nothing: the caller closes the file."""
 
 
 def _decompressed(stored: BinaryIO, path: Path):
     """The stream of text in `stored`."""
     kind = compression(path)
     if kind == ".gz":
-        return _Streamed(_gzip(stored))
+        return _DecompressedStream(_gzip(stored))
     if kind == ".zst":
-        return _Streamed(_WholeZstd(stored))
+        return _DecompressedStream(_ZstdFrames(stored))
     return contextlib.nullcontext(stored)
 
 
 def _gzip(stored: BinaryIO):
-    """The text of a gzip file, by Intel's library where it is installed, which is several times as fast."""
+    """The text of a gzip file, by Intel's library where it is installed, because it is several times faster."""
     try:
         from isal import igzip
     except ImportError:

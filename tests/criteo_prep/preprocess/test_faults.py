@@ -1,4 +1,4 @@
-"""A small version of bench/faults_preprocess.py: kill -9 at random moments, and going on."""
+"""A small version of bench/faults_preprocess.py: kill -9 at random moments, then resume."""
 
 import os
 import random
@@ -53,7 +53,7 @@ def child(left, output, shuffle, days):
 
 
 @pytest.mark.parametrize("shuffle, points", [("none", 2), ("global", 1)])
-def test_killed_at_any_moment_and_gone_on_with(tmp_path, shuffle, points):
+def test_killed_at_any_moment_and_resumed(tmp_path, shuffle, points):
     source = random.Random(shuffle)
     days = [tmp_path / f"day_{day}" for day in range(2)]
     for path in days:
@@ -86,10 +86,10 @@ def test_what_is_behind_the_last_checkpoint_is_cut_off(tmp_path, monkeypatch):
     preprocess(days, tmp_path / "good", rules=make_rules(2), resources=how)
     original = parse_files._parse_file
 
-    def first_file_only(pool, path, **more):
+    def first_file_only(path, **more):
         if path.name == "day_1":
             raise KeyboardInterrupt
-        original(pool, path, **more)
+        original(path, **more)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(parse_files, "_parse_file", first_file_only)

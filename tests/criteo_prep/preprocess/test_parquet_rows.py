@@ -100,8 +100,8 @@ def test_other_columns_are_refused(tmp_path, change, message):
 def test_a_truncated_file(tmp_path):
     path = save(tmp_path / "rows.parquet", columns_of(TEXT, as_text))
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(InputError, match="is no whole parquet file"):
+    with pytest.raises(InputError, match="is not a whole parquet file"):
         parquet_rows.num_rows_of(path)
     path.write_bytes(b"text")
-    with pytest.raises(InputError, match="is named .parquet but is none"):
+    with pytest.raises(InputError, match="is named .parquet but is not a parquet file"):
         parquet_rows.is_parquet(path)

@@ -17,7 +17,7 @@ from support.log_samples import check_split, content, kept_in, make, plain_count
 from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.manifest import block_entry, load_manifest
 from criteo_prep.preprocess import preflight
-from criteo_prep.preprocess.columns import count, id_table
+from criteo_prep.preprocess.columns import hash_table
 from criteo_prep.preprocess.columns.vocabulary import VocabularyError
 from criteo_prep.preprocess.parse import raw_columns
 from criteo_prep.preprocess.parse.text_blocks import InputError
@@ -100,8 +100,7 @@ def test_bytes_depend_on_neither_workers_nor_block_size_nor_luck(tmp_path, monke
     days = [tmp_path / f"day_{day}" for day in range(3)]
     make(days, tmp_path / "a", workers=1)
     make(days, tmp_path / "b", workers=3, block_bytes=1000)
-    monkeypatch.setattr(count, "MAX_SMALL", 350)  # the last columns are counted and encoded by a bitmap
-    monkeypatch.setattr(id_table, "MAX_SMALL", 15)
+    monkeypatch.setattr(hash_table, "MAX_VALUES", 350)  # the last columns are counted and encoded by a bitmap
     make(days, tmp_path / "c", workers=4, block_bytes=100, checkpoint_bytes=0)
     assert content(tmp_path / "a") == content(tmp_path / "b") == content(tmp_path / "c")
 
@@ -207,7 +206,7 @@ def test_chosen_days(tmp_path):
     days = [write_rows(tmp_path / f"day_{day}", random_rows(day, 20 + day)) for day in range(5)]
     outcome = make(days, tmp_path / "set", days="0-1,4")
     assert [entry["name"] for entry in outcome.manifest["inputs"]] == ["day_0", "day_1", "day_4"]
-    for text, message in (("0-x", "neither a day nor a range"), ("7", "no file of day 7")):
+    for text, message in (("0-x", "neither a day nor a range"), ("7", "no input is of day 7")):
         with pytest.raises(InputError, match=message):
             make(days, tmp_path / "other", days=text)
 

@@ -164,7 +164,7 @@ def test_blocks_are_the_lines_of_the_file(tmp_path, block_bytes, pack):
     blocks = [(bytes(block), stop) for block, stop in text_blocks(path, block_bytes, on_read=read.append)]
     assert b"".join(block for block, _ in blocks) == text + b"\n"
     assert all(block.endswith(b"\n") for block, _ in blocks)
-    for number, (_, stop) in enumerate(blocks):  # every end is a place to go on from
+    for number, (_, stop) in enumerate(blocks):  # a run may resume at every end
         rest = [bytes(block) for block, _ in text_blocks(path, block_bytes, skip_bytes=stop)]
         assert b"".join(rest) == b"".join(block for block, _ in blocks[number + 1 :])
     assert sum(read) <= path.stat().st_size
@@ -176,7 +176,7 @@ def test_as_many_blocks_as_asked_for_stay_as_they_are(tmp_path, block_bytes):
     path.write_bytes(b"".join(b"%d" % number * (number % 9) + b"\n" for number in range(200)))
     whole = [bytes(block) for block, _ in text_blocks(path, block_bytes)]
     last = []
-    for number, (block, _) in enumerate(text_blocks(path, block_bytes, at_a_time=3)):
+    for number, (block, _) in enumerate(text_blocks(path, block_bytes, num_buffers=3)):
         last = [*last, block][-3:]
         assert [bytes(block) for block in last] == whole[max(0, number - 2) : number + 1]
 
@@ -226,5 +226,5 @@ def test_corrupt_gzip(tmp_path):
 
 def test_a_name_that_promises_gzip(tmp_path):
     (tmp_path / "day_0.gz").write_bytes(line())
-    with pytest.raises(InputError, match=r"day_0\.gz: is named \.gz but holds no gzip stream"):
+    with pytest.raises(InputError, match=r"day_0\.gz: is named \.gz but is not a gzip file"):
         list(text_blocks(tmp_path / "day_0.gz"))
