@@ -1,7 +1,7 @@
-"""New rows through the vocabularies of a dataset that is there: what a trained model is asked about the day after.
+"""New rows -> a dataset with the ids of an existing dataset, for a model that was trained on that dataset.
 
-The result is a dataset with one split, `test`, of the same features, cardinalities and rules. Rows without labels
-have 39 columns, as Kaggle's test.txt; their label file is all zeros, and the manifest says so.
+The new dataset has one split, `test`, and the same features, cardinalities and rules. Rows without labels have 39
+columns, like Kaggle's test.txt; their label file is all zeros, and the manifest says so.
 """
 
 import hashlib
@@ -32,28 +32,31 @@ def encode(
     overwrite: bool = False,
     resources: Resources | None = None,
 ) -> Outcome:
-    """Makes a dataset of new rows; it appears whole or not at all, and a run that was stopped is gone on with.
+    """Makes a dataset of new rows. The dataset appears whole or not at all; a stopped run resumes.
 
     Args:
       vocabulary: a dataset that `preprocess` finished.
-      paths: files, or one folder; with labels (40 columns) or all without (39).
+      paths: files or one folder, whose rows all have labels (40 columns) or all have none (39 columns).
       destination: the dataset folder to make.
-      on_bad_row, overwrite, how: see preprocess.
+      on_bad_row: see rules.Rules.
+      overwrite: make the dataset again, and replace an existing destination at the end.
+      resources: threads, memory and progress.
 
     Raises:
       VocabularyError: `vocabulary` has no vocabularies.
-      InputError, BadRowError, DestinationError, PreflightError, OSError: see the modules.
+      InputError, BadRowError, DestinationError, PreflightError, OSError: as for preprocess.
     """
-    there = manifest.load_manifest(vocabulary)
+    existing_manifest = manifest.load_manifest(vocabulary)
     names = [f"vocabularies/{name}.parquet" for name in CATEGORICAL]
-    if missing := [name for name in names if name not in there["files"]]:
+    if missing := [name for name in names if name not in existing_manifest["files"]]:
         raise VocabularyError(f"{vocabulary}: has no {missing[0]}. Name a dataset that criteo-prep preprocess made.")
-    manifest.check_files(vocabulary, {"files": {name: there["files"][name] for name in names}})
+    manifest.check_files(vocabulary, {"files": {name: existing_manifest["files"][name] for name in names}})
     files, ignored = files_of(paths)
     labelled = has_labels(files[0])
-    old = there["rules"]
-    rules = make_rules(old["threshold"], old.get("max_cardinality"), vocabulary_days="all", on_bad_row=on_bad_row)
-    entries = json.dumps([there["files"][name] for name in names], sort_keys=True)
+    existing_rules = existing_manifest["rules"]
+    threshold, cap = existing_rules["threshold"], existing_rules.get("max_cardinality")
+    rules = make_rules(threshold, cap, vocabulary_days="all", on_bad_row=on_bad_row)
+    entries = json.dumps([existing_manifest["files"][name] for name in names], sort_keys=True)
     wanted = {
         "made_by": MADE_BY,
         "inputs": [input_entry(path) for path in files],
@@ -71,7 +74,7 @@ def encode(
 
 
 def has_labels(path: Path) -> bool:
-    """Whether the rows of a file have labels, by its columns or its first row."""
+    """Whether the rows of a file have labels, by the columns of the file or its first row."""
     if is_parquet(path):
         columns = num_columns_of(path)
     else:
