@@ -73,6 +73,7 @@ def preprocess(argv: Sequence[str]) -> int:
         args.max_cardinality,
         vocabulary_days=args.vocabulary_days,
         on_bad_row=args.on_bad_row,
+        on_truncated=args.on_truncated,
         shuffle=args.shuffle,
         seed=args.seed,
     )
@@ -118,6 +119,7 @@ def encode(argv: Sequence[str]) -> int:
             args.input,
             destination=args.output,
             on_bad_row=args.on_bad_row,
+            on_truncated=args.on_truncated,
             overwrite=args.overwrite,
             resources=how,
         ),
@@ -146,6 +148,12 @@ def _add_preprocessing_flags(parser: argparse.ArgumentParser) -> None:
         choices=("error", "skip"),
         default="error",
         help="stop at a bad row (default), or leave bad rows out and count them",
+    )
+    parser.add_argument(
+        "--on_truncated",
+        choices=("error", "keep"),
+        default="error",
+        help="stop at a gzip or zstd file that ends early (default), or keep its whole rows and count what is lost",
     )
     parser.add_argument(
         "--memory_limit", metavar="SIZE", help="such as 8G (what the machine or its cgroup has, less a tenth)"

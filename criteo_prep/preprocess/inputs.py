@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from criteo_prep.preprocess.parse.text_blocks import InputError
+from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.schema import day_number, natural_key, split_rows_of_last_day, split_rows_of_one_file
 
 TEST_FRACTION = 0.1  # of the rows of a single file, by default

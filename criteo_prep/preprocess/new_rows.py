@@ -13,7 +13,8 @@ from criteo_prep import manifest
 from criteo_prep.preprocess.columns.vocabulary import VocabularyError
 from criteo_prep.preprocess.inputs import ALL_TEST, Inputs, files_of
 from criteo_prep.preprocess.parse.parquet_rows import is_parquet, num_columns_of
-from criteo_prep.preprocess.parse.text_blocks import InputError, text_blocks
+from criteo_prep.preprocess.parse.text_blocks import text_blocks
+from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.preprocess.parse.tsv import NUM_FIELDS
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import Outcome, carry_out, input_entry
@@ -29,6 +30,7 @@ def encode(
     *,
     destination: str | Path,
     on_bad_row: str = "error",
+    on_truncated: str = "error",
     overwrite: bool = False,
     resources: Resources | None = None,
 ) -> Outcome:
@@ -38,7 +40,7 @@ def encode(
       vocabulary: a dataset that `preprocess` finished.
       paths: files or one folder, whose rows all have labels (40 columns) or all have none (39 columns).
       destination: the dataset folder to make.
-      on_bad_row: see rules.Rules.
+      on_bad_row, on_truncated: see rules.Rules.
       overwrite: make the dataset again, and replace an existing destination at the end.
       resources: threads, memory and progress.
 
@@ -55,7 +57,7 @@ def encode(
     labelled = has_labels(files[0])
     existing_rules = existing_manifest["rules"]
     threshold, cap = existing_rules["threshold"], existing_rules.get("max_cardinality")
-    rules = make_rules(threshold, cap, vocabulary_days="all", on_bad_row=on_bad_row)
+    rules = make_rules(threshold, cap, vocabulary_days="all", on_bad_row=on_bad_row, on_truncated=on_truncated)
     entries = json.dumps([existing_manifest["files"][name] for name in names], sort_keys=True)
     wanted = {
         "made_by": MADE_BY,

@@ -1,5 +1,6 @@
 """The check before a run starts: the rows, disk and memory that it needs, against the disk and memory it has."""
 
+import contextlib
 import re
 import shutil
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from criteo_prep.preprocess.columns.memory import (
 )
 from criteo_prep.preprocess.parse.parquet_rows import is_parquet, num_rows_of
 from criteo_prep.preprocess.parse.text_blocks import BLOCK_BYTES, text_blocks
+from criteo_prep.preprocess.parse.text_stream import TruncatedError
 from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL
 
 RAW_ROW_BYTES = 4 * NUM_CATEGORICAL
@@ -114,9 +116,10 @@ def estimated_rows(path: Path) -> int:
     if is_parquet(path):
         return num_rows_of(path)
     size, stored = path.stat().st_size, []
-    for block, _ in text_blocks(path, BLOCK_BYTES, on_read=stored.append):
-        lines = max(1, int(np.count_nonzero(block == ord("\n"))))
-        return max(lines, int(size * lines / max(1, min(sum(stored), size))))
+    with contextlib.suppress(TruncatedError):  # without a whole row; parsing reports it
+        for block, _ in text_blocks(path, BLOCK_BYTES, on_read=stored.append):
+            lines = max(1, int(np.count_nonzero(block == ord("\n"))))
+            return max(lines, int(size * lines / max(1, min(sum(stored), size))))
     return 0
 
 

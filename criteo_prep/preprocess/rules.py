@@ -8,6 +8,7 @@ from criteo_prep.preprocess.columns.vocabulary import CAP_RULE, ID_RULE, Vocabul
 from criteo_prep.schema import CATEGORICAL, NUM_CATEGORICAL, NUM_NUMERICAL, NUMERICAL_RULE
 
 ON_BAD_ROW = ("error", "skip")
+ON_TRUNCATED = ("error", "keep")
 VOCABULARY_DAYS = ("all", "train")
 SHUFFLES = ("none", "global")
 # Published tools number the columns of the file, so 14 is cat_0.
@@ -23,6 +24,7 @@ class Rules:
       caps: for each categorical column, the largest cardinality, or None; see vocabulary.CAP_RULE.
       vocabulary_days: "all", or "train" to count the values of the train rows only.
       on_bad_row: "error", or "skip" to leave bad rows out and count them.
+      on_truncated: "error", or "keep" to use the whole rows of a compressed file that ends early.
       shuffle: "none", or "global" for the train rows in a random order.
       seed: seed of the random order.
     """
@@ -31,18 +33,21 @@ class Rules:
     caps: tuple[int | None, ...] = (None,) * NUM_CATEGORICAL
     vocabulary_days: str = "all"
     on_bad_row: str = "error"
+    on_truncated: str = "error"
     shuffle: str = "none"
     seed: int = 0
 
     def document(self) -> dict:
         """The rules as the manifest has them; rules with their default values are left out."""
         caps = {} if not any(self.caps) else {"max_cardinality": format_per_column(self.caps), "cap": CAP_RULE}
+        truncated = {} if self.on_truncated == "error" else {"on_truncated": self.on_truncated}
         shuffle = {} if self.shuffle == "none" else {"shuffle": self.shuffle, "seed": self.seed}
         return {
             "threshold": format_per_column(self.thresholds),
             **caps,
             "vocabulary_days": self.vocabulary_days,
             "on_bad_row": self.on_bad_row,
+            **truncated,
             **shuffle,
             "ids": ID_RULE,
             "numerical": NUMERICAL_RULE,
@@ -55,11 +60,13 @@ def make_rules(
     *,
     vocabulary_days: str = "all",
     on_bad_row: str = "error",
+    on_truncated: str = "error",
     shuffle: str = "none",
     seed: int = 0,
 ) -> Rules:
     """The rules for the values of the flags. Raises VocabularyError for a value that is not valid."""
-    assert vocabulary_days in VOCABULARY_DAYS and on_bad_row in ON_BAD_ROW and shuffle in SHUFFLES
+    assert vocabulary_days in VOCABULARY_DAYS and shuffle in SHUFFLES
+    assert on_bad_row in ON_BAD_ROW and on_truncated in ON_TRUNCATED
     thresholds = per_column("threshold", threshold)
     caps = per_column("max_cardinality", max_cardinality)
     if any(each is None for each in thresholds):
@@ -80,6 +87,7 @@ def make_rules(
         caps,
         vocabulary_days=vocabulary_days,
         on_bad_row=on_bad_row,
+        on_truncated=on_truncated,
         shuffle=shuffle,
         seed=seed if shuffle != "none" else 0,
     )

@@ -26,7 +26,8 @@ from criteo_prep.preprocess.inputs import Inputs
 from criteo_prep.preprocess.journal import Journal, ParsedFile
 from criteo_prep.preprocess.parse.parse_files import CHECKPOINT_BYTES, Parsing, ReadProgress, parse_files
 from criteo_prep.preprocess.parse.raw_columns import RawColumns
-from criteo_prep.preprocess.parse.text_blocks import BLOCK_BYTES, InputError
+from criteo_prep.preprocess.parse.text_blocks import BLOCK_BYTES
+from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.preprocess.preflight import check_resources, memory_limit
 from criteo_prep.preprocess.rules import Rules
 from criteo_prep.progress import Progress
@@ -117,6 +118,7 @@ def make_dataset(root: Path, destination: Path, *, request: DatasetRequest, reso
             parsing = Parsing(
                 request.labelled,
                 request.rules.on_bad_row == "skip",
+                keep_truncated=request.rules.on_truncated == "keep",
                 workers=memory.workers,
                 block_bytes=resources.block_bytes,
                 checkpoint_bytes=resources.checkpoint_bytes,
@@ -269,7 +271,7 @@ def _files_still_good(root: Path, journal: Journal, request: DatasetRequest) -> 
         first_other = next((n for n, (a, b) in pairs if a != b), min(len(old["inputs"]), len(new["inputs"])))
         files = [file for file in files[:first_other] if file.finished]
         changed.add("inputs")
-    if changed & {"on_bad_row", "labels", "numerical"}:
+    if changed & {"on_bad_row", "on_truncated", "labels", "numerical"}:
         return []
     arranged = _size(root / "work" / "label.bin") < journal.num_rows or not (root / "work" / "numerical.bin").exists()
     if changed & {"inputs", "split", "shuffle", "seed"} and arranged:

@@ -1,7 +1,8 @@
 """Input files -> columns of numbers: every row is parsed once.
 
 parse_files   all files of a run, block by block, resumable
-text_blocks   a text file, plain or compressed, as blocks of whole lines
+text_stream   the text of a plain or compressed file; other formats are refused by name
+text_blocks   that text as blocks of whole lines
 tsv           lines -> columns of numbers; what a good row is
 fields        one field: text -> number
 parquet_rows  the same columns of numbers from parquet files

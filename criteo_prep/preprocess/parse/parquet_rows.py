@@ -13,7 +13,7 @@ import numpy as np
 
 from criteo_prep.compiled import compiled
 from criteo_prep.preprocess.parse import fields, tsv
-from criteo_prep.preprocess.parse.text_blocks import InputError
+from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL
 
 _MAGIC = b"PAR1"

@@ -18,6 +18,7 @@ from criteo_prep.preprocess.parse import parquet_rows
 from criteo_prep.preprocess.parse.numerical import log_numbers
 from criteo_prep.preprocess.parse.row_writer import CHECKPOINT_BYTES, Checkpoints, ParsedBlock, RowWriter
 from criteo_prep.preprocess.parse.text_blocks import BLOCK_BYTES, text_blocks
+from criteo_prep.preprocess.parse.text_stream import TruncatedError
 from criteo_prep.preprocess.parse.tsv import REASONS, BadRow, BadRowError, Rows, parse
 from criteo_prep.progress import Progress
 from criteo_prep.schema import NUM_CATEGORICAL
@@ -30,6 +31,7 @@ class Parsing:
     Attributes:
       labelled: whether rows have labels.
       skip_bad_rows: whether bad rows are left out and counted; else the first bad row is an error.
+      keep_truncated: whether the whole rows of a truncated file are used; else such a file is an error.
       workers: blocks parsed at a time.
       block_bytes: text in a block.
       checkpoint_bytes: output between two checkpoints.
@@ -37,6 +39,7 @@ class Parsing:
 
     labelled: bool
     skip_bad_rows: bool
+    keep_truncated: bool
     workers: int
     block_bytes: int = BLOCK_BYTES
     checkpoint_bytes: int = CHECKPOINT_BYTES
@@ -95,8 +98,7 @@ def _parse_file(
 ) -> None:
     """Parses the last file of the journal, starting at its position."""
     file = journal.files[-1]
-    parsers = _block_parsers(path, file.position, parsing=parsing, progress=progress)
-    with contextlib.closing(in_order(lambda parser: parser(), parsers, parsing.workers)) as blocks:
+    with contextlib.closing(_parsed_blocks(path, file, parsing=parsing, progress=progress)) as blocks:
         for block, position in blocks:
             if not parsing.skip_bad_rows:
                 _refuse_bad_rows(file, block.rows)
@@ -109,6 +111,27 @@ def _parse_file(
             checkpoints.advance()
     file.finished = True
     checkpoints.save()
+
+
+def _parsed_blocks(
+    path: Path, file: ParsedFile, *, parsing: Parsing, progress: "ReadProgress"
+) -> Iterator[tuple[ParsedBlock, int]]:
+    """Yields (the parsed block, the position after it) of a file, starting at the position of `file`.
+
+    A file that ends early is an error, unless parsing.keep_truncated; then it is recorded in `file`.
+    """
+    parsers = _block_parsers(path, file.position, parsing=parsing, progress=progress)
+    with contextlib.closing(in_order(lambda parser: parser(), parsers, parsing.workers)) as blocks:
+        try:
+            yield from blocks
+        except TruncatedError as error:
+            if not parsing.keep_truncated:
+                raise
+            file.skipped["truncated"] = 1 if error.lost_bytes else 0
+            file.first_skipped["truncated"] = (
+                f"{file.path}: the file ends early, after line {file.num_lines}; {error.lost_bytes} bytes of the next "
+                "row, and all rows behind it, are lost"
+            )
 
 
 class ReadProgress:

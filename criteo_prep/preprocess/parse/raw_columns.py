@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from criteo_prep.preprocess.parse.text_blocks import InputError
+from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.schema import CATEGORICAL
 
 BLOCK_ROWS = 1 << 18

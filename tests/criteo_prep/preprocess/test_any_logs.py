@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support.log_samples import make, plain_parse
 
 from criteo_prep.feature_spec import FeatureSpec
-from criteo_prep.preprocess.parse.text_blocks import InputError
+from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.preprocess.parse.tsv import BadRowError
 
 NUMBERS = ["", "0", "5", "5", "-2", "-3", "-70", "12345678", "00009", "9" * 18]

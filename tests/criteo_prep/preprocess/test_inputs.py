@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from criteo_prep.preprocess.inputs import find_inputs
-from criteo_prep.preprocess.parse.text_blocks import InputError
+from criteo_prep.preprocess.parse.text_stream import InputError
 
 
 def names_of(inputs):

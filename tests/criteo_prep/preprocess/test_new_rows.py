@@ -10,7 +10,7 @@ from criteo_prep.destination import DestinationError
 from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.manifest import ManifestError
 from criteo_prep.preprocess.new_rows import encode
-from criteo_prep.preprocess.parse.text_blocks import InputError
+from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import DifferentDatasetError, preprocess
 from criteo_prep.preprocess.stages import Resources

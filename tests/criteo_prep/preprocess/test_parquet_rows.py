@@ -6,7 +6,7 @@ import pyarrow.parquet
 import pytest
 
 from criteo_prep.preprocess.parse import parquet_rows, tsv
-from criteo_prep.preprocess.parse.text_blocks import InputError
+from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import preprocess
 from criteo_prep.preprocess.stages import Resources

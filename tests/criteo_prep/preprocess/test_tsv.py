@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.log_samples import plain_parse
 
-from criteo_prep.preprocess.parse.text_blocks import MAX_LINE_BYTES, InputError, text_blocks
+from criteo_prep.preprocess.parse.text_blocks import MAX_LINE_BYTES, text_blocks
 from criteo_prep.preprocess.parse.tsv import REASONS, parse
 
 GOOD = ["0", *["1"] * 13, *["0000000a"] * 26]
@@ -207,24 +207,3 @@ def test_what_is_too_long_does_not_depend_on_the_block_size(tmp_path, length, en
         (bad,) = parse(block).first_bad
         seen.add(REASONS[bad.reason])
     assert seen == {"line_too_long" if length + (end == b"\r\n") > MAX_LINE_BYTES else "too_few_fields"}
-
-
-def test_truncated_gzip(tmp_path):
-    path = tmp_path / "day_0.gz"
-    path.write_bytes(gzip.compress(bytes(range(256)) * 400)[:-20])
-    with pytest.raises(InputError, match=r"day_0\.gz: the gzip stream ends early; the file is truncated"):
-        list(text_blocks(path))
-
-
-def test_corrupt_gzip(tmp_path):
-    packed = bytearray(gzip.compress(random.Random(1).randbytes(5000)))
-    packed[-6] ^= 1  # in the checksum
-    (tmp_path / "day_0.gz").write_bytes(packed)
-    with pytest.raises(InputError, match=r"day_0\.gz: the gzip stream is corrupt"):
-        list(text_blocks(tmp_path / "day_0.gz"))
-
-
-def test_a_name_that_promises_gzip(tmp_path):
-    (tmp_path / "day_0.gz").write_bytes(line())
-    with pytest.raises(InputError, match=r"day_0\.gz: is named \.gz but is not a gzip file"):
-        list(text_blocks(tmp_path / "day_0.gz"))
