@@ -11,7 +11,8 @@ from pathlib import Path
 
 from criteo_prep import manifest
 from criteo_prep.preprocess.columns.vocabulary import VocabularyError
-from criteo_prep.preprocess.inputs import ALL_TEST, Inputs, files_of
+from criteo_prep.preprocess.input_files import list_inputs
+from criteo_prep.preprocess.inputs import ALL_TEST, Inputs
 from criteo_prep.preprocess.parse.parquet_rows import is_parquet, num_columns_of
 from criteo_prep.preprocess.parse.text_blocks import text_blocks
 from criteo_prep.preprocess.parse.text_stream import InputError
@@ -53,7 +54,8 @@ def encode(
     if missing := [name for name in names if name not in existing_manifest["files"]]:
         raise VocabularyError(f"{vocabulary}: has no {missing[0]}. Name a dataset that criteo-prep preprocess made.")
     manifest.check_files(vocabulary, {"files": {name: existing_manifest["files"][name] for name in names}})
-    files, ignored = files_of(paths)
+    inputs, ignored = list_inputs(paths)
+    files = tuple(piece for each in inputs for piece in each.pieces)
     labelled = has_labels(files[0])
     existing_rules = existing_manifest["rules"]
     threshold, cap = existing_rules["threshold"], existing_rules.get("max_cardinality")
@@ -68,9 +70,13 @@ def encode(
             "labels": "as given" if labelled else "none were given; the label file is all zeros",
         },
     }
-    inputs = Inputs(tuple(files), None, rule=ALL_TEST, test_fraction=None, ignored=ignored)
     request = DatasetRequest(
-        inputs, rules, wanted=wanted, keep_raw=False, labelled=labelled, given=Path(vocabulary) / "vocabularies"
+        Inputs(files, (), rule=ALL_TEST, ignored=ignored),
+        rules,
+        wanted=wanted,
+        keep_raw=False,
+        labelled=labelled,
+        given=Path(vocabulary) / "vocabularies",
     )
     return carry_out(request, Path(destination), overwrite=overwrite, resources=resources or Resources())
 

@@ -191,7 +191,7 @@ def finish(
 
 def splits_of(inputs: Inputs, files: list[ParsedFile]) -> dict[str, range]:
     """The rows of each split. Raises InputError where there is no row to train on, or none at all."""
-    evaluation = files[-1].num_rows if inputs.evaluation else 0
+    evaluation = sum(file.num_rows for file in files[len(inputs.train) :])
     splits = inputs.splits(sum(file.num_rows for file in files) - evaluation, evaluation)
     first = next(iter(splits))
     if not len(splits[first]):
@@ -201,7 +201,11 @@ def splits_of(inputs: Inputs, files: list[ParsedFile]) -> dict[str, range]:
 
 
 def warnings_of(inputs: Inputs, files: list[ParsedFile], splits: dict[str, range]) -> tuple[str, ...]:
-    lines = [f"{path}: is not named day_N and was not read" for path in inputs.ignored if path not in inputs.files]
+    lines = [
+        f"{path}: was not read; its name is not the name of an input"
+        for path in inputs.ignored
+        if path not in inputs.files
+    ]
     lines += [f"skipped: {where}" for file in files for where in file.first_skipped.values()]
     lines += [f"{file.path}: holds no row" for file in files if file.num_rows == 0]
     lines += [f"split {split} has no samples" for split, rows in splits.items() if not len(rows)]

@@ -57,7 +57,9 @@ def test_days_against_a_plain_count(tmp_path, threshold):
     root = tmp_path / "set"
     (tmp_path / "logs" / "notes.txt").write_text("not a day")
     outcome = make(tmp_path / "logs", root, threshold)
-    assert outcome.warnings == (f"{tmp_path / 'logs' / 'notes.txt'}: is not named day_N and was not read",)
+    assert outcome.warnings == (
+        f"{tmp_path / 'logs' / 'notes.txt'}: was not read; its name is not the name of an input",
+    )
     ids_of = plain_count([*itertools.chain(*days.values())], threshold)
     check_split(root, "train", days["day_2"] + days["day_9.gz"], ids_of)
     check_split(root, "test", days["day_10"][:51], ids_of)
