@@ -107,6 +107,11 @@ def encode(argv: Sequence[str]) -> int:
         help="files or a folder; rows with labels (40 columns) or without (39)",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="the dataset folder to make; its split is test")
+    parser.add_argument(
+        "--labelled",
+        choices=("yes", "no"),
+        help="whether rows begin with a label (default: found by the first rows of the files)",
+    )
     _add_preprocessing_flags(parser)
     args = parser.parse_args(argv)
 
@@ -118,6 +123,7 @@ def encode(argv: Sequence[str]) -> int:
             args.vocabulary,
             args.input,
             destination=args.output,
+            labelled=None if args.labelled is None else args.labelled == "yes",
             on_bad_row=args.on_bad_row,
             on_truncated=args.on_truncated,
             overwrite=args.overwrite,

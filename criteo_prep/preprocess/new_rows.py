@@ -13,10 +13,7 @@ from criteo_prep import manifest
 from criteo_prep.preprocess.columns.vocabulary import VocabularyError
 from criteo_prep.preprocess.input_files import list_inputs
 from criteo_prep.preprocess.inputs import ALL_TEST, Inputs
-from criteo_prep.preprocess.parse.parquet_rows import is_parquet, num_columns_of
-from criteo_prep.preprocess.parse.text_blocks import text_blocks
-from criteo_prep.preprocess.parse.text_stream import InputError
-from criteo_prep.preprocess.parse.tsv import NUM_FIELDS
+from criteo_prep.preprocess.parse.labels import have_labels
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import Outcome, carry_out, input_entry
 from criteo_prep.preprocess.stages import DatasetRequest, Resources
@@ -30,6 +27,7 @@ def encode(
     paths: Sequence[str | Path],
     *,
     destination: str | Path,
+    labelled: bool | None = None,
     on_bad_row: str = "error",
     on_truncated: str = "error",
     overwrite: bool = False,
@@ -41,6 +39,7 @@ def encode(
       vocabulary: a dataset that `preprocess` finished.
       paths: files or one folder, whose rows all have labels (40 columns) or all have none (39 columns).
       destination: the dataset folder to make.
+      labelled: whether rows have labels; None to find it by the first rows of the files.
       on_bad_row, on_truncated: see rules.Rules.
       overwrite: make the dataset again, and replace an existing destination at the end.
       resources: threads, memory and progress.
@@ -56,7 +55,7 @@ def encode(
     manifest.check_files(vocabulary, {"files": {name: existing_manifest["files"][name] for name in names}})
     inputs, ignored = list_inputs(paths)
     files = tuple(piece for each in inputs for piece in each.pieces)
-    labelled = has_labels(files[0])
+    labelled = have_labels(files) if labelled is None else labelled
     existing_rules = existing_manifest["rules"]
     threshold, cap = existing_rules["threshold"], existing_rules.get("max_cardinality")
     rules = make_rules(threshold, cap, vocabulary_days="all", on_bad_row=on_bad_row, on_truncated=on_truncated)
@@ -79,17 +78,3 @@ def encode(
         given=Path(vocabulary) / "vocabularies",
     )
     return carry_out(request, Path(destination), overwrite=overwrite, resources=resources or Resources())
-
-
-def has_labels(path: Path) -> bool:
-    """Whether the rows of a file have labels, by the columns of the file or its first row."""
-    if is_parquet(path):
-        columns = num_columns_of(path)
-    else:
-        first = next((bytes(block).partition(b"\n")[0] for block, _ in text_blocks(path, 1 << 16)), b"")
-        columns = first.count(b"\t") + 1
-    if columns not in (NUM_FIELDS, NUM_FIELDS - 1):
-        raise InputError(
-            f"{path}: its first row has {columns} fields; expected {NUM_FIELDS}, or {NUM_FIELDS - 1} without the label."
-        )
-    return columns == NUM_FIELDS

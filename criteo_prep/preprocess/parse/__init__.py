@@ -4,6 +4,7 @@ parse_files   all files of a run, block by block, resumable
 text_stream   the text of a plain or compressed file; other formats are refused by name
 text_blocks   that text as blocks of whole lines
 tsv           lines -> columns of numbers; what a good row is
+labels        whether the rows of a file have labels
 fields        one field: text -> number
 parquet_rows  the same columns of numbers from parquet files
 numerical     the numerical rule, by table look-up

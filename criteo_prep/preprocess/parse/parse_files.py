@@ -15,6 +15,7 @@ import numpy as np
 from criteo_prep.parallel import in_order
 from criteo_prep.preprocess.journal import Journal, ParsedFile
 from criteo_prep.preprocess.parse import parquet_rows
+from criteo_prep.preprocess.parse.labels import refuse_unlabelled
 from criteo_prep.preprocess.parse.numerical import log_numbers
 from criteo_prep.preprocess.parse.row_writer import CHECKPOINT_BYTES, Checkpoints, ParsedBlock, RowWriter
 from criteo_prep.preprocess.parse.text_blocks import BLOCK_BYTES, text_blocks
@@ -59,8 +60,10 @@ def parse_files(
 
     Raises:
       BadRowError: a row is bad, and bad rows are not skipped; the error names file, line and field.
-      InputError, OSError: a file cannot be read, or the disk is full.
+      InputError, OSError: a file cannot be read or has no labels, or the disk is full.
     """
+    if parsing.labelled:
+        refuse_unlabelled(paths[sum(file.finished for file in journal.files) :])
     with (
         RowWriter(root, journal) as writer,
         Checkpoints(writer, journal, parsing.checkpoint_bytes) as checkpoints,
