@@ -16,7 +16,8 @@ from criteo_prep.preprocess.columns.memory import (
     gigabytes,
     large_column_bytes,
 )
-from criteo_prep.preprocess.parse.parquet_rows import is_parquet, num_rows_of
+from criteo_prep.preprocess.parse.parquet_columns import note_on_columns
+from criteo_prep.preprocess.parse.parquet_rows import column_names, is_parquet, num_rows_of
 from criteo_prep.preprocess.parse.text_blocks import BLOCK_BYTES, text_blocks
 from criteo_prep.preprocess.parse.text_stream import TruncatedError
 from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL
@@ -38,6 +39,7 @@ class Preflight:
       memory_needed: most memory that the run takes.
       memory_limit: memory that the run may take.
       most_distinct: distinct values that one column may have under the memory limit.
+      notes: lines about the input files that the user should read.
     """
 
     num_rows: int
@@ -47,6 +49,7 @@ class Preflight:
     memory_needed: int
     memory_limit: int
     most_distinct: int
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         enough = self.memory_needed <= self.memory_limit
@@ -55,6 +58,7 @@ class Preflight:
             f"preflight: about {self.num_rows:,} rows in {gigabytes(self.input_bytes)}; "
             f"disk {gigabytes(self.disk_needed)} needed, {gigabytes(self.disk_free)} free; "
             f"memory {gigabytes(self.memory_needed)} needed at most, limit {gigabytes(self.memory_limit)}{refused}"
+            + "".join(f"\n  {note}" for note in self.notes)
         )
 
 
@@ -88,6 +92,7 @@ def check_resources(
         memory_needed=memory,
         memory_limit=plan.limit_bytes,
         most_distinct=plan.most_distinct,
+        notes=tuple(note for path in paths if is_parquet(path) and (note := note_on_columns(path, column_names(path)))),
     )
     if disk > free:
         raise PreflightError(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from criteo_prep.compiled import compiled
+from criteo_prep.preprocess.parquet_file import open_parquet
 
 ID_RULE = (
     "id 0: missing, seen fewer than threshold times, or not seen; ids from 1 by (count descending, value ascending)"
@@ -184,23 +185,17 @@ def read_vocabulary(path: str | Path, cap: int | None = None) -> Iterator[tuple[
       VocabularyError: the file is not a vocabulary, or its ids are not 1, 2, 3, ... (under the cap).
       OSError: the file cannot be read.
     """
-    import pyarrow
-    import pyarrow.parquet
-
     first = 1
-    try:
-        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
-            for batch in file.iter_batches(_FILE_ROWS, columns=["value", "id", "count"]):
-                ids = batch.column(1).to_numpy()
-                if not np.array_equal(ids, capped(np.arange(first, first + len(ids)), cap)):
-                    raise VocabularyError(
-                        f"{path}: is not a vocabulary: its ids are not 1 to {file.metadata.num_rows} in order. "
-                        "Name a dataset that criteo-prep preprocess made."
-                    )
-                first += len(ids)
-                yield batch.column(0).to_numpy().astype(np.uint32), batch.column(2).to_numpy().astype(np.int64)
-    except pyarrow.ArrowException as error:
-        raise VocabularyError(f"{path}: is not a vocabulary: {error}") from None
+    with open_parquet(path, VocabularyError) as file:
+        for batch in file.iter_batches(_FILE_ROWS, columns=["value", "id", "count"]):
+            ids = batch.column(1).to_numpy()
+            if not np.array_equal(ids, capped(np.arange(first, first + len(ids)), cap)):
+                raise VocabularyError(
+                    f"{path}: is not a vocabulary: its ids are not 1 to {file.metadata.num_rows} in order. "
+                    "Name a dataset that criteo-prep preprocess made."
+                )
+            first += len(ids)
+            yield batch.column(0).to_numpy().astype(np.uint32), batch.column(2).to_numpy().astype(np.int64)
 
 
 def cut_vocabulary(path: str | Path, target: str | Path, threshold: int) -> int:
@@ -219,7 +214,7 @@ def cut_vocabulary(path: str | Path, target: str | Path, threshold: int) -> int:
 
     kept = 0
     with (
-        pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file,
+        open_parquet(path, VocabularyError) as file,
         pyarrow.parquet.ParquetWriter(target, _file_schema(), use_dictionary=["count"]) as writer,
     ):
         for batch in file.iter_batches(_FILE_ROWS):
@@ -239,13 +234,8 @@ def _file_schema():
 
 def num_kept(path: str | Path) -> int:
     """Number of values in a vocabulary file. Only the footer is read."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.read_metadata(path).num_rows
-    except pyarrow.ArrowException as error:
-        raise VocabularyError(f"{path}: is not a vocabulary: {error}") from None
+    with open_parquet(path, VocabularyError) as file:
+        return file.metadata.num_rows
 
 
 @compiled

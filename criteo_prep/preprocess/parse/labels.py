@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from criteo_prep.preprocess.parse.parquet_rows import is_parquet, num_columns_of
+from criteo_prep.preprocess.parse.parquet_columns import find_columns
+from criteo_prep.preprocess.parse.parquet_rows import column_names, is_parquet
 from criteo_prep.preprocess.parse.text_blocks import text_blocks
 from criteo_prep.preprocess.parse.text_stream import InputError, TruncatedError
 from criteo_prep.preprocess.parse.tsv import NUM_FIELDS, parse
@@ -45,10 +46,15 @@ def refuse_unlabelled(paths: Sequence[Path]) -> None:
 def has_labels(path: Path) -> bool | None:
     """Whether the rows of a file have labels; None where its beginning has no good row, or as many of either kind.
 
+    A parquet file has labels unless it has one column less; InputError for another number of columns.
+
     The first row alone does not say it: a row with a label that lacks its last field may look like a row without label.
     """
     if is_parquet(path):
-        return {NUM_FIELDS: True, NUM_FIELDS - 1: False}.get(num_columns_of(path))
+        names = column_names(path)
+        labelled = len(names) != NUM_FIELDS - 1
+        find_columns(path, names, labelled)
+        return labelled
     try:
         for block, _ in islice(text_blocks(path, _BLOCK_BYTES), _MAX_BLOCKS):
             with_label, without = len(parse(block)), len(parse(block, labelled=False))

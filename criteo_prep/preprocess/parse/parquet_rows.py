@@ -1,24 +1,28 @@
-"""Rows from parquet files with the same 40 columns in the same order: label, 13 integers, 26 values.
+"""Rows from parquet files with the 40 columns of the logs: label, 13 integers, 26 values; see parquet_columns.py.
 
-Column names are not read. The label is an integer or bool column; a numerical column has integers. A categorical column
-has hexadecimal text as in the logs, or the numbers behind the text: integers from 0 to 2^32 - 1, or int32, where
-negative numbers are the upper half. A null or an empty text is a missing field. All other rules are as for text, see
-tsv.py.
+The label and the numericals are integers of any type; or float64, in which pandas has integers with gaps. A
+categorical column has hexadecimal text as in the logs, as text or as bytes; or the numbers behind the text: integers
+from 0 to 2^32 - 1, or int32, where negative numbers are the upper half. Any column may be a dictionary, or all null. A
+null, a NaN or an empty text is a missing field. All other rules are as for text, see tsv.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from criteo_prep.compiled import compiled
+from criteo_prep.preprocess.parquet_file import open_parquet
 from criteo_prep.preprocess.parse import fields, tsv
+from criteo_prep.preprocess.parse.parquet_columns import find_columns
 from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL
 
 _MAGIC = b"PAR1"
 BLOCK_ROWS = 1 << 14
-_BUFFER_BYTES = 1 << 20  # read buffer of each column
+# Larger values could fill the memory when a batch of rows is read. A good value has 8 bytes, a good row about 400.
+_MAX_VALUE_BYTES, _MAX_ROW_BYTES, _MAX_EXTRA_BYTES = 256, 2560, 16 << 20
+_NOT_AN_INTEGER = np.iinfo(np.int64).min
 
 
 def is_parquet(path: str | Path) -> bool:
@@ -32,18 +36,20 @@ def is_parquet(path: str | Path) -> bool:
 
 def num_rows_of(path: str | Path) -> int:
     """Number of rows, by the footer of the file."""
-    with _open(path) as file:
+    with open_parquet(path, InputError) as file:
         return file.metadata.num_rows
 
 
-def num_columns_of(path: str | Path) -> int:
-    """Number of columns, by the footer of the file."""
-    with _open(path) as file:
-        return file.metadata.num_columns
+def column_names(path: str | Path) -> list[str]:
+    """Names of the columns, in the order of the file."""
+    with open_parquet(path, InputError) as file:
+        return file.schema_arrow.names
 
 
 def row_blocks(path: str | Path, labelled: bool = True, skip_rows: int = 0) -> Iterator[tuple[object, int]]:
     """Yields (record batch, rows of the file up to the end of the batch), in order.
+
+    The columns of a batch are the label, if rows have labels, the 13 numericals, and the 26 values.
 
     Args:
       path: a parquet file.
@@ -51,25 +57,31 @@ def row_blocks(path: str | Path, labelled: bool = True, skip_rows: int = 0) -> I
       skip_rows: rows at the start of the file that are left out.
 
     Raises:
-      InputError: the file cannot be read, or its columns differ from the columns of the logs.
+      InputError: the file is damaged, or its columns cannot be the columns of the logs.
     """
-    import pyarrow
-
-    with _open(path) as file:
-        _check_columns(path, file.schema_arrow, labelled)
+    names = column_names(path)
+    positions = list(find_columns(path, names, labelled).positions)
+    with (
+        open_parquet(path, InputError) as file,
+        open_parquet(path, InputError, dictionaries=names) as preview,
+    ):
+        _check_types(path, [file.schema_arrow.field(position) for position in positions], labelled)
         done = 0
-        try:
-            for batch in file.iter_batches(BLOCK_ROWS):
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if done + rows <= skip_rows:
+                done += rows
+                continue
+            _check_sizes(path, preview, group)
+            for batch in file.iter_batches(BLOCK_ROWS, row_groups=[group]):
                 start, done = done, done + batch.num_rows
                 if done > skip_rows:
-                    yield batch.slice(max(0, skip_rows - start)), done
-        except pyarrow.ArrowException as error:
-            raise InputError(f"{path}: cannot be read: {error}. Fetch the file again.") from None
+                    yield batch.select(positions).slice(max(0, skip_rows - start)), done
 
 
 def rows_of(batch, labelled: bool = True) -> tsv.Rows:
     """The rows of a record batch; bad rows are numbered like lines."""
-    columns = list(batch.columns)
+    columns = [_plain(array) for array in batch.columns]
     missing = np.zeros(batch.num_rows, np.uint64)
     wrong = np.full(batch.num_rows, -1, np.int64)  # the first wrong field of each row, -1 for a good row
     label = _read_label(columns.pop(0), wrong) if labelled else np.zeros(batch.num_rows, bool)
@@ -108,7 +120,7 @@ def _read_numbers(arrays: list, missing: np.ndarray, wrong: np.ndarray) -> np.nd
         numbers[:, column], absent = _integers(array)
         missing |= absent.astype(np.uint64) << np.uint64(1 + column)
         too_long = np.abs(numbers[:, column]) >= 10**fields.MAX_DIGITS
-        wrong[(wrong < 0) & (too_long | (numbers[:, column] == np.iinfo(np.int64).min))] = 1 + column
+        wrong[(wrong < 0) & (too_long | (numbers[:, column] == _NOT_AN_INTEGER))] = 1 + column
     return numbers
 
 
@@ -118,12 +130,12 @@ def _read_values(arrays: list, missing: np.ndarray, wrong: np.ndarray) -> np.nda
 
     values = np.empty((NUM_CATEGORICAL, len(missing)), np.uint32)
     for column, array in enumerate(arrays):
-        if pyarrow.types.is_integer(array.type):
-            numbers, absent = _integers(array)
-            bad = (numbers < (-(1 << 31) if array.type.bit_width == 32 else 0)) | (numbers >= 1 << 32)
-            values[column] = numbers.astype(np.uint32)
-        else:
+        if pyarrow.types.is_large_binary(array.type):
             values[column], absent, bad = _hexadecimal(array)
+        else:
+            numbers, absent = _integers(array)
+            bad = (numbers < (-(1 << 31) if pyarrow.types.is_int32(array.type) else 0)) | (numbers >= 1 << 32)
+            values[column] = numbers.astype(np.uint32)
         missing |= absent.astype(np.uint64) << np.uint64(tsv.FIRST_VALUE + column)
         wrong[(wrong < 0) & bad] = tsv.FIRST_VALUE + column
     return values
@@ -138,59 +150,115 @@ def _bad_rows(batch, wrong: np.ndarray, labelled: bool) -> tuple[np.ndarray, tup
         num_bad[reason] += 1
         if reason not in first_bad:
             column = field - (not labelled)
-            found = f"field {column + 1} ({tsv.FIELDS[field]}) is {batch.columns[column][line].as_py()!r}"
+            found = f"field {column + 1} ({tsv.FIELDS[field]}) is {_shown(batch.columns[column].slice(line, 1))}"
             first_bad[reason] = tsv.BadRow(line, reason, found)
     return num_bad, tuple(first_bad.values())
 
 
-def _open(path: str | Path):
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        # By default everything that was read stays in memory until the file is closed.
-        return pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
-    except pyarrow.ArrowException as error:
-        raise InputError(f"{path}: is not a whole parquet file: {error}. Fetch the file again.") from None
+def _shown(array) -> str:
+    """The only element of an array as a message shows it."""
+    element = _plain(array)[0].as_py()
+    if isinstance(element, bytes):
+        return repr(element[:32])[1:] + ("..." if len(element) > 32 else "")
+    return repr(element)
 
 
-def _check_columns(path, schema, labelled: bool) -> None:
+def _check_types(path: str | Path, columns: Sequence, labelled: bool) -> None:
+    """Raises InputError for a column whose type cannot hold its field; `columns` are the pyarrow fields in order."""
     import pyarrow.types as types
 
-    names = tsv.FIELDS if labelled else tsv.FIELDS[1:]
-    if len(schema) != len(names):
-        raise InputError(f"{path}: has {len(schema)} columns; expected {len(names)}: {names[0]}, ..., {names[-1]}.")
-    for number, (field, name) in enumerate(zip(schema, names, strict=True)):
-        integer = types.is_integer(field.type) or (name == tsv.FIELDS[0] and types.is_boolean(field.type))
-        text = types.is_string(field.type) or types.is_large_string(field.type)
+    for number, column in enumerate(columns):
+        name = tsv.FIELDS[number if labelled else number + 1]
+        kind = column.type.value_type if types.is_dictionary(column.type) else column.type
         categorical = name in tsv.FIELDS[tsv.FIRST_VALUE :]
-        if not integer and not (text and categorical):
-            wanted = "hexadecimal text or integers" if categorical else "integers"
-            raise InputError(
-                f"{path}: column {number + 1} ({field.name}) is of type {field.type}; {name} must be {wanted}. "
-                "Cast the column."
-            )
+        good = types.is_integer(kind) or types.is_float64(kind) or types.is_null(kind)
+        good |= types.is_boolean(kind) and name == tsv.FIELDS[0]
+        if good or (categorical and _is_text(kind)):
+            continue
+        wanted = "hexadecimal text or integers" if categorical else "integers"
+        if types.is_floating(kind):
+            wanted += f" ({kind} does not hold all integers of the logs, float64 does)"
+        raise InputError(
+            f"{path}: column {column.name!r} is {name} and of type {column.type}; expected {wanted}. Cast the column."
+        )
+
+
+def _is_text(kind) -> bool:
+    import pyarrow.types as types
+
+    texts = (types.is_string, types.is_large_string, types.is_string_view)
+    return any(is_kind(kind) for is_kind in (*texts, types.is_binary, types.is_large_binary, types.is_binary_view))
+
+
+def _check_sizes(path: str | Path, preview, group: int) -> None:
+    """Raises InputError where the values of a row group are so large that a batch of them could fill the memory.
+
+    A text column with a dictionary is small in the file, however large its values are, so the dictionary is looked at.
+
+    Args:
+      path: the file, for the message.
+      preview: the file, with its text columns read as dictionaries.
+      group: number of the row group.
+    """
+    import pyarrow.compute as compute
+    import pyarrow.types as types
+
+    details = preview.metadata.row_group(group)  # its columns() would end the process for a damaged file
+    if details.total_byte_size > _MAX_ROW_BYTES * details.num_rows + _MAX_EXTRA_BYTES:
+        raise InputError(
+            f"{path}: row group {group} has {details.total_byte_size:,} bytes for {details.num_rows:,} rows; expected "
+            f"{_MAX_ROW_BYTES} bytes a row at most. Find the column with large values, and leave such rows out."
+        )
+    for first_row in preview.iter_batches(1, row_groups=[group]):
+        for name, array in zip(first_row.schema.names, first_row.columns, strict=True):
+            if types.is_dictionary(array.type) and _is_text(array.type.value_type):
+                longest = compute.max(compute.binary_length(array.dictionary)).as_py()
+                if longest is not None and longest > _MAX_VALUE_BYTES:
+                    raise InputError(
+                        f"{path}: column {name!r} has a value of {longest:,} bytes in row group {group}; expected 8 "
+                        "hexadecimal digits at most. Leave such rows out."
+                    )
+        break
+
+
+def _plain(array):
+    """A column without dictionary, with text as large_binary and an all-null column as int64."""
+    import pyarrow
+    import pyarrow.types as types
+
+    if types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if types.is_null(array.type):
+        return array.cast(pyarrow.int64())
+    if types.is_string_view(array.type):
+        array = array.cast(pyarrow.large_string())
+    return array.cast(pyarrow.large_binary()) if _is_text(array.type) else array
 
 
 def _integers(array) -> tuple[np.ndarray, np.ndarray]:
-    """(numbers int64 [n], 0 where null; bool [n], whether null). A uint64 above int64 becomes the smallest int64."""
+    """(numbers int64 [n], 0 where missing; bool [n], whether missing). What is not an int64 is _NOT_AN_INTEGER."""
     import pyarrow
     import pyarrow.compute as compute
 
     absent = np.asarray(array.is_null())
+    if pyarrow.types.is_floating(array.type):
+        numbers = np.asarray(compute.fill_null(array, float("nan")))
+        absent = np.isnan(numbers)
+        whole = (np.abs(numbers) < 2.0**63) & (numbers == np.floor(numbers))
+        integers = np.where(whole, numbers, 0).astype(np.int64)
+        return np.where(whole | absent, integers, _NOT_AN_INTEGER), absent
     if pyarrow.types.is_uint64(array.type):
         numbers = np.asarray(compute.fill_null(array, 0))
-        return np.where(numbers > np.iinfo(np.int64).max, np.iinfo(np.int64).min, numbers.astype(np.int64)), absent
+        return np.where(numbers > np.iinfo(np.int64).max, _NOT_AN_INTEGER, numbers.astype(np.int64)), absent
     filled = compute.fill_null(array, False if pyarrow.types.is_boolean(array.type) else 0)
     return np.asarray(filled.cast(pyarrow.int64())), absent
 
 
 def _hexadecimal(array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(values uint32 [n], bool [n] whether missing, bool [n] whether wrong) of a column of text."""
-    import pyarrow
+    """(values uint32 [n], bool [n] whether missing, bool [n] whether wrong) of a large_binary column."""
     import pyarrow.compute as compute
 
-    array = compute.fill_null(array, "").cast(pyarrow.large_string())
+    array = compute.fill_null(array, b"")
     _, offsets, data = array.buffers()
     starts = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
     text = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)

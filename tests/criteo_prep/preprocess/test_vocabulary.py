@@ -69,7 +69,7 @@ def test_save_and_load(tmp_path):
 
 def test_load_refuses_a_file_that_is_not_a_vocabulary(tmp_path):
     (tmp_path / "text.parquet").write_bytes(b"no parquet")
-    with pytest.raises(VocabularyError, match=r"text\.parquet: is not a vocabulary"):
+    with pytest.raises(VocabularyError, match=r"text\.parquet: is not a whole parquet file"):
         Vocabulary.load(tmp_path / "text.parquet")
     table = pyarrow.table({"value": [1, 2], "id": [2, 1], "count": [1, 1]})
     pyarrow.parquet.write_table(table, tmp_path / "ids.parquet")
