@@ -142,6 +142,7 @@ def verify(argv: Sequence[str]) -> int:
 
     from criteo_prep.verify import verify as run
 
+    _check_workers(args.workers)
     report = run(args.dataset, args.workers, args.quiet)
     print(report.text(args.quiet))
     return 0 if report.good else 1
@@ -170,14 +171,19 @@ def _add_preprocessing_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log_json", metavar="FILE", help="append progress to FILE as JSON, a line each (- is stderr)")
 
 
+def _check_workers(workers: int | None) -> None:
+    """Raises ValueError for a number of threads that is not positive."""
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers {workers}: must be at least 1.")
+
+
 def _preprocessed(args: argparse.Namespace, run: Callable) -> int:
     """Calls `run` with a How of the shared flags, and says what came of it."""
     from criteo_prep.destination import DestinationError
     from criteo_prep.preprocess.run import DifferentDatasetError, unfinished
     from criteo_prep.preprocess.stages import Resources
 
-    if args.workers is not None and args.workers < 1:
-        raise ValueError(f"--workers {args.workers}: must be at least 1.")
+    _check_workers(args.workers)
     with contextlib.ExitStack() as stack:
         log = None
         if args.log_json:
@@ -234,6 +240,7 @@ def synthesize(argv: Sequence[str]) -> int:
     from criteo_prep.synthesize import Synthesis
     from criteo_prep.synthesize import synthesize as run
 
+    _check_workers(args.workers)
     request = Synthesis(
         args.preset,
         args.num_samples,
