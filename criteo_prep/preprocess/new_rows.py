@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from criteo_prep import manifest
+from criteo_prep.intact import check_manifest
+from criteo_prep.preprocess.columns.encoder import GivenVocabularies
 from criteo_prep.preprocess.columns.vocabulary import VocabularyError
 from criteo_prep.preprocess.input_files import list_inputs
 from criteo_prep.preprocess.inputs import ALL_TEST, Inputs
 from criteo_prep.preprocess.parse.labels import have_labels
+from criteo_prep.preprocess.request import DatasetRequest, Resources
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import Outcome, carry_out, input_entry
-from criteo_prep.preprocess.stages import DatasetRequest, Resources
 from criteo_prep.schema import CATEGORICAL
 
 MADE_BY = "criteo-prep encode"
@@ -52,7 +54,9 @@ def encode(
     names = [f"vocabularies/{name}.parquet" for name in CATEGORICAL]
     if missing := [name for name in names if name not in existing_manifest["files"]]:
         raise VocabularyError(f"{vocabulary}: has no {missing[0]}. Name a dataset that criteo-prep preprocess made.")
+    check_manifest(Path(vocabulary))
     manifest.check_files(vocabulary, {"files": {name: existing_manifest["files"][name] for name in names}})
+    vocabularies = {name: existing_manifest["files"][f"vocabularies/{name}.parquet"] for name in CATEGORICAL}
     inputs, ignored = list_inputs(paths)
     files = tuple(piece for each in inputs for piece in each.pieces)
     labelled = have_labels(files) if labelled is None else labelled
@@ -75,6 +79,7 @@ def encode(
         wanted=wanted,
         keep_raw=False,
         labelled=labelled,
-        given=Path(vocabulary) / "vocabularies",
+        given=GivenVocabularies(Path(vocabulary) / "vocabularies", vocabularies),
+        reads=(Path(vocabulary), *map(Path, paths), *files),
     )
     return carry_out(request, Path(destination), overwrite=overwrite, resources=resources or Resources())

@@ -3,7 +3,7 @@
     label, I1 to I13, C1 to C26           known by name: one column, a family of 13 and a family of 26, in any order
     label, num_0 to num_12, cat_0 to ...  likewise; any stems, numbered from 0 or from 1
     _c0 to _c39                           known by number: one family of all columns, in any order
-    other names                           taken by position, and the user is told so
+    other names                           taken by position, and a line says so
 
 A program that sorts columns by name puts I10 before I2. Names that contradict their positions are refused.
 """
@@ -93,7 +93,7 @@ def _extra(names: list[str], known: list[int], labelled: bool) -> str:
     others = [name for name in others if name.lower() not in _LABEL_NAMES] if known else []
     if others:
         return f"{expected}. Drop {', '.join(map(repr, others[:5]))}."
-    return f"{expected}. Drop the other columns, or add those that are missing."
+    return f"{expected}. Drop other columns, or add the missing columns."
 
 
 def _check_order(path: str | Path, names: list[str], families: list[list[tuple[int, int]]], *, labelled: bool) -> None:

@@ -23,6 +23,7 @@ from criteo_prep.preprocess.parse.text_stream import TruncatedError
 from criteo_prep.preprocess.parse.tsv import REASONS, BadRow, BadRowError, Rows, parse
 from criteo_prep.progress import Progress
 from criteo_prep.schema import NUM_CATEGORICAL
+from criteo_prep.unchanged import check_unchanged
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,9 @@ def parse_files(
         except (ValueError, OSError):
             with contextlib.suppress(OSError):  # on a full disk, for example; the earlier checkpoint remains
                 checkpoints.save()
+            _check_last_file(
+                paths[len(journal.files) - 1], journal
+            )  # explains best why a row is bad or a stream ends early
             raise
         journal.parsed = True
         checkpoints.save()
@@ -112,6 +116,7 @@ def _parse_file(
             file.position, file.num_zeros = position, writer.num_zeros
             progress.add_rows(block.rows.num_lines)
             checkpoints.advance()
+    _check_last_file(path, journal)
     file.finished = True
     checkpoints.save()
 
@@ -135,6 +140,11 @@ def _parsed_blocks(
                 f"{file.path}: the file ends early, after line {file.num_lines}; {error.lost_bytes} bytes of the next "
                 "row, and all rows behind it, are lost"
             )
+
+
+def _check_last_file(path: Path, journal: Journal) -> None:
+    """Raises ChangedError where the last file of the journal is not as it was when the run began."""
+    check_unchanged(path, journal.wanted["inputs"][len(journal.files) - 1])
 
 
 class ReadProgress:

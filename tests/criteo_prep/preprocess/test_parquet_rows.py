@@ -11,9 +11,9 @@ import pytest
 
 from criteo_prep.preprocess.parse import parquet_columns, parquet_rows, tsv
 from criteo_prep.preprocess.parse.text_stream import InputError
+from criteo_prep.preprocess.request import Resources
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import preprocess
-from criteo_prep.preprocess.stages import Resources
 
 TEXT = [
     ["1", *["5", "", "-3"] * 4, "7", *["a", "", "00000000", "DeadBeef", "ffffffff", "5"] * 4, "1", ""],
@@ -192,7 +192,7 @@ def test_known_names_are_found_in_any_order(tmp_path, names):
     ([*KAGGLE, "hour"], r"has 41 columns; expected 40: label, ..., cat_25. Drop 'hour'"),
 ])  # fmt: skip
 def test_other_names(tmp_path, names, message):
-    """They are taken by position, and the user is told so, unless they contradict it."""
+    """Columns with unknown names are taken by position, and a line says so, unless the names contradict it."""
     if message:
         with pytest.raises(InputError, match=message):
             parquet_columns.find_columns("rows.parquet", names, labelled=True)
@@ -202,7 +202,7 @@ def test_other_names(tmp_path, names, message):
         assert f"taken by position: {names[0]} is label, {names[1]} is num_0, {names[14]} is cat_0" in note
 
 
-def test_the_user_is_told_what_is_taken_by_position(tmp_path, capsys):
+def test_a_line_says_what_is_taken_by_position(tmp_path, capsys):
     named(tmp_path / "rows.parquet", [f"column {chr(65 + n)}" for n in range(40)])
     make_dataset = partial(preprocess, rules=make_rules(0), test_fraction=0.5, resources=Resources())
     make_dataset([tmp_path / "rows.parquet"], tmp_path / "set")
