@@ -282,9 +282,9 @@ class TrainConfig:
     @property
     def log_file(self) -> str | None:
         """--log_path. Its default has another name in each mode, so that each run has a log of its own."""
-        default = TrainConfig.log_path
-        is_default = self.log_path == default and self.mode in ("eval", "inference")
-        return default.replace(".json", f".{self.mode}.json") if is_default else self.log_path
+        if self.log_path != TrainConfig.log_path or self.mode not in ("eval", "inference"):
+            return self.log_path
+        return f"dlrm_tf_log.{self.mode}.json"
 
     @property
     def requested_interaction_op(self) -> str:
