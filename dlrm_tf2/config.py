@@ -65,7 +65,7 @@ class TrainConfig:
 
     mode: str = _run(
         "train",
-        "train; eval: score the test split; inference: measure latencies; plan: print where the tables would be",
+        "train; eval: score a split; inference: measure latencies; plan: print where the tables would be",
         choices=("train", "eval", "inference", "plan"),
     )
     epochs: int | None = _run(
@@ -222,6 +222,7 @@ class TrainConfig:
     eval_every: int | None = _evaluation(
         None, "steps between two evaluations, in place of --evals_per_epoch; one more follows the last step", least=1
     )
+    eval_split: str = _evaluation("test", "split that evaluations and inference score", choices=("test", "validation"))
     auc_thresholds: int | None = _evaluation(
         None, "thresholds of an approximate AUC (8000 in the published program); not given, the AUC is exact", least=2
     )

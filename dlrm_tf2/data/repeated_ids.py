@@ -62,7 +62,9 @@ def _measured(
     config: TrainConfig, spec: FeatureSpec, *, features: tuple[str, ...], comm: Comm
 ) -> tuple[int, dict[str, int]]:
     """(samples, feature -> different ids) in this rank's part of the first batch that the mode reads."""
-    split, size = ("train", config.batch_size) if config.mode == "train" else ("test", max(config.valid_batch_sizes))
+    split, size = "train", config.batch_size
+    if config.mode != "train":
+        split, size = config.eval_split, max(config.valid_batch_sizes)
     reading = Reading(seed=config.seed, synthetic_samples=size if config.dataset_type == "synthetic" else None)
     share = RankShare(comm.rank, comm.size, sample_features=features)
     batches = RankData(spec, split, share=share, reading=reading).batches(size)

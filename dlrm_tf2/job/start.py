@@ -115,7 +115,7 @@ class Job:
         data = open_split(
             self.config,
             self.spec,
-            split="test",
+            split=self.config.eval_split,
             embedding=self.model.embedding,
             comm=self.comm,
             restored=self.restored,

@@ -52,7 +52,7 @@ def test_every_field_is_a_flag_and_every_flag_reaches_its_field():
     values = {
         "mode": "inference", "dataset_path": "d", "feature_spec": "f.yaml", "batch_size": 3, "valid_batch_size": 4,
         "epochs": 5, "max_steps": 6, "optimizer": "adam", "beta1": 0.8, "beta2": 0.7, "learning_rate": 0.5,
-        "warmup_steps": 7,
+        "warmup_steps": 7, "eval_split": "validation",
         "decay_start_step": 8, "decay_steps": 9, "embedding_dim": 16, "bottom_mlp_dims": (4, 16),
         "top_mlp_dims": (5, 1), "amp": True, "loss_scale": 2.0, "xla": True, "cpu": True, "seed": 11,
         "auc_thresholds": 12, "evals_per_epoch": 13, "print_freq": 14, "save_checkpoint_path": "s",

@@ -160,6 +160,17 @@ def test_published_auc_thresholds_and_predictions_path(trained, tmp_path):
     assert roc_auc_score(scores["label"].to_numpy(), scores["score"].to_numpy()) == pytest.approx(exact, abs=1e-6)
 
 
+def test_the_split_that_is_scored_can_be_chosen(trained, tmp_path):
+    root, arguments, _ = trained
+    evaluate = [*arguments, "--mode", "eval", "--restore_checkpoint_path", root / "checkpoint", "--eval_split"]
+    write_dataset(tmp_path / "data", validation=77)
+    run = in_process.run(root / "data", tmp_path / "log.json", *evaluate, "validation", "--dataset_path",
+                         tmp_path / "data")  # fmt: skip
+    assert run.records[-1]["num_samples"] == 77
+    with pytest.raises(ValueError, match=r"there is no split 'validation'; the splits are \['train', 'test'\]"):
+        in_process.run(root / "data", tmp_path / "log.json", *evaluate, "validation")
+
+
 def misuse(run, *parts):
     assert run.returncode != 0
     assert "Traceback" not in run.stderr
