@@ -40,6 +40,17 @@ def hotness_of(spec: FeatureSpec) -> dict[str, int]:
     return {feature.name: feature.hotness for feature in spec.categorical}
 
 
+def data_shape_of(config: TrainConfig, spec: FeatureSpec) -> preflight.DataShape:
+    """Hotness of the features, and samples of each split whose files exist: the label's file has a byte a sample."""
+    num_samples = {}
+    for split in ("train", config.eval_split) if config.dataset_type == "tf_raw" else ():
+        try:
+            num_samples[split] = spec.path_of(split, spec.label.name).stat().st_size
+        except (OSError, ValueError):
+            pass  # opening the split reports it
+    return preflight.DataShape(hotness_of(spec), num_samples)
+
+
 def report_of(config: TrainConfig, model: ModelConfig, *, spec: FeatureSpec, world_size: int) -> str:
     """The text that mode plan prints."""
     plan = plan_of(config, model, spec=spec, world_size=world_size)

@@ -65,6 +65,19 @@ class StepKind:
     xla: bool = False
 
 
+@dataclass(frozen=True)
+class DataShape:
+    """What the memory of a run depends on in its dataset.
+
+    Attributes:
+      hotness: feature -> ids per sample; 1 for a feature that is not named.
+      num_samples: split -> samples. A batch is never larger; a split that is not named has enough samples.
+    """
+
+    hotness: Mapping[str, float] = field(default_factory=dict)
+    num_samples: Mapping[str, int] = field(default_factory=dict)
+
+
 def table_bytes(plan: ShardingPlan, rank: int, *, optimizer: str, training: bool) -> int:
     """Bytes of the shards on a rank, in training with the state that the optimizer keeps for these shards."""
     state = sum(state_bytes(optimizer, shard.num_rows, shard.num_columns) for shard in plan.of_rank(rank))
@@ -136,12 +149,9 @@ def check_memory(
     *,
     plan: ShardingPlan,
     memory: Memory,
-    hotness: Mapping[str, float] | None = None,
+    data: DataShape,
 ) -> str:
     """Compares the bytes that the ranks of a memory need with its available bytes.
-
-    Args:
-      hotness: as in StepKind.
 
     Returns:
       One line for the log.
@@ -157,8 +167,10 @@ def check_memory(
     if not training or config.evals_per_epoch or config.eval_every:
         batches["valid_batch_size"] = max(config.valid_batch_sizes)
     needed = fixed
-    for name, size in batches.items():
-        step = StepKind(name == "batch_size", config.optimizer, hotness=hotness or {}, xla=config.xla)
+    for name, asked in batches.items():
+        split = "train" if name == "batch_size" else config.eval_split
+        size = min(asked, data.num_samples.get(split, asked))
+        step = StepKind(name == "batch_size", config.optimizer, hotness=data.hotness, xla=config.xla)
         each = _sample_bytes(model, plan, memory=memory, step=step)
         if fixed + each > available:
             raise DoesNotFit(
@@ -167,8 +179,8 @@ def check_memory(
             )
         if fixed + size * each > available:
             raise DoesNotFit(
-                f"--{name} {size} does not fit on {memory}: it needs {int(size * each)} bytes ({_gib(size * each)}) "
-                f"besides the {_gib(fixed)} of the model, and {available} bytes ({_gib(available)}) are available. "
+                f"--{name} {asked} does not fit on {memory}: a batch of {size} samples needs {int(size * each)} bytes "
+                f"({_gib(size * each)}) besides the {_gib(fixed)} of the model, and {available} bytes ({_gib(available)}) are available. "
                 f"The largest that fits is --{name} {int((available - fixed) / each)}."
             )
         needed = max(needed, fixed + size * each)

@@ -214,11 +214,11 @@ def _check_destinations(config: TrainConfig, comm: Comm) -> None:
 
 def _check_memory(context: RunContext, model: ModelConfig, plan: ShardingPlan) -> list[str]:
     """The memory lines of rank 0; on all ranks, refuses a run that does not fit on one of their machines or GPUs."""
-    config, comm, hotness = context.config, context.comm, planning.hotness_of(context.spec)
+    config, comm, data = context.config, context.comm, planning.data_shape_of(context.config, context.spec)
     memories, notes = _memories_to_check(context.launch, context.device, comm)
 
     def check() -> list[str]:
-        return [preflight.check_memory(config, model, plan=plan, memory=shared, hotness=hotness) for shared in memories]
+        return [preflight.check_memory(config, model, plan=plan, memory=shared, data=data) for shared in memories]
 
     return [*notes, *on_all_ranks(comm, "memory", work=check, error=preflight.DoesNotFit)[0]]
 
