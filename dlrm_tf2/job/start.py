@@ -34,6 +34,7 @@ from dlrm_tf2.sharding.plan import ShardingPlan
 from dlrm_tf2.training.resume import Resumption
 from dlrm_tf2.training.saver import Saver
 from dlrm_tf2.training.trainer import Trainer
+from dlrm_tf2.unused_flags import unused_flags
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     memory_lines = _check_memory(context, model_config, plan)
     deduplicated, dedup_note = repeated_ids.choose_features(config, context.spec, comm)
     log = _open_log(context, resumption)  # after the checks: a run that they refuse leaves an older log as it is
-    for line in filter(None, (*resumption.notes, *device.notes, op_note, offloading, *memory_lines, dedup_note)):
+    notes = (*unused_flags(config), *resumption.notes, *device.notes, op_note, offloading, *memory_lines, dedup_note)
+    for line in filter(None, notes):
         log.say(line)
     activity.doing("making the tables")
     began = time.perf_counter()
