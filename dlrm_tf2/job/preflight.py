@@ -181,7 +181,8 @@ def check_memory(
             raise DoesNotFit(
                 f"--{name} {asked} does not fit on {memory}: a batch of {size} samples needs {int(size * each)} bytes "
                 f"({_gib(size * each)}) besides the {_gib(fixed)} of the model, and {available} bytes "
-                f"({_gib(available)}) are available. The largest that fits is --{name} {int((available - fixed) / each)}."
+                f"({_gib(available)}) are available. The largest that fits is --{name} "
+                f"{int((available - fixed) / each)}."
             )
         needed = max(needed, fixed + size * each)
     return f"memory: about {_gib(needed)} of {_gib(available)} on {memory}, tables {_gib(tables)}"
