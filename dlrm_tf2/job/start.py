@@ -33,7 +33,7 @@ from dlrm_tf2.runtime.stopping import StopRequest
 from dlrm_tf2.sharding.plan import ShardingPlan
 from dlrm_tf2.training.resume import Resumption
 from dlrm_tf2.training.saver import Saver
-from dlrm_tf2.training.trainer import Trainer
+from dlrm_tf2.training.trainer import StartingPoint, Trainer
 from dlrm_tf2.unused_flags import unused_flags
 
 
@@ -74,25 +74,15 @@ class Job:
             self.log.close()
 
     def _train(self) -> None:
-        config, saver, resumes = self.config, None, self.resumption.goes_on
+        config, saver, resumes = self.config, None, self.resumption.resumes
         if config.save_checkpoint_path:
             saved_step = self.resumption.step if resumes else None
-            saver = Saver(
-                config, self.comm, model=self.model, log=self.log, run=self.resumption.run, saved_step=saved_step
-            )
+            saver = Saver(config, self.model, log=self.log, run=self.resumption.run, saved_step=saved_step)
         try:
             with StopRequest() as stop:
-                summary = Trainer(
-                    config,
-                    self.spec,
-                    model=self.model,
-                    comm=self.comm,
-                    log=self.log,
-                    saver=saver,
-                    restored=self.restored,
-                    resumes=resumes,
-                    stop=stop,
-                ).train()
+                start = StartingPoint(self.restored, resumes)
+                trainer = Trainer(config, self.spec, model=self.model, log=self.log, saver=saver, start=start)
+                summary = trainer.train(stop)
         finally:
             if saver:
                 saver.abandon()
@@ -106,7 +96,7 @@ class Job:
 
     def _infer(self) -> None:
         with self._predictions() as predictions:
-            infer(self.config, self._evaluator(), comm=self.comm, log=self.log, predictions=predictions)
+            infer(self.config, self._evaluator(), log=self.log, predictions=predictions)
 
     def _predictions(self) -> contextlib.AbstractContextManager[PredictionsFile | None]:
         path = self.config.predictions_path
@@ -121,7 +111,7 @@ class Job:
             comm=self.comm,
             restored=self.restored,
         )
-        return Evaluator(self.config, self.model, comm=self.comm, log=self.log, data=data)
+        return Evaluator(self.config, self.model, log=self.log, data=data)
 
 
 def start_job(context: RunContext, model_config: ModelConfig) -> Job:
@@ -168,14 +158,14 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     if source:
         activity.doing(f"restoring {source}")
         restored = checkpoint.load_checkpoint(source, comm, dense=model.dense_by_name, embedding=model.embedding)
-        log.say(f"{'resumed' if resumption.goes_on else 'restored'} {source}: step {restored['step']}")
+        log.say(f"{'resumed' if resumption.resumes else 'restored'} {source}: step {restored['step']}")
     log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
     return Job(config, context.spec, comm=comm, log=log, model=model, restored=restored, resumption=resumption)
 
 
 def _with_seed(config: TrainConfig, resumption: Resumption, comm: Comm) -> TrainConfig:
     """The configuration with the seed of the resumed run, the given seed, or a drawn one: the same on all ranks."""
-    if resumption.goes_on:
+    if resumption.resumes:
         return dataclasses.replace(config, seed=resumption.seed)
     seed = config.seed if config.seed is not None else random.SystemRandom().getrandbits(31)
     return dataclasses.replace(config, seed=comm.broadcast_object(seed, name="seed"))
@@ -186,7 +176,7 @@ def _open_log(context: RunContext, resumption: Resumption) -> RunLog:
     config, comm, logs = context.config, context.comm, []
 
     def open_log() -> None:
-        resumed = (resumption.run, resumption.step) if resumption.goes_on else None
+        resumed = (resumption.run, resumption.step) if resumption.resumes else None
         is_live = not context.launch.by_launcher
         logs.append(
             RunLog(config.log_file, comm.rank == 0, live=is_live, resumed=resumed, tensorboard=config.tensorboard)
