@@ -138,7 +138,8 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     source = resumption.path or config.restore_checkpoint_path
     if source:
         document = on_rank_0(comm, "document", work=lambda: checkpoint.read_document(source), error=CheckpointError)
-        model_config.check_same(document["model"], source)
+        checkpoint.check_document(source, document, is_resumed=resumption.goes_on)
+        model_config.check_same(document.get("model", {}), source)
     _check_destinations(config, comm)
     interaction_op, op_note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
@@ -168,7 +169,15 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     restored = None
     if source:
         activity.doing(f"restoring {source}")
-        restored = checkpoint.load_checkpoint(source, comm, dense=model.dense_by_name, embedding=model.embedding)
+        is_training = config.mode == "train"
+        restored = checkpoint.load_checkpoint(
+            source,
+            comm,
+            dense=model.dense_by_name,
+            embedding=model.embedding,
+            with_state=is_training and (resumption.goes_on or not config.fresh_optimizer),
+            say=log.say if is_training else None,
+        )
         log.say(f"{'resumed' if resumption.goes_on else 'restored'} {source}: step {restored['step']}")
     log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
     return Job(config, context.spec, comm=comm, log=log, model=model, restored=restored, resumption=resumption)

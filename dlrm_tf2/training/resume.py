@@ -67,6 +67,7 @@ def _find(config: TrainConfig) -> Resumption:
         checkpoint.read_document(path)  # says what is damaged
         checkpoint.check_destination(path)  # or what else is in the folder
         return Resumption(run)
+    checkpoint.check_document(path, document)
     step, of_run = document.get("step"), document.get("run") or {}
     if of_run.get("finished", True):
         said = f"{path}: holds a finished run (step {step}); this is a new one, whose first checkpoint replaces it"

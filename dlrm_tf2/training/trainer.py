@@ -68,6 +68,9 @@ class Trainer:
             self._evaluator = Evaluator(config, model, comm=comm, log=log, data=test)
         self.step, self._position = restored["step"], self._position_in(restored.get("data"), resumes)
         self._began = self.step, self._position
+        self._state_began = restored.get("optimizer_state_began", 0)  # after this step, the optimizer's state was 0
+        if config.fresh_optimizer and not resumes:
+            self._state_began = self.step
         if own:
             self._began = own["first_step"] - 1, Position(*own["first_position"])
         self._length = length_of(config, self._data, step=self._began[0], position=self._began[1])
@@ -109,7 +112,7 @@ class Trainer:
         for step, batch in zip(range(first, last + 1), batches, strict=False):
             activity.doing(f"training step {step}")
             learning_rate = self._schedule.at(step)
-            unread = self._training_step(batch, learning_rate, step, self._stop.asked)
+            unread = self._training_step(batch, learning_rate, step - self._state_began, self._stop.asked)
             self._read()  # of the step before: on a GPU, this one runs meanwhile
             self._unread, self.step, self._position = unread, step, batch.after
             self._evaluated = step not in self._length.evaluate_after
@@ -196,6 +199,7 @@ class Trainer:
         return {
             "model": self._model.config.document(),
             "step": self.step,
+            "optimizer_state_began": self._state_began,
             "run": run,
             "data": self._data.document(self._position),
             "config": dataclasses.asdict(self._config),
