@@ -80,15 +80,13 @@ def measure(ways: dict[str, Callable[[], int]], samples: int, rounds: int) -> di
 
 def ways(spec: FeatureSpec, samples: int, batch_size: int) -> dict[str, Callable[[], int]]:
     """Name -> function that reads all samples once and returns their number."""
-    from dlrm_tf2.data.batches import RankData, Reading
+    from dlrm_tf2.data.batches import RankData, RankShare, Reading
 
     names = tuple(spec.channels["categorical"])
 
     def ours(reading: Reading, batches: int | None = None) -> Callable[[], int]:
         shape = spec if reading.synthetic_samples is None else published_spec(preset("criteo_t15"))
-        data = RankData(
-            shape, "train", global_features=names, sample_features=(), rank=0, world_size=1, reading=reading
-        )
+        data = RankData(shape, "train", share=RankShare(global_features=names), reading=reading)
 
         def read() -> int:
             count = 0

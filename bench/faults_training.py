@@ -138,7 +138,7 @@ class Bench:
         return self.wait(self.start(ranks, name, *more), name)
 
     def wait(self, process: subprocess.Popen, name: str) -> subprocess.CompletedProcess:
-        """Waits until all processes of a run have ended. Kills a process that does not; the return code is then None."""
+        """Waits until all processes of a run have ended. Kills one that does not; the return code is then None."""
         deadline = time.perf_counter() + PATIENCE_S
         while (process.poll() is None or ranks_of(name)) and time.perf_counter() < deadline:
             time.sleep(0.05)

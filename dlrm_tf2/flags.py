@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import json
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dlrm_tf2.config import GROUPS, ConfigError, TrainConfig
@@ -76,16 +76,22 @@ def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field, kind: ob
         group.add_argument(
             flag, nargs="?", const=True, type=_boolean, default=default, help=help_text, metavar="true|false"
         )
-        hidden = {"help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
-        group.add_argument(f"--no{field.name}", dest=field.name, action="store_false", **hidden)
+        hidden = argparse.SUPPRESS
+        group.add_argument(f"--no{field.name}", dest=field.name, action="store_false", help=hidden, default=hidden)
         return
     converter, metavar = _CONVERTERS[kind]
     choices = field.metadata["choices"]
     if default is not None:
         default = ",".join(map(str, default)) if isinstance(default, tuple) else default
         help_text += " (default: %(default)s)"
-    metavar = None if choices else metavar
-    group.add_argument(flag, type=converter, default=default, choices=choices, help=help_text, metavar=metavar)
+    group.add_argument(
+        flag,
+        type=converter,
+        default=default,
+        choices=choices,
+        help=help_text,
+        metavar=None if choices else metavar,
+    )
 
 
 def _refusal(argument: str) -> str:
@@ -141,7 +147,7 @@ def _number(text: str) -> float:
 
 
 # Type of a field -> what turns the text into a value, and how --help writes the value.
-_CONVERTERS = {
+_CONVERTERS: dict[object, tuple[Callable[[str], typing.Any], str]] = {
     str: (str, "PATH"),
     str | None: (str, "PATH"),
     int: (_whole, "N"),

@@ -5,7 +5,7 @@
 # Everything that makes a finished build out of date, as text.
 ops_fingerprint() {
     printf '%s\n' "$tensorflow_package $TENSORFLOW python ${python_is%.*} $(type -P g++ cmake make nvcc | tr '\n' ' ')${CUDA_ARCHITECTURES:-}"
-    find dlrm_tf2/ops \( -name '*.cc' -o -name '*.cu' -o -name '*.h' -o -name '*.cmake' -o -name CMakeLists.txt -o -name build.py \) \
+    find dlrm_tf2/ops \( -name '*.cc' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.cmake' -o -name CMakeLists.txt -o -name build.py \) \
         -print0 | sort -z | xargs -0 sha256sum
 }
 

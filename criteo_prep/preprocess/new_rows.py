@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from criteo_prep import manifest
+from criteo_prep.intact import check_manifest
+from criteo_prep.preprocess.columns.encoder import GivenVocabularies
 from criteo_prep.preprocess.columns.vocabulary import VocabularyError
 from criteo_prep.preprocess.inputs import ALL_TEST, Inputs, files_of
 from criteo_prep.preprocess.parse.parquet_rows import is_parquet, num_columns_of
 from criteo_prep.preprocess.parse.text_blocks import InputError, text_blocks
 from criteo_prep.preprocess.parse.tsv import NUM_FIELDS
+from criteo_prep.preprocess.request import DatasetRequest, Resources
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import Outcome, carry_out, input_entry
-from criteo_prep.preprocess.stages import DatasetRequest, Resources
 from criteo_prep.schema import CATEGORICAL
 
 MADE_BY = "criteo-prep encode"
@@ -48,7 +50,9 @@ def encode(
     names = [f"vocabularies/{name}.parquet" for name in CATEGORICAL]
     if missing := [name for name in names if name not in there["files"]]:
         raise VocabularyError(f"{vocabulary}: has no {missing[0]}. Name a dataset that criteo-prep preprocess made.")
+    check_manifest(Path(vocabulary))
     manifest.check_files(vocabulary, {"files": {name: there["files"][name] for name in names}})
+    vocabularies = {name: there["files"][f"vocabularies/{name}.parquet"] for name in CATEGORICAL}
     files, ignored = files_of(paths)
     labelled = has_labels(files[0])
     old = there["rules"]
@@ -65,7 +69,13 @@ def encode(
     }
     inputs = Inputs(tuple(files), None, rule=ALL_TEST, test_fraction=None, ignored=ignored)
     request = DatasetRequest(
-        inputs, rules, wanted=wanted, keep_raw=False, labelled=labelled, given=Path(vocabulary) / "vocabularies"
+        inputs,
+        rules,
+        wanted=wanted,
+        keep_raw=False,
+        labelled=labelled,
+        given=GivenVocabularies(Path(vocabulary) / "vocabularies", vocabularies),
+        reads=(Path(vocabulary), *map(Path, paths), *files),
     )
     return carry_out(request, Path(destination), overwrite=overwrite, resources=resources or Resources())
 

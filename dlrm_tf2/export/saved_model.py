@@ -17,7 +17,7 @@ from dlrm_tf2.checkpoint import restore_tables
 from dlrm_tf2.checkpoint.files import CheckpointError, read_array
 from dlrm_tf2.checkpoint.manifest import Manifest
 from dlrm_tf2.model.config import ModelConfig
-from dlrm_tf2.model.dlrm import Dlrm
+from dlrm_tf2.model.dlrm import ComputeSettings, Dlrm
 from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import make_plan
 
@@ -37,7 +37,8 @@ def write_saved_model(folder: Path, manifest: Manifest, *, shape: ModelConfig, o
       OSError: TensorFlow cannot write, such as on a full disk.
     """
     plan = make_plan(shape.tables, 1)
-    model = Dlrm(shape, plan, comm=SingleProcess(), seed=0, initialize_tables=False, training=False)
+    settings = ComputeSettings(training=False, initialize_tables=False)
+    model = Dlrm(shape, plan, comm=SingleProcess(), seed=0, settings=settings)
     restore_tables(folder, manifest, model.embedding)
     for variable in model.dense_variables:
         name = variable.name.removesuffix(":0")

@@ -24,7 +24,7 @@ from dlrm_tf2.logs import profiler
 from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.model import interaction
 from dlrm_tf2.model.config import ModelConfig
-from dlrm_tf2.model.dlrm import Dlrm
+from dlrm_tf2.model.dlrm import ComputeSettings, Dlrm
 from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.runtime import activity, memory, process
 from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
@@ -152,20 +152,17 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
         log.say(line)
     activity.doing("making the tables")
     began = time.perf_counter()
-    model = Dlrm(
-        model_config,
-        plan,
-        comm=comm,
-        seed=config.seed,
+    settings = ComputeSettings(
         compute_dtype=device.compute_dtype,
         xla=config.xla,
-        initialize_tables=source is None,
+        interaction=interaction_op,
         optimizer=Optimizer(config.optimizer, config.momentum, beta1=config.beta1, beta2=config.beta2),
         training=config.mode == "train",
+        initialize_tables=source is None,
         data_parallel_input=config.data_parallel_input,
         deduplicated=deduplicated,
-        interaction=interaction_op,
     )
+    model = Dlrm(model_config, plan, comm=comm, seed=config.seed, settings=settings)
     restored = None
     if source:
         activity.doing(f"restoring {source}")

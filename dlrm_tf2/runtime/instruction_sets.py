@@ -1,8 +1,8 @@
-"""The instruction sets of the native CPU kernels, and which of them this processor has."""
+"""The instruction sets that the native CPU kernels are compiled for, and those that this processor has."""
 
 from pathlib import Path
 
-# Each instruction set includes the ones before it. The position of a name is its number in ops/src/dot_interaction.h.
+# Each set includes the sets before it. The position of a name is its number in dot_interaction.h.
 NAMES = ("scalar", "avx2", "avx512", "avx512_bf16")
 
 # The flags in /proc/cpuinfo that each instruction set needs, besides the flags of the ones before it. Linux leaves out
@@ -23,15 +23,15 @@ def of_processor(cpuinfo: str | Path = "/proc/cpuinfo") -> tuple[str, ...]:
     """The instruction sets that this processor and its operating system have, the best one last.
 
     Args:
-      cpuinfo: Linux's description of the processors. Without this file, only "scalar" is known.
+      cpuinfo: Linux's description of the processors. Without this file, only "scalar" is known to be there.
     """
     try:
         words = set(Path(cpuinfo).read_text().split())
     except OSError:
         words = set()
-    names = []
+    found = []
     for name in NAMES:
         if not _CPUINFO_FLAGS[name] <= words:
             break
-        names.append(name)
-    return tuple(names)
+        found.append(name)
+    return tuple(found)

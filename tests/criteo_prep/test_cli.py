@@ -1,4 +1,4 @@
-"""The command: verbs, flags, exit codes, messages. What it does is tested with the library."""
+"""The command: verbs, flags, exit codes, messages. The tests of the library test the work itself."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def test_preprocess(tmp_path, rows, capsys):
     assert (code, err) == (0, "") and f"{tmp_path / 'set'}: already complete" in out
     code, out, err = run(capsys, "preprocess", "--input", rows, "--output", tmp_path / "set", "--threshold", 2)
     assert code == 0 and err.count("threshold: there 3, asked for 2") == 2  # before and after
-    assert "which are parsed again" in err and "replaced what was there" in err
+    assert "which are parsed again" in err and "replaced the existing dataset" in err
     code, out, err = run(
         capsys, *("preprocess --threshold 2 --shuffle global --input".split()), rows, "--output", tmp_path / "set"
     )

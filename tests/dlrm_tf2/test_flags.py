@@ -85,7 +85,7 @@ def test_booleans_as_absl_writes_them(arguments, amp):
     assert parsed(*arguments).amp is amp
 
 
-def test_hyphens_do_as_well():
+def test_hyphens_are_underscores():
     hyphens = parsed("--valid-batch-size=7", "--learning-rate", "0.1")
     assert hyphens == parsed("--valid_batch_size", "7", "--learning_rate=0.1")
 
@@ -95,7 +95,7 @@ def test_print_freq_may_be_written_as_a_float():
 
 
 @pytest.mark.parametrize("name", sorted(NOT_SUPPORTED))
-def test_published_flags_that_are_not_there_are_refused_by_name(name):
+def test_published_flags_that_are_not_supported_are_refused_by_name(name):
     with pytest.raises(ConfigError, match=f"--{name} is a flag of the published trainers"):
         parsed(f"--{name}", "1")
 

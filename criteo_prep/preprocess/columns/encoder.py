@@ -16,6 +16,7 @@ import numpy as np
 
 from criteo_prep.durable import force
 from criteo_prep.feature_spec import Feature, FeatureSpec
+from criteo_prep.intact import check_file
 from criteo_prep.manifest import BlockChecksums, block_entry
 from criteo_prep.preprocess.columns import vocabulary
 from criteo_prep.preprocess.columns.count import MAX_SMALL, LargeCounts, count_small
@@ -26,6 +27,19 @@ from criteo_prep.preprocess.parse.raw_columns import RawColumns, append
 from criteo_prep.preprocess.shuffle import ShuffledFile
 from criteo_prep.progress import Progress
 from criteo_prep.schema import CATEGORICAL, NUM_CATEGORICAL
+
+
+@dataclass(frozen=True)
+class GivenVocabularies:
+    """The vocabularies of a finished dataset.
+
+    Attributes:
+      folder: holds cat_<i>.parquet.
+      entries: name of a column -> the entry of its vocabulary in the manifest.
+    """
+
+    folder: Path
+    entries: dict[str, dict]
 
 
 @dataclass(frozen=True)
@@ -41,7 +55,7 @@ class ColumnWork:
       thresholds, caps: for each column; see rules.Rules.
       seed: of the train rows' order; None leaves it.
       keep_raw: leave the raw columns there.
-      given: a folder with vocabularies to use; None to count.
+      given: vocabularies to use; None to count.
     """
 
     root: Path
@@ -53,7 +67,7 @@ class ColumnWork:
     caps: tuple[int | None, ...]
     seed: int | None = None
     keep_raw: bool = False
-    given: Path | None = None
+    given: GivenVocabularies | None = None
 
 
 class ColumnEncoder:
@@ -103,7 +117,9 @@ class ColumnEncoder:
                 wait = lambda: large.enter_context(self._large_column)  # noqa: E731
                 path = self._work.root / "vocabularies" / f"{name}.parquet"
                 if self._work.given:
-                    shutil.copyfile(self._work.given / path.name, path)
+                    source = self._work.given.folder / path.name
+                    shutil.copyfile(source, path)
+                    check_file(path, self._work.given.entries[name], stands_for=source)
                 elif not self._count_small(column, path):
                     wait()
                     self._count_large(column, path)

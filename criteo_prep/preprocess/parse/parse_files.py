@@ -23,6 +23,7 @@ from criteo_prep.preprocess.parse.text_blocks import BLOCK_BYTES, text_blocks
 from criteo_prep.preprocess.parse.tsv import REASONS, BadRow, BadRowError, Rows, parse
 from criteo_prep.progress import Progress
 from criteo_prep.schema import NUM_CATEGORICAL
+from criteo_prep.unchanged import check_unchanged
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,9 @@ def parse_files(
         except (ValueError, OSError):
             with contextlib.suppress(OSError):  # as on a full disk; an earlier checkpoint is there
                 checkpoints.save()
+            _check_last_file(
+                paths[len(journal.files) - 1], journal
+            )  # explains best why a row is bad or a stream ends early
             raise
         journal.parsed = True
         checkpoints.save()
@@ -105,8 +109,14 @@ def _parse_file(
         file.position, file.num_zeros = position, writer.num_zeros
         progress.parsed(block.rows.num_lines)
         checkpoints.advance()
+    _check_last_file(path, journal)
     file.finished = True
     checkpoints.save()
+
+
+def _check_last_file(path: Path, journal: Journal) -> None:
+    """Raises ChangedError where the last file of the journal is not as it was when the run began."""
+    check_unchanged(path, journal.wanted["inputs"][len(journal.files) - 1])
 
 
 class ReadProgress:

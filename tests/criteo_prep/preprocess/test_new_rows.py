@@ -1,6 +1,7 @@
 """New rows through the vocabularies of a dataset that is there."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.manifest import ManifestError
 from criteo_prep.preprocess.new_rows import encode
 from criteo_prep.preprocess.parse.text_blocks import InputError
+from criteo_prep.preprocess.request import Resources
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import DifferentDatasetError, preprocess
-from criteo_prep.preprocess.stages import Resources
 from criteo_prep.transcribe.tf_raw import Reader
 from criteo_prep.verify import verify
 
@@ -65,8 +66,10 @@ def test_misuse(tmp_path, dataset):
         encode(dataset, [tmp_path / "short.tsv"], destination=tmp_path / "new", resources=QUIET)
     with pytest.raises(ManifestError, match="there is no manifest"):
         encode(tmp_path, [tmp_path / "rows.tsv"], destination=tmp_path / "new", resources=QUIET)
+    copy = shutil.copytree(dataset, tmp_path / "copy")
     with pytest.raises(DifferentDatasetError, match="made by criteo-prep preprocess, not criteo-prep encode"):
-        encode(dataset, [tmp_path / "rows.tsv"], destination=dataset, resources=QUIET)
+        encode(dataset, [tmp_path / "rows.tsv"], destination=copy, resources=QUIET)
+    shutil.rmtree(copy)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(DestinationError, match="is not empty"):

@@ -7,9 +7,9 @@ import pytest
 
 from criteo_prep.preprocess.parse import parquet_rows, tsv
 from criteo_prep.preprocess.parse.text_blocks import InputError
+from criteo_prep.preprocess.request import Resources
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import preprocess
-from criteo_prep.preprocess.stages import Resources
 
 TEXT = [
     ["1", *["5", "", "-3"] * 4, "7", *["a", "", "00000000", "DeadBeef", "ffffffff", "5"] * 4, "1", ""],

@@ -15,7 +15,7 @@ from dlrm_tf2.model.config import ModelConfig
 
 @pytest.fixture(scope="module")
 def t15(tmp_path_factory):
-    """The published Criteo spec at threshold 15; there are no data files, and none are needed."""
+    """The published Criteo spec at threshold 15; there are no data files."""
     root = tmp_path_factory.mktemp("t15")
     spec = tf_raw_spec([Feature(f"cat_{i}", "int32", rows) for i, rows in enumerate(presets.T15)])
     spec.save(root / "feature_spec.yaml")
