@@ -48,7 +48,7 @@ def bytes_of_a_step(root, spec, comm, plan, dtype, data_parallel_input):
         seed=config.seed,
         settings=ComputeSettings(compute_dtype=dtype, data_parallel_input=data_parallel_input),
     )
-    Trainer(config, spec, model=model, comm=comm, log=RunLog(None, enabled=False)).train()
+    Trainer(config, spec, model=model, log=RunLog(None, enabled=False)).train()
     return comm.sent_bytes
 
 
