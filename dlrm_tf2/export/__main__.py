@@ -113,8 +113,10 @@ def _new_folder(path: Path) -> Iterator[Path]:
     try:
         yield staged.path
         staged.rename()
-    except BaseException:
+    except BaseException as error:
         staged.discard()
+        if isinstance(error, OSError) and error.strerror and not error.filename:
+            error.filename = str(path)  # which the message names
         raise
 
 
