@@ -55,7 +55,7 @@ def load_checkpoint(
         if with_state:
             _check_state(folder, manifest, names=names, slots=slots)
         arrays = {name: read_array(folder, manifest.dense[name]) for name in names}
-        restore_tables(folder, manifest, embedding, slots)
+        restore_tables(folder, manifest, embedding=embedding, slots=slots)
         for name, values in arrays.items():
             dense[name].assign(values)
 
@@ -71,7 +71,7 @@ def read_document(path: str | Path) -> dict:
     return open_checkpoint(path)[1].document
 
 
-def restore_tables(folder: Path, manifest: Manifest, embedding, slots: Sequence[str] = (_WEIGHTS,)) -> None:
+def restore_tables(folder: Path, manifest: Manifest, *, embedding, slots: Sequence[str] = (_WEIGHTS,)) -> None:
     """Copies the stored shards into the shards of this rank, a block of rows at a time.
 
     The lowest rank that needs a file reads the whole file and compares its checksum. The other ranks read only the rows

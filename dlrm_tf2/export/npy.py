@@ -40,7 +40,7 @@ def write_tables(folder: Path, manifest: Manifest, output: Path) -> list[dict]:
     ]
     file_of = {entry["table"]: entry["file"] for entry in reversed(features)}
     with contextlib.closing(NpyTables(output, manifest.tables, file_of)) as tables:
-        restore_tables(folder, manifest, tables)
+        restore_tables(folder, manifest, embedding=tables)
     for entry in features:
         if entry["file"] != file_of[entry["table"]]:  # another feature shares the table
             shutil.copyfile(output / file_of[entry["table"]], output / entry["file"])
