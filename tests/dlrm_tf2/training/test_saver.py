@@ -164,7 +164,7 @@ def test_a_loss_that_is_no_number_names_its_step_and_the_checkpoint_that_is_kept
     step_of = TrainingStep.__call__
 
     def call(self, batch, learning_rate, *, step, stop=False):
-        return step_of(self, batch, float("nan") if step == 5 else learning_rate, step, stop)
+        return step_of(self, batch, float("nan") if step == 5 else learning_rate, step=step, stop=stop)
 
     monkeypatch.setattr(TrainingStep, "__call__", call)
     with pytest.raises(ValueError, match="step 6: the loss is nan. The checkpoint of step 4 is kept. Lower --learn"):
@@ -178,7 +178,7 @@ def test_weights_that_are_no_numbers_are_not_saved(train, tmp_path, monkeypatch)
     step_of = TrainingStep.__call__
 
     def call(self, batch, learning_rate, *, step, stop=False):
-        return step_of(self, batch, float("nan") if step == 6 else learning_rate, step, stop)
+        return step_of(self, batch, float("nan") if step == 6 else learning_rate, step=step, stop=stop)
 
     monkeypatch.setattr(TrainingStep, "__call__", call)
     with pytest.raises(ValueError, match="the checkpoint of step 6 was not saved; what was") as error:
