@@ -31,7 +31,7 @@ from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
 from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.runtime.stopping import StopRequest
 from dlrm_tf2.sharding.plan import ShardingPlan
-from dlrm_tf2.training.resume import Resumption
+from dlrm_tf2.training.resume import RESUMED_KEYS, Resumption
 from dlrm_tf2.training.saver import Saver
 from dlrm_tf2.training.trainer import StartingPoint, Trainer
 
@@ -128,8 +128,8 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     source = resumption.path or config.restore_checkpoint_path
     if source:
         document = on_rank_0(comm, "document", work=lambda: checkpoint.read_document(source), error=CheckpointError)
-        checkpoint.check_document(source, document, is_resumed=resumption.resumes)
-        model_config.check_same(document.get("model", {}), source)
+        checkpoint.check_document(source, document, ("model", *(RESUMED_KEYS if resumption.resumes else ())))
+        model_config.check_same(document["model"], source)
     _check_destinations(config, comm)
     interaction_op, op_note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":

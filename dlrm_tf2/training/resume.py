@@ -21,6 +21,8 @@ _ORDER_OF_SUMS = frozenset(
     """dist_strategy column_slice_threshold row_slice_threshold data_parallel_threshold cpu_offloading_threshold_gb
     data_parallel_input dedup_ids""".split()
 )
+# Keys that the document of a resumed run must have, see checkpoint.check_document.
+RESUMED_KEYS = ("config.seed", "data", "run.id", "run.first_step", "run.first_position")
 _LONGEST_TEXT = 300  # characters of a value in a message
 MAY_DIFFER = _NO_EFFECT | _ORDER_OF_SUMS
 
@@ -81,6 +83,7 @@ def _find(config: TrainConfig) -> Resumption:
         )
         return Resumption(run, (note, *_checkpoints_of_others(path, run)))
     _check_same(path, document, config)
+    checkpoint.check_document(path, document, ("config.seed",))
     note = f"{path}: holds an unfinished run, which resumes after step {step} (--resume off begins a new run)"
     run = saved_run.get("id", run)
     notes = (note, *_checkpoints_of_others(path, run))

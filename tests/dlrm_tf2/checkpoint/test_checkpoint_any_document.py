@@ -14,7 +14,7 @@ from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.export.__main__ import ExportError, export
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.runtime.comm import SingleProcess
-from dlrm_tf2.training.resume import Resumption
+from dlrm_tf2.training.resume import RESUMED_KEYS, Resumption
 
 MODEL = ModelConfig(
     ("cat_0", "été", "tiny"), (11, 7, 1), num_numerical=13, embedding_dim=6, bottom_mlp_dims=(4, 6), top_mlp_dims=(1,)
@@ -45,7 +45,7 @@ def read_all(path, array_embedding):
     config = TrainConfig(dataset_path="data", seed=3, save_checkpoint_path=str(path))
     for read in (
         lambda: checkpoint.load_checkpoint(path, SingleProcess(), dense=dense_of(1), embedding=embedding),
-        lambda: checkpoint.check_document(path, checkpoint.read_document(path), is_resumed=True),
+        lambda: checkpoint.check_document(path, checkpoint.read_document(path), ("model", *RESUMED_KEYS)),
         lambda: Resumption.find(config, SingleProcess()),
         lambda: checkpoint.check_destination(path),
     ):
