@@ -249,6 +249,9 @@ class TrainConfig:
         False, "keep also the checkpoint of the best AUC, next to --save_checkpoint_path as NAME.best"
     )
     restore_checkpoint_path: str | None = _checkpoints(None, "folder of a checkpoint to start from")
+    fresh_optimizer: bool = _checkpoints(
+        False, "restore the weights of --restore_checkpoint_path only; the state of the optimizer begins at 0"
+    )
 
     resume: str = _faults(
         "auto",

@@ -138,6 +138,10 @@ def _check_checkpoints(config: "TrainConfig") -> None:
             not is_asked or config.save_checkpoint_path is not None,
             f"--{name} needs --save_checkpoint_path: the folder to save in.",
         )
+    require(
+        not config.fresh_optimizer or config.restore_checkpoint_path is not None,
+        "--fresh_optimizer needs --restore_checkpoint_path: the checkpoint to take the weights from.",
+    )
     for name in ("auc_threshold", "keep_best"):
         require(
             not getattr(config, name) or config.evals_per_epoch or config.eval_every,

@@ -24,7 +24,7 @@ import tensorflow as tf
 _SLOTS = {
     "sgd": (),
     "adagrad": ("accumulator",),
-    "rowwise_adagrad": ("accumulator",),
+    "rowwise_adagrad": ("row_accumulator",),
     "adam": ("first_moment", "second_moment"),
 }
 
@@ -62,6 +62,8 @@ class Optimizer:
     @property
     def dense_slots(self) -> tuple[str, ...]:
         """Names of the state kept for each whole variable."""
+        if self.name == "rowwise_adagrad":
+            return _SLOTS["adagrad"]  # whole variables are updated as by adagrad
         return ("momentum",) if self.name == "sgd" and self.momentum else _SLOTS[self.name]
 
     def update(
@@ -91,10 +93,11 @@ class Optimizer:
             corrected = second / -tf.math.expm1(step * math.log(self.beta2))
             direction = first / -tf.math.expm1(step * math.log(self.beta1)) / (tf.sqrt(corrected) + self.epsilon)
             return direction, {"first_moment": first, "second_moment": second}
+        slot = "accumulator"
         if rows and self.name == "rowwise_adagrad":
-            square = tf.reduce_mean(square, axis=1, keepdims=True)
-        accumulator = slots["accumulator"] + square
-        return gradient / (tf.sqrt(accumulator) + self.epsilon), {"accumulator": accumulator}
+            slot, square = "row_accumulator", tf.reduce_mean(square, axis=1, keepdims=True)
+        accumulator = slots[slot] + square
+        return gradient / (tf.sqrt(accumulator) + self.epsilon), {slot: accumulator}
 
 
 class DenseOptimizer:

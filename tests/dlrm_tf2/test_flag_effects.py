@@ -142,6 +142,7 @@ ELSEWHERE = {
     "checkpoint_async": "training/test_saver.py",
     "keep_checkpoints": "training/test_saver.py",
     "keep_best": "training/test_saver.py",
+    "fresh_optimizer": "checkpoint/test_checkpoint_optimizer.py",
     "profiler_start_step": "logs/test_profiler.py",
     "profiled_rank": "logs/test_profiler.py",
     "profiler_path": "logs/test_profiler.py",

@@ -64,7 +64,7 @@ def test_every_field_is_a_flag_and_every_flag_reaches_its_field():
         "shuffle": "window", "shuffle_window": 25, "drop_last": True,
         "restore_checkpoint_path": "r", "amp_dtype": "float16", "loss_scaling": "dynamic", "eval_every": 26,
         "auc_threshold": 0.75, "checkpoint_every": 27, "checkpoint_async": True, "keep_checkpoints": 28,
-        "keep_best": True, "resume": "off", "predictions_path": "p", "stall_timeout_s": 29.5,
+        "keep_best": True, "fresh_optimizer": True, "resume": "off", "predictions_path": "p", "stall_timeout_s": 29.5,
         "inter_op_parallelism": 30, "intra_op_parallelism": 31, "profiler_start_step": 32, "profiled_rank": 33,
         "profiler_path": "q", "tensorboard": "t", "log_path": "l",
         "interaction": "dot_custom_cuda", "interaction_op": "native",

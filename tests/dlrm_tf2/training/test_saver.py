@@ -181,7 +181,7 @@ def test_weights_that_are_no_numbers_are_not_saved(train, tmp_path, monkeypatch)
         return step_of(self, batch, float("nan") if step == 6 else learning_rate, step=step, stop=stop)
 
     monkeypatch.setattr(TrainingStep, "__call__", call)
-    with pytest.raises(ValueError, match="the checkpoint of step 6 was not saved; what was") as error:
+    with pytest.raises(ValueError, match="the checkpoint of step 6 was not saved; the content") as error:
         train(3)
     assert "holds numbers that are not finite; the model has diverged" in str(error.value)
     assert read_document(tmp_path / "saved")["step"] == 3
