@@ -5,6 +5,9 @@ TrainConfig's fields are the trainer's flags (dlrm_tf2/flags.py reads names, typ
 
 from dataclasses import dataclass, field
 
+from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER, OPTIMIZERS
+from dlrm_tf2.sharding.plan_rules import DEFAULT_STRATEGY, STRATEGIES
+
 
 class ConfigError(ValueError):
     """A flag has a value that it cannot have, or two flags contradict each other."""
@@ -48,7 +51,7 @@ class TrainConfig:
     max_steps: int = _flag(
         -1, "stop after this many steps (in eval and inference: batches); -1 is no limit, in inference 1000"
     )
-    optimizer: str = _flag("sgd", "optimizer of MLPs and tables", ("sgd", "adagrad", "rowwise_adagrad", "adam"))
+    optimizer: str = _flag(DEFAULT_OPTIMIZER, "optimizer of MLPs and tables", tuple(OPTIMIZERS))
     momentum: float = _flag(0.0, "momentum of sgd; the tables have none")
     beta1: float = _flag(0.9, "beta1 of adam")
     beta2: float = _flag(0.999, "beta2 of adam")
@@ -72,9 +75,9 @@ class TrainConfig:
         ("on", "off", "auto"),
     )
     dist_strategy: str = _flag(
-        "balanced",
+        DEFAULT_STRATEGY,
         "how tables are placed: by memory, lookups and traffic together, or one of the published three",
-        ("balanced", "basic", "memory_balanced", "memory_optimized"),
+        STRATEGIES,
     )
     column_slice_threshold: int | None = _flag(
         None,

@@ -22,12 +22,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-_SLOTS = {
-    "sgd": (),
-    "adagrad": ("accumulator",),
-    "rowwise_adagrad": ("accumulator",),
-    "adam": ("first_moment", "second_moment"),
-}
+from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER, OPTIMIZERS
 
 
 @dataclass(frozen=True)
@@ -35,35 +30,35 @@ class Optimizer:
     """Which formula of those above, and its constants.
 
     Attributes:
-      name: "sgd", "adagrad", "rowwise_adagrad" or "adam".
+      name: a key of OPTIMIZERS.
       momentum: of sgd, whole variables only; 0 for none.
       beta1, beta2: of adam.
       epsilon: of all but sgd.
     """
 
-    name: str = "sgd"
+    name: str = DEFAULT_OPTIMIZER
     momentum: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
 
     def __post_init__(self):
-        if self.name not in _SLOTS:
-            raise ValueError(f"optimizer {self.name!r}: it must be one of {', '.join(_SLOTS)}.")
+        if self.name not in OPTIMIZERS:
+            raise ValueError(f"optimizer {self.name!r}: it must be one of {', '.join(OPTIMIZERS)}.")
 
     @property
     def row_slots(self) -> tuple[str, ...]:
         """What is kept for each row of a table beside its weights."""
-        return _SLOTS[self.name]
+        return OPTIMIZERS[self.name].slots
 
     def row_slot_width(self, width: int) -> int:
         """Numbers per row of a slot, for a table whose rows have `width` weights."""
-        return 1 if self.name == "rowwise_adagrad" else width
+        return OPTIMIZERS[self.name].slot_width(width)
 
     @property
     def dense_slots(self) -> tuple[str, ...]:
         """What is kept for each whole variable."""
-        return ("momentum",) if self.name == "sgd" and self.momentum else _SLOTS[self.name]
+        return ("momentum",) if self.name == "sgd" and self.momentum else OPTIMIZERS[self.name].slots
 
     def update(
         self, gradient: tf.Tensor, slots: Mapping[str, tf.Tensor], *, step: tf.Tensor, rows: bool

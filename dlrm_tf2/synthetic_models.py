@@ -8,9 +8,11 @@ import sys
 
 from dlrm_tf2.benchmarks.zoo import MODELS, ZooModel
 from dlrm_tf2.job.preflight import looked_up_elements
+from dlrm_tf2.sharding.cost import Step
+from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER, OPTIMIZERS
 from dlrm_tf2.sharding.plan import STRATEGIES, PlanError, ShardingPlan, make_plan
-from dlrm_tf2.sharding.plan_report import Step, plan_text
-from dlrm_tf2.sharding.tables import STATE
+from dlrm_tf2.sharding.plan_report import plan_text
+from dlrm_tf2.sharding.plan_rules import DEFAULT_STRATEGY
 
 _FLOAT_BYTES = 4
 
@@ -74,8 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--plan_only", action="store_true", help="print the plan")
     parser.add_argument("--world_size", type=positive, default=1, help="ranks to plan for")
     parser.add_argument("--batch_size", type=positive, default=65536, help="global batch size")
-    parser.add_argument("--optimizer", choices=tuple(STATE), default="sgd", help="whose state the tables need")
-    parser.add_argument("--dist_strategy", choices=STRATEGIES, default="balanced", help="how tables are placed")
+    optimizers = tuple(OPTIMIZERS)
+    parser.add_argument(
+        "--optimizer", choices=optimizers, default=DEFAULT_OPTIMIZER, help="whose state the tables need"
+    )
+    parser.add_argument("--dist_strategy", choices=STRATEGIES, default=DEFAULT_STRATEGY, help="how tables are placed")
     parser.add_argument("--column_slice_threshold", type=positive, help="above it columns are cut" + elements)
     parser.add_argument("--row_slice_threshold", type=positive, help="from it on rows are spread" + elements)
     parser.add_argument("--data_parallel_threshold", type=_at_least(0), help="up to it replicated" + elements)

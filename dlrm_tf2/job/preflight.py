@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.model.config import ModelConfig
+from dlrm_tf2.sharding.optimizer_state import OPTIMIZERS
 from dlrm_tf2.sharding.plan import ShardingPlan
-from dlrm_tf2.sharding.tables import STATE, TableConfig, fetched_per_sample, state_bytes, vectors_per_sample
+from dlrm_tf2.sharding.tables import TableConfig, fetched_per_sample, state_bytes, vectors_per_sample
 
 _FLOAT_BYTES = 4
 # TensorFlow itself, its threads and this program, measured as resident memory of a process that trained a tiny model.
@@ -56,7 +57,7 @@ def table_bytes(plan: ShardingPlan, rank: int, *, optimizer: str, training: bool
 
 def dense_bytes(model: ModelConfig, optimizer: str) -> int:
     """Bytes of the MLPs, of what the optimizer keeps for them, and of their gradients."""
-    return (3 + sum(STATE[optimizer])) * _dense_elements(model) * _FLOAT_BYTES  # row-wise Adagrad: the usual one
+    return (3 + len(OPTIMIZERS[optimizer].slots)) * _dense_elements(model) * _FLOAT_BYTES
 
 
 def _dense_elements(model: ModelConfig) -> int:
@@ -73,7 +74,7 @@ def copy_bytes(model: ModelConfig, plan: ShardingPlan, *, rank: int, optimizer: 
     """
     shards = [shard for shard in plan.of_rank(rank) if rank == 0 or shard.table not in plan.replicated]
     tables = table_bytes(replace(plan, shards=tuple(shards)), rank, optimizer=optimizer, training=True)
-    return tables + (_dense_elements(model) * (1 + sum(STATE[optimizer])) * _FLOAT_BYTES if rank == 0 else 0)
+    return tables + (_dense_elements(model) * (1 + len(OPTIMIZERS[optimizer].slots)) * _FLOAT_BYTES if rank == 0 else 0)
 
 
 def batch_bytes(
@@ -133,7 +134,7 @@ def looked_up_elements(
         rows = ids + (vectors if vectors < ids else 0)  # what is pooled is there beside its pool
         if training:
             # A gradient for each; then each row once, with its state.
-            rows += ids * (1 if optimizer == "sgd" else 2 + STATE[optimizer][0])
+            rows += ids * (1 if optimizer == "sgd" else 2 + OPTIMIZERS[optimizer].num_per_weight)
         elements += rows * shard.num_columns / (plan.world_size if shard.table in plan.replicated else 1)
     return elements
 
