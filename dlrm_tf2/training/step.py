@@ -72,7 +72,7 @@ class TrainingStep:
     ) -> tf.Tensor:
         model, dense = self._model, self._model.dense_variables
         scale = self._scaling.scale if self._scaling else None
-        global_batch = tf.cast(tf.shape(ids.of_all.fixed)[0], tf.float32)
+        global_batch = tf.cast(tf.shape(ids.global_ids.fixed)[0], tf.float32)
         lookup = model.lookup(ids)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([lookup.vectors, dense])
@@ -90,16 +90,17 @@ class TrainingStep:
 
         def update() -> tf.Tensor:
             model.dense_optimizer.apply(dense_gradients, learning_rate, step)
-            return model.embedding.apply_gradient(lookup, row_gradients, learning_rate=learning_rate, step=step)
+            model.embedding.apply_gradient(lookup, row_gradients, learning_rate=learning_rate, step=step)
+            return tf.constant(True)
 
         if scale is None:
-            # Added so that a rank takes part in exchanges of which it has no use, see apply_gradient.
-            return tf.stack([told[0] + update(), 0.0, told[2]])
+            update()
+            return tf.stack([told[0], 0.0, told[2]])
         dense_gradients = [gradient / scale for gradient in dense_gradients]
         finite = tf.logical_and(told[1] == 0, _finite(dense_gradients) == 1)
-        zero = tf.cond(finite, update, lambda: tf.constant(0.0))
+        tf.cond(finite, update, lambda: tf.constant(False))
         self._scaling.update(finite)
-        return tf.stack([told[0] + zero, 1.0 - tf.cast(finite, tf.float32), told[2]])
+        return tf.stack([told[0], 1.0 - tf.cast(finite, tf.float32), told[2]])
 
 
 def _finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
