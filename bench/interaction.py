@@ -27,7 +27,6 @@ from dlrm_tf2.runtime import process
 
 NUM_VECTORS, WIDTHS, DTYPES = (2, 9, 27, 33, 101), (16, 64, 127, 128, 256), ("float32", "float16", "bfloat16")
 CRITEO = (8192, 27, 128)
-INSTRUCTION_SETS = ("any processor", "avx2", "avx512", "avx512 with bfloat16")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,7 +34,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--shapes", choices=("criteo", "all"), default="all")
     parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "interaction.json"))
     arguments = parser.parse_args(argv)
-    setup = process.set_up_process(process.Launch(), cpu=True, amp=False)
+    try:
+        setup = process.set_up_process(process.Launch(), cpu=True, amp=False)
+    except ValueError as error:
+        print(f"bench/interaction.py: {error}", file=sys.stderr)
+        return 1
     # TensorFlow must not be imported before that.
     import tensorflow as tf
 
@@ -71,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         "matmul_flop_per_s": matmul_rates,
         "threads": setup.threads,
         "tensorflow": tf.__version__,
-        "instruction_set": INSTRUCTION_SETS[ops.kernels().dlrm_cpu_instruction_set()],
+        "instruction_set": ops.instruction_set(),
         **hardware(),
         "load_average": os.getloadavg(),
         "commit": commit(),

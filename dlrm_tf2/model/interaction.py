@@ -26,6 +26,8 @@ def dot_interaction(features: tf.Tensor) -> tf.Tensor:
     num_vectors, width = features.shape[1], features.shape[2]
     num_pairs = num_vectors * (num_vectors - 1) // 2
     padding = -(width + num_pairs) % 8
+    if num_vectors == 1:  # result and gradient are copies, which keep their bits
+        return tf.pad(features[:, 0, :], [[0, 0], [0, padding]])
     pairs, pair_of = _pair_indices(num_vectors)
 
     @tf.custom_gradient
@@ -94,7 +96,8 @@ def choose_op(interaction_op: str, device: str) -> tuple[Interaction, str]:
     why_not = ops.why_no_cuda() if device == "gpu" else ops.why_unavailable()
     if why_not is None:
         asked = "" if interaction_op == "auto" else ", as asked"
-        return NATIVE, f"interaction: the native op on the {device.upper()}{asked}"
+        instruction_set = f" ({ops.instruction_set()})" if device == "cpu" else ""
+        return NATIVE, f"interaction: the native op on the {device.upper()}{instruction_set}{asked}"
     if interaction_op == "native":
         raise ValueError(f"--interaction_op native: {why_not}. Build it, or use --interaction_op auto.")
     return TENSORFLOW, f"interaction: TensorFlow's ops; {why_not}"

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 
 from criteo_prep.machine import find_processors
+from dlrm_tf2.runtime import instruction_sets
 from dlrm_tf2.runtime.cores import idle_processors, threads_of_rank
 
 # What launchers call the number of processes, this one's rank, and its rank and number of ranks on its machine. In the
@@ -70,6 +71,30 @@ class Runtime:
     gpu: int | None = None
 
 
+def force_instruction_set() -> str | None:
+    """Reads the instruction set that DLRM_TF2_CPU asks for, and limits oneDNN to this instruction set.
+
+    oneDNN reads its limit at its first computation. A limit that the user has set (ONEDNN_MAX_CPU_ISA) stays.
+
+    Returns:
+      A name of instruction_sets.NAMES; None when DLRM_TF2_CPU is not set.
+
+    Raises:
+      ValueError: the processor does not have the instruction set.
+    """
+    name = os.environ.get("DLRM_TF2_CPU")
+    if not name:
+        return None
+    found = instruction_sets.of_processor()
+    if name not in found:
+        raise ValueError(
+            f"DLRM_TF2_CPU: found {name!r}, expected one of the instruction sets of this processor: "
+            f"{', '.join(found)}. Choose one of these, or unset DLRM_TF2_CPU to use the best one."
+        )
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", instruction_sets.ONEDNN_NAMES[name])
+    return name
+
+
 def set_up_process(
     launch: Launch,
     cpu: bool,
@@ -89,7 +114,11 @@ def set_up_process(
       intra_op_threads: threads of an operation; this process's share of the cores when not given.
       inter_op_threads: operations at a time; 2 when not given.
       stall_timeout_s: after which the job ends itself when it makes no progress; 0 for never.
+
+    Raises:
+      ValueError: DLRM_TF2_CPU asks for an instruction set that the processor does not have.
     """
+    forced = force_instruction_set()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Horovod looks for new tensors this often (ms); its default of 1 ms is noticeable in a step of a few.
     os.environ.setdefault("HOROVOD_CYCLE_TIME", "0.2")
@@ -104,6 +133,10 @@ def set_up_process(
     import tensorflow as tf
 
     notes = []
+    if forced:
+        notes.append(
+            f"DLRM_TF2_CPU={forced}: {forced} for the native ops, at most {os.environ['ONEDNN_MAX_CPU_ISA']} for oneDNN"
+        )
     if idle := idle_processors(processors, launch.local_size):
         notes.append(
             f"{idle} of {processors.machine} cores stay without work: the launcher binds each process to "

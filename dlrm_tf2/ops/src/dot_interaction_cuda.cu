@@ -87,6 +87,10 @@ int gradient(const Gpu& gpu, const void* features, const void* upstream, void* r
   const T* from = static_cast<const T*>(features);
   const T* up = static_cast<const T*>(upstream);
   T* to = static_cast<T*>(result);
+  if (num_vectors == 1) {  // a copy of row 0, which keeps its bits: arithmetic would change NaNs and -0
+    constexpr int64_t kBytes = sizeof(T);
+    return code_of(copy_rows(to, width * kBytes, up, output_width * kBytes, width * kBytes, num_samples, stream));
+  }
   if constexpr (sizeof(T) == 2) {
     if (tensor) {
       const int64_t elements = tensor_cores::gradient_elements(num_vectors, width, output_width);
