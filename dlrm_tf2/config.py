@@ -7,6 +7,8 @@ config_checks.py says which values are allowed.
 from dataclasses import dataclass, field
 
 from dlrm_tf2.config_checks import ConfigError, check_config, require
+from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER, OPTIMIZERS
+from dlrm_tf2.sharding.plan_rules import DEFAULT_STRATEGY, STRATEGIES
 
 __all__ = ["ConfigError", "TrainConfig", "require"]
 
@@ -147,10 +149,10 @@ class TrainConfig:
         choices=("on", "off", "auto"),
     )
     dist_strategy: str = _embedding(
-        "balanced",
+        DEFAULT_STRATEGY,
         "how tables are placed on the ranks. balanced: by memory, lookups and traffic together; the others are the "
         "published strategies",
-        choices=("balanced", "basic", "memory_balanced", "memory_optimized"),
+        choices=STRATEGIES,
     )
     column_slice_threshold: int | None = _embedding(
         None,
@@ -177,9 +179,7 @@ class TrainConfig:
         None, "ranks that --mode plan plans for; not given, the ranks that were started", least=1
     )
 
-    optimizer: str = _optimizer(
-        "sgd", "optimizer of the MLPs and the tables", choices=("sgd", "adagrad", "rowwise_adagrad", "adam")
-    )
+    optimizer: str = _optimizer(DEFAULT_OPTIMIZER, "optimizer of the MLPs and the tables", choices=tuple(OPTIMIZERS))
     momentum: float = _optimizer(0.0, "momentum of sgd in the MLPs; tables have no momentum")
     beta1: float = _optimizer(0.9, "decay rate of the first moment in adam (published name: beta1)")
     beta2: float = _optimizer(0.999, "decay rate of the second moment in adam (published name: beta2)")

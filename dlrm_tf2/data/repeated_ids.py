@@ -71,4 +71,4 @@ def _measured(
     batch = next(batches)
     batches.close()
     hotness = [None if feature.ragged else feature.hotness for feature in spec.categorical]
-    return len(batch.label), different_ids(batch.ids.of_mine, features, hotness)
+    return len(batch.label), different_ids(batch.ids.local_ids, features, hotness)

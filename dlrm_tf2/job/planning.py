@@ -6,9 +6,9 @@ from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.job import preflight
 from dlrm_tf2.model.config import ModelConfig
-from dlrm_tf2.sharding.cost import offloaded
+from dlrm_tf2.sharding.cost import Step, offloaded
 from dlrm_tf2.sharding.plan import ShardingPlan, make_plan
-from dlrm_tf2.sharding.plan_report import Step, plan_text
+from dlrm_tf2.sharding.plan_report import plan_text
 
 _GB = 10**9
 _PUBLISHED_COLUMN_SLICE_THRESHOLD = 5 * 10**9  # elements. Source: the default of NVIDIA's DLRM

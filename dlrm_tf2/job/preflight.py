@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.model.config import ModelConfig
+from dlrm_tf2.sharding.optimizer_state import OPTIMIZERS
 from dlrm_tf2.sharding.plan import ShardingPlan
-from dlrm_tf2.sharding.tables import STATE, TableConfig, fetched_per_sample, state_bytes, vectors_per_sample
+from dlrm_tf2.sharding.tables import TableConfig, fetched_per_sample, state_bytes, vectors_per_sample
 
 _FLOAT_BYTES = 4
 # TensorFlow, its threads and this program: the resident memory of a process that trained a tiny model.
@@ -86,7 +87,7 @@ def table_bytes(plan: ShardingPlan, rank: int, *, optimizer: str, training: bool
 
 def dense_bytes(model: ModelConfig, optimizer: str) -> int:
     """Bytes of the MLPs, their optimizer state, and their gradients."""
-    return (3 + sum(STATE[optimizer])) * _dense_elements(model) * _FLOAT_BYTES  # here rowwise_adagrad is adagrad
+    return (3 + len(OPTIMIZERS[optimizer].slots)) * _dense_elements(model) * _FLOAT_BYTES
 
 
 def _dense_elements(model: ModelConfig) -> int:
@@ -101,7 +102,7 @@ def copy_bytes(model: ModelConfig, plan: ShardingPlan, *, rank: int, optimizer: 
     """Bytes of the copy that --checkpoint_async makes on a rank: the weights and state that this rank writes."""
     shards = [shard for shard in plan.of_rank(rank) if rank == 0 or shard.table not in plan.replicated]
     tables = table_bytes(replace(plan, shards=tuple(shards)), rank, optimizer=optimizer, training=True)
-    return tables + (_dense_elements(model) * (1 + sum(STATE[optimizer])) * _FLOAT_BYTES if rank == 0 else 0)
+    return tables + (_dense_elements(model) * (1 + len(OPTIMIZERS[optimizer].slots)) * _FLOAT_BYTES if rank == 0 else 0)
 
 
 def batch_bytes(model: ModelConfig, plan: ShardingPlan, *, rank: int, step: StepKind) -> float:
@@ -138,7 +139,7 @@ def looked_up_elements(plan: ShardingPlan, rank: int, *, tables: Sequence[TableC
         rows = ids + (vectors if vectors < ids else 0)  # pooling holds the rows and the pooled vectors
         if step.training:
             # A gradient for each row; then each distinct row once, with its state.
-            rows += ids * (1 if step.optimizer == "sgd" else 2 + STATE[step.optimizer][0])
+            rows += ids * (1 if step.optimizer == "sgd" else 2 + OPTIMIZERS[step.optimizer].num_per_weight)
         elements += rows * shard.num_columns / (plan.world_size if shard.table in plan.replicated else 1)
     return elements
 
