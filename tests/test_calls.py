@@ -19,6 +19,7 @@ BY_POSITION = {
     "_read_synthetic": "a reader in READERS, which all are called as (root, spec, split, request)",
     "_address": "is called like the code generators of numba intrinsics, whose signature numba defines",
     "generate": "the code generator of a numba intrinsic, whose signature numba defines",
+    "_step": "a tf.function with an input signature, which allows no keyword-only parameter",
     "__exit__": "the signature of a context manager",
 }
 # Function or class -> why it has more than six parameters.

@@ -126,8 +126,9 @@ def reaches_tensorflow(start: str, modules: dict[str, ast.Module]) -> bool:
 
 
 def _without_functions(tree: ast.Module) -> ast.Module:
+    """The imports of a module as it is imported: not those in functions, and not those for type checkers alone."""
     kept = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom | ast.If | ast.Try)]
-    return ast.Module(kept, [])
+    return ast.Module([node for node in kept if "TYPE_CHECKING" not in ast.unparse(getattr(node, "test", node))], [])
 
 
 def _imports_module(names: set[str], module: str) -> bool:

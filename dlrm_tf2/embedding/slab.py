@@ -121,7 +121,7 @@ class Slab:
         rows_at_once = max(1, _BLOCK_BYTES // (FLOAT_BYTES * self.width))
         for start in range(*shard.rows, rows_at_once):
             stop = min(start + rows_at_once, shard.rows[1])
-            activity.goes_on()
+            activity.report_progress()
             self.write_rows(
                 shard,
                 WEIGHTS,

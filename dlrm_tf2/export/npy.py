@@ -1,4 +1,4 @@
-"""A checkpoint's tables and dense variables as plain .npy files, streamed. No TensorFlow."""
+"""The tables and dense variables of a checkpoint as plain .npy files. No TensorFlow."""
 
 import contextlib
 import io
@@ -16,12 +16,12 @@ from dlrm_tf2.sharding.plan import Shard, ShardingPlan
 
 
 def write_tables(folder: Path, manifest: Manifest, output: Path) -> list[dict]:
-    """Writes `feature_<i>.npy`, float32 [rows, width], of the i-th categorical feature in channel order, into `output`.
+    """Writes `feature_<i>.npy` into `output`: the table of the i-th categorical feature, float32 [rows, width].
 
-    Tables are streamed, whatever shards they were saved in: memory is that of a block of rows.
+    Features count in channel order. Memory: one block of rows, for any shards.
 
     Returns:
-      What each file is: an entry per feature.
+      One entry per feature: its file, name, table, rows and width.
 
     Raises:
       CheckpointError: the checkpoint is damaged.
@@ -41,7 +41,7 @@ def write_tables(folder: Path, manifest: Manifest, output: Path) -> list[dict]:
     with contextlib.closing(NpyTables(output, manifest.tables, file_of)) as tables:
         restore_tables(folder, manifest, tables)
     for entry in features:
-        if entry["file"] != file_of[entry["table"]]:  # features that share a table
+        if entry["file"] != file_of[entry["table"]]:  # another feature shares the table
             shutil.copyfile(output / file_of[entry["table"]], output / entry["file"])
     return features
 
@@ -56,12 +56,12 @@ def write_dense(folder: Path, manifest: Manifest, output: Path) -> dict[str, str
 
 
 class NpyTables:
-    """Whole tables as .npy files, in the role of an embedding that a checkpoint is restored into.
+    """Whole tables as .npy files: a checkpoint is restored into them as into a DistributedEmbedding of one rank.
 
     Args:
-      folder: where the files are made.
-      tables: what is to be in them.
-      file_of: table -> the name of its file.
+      folder: folder of the files, which are created.
+      tables: the tables, one file each.
+      file_of: name of a table -> name of its file.
     """
 
     slots = ("weights",)
@@ -92,11 +92,11 @@ class NpyTables:
         self._transfer(os.pwritev, shard, start=start, values=np.ascontiguousarray(values, "<f4"))
 
     def _transfer(self, call, shard: Shard, *, start: int, values: np.ndarray) -> None:
-        rest = memoryview(values.reshape(-1).view(np.uint8))
+        waiting = memoryview(values.reshape(-1).view(np.uint8))
         offset = self._header_bytes[shard.table] + start * shard.num_columns * 4
-        while rest:
-            count = call(self._descriptors[shard.table], [rest], offset)
-            rest, offset = rest[count:], offset + count
+        while waiting:
+            count = call(self._descriptors[shard.table], [waiting], offset)
+            waiting, offset = waiting[count:], offset + count
 
     def close(self) -> None:
         for descriptor in self._descriptors.values():

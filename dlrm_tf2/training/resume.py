@@ -60,7 +60,7 @@ def _find(config: TrainConfig) -> Resumption:
     path, run = config.save_checkpoint_path, secrets.token_hex(8)
     if config.mode != "train" or not path:
         return Resumption(run)
-    if not checkpoint.is_there(path):
+    if not checkpoint.has_checkpoint(path):
         return Resumption(run, _leftovers(path, run))
     document = checkpoint.peek_document(path)
     if document is None:

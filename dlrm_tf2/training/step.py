@@ -64,7 +64,6 @@ class TrainingStep:
         self,
         label: tf.Tensor,
         numerical: tf.Tensor,
-        *,
         ids: RankIds,
         learning_rate: tf.Tensor,
         step: tf.Tensor,

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from dlrm_tf2 import dcnv2
-from dlrm_tf2.config import ConfigError, TrainConfig
-from dlrm_tf2.flags import NOT_THERE, parse
+from dlrm_tf2.config import GROUPS, ConfigError, TrainConfig
+from dlrm_tf2.flags import NOT_SUPPORTED, parse
 
 DATASET = ["--dataset_path", "data"]
 
@@ -85,7 +85,7 @@ def test_booleans_as_absl_writes_them(arguments, amp):
     assert parsed(*arguments).amp is amp
 
 
-def test_hyphens_do_as_well():
+def test_hyphens_are_underscores():
     hyphens = parsed("--valid-batch-size=7", "--learning-rate", "0.1")
     assert hyphens == parsed("--valid_batch_size", "7", "--learning_rate=0.1")
 
@@ -94,8 +94,8 @@ def test_print_freq_may_be_written_as_a_float():
     assert parsed("--print_freq", "100.0").print_freq == 100
 
 
-@pytest.mark.parametrize("name", sorted(NOT_THERE))
-def test_published_flags_that_are_not_there_are_refused_by_name(name):
+@pytest.mark.parametrize("name", sorted(NOT_SUPPORTED))
+def test_published_flags_that_are_not_supported_are_refused_by_name(name):
     with pytest.raises(ConfigError, match=f"--{name} is a flag of the published trainers"):
         parsed(f"--{name}", "1")
 
@@ -132,6 +132,27 @@ def test_published_flags_that_are_not_there_are_refused_by_name(name):
 def test_misuse_says_what_is_wrong(arguments, message):
     with pytest.raises(ConfigError, match=message):
         parsed(*arguments)
+
+
+def test_help_has_every_flag_in_its_group(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"], "dlrm")
+    text = capsys.readouterr().out
+    found, title = {}, None
+    for line in text.splitlines():
+        if re.match(r"\w.*:$", line):
+            title = line.removesuffix(":")
+        elif match := re.match(r"  --(\w+)", line):
+            found[match[1]] = title
+    assert found == {f.name: GROUPS[f.metadata["group"]] for f in dataclasses.fields(TrainConfig)}
+    assert list(dict.fromkeys(found.values())) == list(GROUPS.values())
+    assert "None" not in text and "(default: 512,256,128)" in text
+
+
+def test_help_of_dcnv2_has_its_own_defaults(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"], "dcnv2", dcnv2.DEFAULTS)
+    assert re.search(r"usage: dcnv2(.|\n)*--optimizer(.|\n)*?default:\s+adam\)", capsys.readouterr().out)
 
 
 def test_dataset_path_is_needed():

@@ -19,7 +19,7 @@ from dlrm_tf2.evaluation.metrics import NotFinite
 from dlrm_tf2.evaluation.predictions import PredictionsFile
 from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.model.config import ModelConfig
-from dlrm_tf2.model.dlrm import Dlrm
+from dlrm_tf2.model.dlrm import ComputeSettings, Dlrm
 from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import make_plan
 
@@ -36,7 +36,7 @@ def evaluator_of(spec, comm, log, **flags):
         "bottom_mlp_dims": (6, 4), "top_mlp_dims": (5, 1), **flags,
     })  # fmt: skip
     shape = ModelConfig.of(config, spec)
-    model = Dlrm(shape, make_plan(shape.tables, comm.size), comm=comm, seed=1, training=False)
+    model = Dlrm(shape, make_plan(shape.tables, comm.size), comm=comm, seed=1, settings=ComputeSettings(training=False))
     return config, Evaluator(
         config,
         model,

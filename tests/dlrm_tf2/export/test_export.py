@@ -156,7 +156,7 @@ def refused(capsys, checkpoint, output):
 
 
 def test_misuse_is_one_line(checkpoint, tmp_path, capsys):
-    assert f"there is no such file, so {tmp_path}/none is no checkpoint" in refused(
+    assert f"there is no such file, so {tmp_path}/none is not a checkpoint" in refused(
         capsys, tmp_path / "none", tmp_path / "plain"
     )
     assert f"{checkpoint}: is not an empty folder. Name another --output" in refused(capsys, checkpoint, checkpoint)

@@ -1,4 +1,4 @@
-"""What the program does with its data: where it goes on, what it makes up, and how it ends when a file is bad."""
+"""The data of a run: where a restored run continues, synthetic samples, and the end of a job with a bad file."""
 
 import json
 import os

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from dlrm_tf2 import report
-from dlrm_tf2.svg_chart import Curve, line_chart, number_text, thinned, ticks
+from dlrm_tf2.svg_chart import Axes, Curve, line_chart, number_text, thinned, ticks
 
 CONFIG = {"run": "a", "world_size": 2, "mode": "train", "batch_size": 64, "learning_rate": 0.5,
           "dataset_path": "d & <e>"}  # fmt: skip
@@ -151,7 +151,7 @@ def test_old_logs_and_missing_numbers(tmp_path):
     (json.dumps(CONFIG).encode(), "has not one step yet"),
     (json.dumps(CONFIG | {"mode": "eval"}).encode() + b'\n{"auc": 0.5}\n', "is of --mode eval"),
 ])  # fmt: skip
-def test_what_is_no_log_is_refused_in_one_line(tmp_path, capsys, content, message):
+def test_what_is_not_a_log_is_refused_in_one_line(tmp_path, capsys, content, message):
     log = tmp_path / "log.json"
     if content is not None:
         log.write_bytes(content)
@@ -178,9 +178,8 @@ def test_it_runs_without_tensorflow(tmp_path):
 
 
 def test_a_chart_by_hand():
-    chart = line_chart(
-        "Title", "step", x_range=(0, 10), unit="unit", curves=[Curve("y", [(0, 0.0), (10, 20.0)])], from_zero=True
-    )
+    axes = Axes("step", (0, 10), unit="unit", from_zero=True)
+    chart = line_chart("Title", axes, curves=[Curve("y", [(0, 0.0), (10, 20.0)])])
     svg = ElementTree.fromstring(chart)
     # The plot is 70 to 400 wide and 8 to 208 high; the axis goes up to 21, to leave room above.
     assert curves_of(svg) == [["70.0,208.0", f"400.0,{8 + 200 / 21:.1f}"]]
@@ -191,9 +190,8 @@ def test_a_chart_by_hand():
 @pytest.mark.parametrize("cut_peaks, told", [(True, "step (peaks up to 900 are cut off)"), (False, "step")])
 def test_a_peak_can_be_cut_off(cut_peaks, told):
     points = [(0, 900.0), *((x, 2.0) for x in range(1, 50))]
-    chart = line_chart(
-        "t", "step", x_range=(0, 49), unit="u", curves=[Curve("y", points)], from_zero=True, cut_peaks=cut_peaks
-    )
+    axes = Axes("step", (0, 49), unit="u", from_zero=True, cut_peaks=cut_peaks)
+    chart = line_chart("t", axes, curves=[Curve("y", points)])
     svg = ElementTree.fromstring(chart)
     assert [text.text for text in svg.iter("text") if text.get("class") == "unit"] == [told, "u"]
     heights = [float(place.split(",")[1]) for place in curves_of(svg)[0]]
@@ -204,9 +202,8 @@ def test_a_peak_can_be_cut_off(cut_peaks, told):
 @pytest.mark.parametrize("points", [[(5, 3.0)], [(5, 0.0)], [(1, 2.0), (2, 2.0)]])
 def test_a_single_point_and_a_flat_line_can_be_drawn(points):
     xs = [x for x, _ in points]
-    svg = ElementTree.fromstring(
-        line_chart("t", "step", x_range=(min(xs), max(xs)), unit="u", curves=[Curve("y", points)])
-    )
+    axes = Axes("step", (min(xs), max(xs)), unit="u")
+    svg = ElementTree.fromstring(line_chart("t", axes, curves=[Curve("y", points)]))
     assert "nan" not in ElementTree.tostring(svg, "unicode")
     assert len(curves_of(svg)[0]) == len(points)
 

@@ -131,7 +131,7 @@ def test_a_flag_that_the_saved_run_did_not_know_has_its_default(saved, tmp_path)
 def test_damage_and_other_files_are_refused(saved, tmp_path):
     config = saved(UNFINISHED)
     (tmp_path / "saved/notes.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match="holds files that are no checkpoint"):
+    with pytest.raises(CheckpointError, match="holds files that do not belong to a checkpoint"):
         find(config)
     (tmp_path / "saved/notes.txt").unlink()
     os.truncate(tmp_path / "saved/manifest.json", 100)
@@ -161,8 +161,9 @@ def test_the_log_goes_on_where_the_checkpoint_was(tmp_path):
     assert log.continues
     log.record({"step": 8, "loss": 0.81})
     assert lines(path) == [*kept, '{"step": 8, "loss": 0.81}']
+    of_abc = lines(tmp_path / "other.json")[:-1]  # without the cut line
     other = RunLog(str(tmp_path / "other.json"), enabled=True, resumed=("another", 7))
-    assert not other.continues and lines(tmp_path / "other.json") == []
+    assert not other.continues and lines(tmp_path / "other.json") == of_abc
     assert not RunLog(str(tmp_path / "absent.json"), enabled=True, resumed=("abc", 7)).continues
 
 

@@ -53,7 +53,7 @@ def test_a_run_that_is_refused_leaves_the_log_of_the_one_before(train, tmp_path)
     with pytest.raises(ValueError, match="bottom_mlp_dims"):
         train(100, "--restore_checkpoint_path", tmp_path / "saved", "--bottom_mlp_dims", "7,4")
     (tmp_path / "saved" / "notes.txt").touch()
-    with pytest.raises(CheckpointError, match="holds files that are no checkpoint"):
+    with pytest.raises(CheckpointError, match="holds files that do not belong to a checkpoint"):
         train(100)
     assert (tmp_path / "log.json").read_bytes() == log
 
@@ -153,7 +153,7 @@ def test_checkpoint_async_with_a_full_disk_ends_training_and_keeps_the_one_befor
     release = threading.Event()
     release.set()
     slow(monkeypatch, release, failing={2})
-    with pytest.raises(CheckpointError, match="the checkpoint of step 6 was not saved; what was there is unchanged"):
+    with pytest.raises(CheckpointError, match="step 6 was not saved; the content of the folder is unchanged"):
         train(3, "--checkpoint_async")
     assert sorted(os.listdir(tmp_path)) == ["log.json", "saved"]
     assert read_document(tmp_path / "saved")["step"] == 3

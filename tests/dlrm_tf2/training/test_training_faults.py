@@ -91,7 +91,7 @@ def folder(tmp_path):
 def test_a_killed_rank_is_named(folder, launcher, start):
     status, output = strike(start(folder, launcher, 100_000), folder, signal.SIGKILL)
     assert status != 0
-    assert re.search(r"rank 0: .*rank 1 is gone; the last that was heard of it: \w+", output), output
+    assert re.search(r"rank 0: .*rank 1 is gone; its last activity: \w+", output), output
 
 
 def test_a_stopped_rank_ends_the_job_after_stall_timeout_s(folder, start):
