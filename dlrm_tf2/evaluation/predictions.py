@@ -6,7 +6,6 @@ label  bool     whether the sample was clicked
 """
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from dlrm_tf2.evaluation.auc import probabilities
 from dlrm_tf2.runtime.agreement import on_rank_0
+from dlrm_tf2.runtime.staging import StagedPath, StagingError
 from dlrm_tf2.sharding.plan import samples_of_rank
 
 _BLOCK = 1 << 20  # samples of all ranks that rank 0 receives and writes at a time, as a row group
@@ -44,8 +44,7 @@ class PredictionsFile:
 
     def __init__(self, path: str, comm):
         self._path, self._comm = Path(path), comm
-        self._partial = self._path.with_name(f".{self._path.name}.partial")
-        self._lock = self._writer = None  # descriptor and writer of the partial file
+        self._staged, self._writer = StagedPath(self._path, is_folder=False), None
         self._row = 0  # row of the first sample that is not written
         self._batches: list[int] = []  # samples of each batch that is not written, all ranks together
         self._logits: list[np.ndarray] = []
@@ -110,29 +109,24 @@ class PredictionsFile:
         import pyarrow.parquet as pq
 
         _check_destination(self._path)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self._partial, self._path)
+        self._staged.claim()
         schema = pa.schema([("row", pa.int64()), ("score", pa.float32()), ("label", pa.bool_())])
-        self._writer = pq.ParquetWriter(self._partial, schema, compression="zstd", use_dictionary=False)
+        self._writer = pq.ParquetWriter(self._staged.path, schema, compression="zstd", use_dictionary=False)
 
     def _commit(self) -> None:
         self._writer.close()
-        os.fsync(self._lock)
-        os.replace(self._partial, self._path)
-        os.close(self._lock)
-        self._lock = None
+        os.fsync(self._staged.descriptor)
+        self._staged.rename()
 
     def _discard(self) -> None:
         """Removes a file that is not in place."""
-        if self._lock is None:
+        if self._staged.descriptor is None:
             return
         with contextlib.suppress(OSError):
-            os.truncate(self._lock, 0)  # makes room on a full disk, so that the writer can close
+            os.truncate(self._staged.descriptor, 0)  # makes room on a full disk, so that the writer can close
             if self._writer is not None:
                 self._writer.close()
-        self._partial.unlink(missing_ok=True)
-        os.close(self._lock)
-        self._lock = None
+        self._staged.discard()
 
 
 def _order(batches: list[int], num_ranks: int) -> np.ndarray:
@@ -144,22 +138,6 @@ def _order(batches: list[int], num_ranks: int) -> np.ndarray:
             first, last = samples_of_rank(size, num_ranks, rank)
             places.append(np.arange(start + first, start + last))
     return np.concatenate(places)
-
-
-def _locked(partial: Path, path: Path) -> int:
-    """A descriptor of the file `partial`, locked by this process until it is closed. The file becomes `path` later."""
-    lock = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Between our open and our lock the other process may have renamed the file into place.
-        if not partial.exists() or partial.stat().st_ino != os.fstat(lock).st_ino:
-            raise BlockingIOError
-    except BlockingIOError:
-        os.close(lock)
-        raise PredictionsError(
-            f"{path}: another process writes this file. Wait for it, or name another file."
-        ) from None
-    return lock
 
 
 def _check_destination(path: Path) -> None:
@@ -184,7 +162,7 @@ def _on_rank_0(comm, path: str | Path, work: Callable[[], None]) -> None:
     def named() -> None:
         try:
             work()
-        except PredictionsError as error:
+        except (PredictionsError, StagingError) as error:
             raise PredictionsError(f"--predictions_path {error}") from error
         except OSError as error:
             reason = f"cannot be written: {error.strerror or error}."

@@ -31,9 +31,10 @@ from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
 from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.runtime.stopping import StopRequest
 from dlrm_tf2.sharding.plan import ShardingPlan
-from dlrm_tf2.training.resume import Resumption
+from dlrm_tf2.training.resume import RESUMED_KEYS, Resumption
 from dlrm_tf2.training.saver import Saver
 from dlrm_tf2.training.trainer import StartingPoint, Trainer
+from dlrm_tf2.unused_flags import unused_flags
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Job:
         data = open_split(
             self.config,
             self.spec,
-            split="test",
+            split=self.config.eval_split,
             embedding=self.model.embedding,
             comm=self.comm,
             restored=self.restored,
@@ -128,6 +129,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     source = resumption.path or config.restore_checkpoint_path
     if source:
         document = on_rank_0(comm, "document", work=lambda: checkpoint.read_document(source), error=CheckpointError)
+        checkpoint.check_document(source, document, ("model", *(RESUMED_KEYS if resumption.resumes else ())))
         model_config.check_same(document["model"], source)
     _check_destinations(config, comm)
     interaction_op, op_note = interaction.TENSORFLOW, None
@@ -136,11 +138,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     offloading = planning.offloading_note(config, plan, device.device)
     memory_lines = _check_memory(context, model_config, plan)
     deduplicated, dedup_note = repeated_ids.choose_features(config, context.spec, comm)
-    log = _open_log(context, resumption)  # after the checks: a run that they refuse leaves an older log as it is
-    for line in filter(None, (*resumption.notes, *device.notes, op_note, offloading, *memory_lines, dedup_note)):
-        log.say(line)
-    activity.doing("making the tables")
-    began = time.perf_counter()
+    lines = (*unused_flags(config), *resumption.notes, *device.notes, op_note, offloading, *memory_lines, dedup_note)
     settings = ComputeSettings(
         compute_dtype=device.compute_dtype,
         xla=config.xla,
@@ -151,14 +149,34 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
         data_parallel_input=config.data_parallel_input,
         deduplicated=deduplicated,
     )
-    model = Dlrm(model_config, plan, comm=comm, seed=config.seed, settings=settings)
-    restored = None
-    if source:
-        activity.doing(f"restoring {source}")
-        restored = checkpoint.load_checkpoint(source, comm, dense=model.dense_by_name, embedding=model.embedding)
-        log.say(f"{'resumed' if resumption.resumes else 'restored'} {source}: step {restored['step']}")
-    log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
+    log = _open_log(context, resumption)  # after the checks: a run that they refuse leaves an older log as it is
+    with contextlib.ExitStack() as on_error:
+        on_error.callback(log.close)
+        for line in filter(None, lines):
+            log.say(line)
+        activity.doing("making the tables")
+        began = time.perf_counter()
+        model = Dlrm(model_config, plan, comm=comm, seed=config.seed, settings=settings)
+        restored = _restore(context, model, source=source, resumption=resumption, log=log) if source else None
+        log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
+        on_error.pop_all()
     return Job(config, context.spec, comm=comm, log=log, model=model, restored=restored, resumption=resumption)
+
+
+def _restore(context: RunContext, model: Dlrm, *, source: str, resumption: Resumption, log: RunLog) -> dict:
+    """Restores the model from the checkpoint `source`; returns its document."""
+    activity.doing(f"restoring {source}")
+    is_training = context.config.mode == "train"
+    document = checkpoint.load_checkpoint(
+        source,
+        context.comm,
+        dense=model.dense_by_name,
+        embedding=model.embedding,
+        with_state=is_training and (resumption.resumes or not context.config.fresh_optimizer),
+        say=log.say if is_training else None,
+    )
+    log.say(f"{'resumed' if resumption.resumes else 'restored'} {source}: step {document['step']}")
+    return document
 
 
 def _with_seed(config: TrainConfig, resumption: Resumption, comm: Comm) -> TrainConfig:
@@ -204,11 +222,11 @@ def _check_destinations(config: TrainConfig, comm: Comm) -> None:
 
 def _check_memory(context: RunContext, model: ModelConfig, plan: ShardingPlan) -> list[str]:
     """The memory lines of rank 0; on all ranks, refuses a run that does not fit on one of their machines or GPUs."""
-    config, comm, hotness = context.config, context.comm, planning.hotness_of(context.spec)
+    config, comm, data = context.config, context.comm, planning.data_shape_of(context.config, context.spec)
     memories, notes = _memories_to_check(context.launch, context.device, comm)
 
     def check() -> list[str]:
-        return [preflight.check_memory(config, model, plan=plan, memory=shared, hotness=hotness) for shared in memories]
+        return [preflight.check_memory(config, model, plan=plan, memory=shared, data=data) for shared in memories]
 
     return [*notes, *on_all_ranks(comm, "memory", work=check, error=preflight.DoesNotFit)[0]]
 

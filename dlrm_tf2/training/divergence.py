@@ -9,7 +9,7 @@ _BLOCK_BYTES = 8 << 20
 
 
 def first_broken_table(embedding: DistributedEmbedding) -> str | None:
-    """Name of the first table of this rank whose weights or state hold a number that is not finite; None without one."""
+    """Name of this rank's first table with a weight or state that is not finite; None if all numbers are finite."""
     order = {table.name: number for number, table in enumerate(embedding.tables)}
     for shard in sorted(embedding.plan.of_rank(embedding.rank), key=lambda shard: order[shard.table]):
         rows_at_once = max(1, _BLOCK_BYTES // (4 * shard.num_columns))

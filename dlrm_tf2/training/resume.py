@@ -21,6 +21,9 @@ _ORDER_OF_SUMS = frozenset(
     """dist_strategy column_slice_threshold row_slice_threshold data_parallel_threshold cpu_offloading_threshold_gb
     data_parallel_input dedup_ids""".split()
 )
+# Keys that the document of a resumed run must have, see checkpoint.check_document.
+RESUMED_KEYS = ("config.seed", "data", "run.id", "run.first_step", "run.first_position")
+_LONGEST_TEXT = 300  # characters of a value in a message
 MAY_DIFFER = _NO_EFFECT | _ORDER_OF_SUMS
 
 
@@ -68,6 +71,7 @@ def _find(config: TrainConfig) -> Resumption:
         checkpoint.read_document(path)  # raises, with the damage
         checkpoint.check_destination(path)  # or raises, with the other files in the folder
         return Resumption(run)
+    checkpoint.check_document(path, document)
     step, saved_run = document.get("step"), document.get("run") or {}
     if saved_run.get("finished", True):
         note = f"{path}: holds a finished run (step {step}); this is a new run, whose first checkpoint replaces it"
@@ -79,6 +83,7 @@ def _find(config: TrainConfig) -> Resumption:
         )
         return Resumption(run, (note, *_checkpoints_of_others(path, run)))
     _check_same(path, document, config)
+    checkpoint.check_document(path, document, ("config.seed",))
     note = f"{path}: holds an unfinished run, which resumes after step {step} (--resume off begins a new run)"
     run = saved_run.get("id", run)
     notes = (note, *_checkpoints_of_others(path, run))
@@ -116,4 +121,5 @@ def _text(value: object) -> str:
     """A value as it is written on the command line."""
     if value is None:
         return "not given"
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    text = ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."

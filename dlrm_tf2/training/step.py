@@ -1,8 +1,8 @@
 """One step of training, on all ranks together: forward, backward, update.
 
-Layers may hide a number that is not finite: oneDNN's ReLU turns nan into 0, and the loss stays finite. So the step checks
-what no layer can hide, the updated weights and the optimizer's state. A replicated variable is known at once on all
-ranks; a table is known on its rank, and on all ranks after the exchange of the next step.
+A layer may hide a number that is not finite: oneDNN's ReLU turns nan into 0, and the loss stays finite. So the step
+checks what no layer can hide, the updated weights and the optimizer's state. All ranks know at once of a replicated
+variable; of a table its rank knows at once, and all ranks know after the exchange of the next step.
 """
 
 import math
@@ -97,7 +97,7 @@ class TrainingStep:
     ) -> tf.Tensor:
         model, dense = self._model, self._model.dense_variables
         scale = self._scaling.scale if self._scaling else None
-        global_batch = tf.cast(tf.shape(ids.of_all.fixed)[0], tf.float32)
+        global_batch = tf.cast(tf.shape(ids.global_ids.fixed)[0], tf.float32)
         lookup = model.lookup(ids)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([lookup.vectors, dense])
@@ -126,7 +126,6 @@ class TrainingStep:
             table_check, checks = tf.cond(finite, update, lambda: no_update)
             self._scaling.update(finite)
             skipped = 1.0 - tf.cast(finite, tf.float32)
-        # A result that depends on table_check makes this rank take part in exchanges whose result it does not use.
         broken = tf.maximum(self._tables_broken, tf.cast(tf.math.is_nan(table_check), tf.float32))
         self._tables_broken.assign(broken)
         return tf.concat([tf.stack([totals[0], skipped, totals[2], totals[3], broken]), checks], axis=0)

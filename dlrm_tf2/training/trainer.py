@@ -75,10 +75,14 @@ class Trainer:
         self._data = open_split(config, spec, split="train", embedding=embedding, comm=comm, restored=restored)
         self._evaluator = None
         if config.evals_per_epoch or config.eval_every:
-            test = open_split(config, spec, split="test", embedding=embedding, comm=comm, restored=restored)
+            split = config.eval_split
+            test = open_split(config, spec, split=split, embedding=embedding, comm=comm, restored=restored)
             self._evaluator = Evaluator(config, model, log=log, data=test)
         self.step, self._position = restored["step"], self._position_in(restored.get("data"), start.resumes)
         self._run_start = self.step, self._position
+        self._state_began = restored.get("optimizer_state_began", 0)  # the step after which the optimizer's state was 0
+        if config.fresh_optimizer and not start.resumes:
+            self._state_began = self.step
         if own_run:
             self._run_start = own_run["first_step"] - 1, Position(*own_run["first_position"])
         self._length = length_of(config, self._data, step=self._run_start[0], position=self._run_start[1])
@@ -125,7 +129,7 @@ class Trainer:
         for step, batch in zip(range(first, last + 1), batches, strict=False):
             activity.doing(f"training step {step}")
             learning_rate = self._schedule.at(step)
-            unread = self._training_step(batch, learning_rate, step=step, stop=stop.asked)
+            unread = self._training_step(batch, learning_rate, step=step - self._state_began, stop=stop.asked)
             self._read_outcome()  # of the step before; on a GPU, this step runs meanwhile
             self._unread, self.step, self._position = unread, step, batch.after
             self._evaluated = step not in self._length.evaluate_after
@@ -239,6 +243,7 @@ class Trainer:
         return {
             "model": self._model.config.document(),
             "step": self.step,
+            "optimizer_state_began": self._state_began,
             "run": run,
             "data": self._data.document(self._position),
             "config": dataclasses.asdict(self._config),

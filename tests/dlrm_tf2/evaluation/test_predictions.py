@@ -110,7 +110,7 @@ def test_a_disk_that_fills_up_in_the_middle_is_one_error(tmp_path, monkeypatch):
 
 def test_two_processes_do_not_write_one_file(tmp_path):
     with PredictionsFile(str(tmp_path / "scores"), SingleProcess()) as file:
-        with pytest.raises(PredictionsError, match="scores: another process writes this file"):
+        with pytest.raises(PredictionsError, match="scores: another process is writing there"):
             write(tmp_path / "scores", SingleProcess())
         file.add(LOGITS, LABELS, len(LOGITS))
     assert pq.read_table(tmp_path / "scores").num_rows == len(LOGITS)

@@ -106,7 +106,7 @@ def test_another_configuration_is_refused_with_both_values(saved, name):
 
 def test_the_flags_that_may_differ_are_those_of_the_documentation():
     text = (Path(__file__).resolve().parents[3] / "docs/checkpoints.md").read_text(encoding="utf-8")
-    listed = re.search(r"\nFlags that may have other values(.*?) A `seed`", text, re.DOTALL)[1]
+    listed = re.search(r"\nFlags that may change when a run is resumed(.*?) A `seed`", text, re.DOTALL)[1]
     assert set(re.findall(r"`(\w+)`", listed)) == MAY_DIFFER
     assert MAY_DIFFER <= {field.name for field in dataclasses.fields(TrainConfig)}
 
