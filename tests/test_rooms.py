@@ -22,7 +22,7 @@ BRIDGE_OF_SAMPLES = ("criteo_prep.transcribe", "criteo_prep.synthetic", "criteo_
 PROGRAMS = (
     "dlrm_tf2.dlrm", "dlrm_tf2.dcnv2", "dlrm_tf2.synthetic_models", "dlrm_tf2.report", "dlrm_tf2.export.__main__",
 )  # fmt: skip
-COMMANDS = ("criteo_prep.cli", "criteo_prep.generate_feature_spec", "criteo_prep.split_bin")
+COMMANDS = ("criteo_prep.cli", "criteo_prep.generate_feature_spec")
 MAKES_PARSERS = ("criteo_prep.flags", "dlrm_tf2.flags", "dlrm_tf2.job.program")
 
 # A library that only these modules may import.

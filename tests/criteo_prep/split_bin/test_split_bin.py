@@ -1,4 +1,4 @@
-"""Records taken apart and put together, against plain slices of an array."""
+"""Records split into three files and joined again, against plain slices of an array."""
 
 import fcntl
 import json
@@ -11,10 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.damage import damage, damaged
 
-from criteo_prep import split_bin
 from criteo_prep.destination import DestinationError
 from criteo_prep.feature_spec import FeatureSpec, FeatureSpecError
-from criteo_prep.split_bin import RecordForm, SplitBinError, join, main, split
+from criteo_prep.split_bin import files
+from criteo_prep.split_bin.__main__ import main
+from criteo_prep.split_bin.files import join, split
+from criteo_prep.split_bin.record import RecordForm, SplitBinError
 from criteo_prep.transcribe.tf_raw import Reader
 
 SLOTS = [200 + i for i in range(26)]
@@ -105,7 +107,7 @@ def test_any_form_survives(tmp_path_factory, hotness, rows, block_bytes):
     folder = tmp_path_factory.mktemp("split")
     words = records(folder / "in.bin", rows, hotness)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(split_bin, "_BLOCK_BYTES", block_bytes)
+        patch.setattr(files, "_BLOCK_BYTES", block_bytes)
         split(folder / "in.bin", folder / "out", form=RecordForm(hotness=tuple(hotness)), quiet=True)
         join(folder / "out", folder / "again.bin", quiet=True)
     assert (folder / "out/dense.bin").read_bytes() == words[:, 1:14].tobytes()
@@ -171,7 +173,7 @@ def test_an_output_that_is_there_is_replaced_on_request_only(tmp_path):
     split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
     with pytest.raises(DestinationError, match="is not empty"):
         split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
-    with pytest.raises(DestinationError, match="in.bin: is there already. .* --overwrite"):
+    with pytest.raises(DestinationError, match="in.bin: exists already. .* --overwrite"):
         join(tmp_path / "out", tmp_path / "in.bin", quiet=True)
     records(tmp_path / "in.bin", 2)
     split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, overwrite=True, quiet=True)
@@ -203,8 +205,8 @@ def while_it_is_read(monkeypatch):
     """A function that makes another one be called when the first records are done, of many blocks."""
 
     def arrange(act):
-        monkeypatch.setattr(split_bin, "_BLOCK_BYTES", 160)
-        monkeypatch.setattr(split_bin.Progress, "advance", lambda progress, amount: act())
+        monkeypatch.setattr(files, "_BLOCK_BYTES", 160)
+        monkeypatch.setattr(files.Progress, "advance", lambda progress, amount: act())
 
     return arrange
 
@@ -256,7 +258,7 @@ def test_two_that_join_into_one_file_do_not_meet(tmp_path):
     partial.write_bytes(bytes(10_000))  # what a killed one left is no obstacle, and not part of the result
     with open(partial, "rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(DestinationError, match="new.bin: another process is writing this file. Wait for it"):
+        with pytest.raises(DestinationError, match="new.bin: another process is writing this file. Wait until"):
             join(tmp_path / "out", tmp_path / "new.bin", quiet=True)
         assert partial.stat().st_size == 10_000
     join(tmp_path / "out", tmp_path / "new.bin", quiet=True)
