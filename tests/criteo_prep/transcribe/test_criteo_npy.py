@@ -111,7 +111,7 @@ def no_number(folder):
 
 
 @pytest.mark.parametrize("damage, reason", [
-    (mixed, "day_1_sparse.npy: is int64, but the feature spec says int32. .* files of all days must have the same"),
+    (mixed, "day_1_sparse.npy: is int64, but the feature spec says int32. .* files of all days must have one dtype"),
     (objects, "day_0_sparse.npy: dtype object; arrays of little-endian numbers are read, objects never"),
     (fortran, "day_0_dense.npy: is in Fortran order"),
     (short, r"day_1_dense.npy: the header says \(3, 2\) of float32, 24 bytes, but 20 bytes follow it"),
@@ -135,7 +135,7 @@ def test_damage_is_named(tmp_path, damage, reason):
 
 @pytest.mark.parametrize("save, reason", [
     (lambda path, arrays: np.savez_compressed(path, **arrays), "0.npy: is compressed, .* Save it with numpy.savez"),
-    (lambda path, arrays: np.savez(path, **{"0": arrays["0"]}), "has no member 1.npy; there are"),
+    (lambda path, arrays: np.savez(path, **{"0": arrays["0"]}), "has no member 1.npy; its members are"),
     (lambda path, arrays: path.write_bytes(b"PK\x03\x04 no archive"), "is not an .npz"),
     (lambda path, arrays: np.savez(path, **{**arrays, "1": arrays["1"][:, :2]}), "has 2 columns, but the .* has 3"),
     (lambda path, arrays: np.savez(path, **{**arrays, "2": arrays["2"][:-1]}), "has 20 rows, but .* has 21"),

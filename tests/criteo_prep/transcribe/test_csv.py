@@ -7,7 +7,8 @@ from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec, FeatureSpecErr
 from criteo_prep.transcribe import csv
 from criteo_prep.transcribe.csv import Reader
 from criteo_prep.transcribe.layout_spec import LayoutError
-from criteo_prep.transcribe.run import Request, transcribe_dataset
+from criteo_prep.transcribe.request import Request
+from criteo_prep.transcribe.run import transcribe_dataset
 
 FEATURES = {"store": Feature("store", "int8", 9), "item": Feature("item", "int32", "auto"),
             "price": Feature("price", "float16"), "age": Feature("age", "float32"),
@@ -74,12 +75,12 @@ def test_the_text_by_hand(tmp_path):
     (LEFT.replace("8,1", "9,1"), RIGHT, "left.csv: row 1: id 9 of 'store' is not below its cardinality 9"),
     (LEFT.replace("8,1", "-1,1"), RIGHT, "left.csv: row 1: id -1 of 'store'"),
     (LEFT.replace("8,1", "8,2"), RIGHT, "left.csv: row 1: 2, but a label is 0 or 1"),
-    (LEFT.replace("8,1", "x,1"), RIGHT, "left.csv: row 1: 'store' is 'x', which is no int64"),
-    (LEFT.replace("8,1", ",1"), RIGHT, "left.csv: row 1: 'store' is '', which is no int64"),
+    (LEFT.replace("8,1", "x,1"), RIGHT, "left.csv: row 1: 'store' is 'x', which is not int64"),
+    (LEFT.replace("8,1", ",1"), RIGHT, "left.csv: row 1: 'store' is '', which is not int64"),
     (LEFT.replace("-1", "nan"), RIGHT, "left.csv: row 1: 'price' is nan"),
     (LEFT.replace("8,1,", "8,1,1,"), RIGHT, "left.csv: row 1: has 4 columns, the feature spec names 3. Correct"),
     (LEFT.replace("8,1,-1\n", "\n"), RIGHT, "left.csv: row 1: has 1 columns, the feature spec names 3"),
-    (LEFT, RIGHT.replace("31.5", "caf\u00e9"), "right.csv: row 1: 'age' is 'caf\u00e9', which is no float"),
+    (LEFT, RIGHT.replace("31.5", "caf\u00e9"), "right.csv: row 1: 'age' is 'caf\u00e9', which is not float"),
 ])  # fmt: skip
 def test_rows_that_are_refused(tmp_path, left, right, reason):
     write(tmp_path / "a", left, right)
@@ -110,7 +111,7 @@ def test_a_bad_row_is_found_among_many(tmp_path, monkeypatch, row):
     left = LEFT.splitlines(keepends=True)[:1] * 2000
     left[row] = "7,0,half\n"
     write(tmp_path / "a", "".join(left), "30,299\n" * 2000)
-    with pytest.raises(LayoutError, match=f"left.csv: row {row}: 'price' is 'half', which is no float"):
+    with pytest.raises(LayoutError, match=f"left.csv: row {row}: 'price' is 'half', which is not float"):
         to_layout(tmp_path / "a", "csv", tmp_path / "out", "tf_raw")
 
 

@@ -14,9 +14,11 @@ import pytest
 
 from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import Feature, tf_raw_spec
-from criteo_prep.split_bin import RecordForm, split
+from criteo_prep.split_bin.files import split
+from criteo_prep.split_bin.record import RecordForm
 from criteo_prep.transcribe import tf_raw
-from criteo_prep.transcribe.run import Request, transcribe_dataset
+from criteo_prep.transcribe.request import Request
+from criteo_prep.transcribe.run import transcribe_dataset
 
 PAGE = Path(__file__).parents[3] / "docs" / "data_layout.md"
 CARDINALITIES = {"cat_0": 90, "cat_1": 300, "cat_2": 70_000}

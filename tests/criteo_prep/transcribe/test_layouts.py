@@ -9,7 +9,7 @@ from support.layout_samples import FIXED, ONE_HOT, RAGGED, files_of, to_layout, 
 from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError
 from criteo_prep.transcribe import run
 from criteo_prep.transcribe.layout_spec import HOLDS_INTEGERS, HOLDS_MULTI_HOT, HOLDS_RAGGED, LayoutError
-from criteo_prep.transcribe.run import READERS, WRITERS
+from criteo_prep.transcribe.layouts import READERS, WRITERS
 
 DATA = {"one-hot": (ONE_HOT, tuple(WRITERS)), "fixed": (FIXED, HOLDS_MULTI_HOT), "ragged": (RAGGED, HOLDS_RAGGED)}
 PAIRS = [(kind, first, second) for kind, (_, layouts) in DATA.items()
@@ -73,7 +73,7 @@ def test_a_number_that_is_too_large_is_named_with_its_row(tmp_path, layout):
     records = np.fromfile(source / "train.bin", np.float32).reshape(-1, 6)
     records[13, 2] = -1e6
     records.tofile(source / "train.bin")
-    with pytest.raises(FeatureSpecError, match="row 13: 'num_1' is -1000000.0, but float16 goes to 65504"):
+    with pytest.raises(FeatureSpecError, match="row 13: 'num_1' is -1000000.0, but float16 has numbers up to 65504"):
         to_layout(source, "record_binary", tmp_path / "b", layout)
 
 

@@ -121,7 +121,7 @@ def test_only_the_files_that_are_asked_for_are_opened(tmp_path, monkeypatch, fea
 
 def test_features_that_are_not_there(tmp_path):
     write(tmp_path, batch_of(3))
-    with pytest.raises(FeatureSpecError, match=r"there is no feature 'cat_9'; there are \['cat_0', "):
+    with pytest.raises(FeatureSpecError, match=r"there is no feature 'cat_9'; the features are \['cat_0', "):
         Reader(tmp_path, SPEC, split="train", features=["cat_0", "cat_9"])
     with pytest.raises(FeatureSpecError, match=r"there is no split 'validation'"):
         Reader(tmp_path, SPEC, split="validation")

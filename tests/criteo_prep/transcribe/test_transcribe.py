@@ -18,7 +18,9 @@ from criteo_prep.synthetic.generator import Reader as SyntheticReader
 from criteo_prep.synthetic.presets import preset, published_spec, scaled
 from criteo_prep.transcribe import tf_raw
 from criteo_prep.transcribe.__main__ import main
-from criteo_prep.transcribe.run import SYNTHETIC_BATCHES, Request, TranscribeError, destination_spec, transcribe_dataset
+from criteo_prep.transcribe.layouts import standard_tf_raw_spec
+from criteo_prep.transcribe.request import SYNTHETIC_BATCHES, Request, TranscribeError
+from criteo_prep.transcribe.run import transcribe_dataset
 
 ROOT = Path(__file__).parents[3]
 
@@ -251,7 +253,7 @@ def test_names_that_clash_with_the_standard_ones_are_refused(names, twice):
     tables = [Feature(name, "int8", 5) for name in names]
     source = FeatureSpec({table.name: table for table in tables}, {"categorical": names, "numerical": (), "label": ()})
     with pytest.raises(FeatureSpecError, match=f"two features are named '{twice}' in the standard layout"):
-        destination_spec(source, ("train",))
+        standard_tf_raw_spec(source, ("train",))
 
 
 def test_flags_without_effect_say_so(shape, tmp_path, capsys):
