@@ -21,6 +21,7 @@ from criteo_prep.split_bin.record import (
     RecordForm,
     SplitBinError,
     check_dense,
+    check_labels,
     num_records,
     num_records_of_parts,
 )
@@ -54,7 +55,7 @@ def split(
       The slot sizes.
 
     Raises:
-      SplitBinError: the last record is not whole, an id is out of range, or somebody is writing the file.
+      SplitBinError: the last record is not whole, a label or an id is out of range, or somebody is writing the file.
       FeatureSpecError: a dense number is NaN or infinite, or the file shrank while it was read.
     """
     source, limits = Path(source), IdLimits(form.hotness, slot_sizes)
@@ -69,6 +70,7 @@ def split(
         def parts_of(first: int, stop: int) -> tuple[list[np.ndarray], np.ndarray]:
             whole = records.read(first * form.num_words, (stop - first) * form.num_words, stop).view(form.dtype)
             label, dense, category = (np.ascontiguousarray(whole[part]).view(np.uint32) for part in PARTS)
+            check_labels(label, form, path=source, first_record=first)
             check_dense(dense, form, path=source, first_record=first)
             return [label, dense, category], limits.check(category, first, place)
 
@@ -85,7 +87,8 @@ def join(source: str | Path, destination: str | Path, *, overwrite: bool = False
     """Makes the file of records of a folder that `split` made. Returns the number of records.
 
     Raises:
-      SplitBinError: the three files differ in their number of records, an id is out of range, or metadata.json is bad.
+      SplitBinError: the three files differ in their number of records, a label or an id is out of range, or
+        metadata.json is bad.
       FeatureSpecError: a dense number is NaN or infinite, or a file shrank while it was read.
       DestinationError: the destination exists, or is inside the source.
     """
@@ -108,6 +111,7 @@ def join(source: str | Path, destination: str | Path, *, overwrite: bool = False
                 width = form.dtype[part].itemsize // WORD
                 parts[part] = file.read(first * width, (stop - first) * width, stop)
                 whole[part] = parts[part].view(form.dtype[part])
+            check_labels(parts["label"], form, path=source / "label.bin", first_record=first)
             check_dense(parts["dense"], form, path=source / "dense.bin", first_record=first)
             return [whole.view(np.uint32)], limits.check(parts["category"], first, place)
 

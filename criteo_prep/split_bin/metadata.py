@@ -25,6 +25,15 @@ def metadata_text(form: RecordForm, slot_sizes: list[int]) -> str:
     return json.dumps(document)
 
 
+def has_types(path: Path) -> bool:
+    """Whether a file named metadata.json is one of split-bin; many programs write files of this name."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and "vocab_sizes" in document
+
+
 def read_metadata(path: Path) -> tuple[RecordForm, list[int]]:
     """(form of the records, slot sizes) of a metadata.json. Raises SplitBinError for any other content."""
     try:

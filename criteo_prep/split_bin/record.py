@@ -1,5 +1,6 @@
 """A record: label, 13 dense numbers and ids, 4 bytes each. Which numbers it may hold, and how many a file has."""
 
+import contextlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL, NUMERICAL
-from criteo_prep.transcribe.checks import check_finite
+from criteo_prep.transcribe.array_file import ArrayFile
+from criteo_prep.transcribe.checks import check_finite, number_type_doubt
 
 PARTS = ("label", "dense", "category")
 WORD = 4  # bytes of every number
@@ -15,6 +17,7 @@ ID_TYPES = ("int32", "uint32")
 NUMBER_TYPES = ("int32", "float32")
 _ID_LIMIT = 1 << 31
 _ROWS_AT_A_TIME = 64
+_SAMPLE = 8192  # records that are looked at to find out whether the types are right
 _LARGEST_RECORD = 1 << 20  # bytes; the published records have 160 and 912
 
 
@@ -121,6 +124,26 @@ def check_dense(numbers: np.ndarray, form: RecordForm, *, path: Path, first_reco
     """Raises FeatureSpecError for the first dense number, uint32 bits of whole records, that is NaN or infinite."""
     if form.dense_type == "float32":
         check_finite(numbers.view(np.float32).reshape(-1, NUM_NUMERICAL), NUMERICAL, path=path, first_row=first_record)
+
+
+def dense_type_doubt(path: Path, form: RecordForm) -> str | None:
+    """Why the first dense numbers of a file do not look like form.dense_type; None where they do."""
+    rows = min(num_records(path, form), _SAMPLE)
+    with contextlib.closing(ArrayFile(path, form.dense_type)) as file:
+        words = file.read(0, rows * form.num_words, rows).reshape(rows, form.num_words)
+    return number_type_doubt(words[:, 1 : 1 + NUM_NUMERICAL])
+
+
+def check_labels(numbers: np.ndarray, form: RecordForm, *, path: Path, first_record: int) -> None:
+    """Raises SplitBinError for the first label, uint32 bits, that is neither 0 nor 1 in form.label_type."""
+    labels = numbers.reshape(-1).view(form.label_type)
+    good = (labels == 0) | (labels == 1)
+    if not good.all():
+        place = int(np.argmin(good))
+        raise SplitBinError(
+            f"{path}: record {first_record + place}: label {labels[place]}, read as {form.label_type}, but a label is "
+            "0 or 1. The records have another --label_type or another size, or the file is damaged."
+        )
 
 
 def num_records(path: Path, form: RecordForm) -> int:

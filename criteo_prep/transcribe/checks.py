@@ -60,6 +60,30 @@ def check_finite(numerical: np.ndarray, names: list[str], *, path: Path | str, f
     )
 
 
+def number_type_doubt(numerical: np.ndarray) -> str | None:
+    """Why numbers read as int32 look like float32, or the other way round; None where they look right.
+
+    As int32, every float32 but 0 and the smallest ones is beyond 2**24. As float32, every int32 up to 2**23 is below
+    2**-126. Most numbers of a click log are neither.
+
+    Args:
+      numerical: numbers of any type; types other than int32 and float32 are never in doubt.
+    """
+    if numerical.dtype == np.int32:
+        odd, limit, other = np.abs(numerical.astype(np.int64)) > 1 << 24, "beyond 2**24", "float32"
+    elif numerical.dtype == np.float32:
+        odd, limit, other = (numerical != 0) & (np.abs(numerical) < np.float32(2.0**-126)), "below 2**-126", "int32"
+    else:
+        return None
+    if 2 * np.count_nonzero(odd) <= np.count_nonzero(numerical):
+        return None
+    number = numerical[odd][:1]
+    return (
+        f"most numericals, read as {numerical.dtype}, are {limit}, such as {number[0]}, which is "
+        f"{number.view(other)[0]} in {other}"
+    )
+
+
 def checked_labels(label: np.ndarray, path: Path | str, first_row: int) -> np.ndarray:
     """Labels [n] of any number type as bool [n]. Raises FeatureSpecError for the first label other than 0 and 1."""
     if label.dtype == np.bool_:

@@ -19,7 +19,7 @@ from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
 from criteo_prep.feature_spec_files import existing_file
 from criteo_prep.parallel import in_order
 from criteo_prep.transcribe.array_file import ArrayFile, read_rows
-from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
+from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels, number_type_doubt
 from criteo_prep.transcribe.layout_spec import LayoutError, StandardLayout, all_features, chunks_of_type, standard_spec
 from criteo_prep.transcribe.transposed import put_columns, take_columns
 
@@ -92,6 +92,10 @@ class Reader:
       spec: its feature spec.
       split: "train", "test" or "validation".
 
+    Attributes:
+      num_samples: samples of the split.
+      doubts: messages about numericals that look like numbers of another dtype.
+
     Raises:
       LayoutError: a file does not hold whole records, or the spec is of another layout.
       FeatureSpecError: a file is missing.
@@ -115,7 +119,8 @@ class Reader:
         try:
             for path in paths:
                 self._files.append(ArrayFile(path, np.int32))
-        except OSError:
+            self.doubts = self._doubts()
+        except BaseException:
             self.close()
             raise
 
@@ -140,6 +145,11 @@ class Reader:
             check_ids(categorical[feature.name], feature, path=path, first_row=start)
         label = checked_labels(label.view(spec.label.dtype), path, start)
         return Batch(label, numerical if spec.numerical else None, categorical)
+
+    def _doubts(self) -> list[str]:
+        _, numerical, _ = self._read_columns(0, min(self.num_samples, _BLOCK))
+        doubt = number_type_doubt(numerical)
+        return [f"{self._files[0].path}: {doubt}. Is the dtype in {self.spec.path} right?"] if doubt else []
 
     def _read_columns(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """Samples [start, stop) as (label [n], numericals [n, numericals], name -> ids [n, hotness])."""

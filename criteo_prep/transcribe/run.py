@@ -189,9 +189,8 @@ def _num_samples(
     counts = {}
     for split in splits:
         with READERS[request.src_dataset_type](spec.root, spec, split, request) as source:
-            if request.src_dataset_type == "csv":
-                for message in source.doubts:
-                    warn(message)
+            for message in getattr(source, "doubts", ()):
+                warn(message)
             if request.src_dataset_type != "synthetic":
                 check_sizes(spec, split)
             limit = request.max_batches(split)

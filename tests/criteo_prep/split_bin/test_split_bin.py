@@ -129,15 +129,13 @@ def test_an_id_out_of_range_is_named_and_nothing_is_made(tmp_path, table, row, b
 
 @pytest.mark.parametrize("bits", [0x7FC00000, 0xFF800000])
 def test_a_dense_number_that_is_none_is_named(tmp_path, bits):
-    words = records(tmp_path / "in.bin", 3000, dtype=np.float32)
-    split(tmp_path / "in.bin", tmp_path / "good", form=RecordForm(dense_type="float32"), slot_sizes=SLOTS, quiet=True)
+    form, words = RecordForm("float32", "float32"), records(tmp_path / "in.bin", 3000, dtype=np.float32)
+    split(tmp_path / "in.bin", tmp_path / "good", form=form, slot_sizes=SLOTS, quiet=True)
     words[2900, 13] = np.uint32(bits).view(np.int32)
     words.tofile(tmp_path / "in.bin")
     words[:, 1:14].tofile(tmp_path / "good/dense.bin")
     with pytest.raises(FeatureSpecError, match="in.bin: row 2900: 'num_12' is (nan|-inf)"):
-        split(
-            tmp_path / "in.bin", tmp_path / "out", form=RecordForm(dense_type="float32"), slot_sizes=SLOTS, quiet=True
-        )
+        split(tmp_path / "in.bin", tmp_path / "out", form=form, slot_sizes=SLOTS, quiet=True)
     with pytest.raises(FeatureSpecError, match="dense.bin: row 2900: 'num_12' is (nan|-inf)"):
         join(tmp_path / "good", tmp_path / "out", quiet=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "in.bin"]
