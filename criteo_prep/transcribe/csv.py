@@ -7,6 +7,7 @@ needs to be read back the same.
 Source: the csv form of NVIDIA's transcode.py, which reads it from the same spec.
 """
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,12 +21,11 @@ from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
 from criteo_prep.feature_spec_files import existing_file
 from criteo_prep.parallel import in_order
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
+from criteo_prep.transcribe.csv_text import count_lines, parse_block, text_blocks
 from criteo_prep.transcribe.layout_spec import LayoutError, StandardLayout, all_features, chunks_of_type, standard_spec
 
 LAYOUT = "csv"
-_BLOCK_BYTES = 4 << 20  # bytes of text that are parsed at a time
 _ROWS = 65536  # samples that are joined from the chunks at a time
-_PYARROW_ERRORS = (pa.ArrowException, OverflowError, MemoryError)
 
 
 def csv_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpec:
@@ -61,7 +61,8 @@ class Reader:
       doubts: a message for each file whose last line has no line end: the file may be cut within a number.
 
     Raises:
-      LayoutError: a feature has several ids a sample, or two files have different numbers of lines.
+      LayoutError: a feature has several ids a sample, two files have different numbers of lines, or a file does not
+        hold plain text lines.
       FeatureSpecError: a file is missing.
     """
 
@@ -78,7 +79,7 @@ class Reader:
                     f"{spec.path}: source_spec: {split}: {len(chunk.files)} files; exactly one in a chunk is right."
                 )
             path = existing_file(self.root, chunk.files[0], chunk.features[0])
-            num_lines[path], has_end = _num_lines(path)
+            num_lines[path], has_end = count_lines(path)
             if not has_end:
                 self.doubts.append(
                     f"{path}: row {num_lines[path] - 1}, the last one, has no line end. It is read as it is. If the "
@@ -108,15 +109,11 @@ class Reader:
     def _columns(self, chunk: Chunk) -> Iterator[Batch]:
         """The columns of one file, of any channel, as the categorical part of batches."""
         path = self.root / chunk.files[0]
-        if path.stat().st_size == 0:
-            return
         types = {name: _number_type(self.spec.features[name], self.spec) for name in chunk.features}
-        try:
-            for table in pa_csv.open_csv(path, *_options(types)):
-                columns = {name: table.column(name) for name in chunk.features}
-                yield Batch(None, None, {name: Ids(column.to_numpy()) for name, column in columns.items()})
-        except _PYARROW_ERRORS as error:
-            raise _layout_error(path, types, error) from None
+        blocks = in_order(lambda block: parse_block(block, types, path), text_blocks(path))
+        with contextlib.closing(blocks):
+            for columns in blocks:
+                yield Batch(None, None, {name: Ids(values) for name, values in columns.items()})
 
     def _batch(self, columns: dict[str, np.ndarray], first_row: int) -> Batch:
         spec, path_of = (
@@ -197,66 +194,3 @@ def _text(table: pa.RecordBatch) -> pa.Buffer:
     lines = pa.BufferOutputStream()
     pa_csv.write_csv(table, lines, pa_csv.WriteOptions(include_header=False, quoting_style="none"))
     return lines.getvalue()
-
-
-def _num_lines(path: Path) -> tuple[int, bool]:
-    """(lines in a file, whether the last one has a line feed)."""
-    count, last = 0, b"\n"
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            count += block.count(b"\n")
-            last = block[-1:]
-    return count + (last != b"\n"), last == b"\n"
-
-
-def _options(types: dict[str, pa.DataType]) -> tuple:
-    """The options of pyarrow that make it read the text strictly."""
-    return (
-        pa_csv.ReadOptions(block_size=_BLOCK_BYTES, column_names=list(types)),
-        pa_csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
-        pa_csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
-    )
-
-
-def _layout_error(path: Path, types: dict[str, pa.DataType], error: BaseException) -> LayoutError:
-    """The error that names the first bad line; reads the file again to find it."""
-    row = 0
-    with open(path, "rb") as file:
-        while lines := file.readlines(_BLOCK_BYTES):
-            if not _is_good(lines, types):
-                place = _first_bad(lines, types)
-                return LayoutError(f"{path}: row {row + place}: {_fault_of(lines[place], types)}")
-            row += len(lines)
-    return LayoutError(f"{path}: cannot be read as csv: {str(error).splitlines()[0][:200]}")
-
-
-def _is_good(lines: list[bytes], types: dict[str, pa.DataType]) -> bool:
-    try:
-        pa_csv.read_csv(pa.BufferReader(b"".join(lines)), *_options(types))
-    except _PYARROW_ERRORS:
-        return False
-    return True
-
-
-def _first_bad(lines: list[bytes], types: dict[str, pa.DataType]) -> int:
-    """The place of the first bad line, by bisection; at least one line is bad."""
-    good, bad = 0, len(lines)
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        good, bad = (middle, bad) if _is_good(lines[good:middle], types) else (good, middle)
-    return good
-
-
-def _fault_of(line: bytes, types: dict[str, pa.DataType]) -> str:
-    cells = line.rstrip(b"\r\n").split(b",")
-    if len(cells) != len(types):
-        return (
-            f"has {len(cells)} columns, the feature spec names {len(types)}. Correct the row or the spec; columns are "
-            "separated by commas."
-        )
-    for (name, kind), cell in zip(types.items(), cells, strict=True):
-        try:
-            pa.array([cell.decode("ascii")]).cast(kind)
-        except (pa.ArrowException, UnicodeDecodeError):
-            return f"{name!r} is {cell[:40].decode('utf-8', 'replace')!r}, which is not {kind}. Correct the row."
-    return "cannot be read as numbers separated by commas. Correct the row."
