@@ -23,12 +23,14 @@ def existing_file(root: Path, file: str, feature: str) -> Path:
       feature: a feature that the file holds, for the message.
 
     Raises:
-      FeatureSpecError: a link leads out of the folder, or there is no such file.
+      FeatureSpecError: a link leads out of the folder or back to itself, or there is no such file.
     """
     path = root / file
-    if not path.resolve().is_relative_to(root.resolve()):
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
         raise FeatureSpecError(f"{path}: leads out of the dataset folder {root}. Files must stay inside it.")
     if not path.is_file():
+        if path.is_symlink():
+            raise FeatureSpecError(f"{path}: is a link that leads to no file. Link it again, or copy the file there.")
         raise FeatureSpecError(f"{path}: there is no such file, but the feature spec names it for {feature!r}.")
     return path
 

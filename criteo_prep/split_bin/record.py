@@ -149,7 +149,8 @@ def check_labels(numbers: np.ndarray, form: RecordForm, *, path: Path, first_rec
 def num_records(path: Path, form: RecordForm) -> int:
     """The number of records in a file, from its size. Raises SplitBinError where the last record is not whole."""
     if not path.is_file():
-        raise SplitBinError(f"{path}: there is no such file. Name a file of records.")
+        fault = "is a link that leads to no file" if path.is_symlink() else "there is no such file"
+        raise SplitBinError(f"{path}: {fault}. Name a file of records.")
     size, record_bytes = path.stat().st_size, form.dtype.itemsize
     if size % record_bytes:
         raise SplitBinError(

@@ -13,6 +13,8 @@ from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError
 from criteo_prep.transcribe.half import narrow, widen
 
+UNKNOWN_CARDINALITY = 2**31 - 1  # stands for a cardinality that is not yet known; ids are below it
+
 # The bits of the exponent, by bytes of a number: infinities and NaN have all of them set.
 _EXPONENT = {2: np.uint16(0x7C00), 4: np.uint32(0x7F800000), 8: np.uint64(0x7FF0000000000000)}
 
@@ -33,9 +35,15 @@ def check_ids(ids: Ids, feature: Feature, *, path: Path | str, first_row: int) -
         return
     place = int(np.argmax((values < 0) | (values >= feature.cardinality)))
     row = first_row + ids.sample_of(place)
+    if values[place] < 0:
+        fault = "is negative; ids start at 0"
+    elif feature.cardinality == UNKNOWN_CARDINALITY:
+        fault = f"is too large; ids are below {UNKNOWN_CARDINALITY}"
+    else:
+        fault = f"is not below its cardinality {feature.cardinality}"
     raise FeatureSpecError(
-        f"{path}: row {row}: id {values[place]} of {feature.name!r} is not below its cardinality "
-        f"{feature.cardinality}. The file is corrupt, its dtype is wrong, or it belongs to another feature spec."
+        f"{path}: row {row}: id {values[place]} of {feature.name!r} {fault}. The file is corrupt, its dtype is wrong, "
+        "or it belongs to another feature spec."
     )
 
 

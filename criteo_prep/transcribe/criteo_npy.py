@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from criteo_prep.batch import Batch, Ids
-from criteo_prep.feature_spec import Chunk, FeatureSpec
+from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
 from criteo_prep.feature_spec_files import existing_file
 from criteo_prep.parallel import in_order
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
-from criteo_prep.transcribe.layout_spec import LayoutError, StandardLayout, chunks_of_type, standard_spec
-from criteo_prep.transcribe.npy_array import Columns, NpyWriter, npy_array, npz_arrays
+from criteo_prep.transcribe.layout_spec import LayoutError, StandardLayout, chunks_of_type, dtype_advice, standard_spec
+from criteo_prep.transcribe.npy_array import Columns, NpyArray, NpyWriter, npy_array, npz_arrays
 from criteo_prep.transcribe.transposed import put_columns, take_columns
 
 LAYOUT = "criteo_npy"
@@ -163,8 +163,17 @@ class Reader:
                 f"{self.spec.path}: {chunk.features[0]} and other features of its file have different dtypes."
             )
         arrays = [npy_array(path) for path in self._paths(chunk)]
-        self._parts.append(Columns(arrays, len(features), features[0].dtype))
+        self._check_dtype(arrays, features[0])
+        self._parts.append(Columns(arrays, len(features)))
         return self._parts[-1]
+
+    def _check_dtype(self, arrays: list[NpyArray], feature: Feature) -> None:
+        for array in arrays:
+            if array.dtype != feature.dtype:
+                raise LayoutError(
+                    f"{array.path}: is {array.dtype}, but the feature spec says {feature.dtype}. "
+                    f"{dtype_advice(self.spec, feature, array.dtype)} The files of all days have one dtype."
+                )
 
     def _open_ids(self) -> list[Columns]:
         """One array of all features, or one array for each feature of an .npz."""
@@ -185,7 +194,9 @@ class Reader:
         names = [str(i) for i in range(len(chunk.features))]
         days = [npz_arrays(path, names) for path in self._paths(chunk)]
         for i, feature in enumerate(self.spec.categorical):
-            self._parts.append(Columns([day[i] for day in days], feature.hotness, feature.dtype))
+            arrays = [day[i] for day in days]
+            self._check_dtype(arrays, feature)
+            self._parts.append(Columns(arrays, feature.hotness))
         return self._parts[-len(names) :]
 
 

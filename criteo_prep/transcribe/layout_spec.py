@@ -126,6 +126,16 @@ def chunks_of_type(spec: FeatureSpec, split: str, layout: str) -> tuple[Chunk, .
     return spec.sources[split]
 
 
+def dtype_advice(spec: FeatureSpec, feature: Feature, dtype: np.dtype) -> str:
+    """What to do where a file has another dtype than its feature: correct the spec, if it may say so, or the file."""
+    stated = dataclasses.replace(feature, dtype=dtype.name)
+    try:
+        dataclasses.replace(spec, features={**spec.features, feature.name: stated}).validate(auto=True)
+    except FeatureSpecError:
+        return f"A feature spec cannot say {dtype.name} here: save the file with {feature.dtype}."
+    return f"Write {dtype.name} into the feature spec, or save the file with {feature.dtype}."
+
+
 def check_sizes(spec: FeatureSpec, split: str) -> None:
     """Raises LayoutError where a file of the split does not have the size that the spec's metadata records.
 

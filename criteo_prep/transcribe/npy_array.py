@@ -44,21 +44,16 @@ class Columns:
       files: open file of each day.
 
     Raises:
-      LayoutError: an array has another number of columns or another dtype.
+      LayoutError: an array has another number of columns.
     """
 
-    def __init__(self, arrays: list[NpyArray], num_columns: int, dtype: str):
+    def __init__(self, arrays: list[NpyArray], num_columns: int):
         self.arrays, self.num_rows, self.num_columns = arrays, [array.num_rows for array in arrays], num_columns
         for array in arrays:
             if array.num_columns != num_columns:
                 raise LayoutError(
                     f"{array.path}: has {array.num_columns} columns, but the feature spec has {num_columns}. Correct "
                     "the features of the spec, or a hotness."
-                )
-            if array.dtype != dtype:
-                raise LayoutError(
-                    f"{array.path}: is {array.dtype}, but the feature spec says {dtype}. Write the dtype of the files "
-                    "into the spec. The files of all days must have one dtype: save other files with numpy's astype."
                 )
         self.files = [ArrayFile(array.path, array.dtype, array.base) for array in arrays]
 

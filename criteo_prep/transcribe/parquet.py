@@ -18,7 +18,14 @@ from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
 from criteo_prep.feature_spec_files import existing_file
 from criteo_prep.parallel import in_order
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
-from criteo_prep.transcribe.layout_spec import LayoutError, StandardLayout, all_features, chunks_of_type, standard_spec
+from criteo_prep.transcribe.layout_spec import (
+    LayoutError,
+    StandardLayout,
+    all_features,
+    chunks_of_type,
+    dtype_advice,
+    standard_spec,
+)
 
 LAYOUT = "parquet"
 _ROWS = 65536  # samples in a row group that is written, and in a batch that is read
@@ -130,9 +137,16 @@ class Reader:
             if is_list != multi_hot or value != pa.from_numpy_dtype(np.dtype(feature.dtype)):
                 raise LayoutError(
                     f"{path}: column {name!r} is {column}, but the feature spec says {feature.dtype} with hotness "
-                    f"{feature.hotness}{', ragged' * feature.ragged}. Write there what the file has."
+                    f"{feature.hotness}{', ragged' * feature.ragged}. {self._advice(feature, value, is_list)}"
                 )
         return file
+
+    def _advice(self, feature: Feature, value: pa.DataType, is_list: bool) -> str:
+        if is_list != (feature.hotness > 1 or feature.ragged):
+            return f"Correct the hotness of the spec, or save {'one id' if is_list else 'a list of ids'} a sample."
+        if not (pa.types.is_integer(value) or pa.types.is_floating(value) or pa.types.is_boolean(value)):
+            return f"Save the column as {feature.dtype}."
+        return dtype_advice(self.spec, feature, np.dtype(value.to_pandas_dtype()))
 
     def close(self) -> None:
         for _, file in self._files:

@@ -13,6 +13,7 @@ from criteo_prep.manifest import file_entry
 from criteo_prep.parallel import in_order
 from criteo_prep.progress import Progress
 from criteo_prep.transcribe import split_tfrecords, tf_raw
+from criteo_prep.transcribe.checks import UNKNOWN_CARDINALITY
 from criteo_prep.transcribe.dense_log import log_of
 from criteo_prep.transcribe.freed_memory import keep_freed_memory
 from criteo_prep.transcribe.layout_spec import check_sizes
@@ -20,7 +21,6 @@ from criteo_prep.transcribe.layouts import READERS, WRITERS
 from criteo_prep.transcribe.request import Request, TranscribeError, check_request
 
 _MAX_BATCH = 65536  # samples read at a time, for any size of a batch; with fewer, threads wait more
-_UNKNOWN_CARDINALITY = 2**31 - 1  # stands for a cardinality that is not yet known; ids are below it
 
 
 def transcribe_dataset(
@@ -156,7 +156,7 @@ def _with_cardinalities(
     unknown = [feature for feature in spec.categorical if feature.cardinality == AUTO]
     largest = {feature.name: -1 for feature in unknown}
     spec_to_read = _with_features(
-        spec, [dataclasses.replace(feature, cardinality=_UNKNOWN_CARDINALITY) for feature in unknown]
+        spec, [dataclasses.replace(feature, cardinality=UNKNOWN_CARDINALITY) for feature in unknown]
     )
     for split in splits:
         with (
@@ -165,7 +165,8 @@ def _with_cardinalities(
         ):
             for batch in source.batches(min(request.src_batch_size, _MAX_BATCH)):
                 for name in largest:
-                    largest[name] = max(largest[name], int(batch.categorical[name].values.max(initial=-1)))
+                    if len(ids := batch.categorical[name].values):  # `initial=-1` does not fit unsigned ids
+                        largest[name] = max(largest[name], int(ids.max()))
                 progress.advance(batch.num_samples)
     sizes = {name: max(largest[name] + 1, 1) for name in largest}
     warn(f"cardinalities found (largest id + 1): {', '.join(f'{name} {size}' for name, size in sizes.items())}.")

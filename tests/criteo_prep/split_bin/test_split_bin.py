@@ -94,9 +94,11 @@ def test_the_layout_to_train_on(tmp_path, dense, log):
         assert ids.values.tolist() == words[:, 14 + i].tolist()
 
 
-def test_cardinalities_of_the_layout_to_train_on_are_found(tmp_path, capsys):
+@pytest.mark.parametrize("id_type", ["int32", "uint32"])
+def test_cardinalities_of_the_layout_to_train_on_are_found(tmp_path, id_type):
     words = records(tmp_path / "in.bin", 100)
-    assert main([str(tmp_path / "in.bin"), str(tmp_path / "out"), "--layout=tf_raw", "--quiet"]) == 0
+    argv = [str(tmp_path / "in.bin"), str(tmp_path / "out"), "--layout=tf_raw", f"--category_type={id_type}", "--quiet"]
+    assert main(argv) == 0
     spec = FeatureSpec.load(tmp_path / "out/feature_spec.yaml")
     assert [table.cardinality for table in spec.categorical] == (words[:, 14:].max(axis=0) + 1).tolist()
 
@@ -143,6 +145,7 @@ def test_a_dense_number_that_is_none_is_named(tmp_path, bits):
 
 @pytest.mark.parametrize("argv, reason", [
     (["none.bin", "out"], "none.bin: there is no such file"),
+    (["loop.bin", "out", "--layout=tf_raw"], "loop.bin: is a link that leads to no file"),
     (["short.bin", "out"], "short.bin: 330 bytes is not a multiple of 160, the size of a record"),
     (["in.bin", "out", "--slot_size_array=[1, 2]"], "--slot_size_array has 2 sizes, a record has 26 tables"),
     (["in.bin", "out", "--slot_size_array=__import__('os').system('true')"], "--slot_size_array: must be a list"),
@@ -158,6 +161,7 @@ def test_misuse_leaves_everything_as_it_was(tmp_path, monkeypatch, capsys, argv,
     monkeypatch.chdir(tmp_path)
     records(tmp_path / "in.bin", 4)
     (tmp_path / "short.bin").write_bytes(bytes(330))
+    (tmp_path / "loop.bin").symlink_to("loop.bin")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/kept").write_bytes(b"x")
     before = sorted(tmp_path.rglob("*"))

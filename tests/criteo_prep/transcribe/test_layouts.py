@@ -96,6 +96,31 @@ def test_cardinalities_that_are_to_be_found(tmp_path, layout):
     assert files_of(back) == files_of(tmp_path / "raw")
 
 
+@pytest.mark.parametrize(
+    "bad, fault", [(-3, "is negative; ids start at 0"), (2**31 - 1, "is too large; ids are below")]
+)
+def test_ids_that_are_out_of_range_while_cardinalities_are_found(tmp_path, bad, fault):
+    source = to_layout(write_tf_raw(tmp_path / "raw"), "tf_raw", tmp_path / "a", "record_binary")
+    path = source / "feature_spec.yaml"
+    path.write_text(path.read_text().replace("cardinality: 300", "cardinality: auto"))
+    records = np.fromfile(source / "train.bin", np.int32).reshape(-1, 6)
+    records[4, 4] = bad
+    records.tofile(source / "train.bin")
+    with pytest.raises(FeatureSpecError, match=f"train.bin: row 4: id {bad} of 'item' {fault}"):
+        to_layout(source, "record_binary", tmp_path / "b", "tf_raw")
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_a_link_that_leads_to_itself_is_named(tmp_path, layout):
+    source = to_layout(write_tf_raw(tmp_path / "raw"), "tf_raw", tmp_path / "a", layout)
+    path = sorted(path for path in source.rglob("*") if path.suffix not in (".yaml", ".json"))[-1]
+    path = path / "data_0.tfrecords" if path.is_dir() else path
+    path.unlink()
+    path.symlink_to(path.name)
+    with pytest.raises(FeatureSpecError, match=f"{path.name}: is a link that leads to no file"):
+        to_layout(source, layout, tmp_path / "b", "tf_raw")
+
+
 @pytest.mark.parametrize("layout", [name for name in WRITERS if name not in HOLDS_RAGGED])
 def test_ragged_features_are_refused_with_who_holds_them(tmp_path, layout):
     raw = write_tf_raw(tmp_path / "raw", RAGGED)

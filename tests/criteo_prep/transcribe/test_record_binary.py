@@ -72,7 +72,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("word, value, reason", [
-    (4, -1, "row 7: id -1 of 'item' is not below its cardinality 300"),
+    (4, -1, "row 7: id -1 of 'item' is negative; ids start at 0"),
     (4, 300, "row 7: id 300 of 'item'"),
     (0, 2, "row 7: 2, but a label is 0 or 1"),
     (1, 0x7FC00000, "row 7: 'num_0' is nan, which no model can be trained on"),

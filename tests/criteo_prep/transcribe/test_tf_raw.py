@@ -162,7 +162,8 @@ def test_an_id_out_of_range_is_named_with_its_row(tmp_path, bad):
     with Reader(tmp_path, SPEC, split="train") as reader:
         reader.read(0, 7)
         with pytest.raises(
-            FeatureSpecError, match=rf"cat_0.bin: row 7: id {bad} of 'cat_0' is not below its cardinality 126"
+            FeatureSpecError,
+            match=rf"cat_0.bin: row 7: id {bad} of 'cat_0' is (negative|not below its cardinality 126)",
         ):
             reader.read(5, 10)
 
