@@ -29,6 +29,9 @@ from criteo_prep.transcribe.layout_spec import (
 
 LAYOUT = "parquet"
 _ROWS = 65536  # samples in a row group that is written, and in a batch that is read
+# A few bytes of parquet can hold any number of ids, so the numbers are counted before they are decoded.
+_NUMBERS = 1 << 25  # numbers that are decoded at a time, where rows are about equally long, and the same when writing
+_LARGEST_GROUP = 1 << 27  # numbers of one column in a row group, which may all be in one row
 # Errors of pyarrow for files that are damaged or that it does not support.
 _PYARROW_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 
@@ -73,23 +76,24 @@ class Reader:
         try:
             for path in [existing_file(self.root, file, self._names[0]) for file in chunk.files]:
                 self._files.append((path, self._open(path)))
+            self._rows_at_a_time = min(self._rows_to_decode(path, file.metadata) for path, file in self._files)
         except BaseException:
             self.close()
             raise
         self.num_samples = sum(file.metadata.num_rows for _, file in self._files)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """The split in order, read ahead; the last batch may be smaller."""
+        """The split in order, read ahead; the last batch may be smaller, or all if samples have very many ids."""
         pieces = self._pieces()
         ahead = in_order(lambda _: next(pieces, None), itertools.count(), workers=1)  # until it is None
-        return rebatch(iter(lambda: next(ahead), None), batch_size)
+        return rebatch(iter(lambda: next(ahead), None), min(batch_size, self._rows_at_a_time))
 
     def _pieces(self) -> Iterator[Batch]:
         first_row = 0
         for path, file in self._files:
             start = first_row
             try:
-                for table in file.iter_batches(_ROWS, columns=self._names):
+                for table in file.iter_batches(self._rows_at_a_time, columns=self._names):
                     yield self._batch(table, path, first_row - start)
                     first_row += table.num_rows
             except LayoutError:
@@ -141,6 +145,25 @@ class Reader:
                 )
         return file
 
+    def _rows_to_decode(self, path: Path, metadata: pq.FileMetaData) -> int:
+        """How many rows of a file have about _NUMBERS numbers. Raises LayoutError for a row group that is too large."""
+        rows = _ROWS
+        for number in range(metadata.num_row_groups):
+            group = metadata.row_group(number)
+            num_numbers = 0
+            for column in map(group.column, range(group.num_columns)):
+                name = column.path_in_schema
+                if not any(name == known or name.startswith(f"{known}.") for known in self._names):
+                    continue
+                if column.num_values > _LARGEST_GROUP:
+                    raise LayoutError(
+                        f"{path}: row group {number} has {column.num_values} numbers of {name} in {group.num_rows} "
+                        f"rows; at most {_LARGEST_GROUP} are read at once. Save the file with smaller row groups."
+                    )
+                num_numbers += column.num_values
+            rows = min(rows, max(1, _NUMBERS * group.num_rows // max(num_numbers, 1)))
+        return max(1, rows)
+
     def _advice(self, feature: Feature, value: pa.DataType, is_list: bool) -> str:
         if is_list != (feature.hotness > 1 or feature.ragged):
             return f"Correct the hotness of the spec, or save {'one id' if is_list else 'a list of ids'} a sample."
@@ -170,7 +193,7 @@ class Writer:
 
     def __init__(self, root: str | Path, spec: FeatureSpec, split: str):
         self.root, self.spec, self.split = Path(root), spec, split
-        self.num_samples = self.num_rounded = 0
+        self.num_samples = self.num_rounded = self._num_numbers = 0
         chunk = _chunk(spec, split)
         self._path = self.root / chunk.files[0]
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,11 +215,14 @@ class Writer:
     def append(self, prepared: tuple[Batch, int]) -> None:
         batch, num_rounded = prepared
         self._rebatcher.add(batch)
+        self._num_numbers += sum(len(ids.values) for ids in batch.categorical.values())
+        if self._num_numbers > _NUMBERS * 4:
+            self._rebatcher.finish()  # a row group of fewer samples
         self.num_rounded += num_rounded
         self.num_samples += batch.num_samples
 
     def _write_group(self, batch: Batch) -> None:
-        spec = self.spec
+        spec, self._num_numbers = self.spec, 0
         columns = {spec.label.name: pa.array(batch.label.astype(spec.label.dtype))}
         for i, feature in enumerate(spec.numerical):
             columns[feature.name] = pa.array(np.ascontiguousarray(batch.numerical[:, i]))

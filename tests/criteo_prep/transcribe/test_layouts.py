@@ -7,7 +7,7 @@ import pytest
 from support.layout_samples import FIXED, ONE_HOT, RAGGED, files_of, to_layout, write_tf_raw
 
 from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError
-from criteo_prep.transcribe import run
+from criteo_prep.transcribe import checks, run
 from criteo_prep.transcribe.layout_spec import HOLDS_INTEGERS, HOLDS_MULTI_HOT, HOLDS_RAGGED, LayoutError
 from criteo_prep.transcribe.layouts import READERS, WRITERS
 
@@ -65,6 +65,20 @@ def test_batches_beyond_what_is_held_in_memory(tmp_path, monkeypatch):
     back = files_of(to_layout(few, "record_binary", tmp_path / "b", "tf_raw", src_batch_size=10**12))
     for name, data in files_of(raw).items():
         assert back[name] == (data[: len(data) * 10 // 23] if name.startswith("train") else data)
+
+
+@pytest.mark.parametrize("kind, layout", [("ragged", "tf_raw"), ("fixed", "record_binary"), ("fixed", "criteo_npy")])
+def test_samples_with_very_many_ids_are_read_a_few_at_a_time(tmp_path, monkeypatch, kind, layout):
+    raw = write_tf_raw(tmp_path / "raw", DATA[kind][0])
+    source = to_layout(raw, "tf_raw", tmp_path / "a", layout)
+    sizes = []
+    check_ids = checks.check_ids
+    monkeypatch.setattr(run, "_MAX_BATCH_BYTES", 100)
+    monkeypatch.setattr(
+        checks, "check_ids", lambda ids, *args, **kw: (sizes.append(ids.num_samples), check_ids(ids, *args, **kw))
+    )
+    assert files_of(to_layout(source, layout, tmp_path / "b", "tf_raw", src_batch_size=50)) == files_of(raw)
+    assert 1 <= max(sizes) < 10  # a sample has more than 10 bytes
 
 
 @pytest.mark.parametrize("layout", ["tf_raw", "split_tfrecords"])

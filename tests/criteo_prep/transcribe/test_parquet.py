@@ -7,6 +7,7 @@ import pytest
 from support.layout_samples import RAGGED, samples, to_layout, write_tf_raw
 
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec, FeatureSpecError
+from criteo_prep.transcribe import parquet
 from criteo_prep.transcribe.layout_spec import LayoutError
 from criteo_prep.transcribe.parquet import Reader
 
@@ -89,6 +90,44 @@ def test_a_sample_with_another_number_of_ids_than_its_hotness(tmp_path):
     write(tmp_path / "a", "a.parquet", columns=columns)
     with pytest.raises(FeatureSpecError, match="row 2: 1, but 'pair' has 2 ids a sample. Declare it ragged if samples"):
         to_layout(tmp_path / "a", "parquet", tmp_path / "out", "tf_raw")
+
+
+def write_tags(folder, lengths):
+    """A small file of any number of ids: 0 for each, which parquet writes once."""
+    folder.mkdir()
+    features = {"tags": Feature("tags", "int32", 9, ragged=True), "bought": Feature("bought", "int8")}
+    channels = {"categorical": ("tags",), "numerical": (), "label": ("bought",)}
+    chunk = Chunk(("bought", "tags"), ("a.parquet",), "parquet")
+    FeatureSpec(features, channels, {"train": (chunk,)}).save(folder / "feature_spec.yaml")
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    tags = pa.ListArray.from_arrays(offsets, pa.array(np.zeros(sum(lengths), np.int32)))
+    bought = pa.array(np.arange(len(lengths)) % 2, pa.int8())
+    pq.write_table(pa.table({"bought": bought, "tags": tags}), folder / "a.parquet", row_group_size=50)
+
+
+def test_samples_with_very_many_ids_are_decoded_a_few_at_a_time(tmp_path, monkeypatch):
+    lengths = [1000] * 50 + [1] * 25
+    write_tags(folder := tmp_path / "a", lengths)
+    monkeypatch.setattr(parquet, "_NUMBERS", 3003)
+    with Reader(folder, FeatureSpec.load(folder / "feature_spec.yaml"), "train") as reader:
+        batches = list(reader.batches(65536))
+    assert {batch.num_samples for batch in batches} == {3}
+    assert np.concatenate([batch.categorical["tags"].row_lengths for batch in batches]).tolist() == lengths
+    monkeypatch.setattr(parquet, "_NUMBERS", 3000)  # 12,000 numbers in a row group that is written
+    copy = to_layout(folder, "parquet", tmp_path / "copy", "parquet")
+    metadata = pq.ParquetFile(copy / "train.parquet").metadata
+    assert max(metadata.row_group(i).column(1).num_values for i in range(metadata.num_row_groups)) <= 17_000
+    table = pq.read_table(copy / "train.parquet")
+    assert table["tags"].combine_chunks().value_lengths().to_pylist() == lengths
+
+
+def test_a_row_group_of_more_numbers_than_memory_holds_is_refused_unread(tmp_path, monkeypatch):
+    write_tags(folder := tmp_path / "a", [10] * 50 + [700])
+    monkeypatch.setattr(parquet, "_LARGEST_GROUP", 600)
+    with pytest.raises(
+        LayoutError, match="a.parquet: row group 1 has 700 numbers of tags.list.element in 1 rows; at mos"
+    ):
+        to_layout(folder, "parquet", tmp_path / "out", "tf_raw")
 
 
 def test_a_file_that_is_no_parquet(tmp_path):
