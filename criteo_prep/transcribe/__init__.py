@@ -3,6 +3,7 @@
 run              transcribe_dataset(): from a request to a finished dataset
 request          what the published flags ask for
 layouts          READERS and WRITERS: the layouts
+reading          checked_batches(): every sample of a dataset on disk, for verify; samples that are read at a time
 tf_raw, record_binary, criteo_npy, split_tfrecords, parquet, csv
                  Reader and Writer of one layout each
 layout_spec      the feature spec of a layout; which layouts hold which features

@@ -6,8 +6,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-
 from criteo_prep.batch import Batch
 from criteo_prep.destination import new_dataset
 from criteo_prep.feature_spec import AUTO, FeatureSpec
@@ -20,10 +18,8 @@ from criteo_prep.transcribe.dense_log import log_of
 from criteo_prep.transcribe.freed_memory import keep_freed_memory
 from criteo_prep.transcribe.layout_spec import check_sizes
 from criteo_prep.transcribe.layouts import READERS, WRITERS
+from criteo_prep.transcribe.reading import largest_batch
 from criteo_prep.transcribe.request import Request, TranscribeError, check_request
-
-_MAX_BATCH = 65536  # samples read at a time, for any size of a batch; with fewer, threads wait more
-_MAX_BATCH_BYTES = 256 << 20  # bytes read at a time, where samples have so many ids that _MAX_BATCH of them are more
 
 
 def transcribe_dataset(
@@ -68,7 +64,7 @@ def transcribe_spec(
                 READERS[request.src_dataset_type](source_spec.root, source_spec, split, request) as source,
                 WRITERS[request.dst_dataset_type][1](folder, spec, split, request) as destination,
                 # The threads that read ahead end before their files are closed.
-                contextlib.closing(source.batches(_batch_size(request, source))) as batches,
+                contextlib.closing(source.batches(min(request.src_batch_size, largest_batch(source)))) as batches,
             ):
                 limited = batches if request.max_batches(split) is None else _first_samples(batches, count)
                 _copy_batches(limited, destination, progress=progress, dense_log=request.dense_log)
@@ -166,7 +162,7 @@ def _with_cardinalities(
             READERS[request.src_dataset_type](spec.root, spec_to_read, split, request) as source,
             Progress(f"find cardinalities in {split}", source.num_samples, unit="samples", quiet=quiet) as progress,
         ):
-            for batch in source.batches(_batch_size(request, source)):
+            for batch in source.batches(min(request.src_batch_size, largest_batch(source))):
                 for name in largest:
                     if len(ids := batch.categorical[name].values):  # `initial=-1` does not fit unsigned ids
                         largest[name] = max(largest[name], int(ids.max()))
@@ -179,17 +175,6 @@ def _with_cardinalities(
 def _with_features(spec: FeatureSpec, features: list) -> FeatureSpec:
     """The spec with these features in place of the features of the same names."""
     return dataclasses.replace(spec, features={**spec.features, **{feature.name: feature for feature in features}})
-
-
-def _batch_size(request: Request, source) -> int:
-    """Samples to read at a time, by the mean size of a sample in the files of `source`, a reader."""
-    spec, num_bytes = source.spec, 0
-    if request.src_dataset_type != "synthetic":
-        files = (file for chunk in spec.sources[source.split] for file in chunk.files)
-        num_bytes = sum((spec.root / file).stat().st_size for file in files)
-    nominal = sum(np.dtype(feature.dtype).itemsize * feature.hotness for feature in spec.features.values())
-    sample_bytes = max(nominal, num_bytes // max(source.num_samples, 1))
-    return min(request.src_batch_size, _MAX_BATCH, max(1, _MAX_BATCH_BYTES // sample_bytes))
 
 
 def _destination_spec(request: Request, source: FeatureSpec, splits: tuple[str, ...]) -> FeatureSpec:

@@ -1,5 +1,6 @@
 """Every layout into every other: same samples, same bytes on the way back; and what a layout cannot hold."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from support.layout_samples import FIXED, ONE_HOT, RAGGED, files_of, to_layout, write_tf_raw
 
 from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError
-from criteo_prep.transcribe import checks, run
+from criteo_prep.transcribe import checks, reading
 from criteo_prep.transcribe.layout_spec import HOLDS_INTEGERS, HOLDS_MULTI_HOT, HOLDS_RAGGED, LayoutError
 from criteo_prep.transcribe.layouts import READERS, WRITERS
 
@@ -60,11 +61,25 @@ def test_some_batches_of_each_split(tmp_path, layout):
 
 def test_batches_beyond_what_is_held_in_memory(tmp_path, monkeypatch):
     raw = write_tf_raw(tmp_path / "raw")
-    monkeypatch.setattr(run, "_MAX_BATCH", 4)
+    monkeypatch.setattr(reading, "_MAX_BATCH", 4)
     few = to_layout(raw, "tf_raw", tmp_path / "a", "record_binary", src_batch_size=5, max_batches_train=2)
     back = files_of(to_layout(few, "record_binary", tmp_path / "b", "tf_raw", src_batch_size=10**12))
     for name, data in files_of(raw).items():
         assert back[name] == (data[: len(data) * 10 // 23] if name.startswith("train") else data)
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_every_layout_is_read_and_checked_by_its_spec_alone(tmp_path, layout):
+    source = to_layout(write_tf_raw(tmp_path / "raw"), "tf_raw", tmp_path / "a", layout)
+    spec = FeatureSpec.load(source / "feature_spec.yaml")
+    for split, rows in (("train", 23), ("test", 7), ("validation", 5)):
+        assert sum(batch.num_samples for batch in reading.checked_batches(spec, split)) == rows
+    spec.features["item"] = dataclasses.replace(spec.features["item"], cardinality=299)
+    with pytest.raises(FeatureSpecError, match="row 22: id 299 of 'item' is not below its cardinality 299"):
+        list(reading.checked_batches(spec, "train"))
+    spec.sources["train"] = tuple(dataclasses.replace(chunk, type="hdf5") for chunk in spec.sources["train"])
+    with pytest.raises(LayoutError, match="feature_spec.yaml: source_spec: train: .* is of the unknown type 'hdf5'"):
+        list(reading.checked_batches(spec, "train"))
 
 
 @pytest.mark.parametrize("kind, layout", [("ragged", "tf_raw"), ("fixed", "record_binary"), ("fixed", "criteo_npy")])
@@ -73,7 +88,7 @@ def test_samples_with_very_many_ids_are_read_a_few_at_a_time(tmp_path, monkeypat
     source = to_layout(raw, "tf_raw", tmp_path / "a", layout)
     sizes = []
     check_ids = checks.check_ids
-    monkeypatch.setattr(run, "_MAX_BATCH_BYTES", 100)
+    monkeypatch.setattr(reading, "_MAX_BATCH_BYTES", 100)
     monkeypatch.setattr(
         checks, "check_ids", lambda ids, *args, **kw: (sizes.append(ids.num_samples), check_ids(ids, *args, **kw))
     )

@@ -111,6 +111,13 @@ def test_the_seed_decides_the_bytes_and_the_batch_size_does_not(shape, tmp_path)
     assert one["train/cat_0.bin"] != other["train/cat_0.bin"]
 
 
+def test_the_spec_of_a_finished_dataset_makes_synthetic_samples_again(shape, tmp_path):
+    transcribe_dataset(synthetic(shape, tmp_path / "one"), quiet=True)
+    for path in (tmp_path / "one").rglob("*.bin"):
+        path.unlink()
+    assert transcribe_dataset(synthetic(tmp_path / "one", tmp_path / "two"), quiet=True) == {"train": 300, "test": 100}
+
+
 def test_the_spec_holds_counts_and_checksums(shape, tmp_path):
     transcribe_dataset(synthetic(shape, tmp_path / "out", seed=3), quiet=True)
     metadata = FeatureSpec.load(tmp_path / "out" / "feature_spec.yaml").metadata
