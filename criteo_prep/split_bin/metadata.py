@@ -9,6 +9,7 @@ from pathlib import Path
 from criteo_prep.split_bin.record import ID_TYPES, NUMBER_TYPES, PARTS, RecordForm, SplitBinError
 
 METADATA = "metadata.json"
+_LARGEST = 1 << 22  # characters; the number of ids of 262,144 tables, which no record exceeds, has fewer
 
 
 def metadata_text(form: RecordForm, slot_sizes: list[int]) -> str:
@@ -28,7 +29,7 @@ def metadata_text(form: RecordForm, slot_sizes: list[int]) -> str:
 def has_types(path: Path) -> bool:
     """Whether a file named metadata.json is one of split-bin; many programs write files of this name."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = _load(path)
     except (ValueError, RecursionError):
         return False
     return isinstance(document, dict) and "vocab_sizes" in document
@@ -37,7 +38,7 @@ def has_types(path: Path) -> bool:
 def read_metadata(path: Path) -> tuple[RecordForm, list[int]]:
     """(form of the records, slot sizes) of a metadata.json. Raises SplitBinError for any other content."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = _load(path)
     except FileNotFoundError:
         raise SplitBinError(f"{path}: there is no such file. Name a folder that split-bin has made.") from None
     except (ValueError, RecursionError) as error:
@@ -50,13 +51,21 @@ def read_metadata(path: Path) -> tuple[RecordForm, list[int]]:
     types = [document.get(f"{part}_raw_type", "int32") for part in PARTS]
     for part, dtype, known in zip(PARTS, types, (NUMBER_TYPES, NUMBER_TYPES, ID_TYPES), strict=True):
         if dtype not in known:
-            raise SplitBinError(f"{path}: {part}_raw_type is {dtype!r}; {' or '.join(known)} are right.")
+            raise SplitBinError(f"{path}: {part}_raw_type is {repr(dtype)[:80]}; {' or '.join(known)} are right.")
     if len(hotness) != len(sizes):
         raise SplitBinError(f"{path}: {len(sizes)} vocab_sizes, but {len(hotness)} in hotness_per_table.")
     try:
         return RecordForm(*types, tuple(hotness), document.get("dense_log") is True), sizes
     except SplitBinError as error:
         raise SplitBinError(f"{path}: {error}") from None
+
+
+def _load(path: Path) -> object:
+    with open(path, encoding="utf-8") as file:
+        text = file.read(_LARGEST + 1)
+    if len(text) > _LARGEST:
+        raise ValueError(f"it has more than {_LARGEST} characters")
+    return json.loads(text)
 
 
 def positive_integers(value: object, where: str) -> list[int]:

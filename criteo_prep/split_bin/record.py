@@ -149,8 +149,7 @@ def check_labels(numbers: np.ndarray, form: RecordForm, *, path: Path, first_rec
 def num_records(path: Path, form: RecordForm) -> int:
     """The number of records in a file, from its size. Raises SplitBinError where the last record is not whole."""
     if not path.is_file():
-        fault = "is a link that leads to no file" if path.is_symlink() else "there is no such file"
-        raise SplitBinError(f"{path}: {fault}. Name a file of records.")
+        raise SplitBinError(f"{path}: {_fault_of(path)}. Name a file of records.")
     size, record_bytes = path.stat().st_size, form.dtype.itemsize
     if size % record_bytes:
         raise SplitBinError(
@@ -160,13 +159,22 @@ def num_records(path: Path, form: RecordForm) -> int:
     return size // record_bytes
 
 
+def _fault_of(path: Path) -> str:
+    """Why a path is not a file."""
+    if path.is_dir():
+        return "is a folder"
+    if path.is_symlink():
+        return "is a link that leads to no file"
+    return "is not a file that can be read again, but a pipe or a device" if path.exists() else "there is no such file"
+
+
 def num_records_of_parts(folder: Path, form: RecordForm) -> int:
     """The number of records in label.bin, dense.bin and category.bin. Raises SplitBinError where they disagree."""
     counts = {}
     for part in PARTS:
         path, part_bytes = folder / f"{part}.bin", form.dtype[part].itemsize
         if not path.is_file():
-            raise SplitBinError(f"{path}: there is no such file. Name a folder that split-bin has made.")
+            raise SplitBinError(f"{path}: {_fault_of(path)}. Name a folder that split-bin has made.")
         if (size := path.stat().st_size) % part_bytes:
             raise SplitBinError(f"{path}: {size} bytes is not a multiple of {part_bytes}. The file is truncated.")
         counts[part] = size // part_bytes

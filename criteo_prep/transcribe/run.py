@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from criteo_prep.batch import Batch
 from criteo_prep.destination import new_dataset
 from criteo_prep.feature_spec import AUTO, FeatureSpec
@@ -55,6 +57,11 @@ def transcribe_spec(
     if AUTO in (feature.cardinality for feature in source_spec.categorical):
         source_spec = _with_cardinalities(request, source_spec, splits=splits, quiet=quiet, warn=warn)
     spec = _destination_spec(request, source_spec, splits)
+    if request.dense_log and source_spec.numerical and np.dtype(source_spec.numerical[0].dtype).kind == "f":
+        warn(
+            f"--dense_log: the numericals of the source are {source_spec.numerical[0].dtype}. If they are logarithms "
+            "already, as in every tf_raw dataset, leave the flag out."
+        )
     with new_dataset(request.dst_dataset_path, request.overwrite) as folder:
         num_samples = _num_samples(request, source_spec, splits=splits, warn=warn)
         check_space(folder, sum(num_samples.values()) * sample_bytes(spec))

@@ -57,6 +57,8 @@ def spec_of_folders(spec: FeatureSpec) -> FeatureSpec:
     sources = {}
     for split in SPLITS:
         if not (spec.root / split / "length.json").is_file():
+            if (spec.root / split / "label").exists():
+                raise LayoutError(f"{spec.root / split}: has records, but no file length.json. Copy or make it again.")
             continue
         chunks = []
         for folder, features in _folders(spec):
@@ -135,7 +137,9 @@ class Reader:
         path = self.root / split / "length.json"
         length = _json(path)
         if length not in (len(sizes), -1):  # the published program writes -1 when it copies all records
-            raise LayoutError(f"{path}: says {length} records, but the label has {len(sizes)}. One of them is damaged.")
+            raise LayoutError(
+                f"{path}: says {str(length)[:40]} records, but the label has {len(sizes)}. One of them is damaged."
+            )
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """The split in order, read ahead; the last batch may be smaller. Records may have any sizes."""

@@ -145,6 +145,8 @@ def test_a_dense_number_that_is_none_is_named(tmp_path, bits):
 
 @pytest.mark.parametrize("argv, reason", [
     (["none.bin", "out"], "none.bin: there is no such file"),
+    (["full", "out"], "full: is a folder. Name a file of records"),
+    (["/dev/null", "out"], "/dev/null: is not a file that can be read again, but a pipe or a device"),
     (["loop.bin", "out", "--layout=tf_raw"], "loop.bin: is a link that leads to no file"),
     (["short.bin", "out"], "short.bin: 330 bytes is not a multiple of 160, the size of a record"),
     (["in.bin", "out", "--slot_size_array=[1, 2]"], "--slot_size_array has 2 sizes, a record has 26 tables"),
@@ -186,7 +188,9 @@ def test_an_output_that_is_there_is_replaced_on_request_only(tmp_path):
 @pytest.mark.parametrize("name, content, reason", [
     ("label.bin", bytes(12), "the files have different numbers of records"),
     ("dense.bin", bytes(53), "dense.bin: 53 bytes is not a multiple of 52"),
-    ("metadata.json", b"{", "metadata.json: is not JSON"), ("metadata.json", b"[]", "must be a mapping"),
+    ("metadata.json", b"{", "metadata.json: is not JSON"),
+    ("metadata.json", b"[" * (1 << 23), "is not JSON: it has more than"),
+    ("metadata.json", b"[]", "must be a mapping"),
     ("metadata.json", b'{"vocab_sizes": [5]}', "category.bin: 416 bytes is not a multiple|different numbers"),
     ("metadata.json", b'{"vocab_sizes": "5"}', "vocab_sizes: must be a list"),
     ("metadata.json", b'{"vocab_sizes": [5], "dense_raw_type": "object"}', "dense_raw_type is 'object'; int32 or"),

@@ -11,6 +11,8 @@ from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError
 from criteo_prep.transcribe import checks, reading
 from criteo_prep.transcribe.layout_spec import HOLDS_INTEGERS, HOLDS_MULTI_HOT, HOLDS_RAGGED, LayoutError
 from criteo_prep.transcribe.layouts import READERS, WRITERS
+from criteo_prep.transcribe.request import Request
+from criteo_prep.transcribe.run import transcribe_dataset
 
 DATA = {"one-hot": (ONE_HOT, tuple(WRITERS)), "fixed": (FIXED, HOLDS_MULTI_HOT), "ragged": (RAGGED, HOLDS_RAGGED)}
 PAIRS = [(kind, first, second) for kind, (_, layouts) in DATA.items()
@@ -123,6 +125,16 @@ def test_cardinalities_that_are_to_be_found(tmp_path, layout):
     back = to_layout(source, layout, tmp_path / "back", "tf_raw")
     assert FeatureSpec.load(back / "feature_spec.yaml").features["item"] == Feature("item", "int16", 300)
     assert files_of(back) == files_of(tmp_path / "raw")
+
+
+def test_logarithms_of_floats_are_doubted_aloud(tmp_path):
+    raw, heard = write_tf_raw(tmp_path / "raw"), []
+    for path in raw.rglob("numerical.bin"):
+        path.write_bytes(bytes(path.stat().st_size))
+    request = Request(raw, "tf_raw", dst_dataset_path=tmp_path / "a", dst_dataset_type="tf_raw", dense_log=True)
+    transcribe_dataset(request, quiet=True, warn=heard.append)
+    (message,) = heard
+    assert message.startswith("--dense_log: the numericals of the source are float16. If they are logarithms already")
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,7 @@ def one_record_more(folder):
     (one_record_less, "categorical_0: ends after 3 records, the label has 4. It is truncated"),
     (one_record_more, "categorical_0: has more than the 4 records of the label"),
     (lambda folder: (folder / "train/length.json").write_text("7"), "length.json: says 7 records, but the label has 4"),
+    (lambda folder: (folder / "test/length.json").unlink(), "test: has records, but no file length.json"),
     (lambda folder: (folder / "train/length.json").write_text("{"), "length.json: is not JSON"),
     (lambda folder: (folder / "train/label/format.json").write_text("[]"), "label/format.json: has no 'format'"),
     (lambda folder: (folder / "train/categorical_2/data_0.tfrecords").unlink(), "categorical_2: has no data_"),
