@@ -136,22 +136,6 @@ def dtype_advice(spec: FeatureSpec, feature: Feature, dtype: np.dtype) -> str:
     return f"Write {dtype.name} into the feature spec, or save the file with {feature.dtype}."
 
 
-def check_sizes(spec: FeatureSpec, split: str) -> None:
-    """Raises LayoutError where a file of the split does not have the size that the spec's metadata records.
-
-    Nothing else finds a file that was cut between two samples.
-    """
-    recorded = spec.metadata.get("files") if isinstance(spec.metadata, dict) else None
-    for file in (file for chunk in spec.sources[split] for file in chunk.files):
-        entry = recorded.get(file) if isinstance(recorded, dict) else None
-        expected = entry.get("bytes") if isinstance(entry, dict) else None
-        if type(expected) is int and (size := (spec.root / file).stat().st_size) != expected:
-            raise LayoutError(
-                f"{spec.root / file}: has {size} bytes, but {expected} were written, says {spec.path.name}. Copy or "
-                "make it again; if you changed the file on purpose, remove its entry from metadata: files."
-            )
-
-
 def _categorical(feature: Feature, dtype: str | None) -> Feature:
     """The feature under its standard name; dtype None is the smallest dtype that the published rule allows."""
     try:

@@ -7,8 +7,9 @@ import numpy as np
 
 from criteo_prep.batch import Batch
 from criteo_prep.feature_spec import FeatureSpec
-from criteo_prep.transcribe.layout_spec import LayoutError, check_sizes
+from criteo_prep.transcribe.layout_spec import LayoutError
 from criteo_prep.transcribe.layouts import READERS
+from criteo_prep.transcribe.recorded_files import check_sizes, files_of_split
 
 _MAX_BATCH = 65536  # samples read at a time; with fewer, threads wait more
 _MAX_BATCH_BYTES = 256 << 20  # bytes read at a time, where samples have so many ids that _MAX_BATCH of them are more
@@ -41,7 +42,7 @@ def checked_batches(spec: FeatureSpec, split: str) -> Iterator[Batch]:
 def largest_batch(reader) -> int:
     """How many samples of a reader are read at a time, by the mean size of a sample; at least 1."""
     spec = reader.spec
-    paths = [spec.root / file for chunk in spec.sources.get(reader.split, ()) for file in chunk.files]
+    paths = [spec.root / file for file in files_of_split(spec, reader.split)]
     num_bytes = sum(path.stat().st_size for path in paths if path.is_file())  # synthetic samples are in no file
     nominal = sum(np.dtype(feature.dtype).itemsize * feature.hotness for feature in spec.features.values())
     sample_bytes = max(nominal, num_bytes // max(reader.num_samples, 1))

@@ -18,9 +18,9 @@ from criteo_prep.transcribe import split_tfrecords, tf_raw
 from criteo_prep.transcribe.checks import UNKNOWN_CARDINALITY
 from criteo_prep.transcribe.dense_log import log_of
 from criteo_prep.transcribe.freed_memory import keep_freed_memory
-from criteo_prep.transcribe.layout_spec import check_sizes
 from criteo_prep.transcribe.layouts import READERS, WRITERS
 from criteo_prep.transcribe.reading import largest_batch
+from criteo_prep.transcribe.recorded_files import check_checksums, check_sizes, check_unchanged, file_states
 from criteo_prep.transcribe.request import Request, TranscribeError, check_request
 
 
@@ -66,22 +66,10 @@ def transcribe_spec(
         num_samples = _num_samples(request, source_spec, splits=splits, warn=warn)
         check_space(folder, sum(num_samples.values()) * sample_bytes(spec))
         for split, count in num_samples.items():
-            with (
-                Progress(f"transcribe {split}", count, unit="samples", quiet=quiet) as progress,
-                READERS[request.src_dataset_type](source_spec.root, source_spec, split, request) as source,
-                WRITERS[request.dst_dataset_type][1](folder, spec, split, request) as destination,
-                # The threads that read ahead end before their files are closed.
-                contextlib.closing(source.batches(min(request.src_batch_size, largest_batch(source)))) as batches,
-            ):
-                limited = batches if request.max_batches(split) is None else _first_samples(batches, count)
-                _copy_batches(limited, destination, progress=progress, dense_log=request.dense_log)
-                if destination.num_samples != count:
-                    raise TranscribeError(
-                        f"{source_spec.path}: {split} has {destination.num_samples} samples, but {count} were counted "
-                        "before. Somebody is writing the source, or it is corrupt."
-                    )
-            if destination.num_rounded:
-                warn(f"{split}: {destination.num_rounded:,} numericals were rounded to {spec.numerical[0].dtype}.")
+            with WRITERS[request.dst_dataset_type][1](folder, spec, split, request) as writer:
+                _copy_split(request, source_spec, writer=writer, count=count, quiet=quiet)
+            if writer.num_rounded:
+                warn(f"{split}: {writer.num_rounded:,} numericals were rounded to {spec.numerical[0].dtype}.")
         spec.metadata = _metadata(request, folder, num_samples)
         spec.save(folder / request.dst_feature_spec)
     return num_samples
@@ -100,6 +88,28 @@ def check_space(new: Path, needed: int) -> None:
 def sample_bytes(spec: FeatureSpec) -> int:
     """Bytes of one sample in all files of a split, with every number in binary."""
     return sum(spec.sample_bytes(chunk) for chunk in next(iter(spec.sources.values())))
+
+
+def _copy_split(request: Request, source_spec: FeatureSpec, *, writer: tf_raw.Writer, count: int, quiet: bool) -> None:
+    """Copies the first `count` samples of the writer's split, and checks the files that were read."""
+    split, is_synthetic = writer.split, request.src_dataset_type == "synthetic"
+    states = {} if is_synthetic else file_states(source_spec, split)
+    with (
+        Progress(f"transcribe {split}", count, unit="samples", quiet=quiet) as progress,
+        READERS[request.src_dataset_type](source_spec.root, source_spec, split, request) as source,
+        # The threads that read ahead end before their files are closed.
+        contextlib.closing(source.batches(min(request.src_batch_size, largest_batch(source)))) as batches,
+    ):
+        limited = batches if request.max_batches(split) is None else _first_samples(batches, count)
+        _copy_batches(limited, writer, progress=progress, dense_log=request.dense_log)
+    check_unchanged(states)
+    if writer.num_samples != count:
+        raise TranscribeError(
+            f"{source_spec.path}: {split} has {writer.num_samples} samples, but {count} were counted before. The "
+            "source is corrupt, or was changed meanwhile."
+        )
+    if not is_synthetic and request.max_batches(split) is None:  # a part of a large dataset does not wait for all of it
+        check_checksums(source_spec, split)
 
 
 def _copy_batches(source: Iterable[Batch], destination: tf_raw.Writer, *, progress: Progress, dense_log: bool) -> None:
