@@ -27,6 +27,7 @@ from criteo_prep.split_bin.record import (
 )
 from criteo_prep.transcribe.array_file import ArrayFile
 from criteo_prep.transcribe.freed_memory import keep_freed_memory
+from criteo_prep.transcribe.recorded_files import check_unchanged, file_states
 from criteo_prep.transcribe.run import check_space
 
 _BLOCK_BYTES = 8192 * 160  # bytes that a thread takes at a time: they are still in the cache when they are written
@@ -61,6 +62,7 @@ def split(
     source, limits = Path(source), IdLimits(form.hotness, slot_sizes)
     rows = num_records(source, form)
     check_source_outside(source, Path(destination))
+    states = file_states([source])
     with new_dataset(destination, overwrite) as folder, contextlib.ExitStack() as stack:
         check_space(folder, source.stat().st_size)
         records = stack.enter_context(contextlib.closing(ArrayFile(source, np.uint32)))
@@ -78,6 +80,7 @@ def split(
             largest = _write_blocks(parts_of, form, outputs=outputs, progress=progress)
         if num_records(source, form) != rows:
             raise SplitBinError(f"{source}: grew while it was read. Wait until it is complete.")
+        check_unchanged(states)
         sizes = slot_sizes or ([1] * len(form.hotness) if largest is None else (largest + 1).tolist())
         (folder / METADATA).write_text(metadata_text(form, sizes))
     return sizes
@@ -98,6 +101,7 @@ def join(source: str | Path, destination: str | Path, *, overwrite: bool = False
     limits = IdLimits(form.hotness, sizes)
     if Path(os.path.realpath(destination)).is_relative_to(os.path.realpath(source)):
         raise DestinationError(f"{destination}: is inside the source {source}. Name a file elsewhere.")
+    states = file_states([source / f"{part}.bin" for part in PARTS])
     with _new_file(destination, overwrite) as output, contextlib.ExitStack() as stack:
         check_space(destination, rows * form.dtype.itemsize)
         inputs = [ArrayFile(source / f"{part}.bin", np.uint32) for part in PARTS]
@@ -119,6 +123,7 @@ def join(source: str | Path, destination: str | Path, *, overwrite: bool = False
             _write_blocks(records_of, form, outputs=[output], progress=progress)
         if num_records_of_parts(source, form) != rows:
             raise SplitBinError(f"{source}: grew while it was read. Wait until it is complete.")
+        check_unchanged(states)
     return rows
 
 

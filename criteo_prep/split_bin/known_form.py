@@ -11,6 +11,7 @@ from criteo_prep.feature_spec import AUTO, Chunk, FeatureSpec, FeatureSpecError
 from criteo_prep.schema import NUM_NUMERICAL
 from criteo_prep.split_bin.metadata import METADATA, has_types, read_metadata
 from criteo_prep.split_bin.record import ID_TYPES, NUMBER_TYPES, RecordForm, SplitBinError
+from criteo_prep.transcribe.recorded_files import check_checksums, check_sizes
 
 _SPEC = "feature_spec.yaml"
 
@@ -37,6 +38,7 @@ def known_form(source: Path) -> KnownForm | None:
 
     Raises:
       SplitBinError: the file says what split-bin cannot read, or is damaged.
+      LayoutError: the records do not have the size or the checksum that the spec records.
     """
     for root in (source.parent, source.parent.parent):
         if (root / _SPEC).is_file() and (known := _form_in_spec(root / _SPEC, source)):
@@ -54,9 +56,11 @@ def _form_in_spec(path: Path, source: Path) -> KnownForm | None:
     except FeatureSpecError as error:
         raise SplitBinError(f"{error} It is next to {source}, so it must say what the records are.") from None
     for chunk in (chunk for chunks in spec.sources.values() for chunk in chunks):
-        paths = [os.path.realpath(path.parent / file) for file in chunk.files]
-        if chunk.type == "record_binary" and os.path.realpath(source) in paths:
-            return _form_of_chunk(spec, chunk)
+        for file in chunk.files if chunk.type == "record_binary" else ():
+            if os.path.realpath(path.parent / file) == os.path.realpath(source):
+                check_sizes(spec, [file])
+                check_checksums(spec, [file])
+                return _form_of_chunk(spec, chunk)
     return None
 
 

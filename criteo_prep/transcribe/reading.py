@@ -33,7 +33,7 @@ def checked_batches(spec: FeatureSpec, split: str) -> Iterator[Batch]:
     if layout not in READERS or layout == "synthetic":
         raise LayoutError(f"{spec.path}: source_spec: {split}: {chunk.files[0]} is of the unknown type {chunk.type!r}.")
     with READERS[layout](spec.root, spec, split, None) as reader:
-        check_sizes(spec, split)
+        check_sizes(spec, files_of_split(spec, split))
         # The threads that read ahead end before their files are closed.
         with contextlib.closing(reader.batches(largest_batch(reader))) as batches:
             yield from batches

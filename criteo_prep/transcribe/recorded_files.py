@@ -18,22 +18,22 @@ def files_of_split(spec: FeatureSpec, split: str) -> list[str]:
     return [file for chunk in spec.sources.get(split, ()) for file in chunk.files]
 
 
-def check_sizes(spec: FeatureSpec, split: str) -> None:
-    """Raises LayoutError for a file of the split that does not have its recorded size.
+def check_sizes(spec: FeatureSpec, files: list[str]) -> None:
+    """Raises LayoutError for a file, as the spec names it, that does not have its recorded size.
 
     Nothing else finds a file that was cut between two samples, before it is read.
     """
     entries, record = _entries(spec)
-    for file in files_of_split(spec, split):
+    for file in files:
         expected = entries.get(file, {}).get("bytes")
         if type(expected) is int and (size := (spec.root / file).stat().st_size) != expected:
             raise _changed(spec, file, f"has {size} bytes, but {expected} were written", record)
 
 
-def check_checksums(spec: FeatureSpec, split: str) -> None:
-    """Raises LayoutError for a file of the split that does not have its recorded checksum. Reads the files."""
+def check_checksums(spec: FeatureSpec, files: list[str]) -> None:
+    """As check_sizes, for the recorded checksums. Reads the files."""
     entries, record = _entries(spec)
-    files = [file for file in files_of_split(spec, split) if file in entries]
+    files = [file for file in files if file in entries]
     for file, right in zip(
         files, in_order(lambda file: _is_right(spec.root / file, entries[file]), files), strict=True
     ):
@@ -41,22 +41,21 @@ def check_checksums(spec: FeatureSpec, split: str) -> None:
             raise _changed(spec, file, "does not have the checksum that was written", record)
 
 
-def file_states(spec: FeatureSpec, split: str) -> dict[Path, tuple[int, int, int]]:
-    """What changes when somebody writes a file of the split: path -> (inode, size, time of the last change)."""
-    paths = [spec.root / file for file in files_of_split(spec, split)]
-    return {path: state_of(path) for path in paths}
-
-
-def state_of(path: Path) -> tuple[int, int, int]:
-    status = os.stat(path)
-    return status.st_ino, status.st_size, status.st_mtime_ns
+def file_states(paths: list[Path]) -> dict[Path, tuple[int, int, int]]:
+    """What changes when somebody writes a file: path -> (inode, size, time of the last change)."""
+    return {path: _state_of(path) for path in paths}
 
 
 def check_unchanged(states: dict[Path, tuple[int, int, int]]) -> None:
     """Raises LayoutError for the first file whose state is another one now."""
     for path, state in states.items():
-        if state_of(path) != state:
+        if _state_of(path) != state:
             raise LayoutError(f"{path}: was changed while it was read. Wait until it is complete, and start again.")
+
+
+def _state_of(path: Path) -> tuple[int, int, int]:
+    status = os.stat(path)
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _entries(spec: FeatureSpec) -> tuple[dict[str, dict], str]:

@@ -20,7 +20,13 @@ from criteo_prep.transcribe.dense_log import log_of
 from criteo_prep.transcribe.freed_memory import keep_freed_memory
 from criteo_prep.transcribe.layouts import READERS, WRITERS
 from criteo_prep.transcribe.reading import largest_batch
-from criteo_prep.transcribe.recorded_files import check_checksums, check_sizes, check_unchanged, file_states
+from criteo_prep.transcribe.recorded_files import (
+    check_checksums,
+    check_sizes,
+    check_unchanged,
+    file_states,
+    files_of_split,
+)
 from criteo_prep.transcribe.request import Request, TranscribeError, check_request
 
 
@@ -93,7 +99,8 @@ def sample_bytes(spec: FeatureSpec) -> int:
 def _copy_split(request: Request, source_spec: FeatureSpec, *, writer: tf_raw.Writer, count: int, quiet: bool) -> None:
     """Copies the first `count` samples of the writer's split, and checks the files that were read."""
     split, is_synthetic = writer.split, request.src_dataset_type == "synthetic"
-    states = {} if is_synthetic else file_states(source_spec, split)
+    files = [] if is_synthetic else files_of_split(source_spec, split)
+    states = file_states([source_spec.root / file for file in files])
     with (
         Progress(f"transcribe {split}", count, unit="samples", quiet=quiet) as progress,
         READERS[request.src_dataset_type](source_spec.root, source_spec, split, request) as source,
@@ -108,8 +115,8 @@ def _copy_split(request: Request, source_spec: FeatureSpec, *, writer: tf_raw.Wr
             f"{source_spec.path}: {split} has {writer.num_samples} samples, but {count} were counted before. The "
             "source is corrupt, or was changed meanwhile."
         )
-    if not is_synthetic and request.max_batches(split) is None:  # a part of a large dataset does not wait for all of it
-        check_checksums(source_spec, split)
+    if request.max_batches(split) is None:  # a part of a large dataset does not wait for the checksum of all of it
+        check_checksums(source_spec, files)
 
 
 def _copy_batches(source: Iterable[Batch], destination: tf_raw.Writer, *, progress: Progress, dense_log: bool) -> None:
@@ -209,7 +216,7 @@ def _num_samples(
             for message in getattr(source, "doubts", ()):
                 warn(message)
             if request.src_dataset_type != "synthetic":
-                check_sizes(spec, split)
+                check_sizes(spec, files_of_split(spec, split))
             limit = request.max_batches(split)
             counts[split] = source.num_samples
             if limit is not None:

@@ -17,6 +17,7 @@ from criteo_prep.split_bin import files
 from criteo_prep.split_bin.__main__ import main
 from criteo_prep.split_bin.files import join, split
 from criteo_prep.split_bin.record import RecordForm, SplitBinError
+from criteo_prep.transcribe.layout_spec import LayoutError
 from criteo_prep.transcribe.tf_raw import Reader
 
 SLOTS = [200 + i for i in range(26)]
@@ -243,6 +244,17 @@ def test_a_file_that_grows_while_it_is_read(tmp_path, while_it_is_read, name):
     path = next(tmp_path.rglob(name))
     while_it_is_read(lambda: path.open("ab").write(bytes(160)))
     with pytest.raises(SplitBinError, match="grew while it was read|different numbers of records"):
+        use(tmp_path, name)
+    assert not list(tmp_path.glob("*new*"))
+
+
+@pytest.mark.parametrize("name", ["in.bin", "dense.bin"])
+def test_a_file_that_is_rewritten_while_it_is_read(tmp_path, while_it_is_read, name):
+    records(tmp_path / "in.bin", 50)
+    split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
+    path = next(tmp_path.rglob(name))
+    while_it_is_read(lambda: os.utime(path, ns=(0, 0)))
+    with pytest.raises(LayoutError, match=f"{name}: was changed while it was read. Wait until it is complete"):
         use(tmp_path, name)
     assert not list(tmp_path.glob("*new*"))
 
