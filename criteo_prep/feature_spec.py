@@ -188,6 +188,7 @@ class FeatureSpec:
                 raise self._error(
                     f"{where}: cardinality auto is for the source of a transcription, which finds it. Write the number."
                 )
+            assert not isinstance(feature.cardinality, str)  # AUTO is the only text that a Feature accepts
             if feature.cardinality < 1:
                 raise self._error(f"{where}: cardinality {feature.cardinality} is not positive.")
             dtype, largest_id = np.dtype(feature.dtype), feature.cardinality - 1
@@ -306,6 +307,7 @@ def tf_raw_spec(
 
 
 def _standard_dtype(feature: Feature) -> str:
+    assert feature.cardinality is not None and not isinstance(feature.cardinality, str)
     try:
         return minimal_dtype(feature.cardinality)
     except FeatureSpecError as error:

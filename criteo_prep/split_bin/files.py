@@ -1,15 +1,13 @@
 """A file of records to a folder with a file for labels, one for dense numbers and one for ids; and back."""
 
 import contextlib
-import fcntl
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 
 import numpy as np
 
-from criteo_prep.destination import DestinationError, new_dataset
+from criteo_prep.destination import check_space, new_dataset, new_file
 from criteo_prep.parallel import in_order
 from criteo_prep.progress import Progress
 from criteo_prep.split_bin.metadata import METADATA, metadata_text, read_metadata
@@ -27,8 +25,7 @@ from criteo_prep.split_bin.record import (
 )
 from criteo_prep.transcribe.array_file import ArrayFile
 from criteo_prep.transcribe.freed_memory import keep_freed_memory
-from criteo_prep.transcribe.recorded_files import check_unchanged, file_states
-from criteo_prep.transcribe.run import check_space
+from criteo_prep.unchanged import Unchanged
 
 _BLOCK_BYTES = 8192 * 160  # bytes that a thread takes at a time: they are still in the cache when they are written
 
@@ -61,9 +58,11 @@ def split(
     """
     source, limits = Path(source), IdLimits(form.hotness, slot_sizes)
     rows = num_records(source, form)
-    check_source_outside(source, Path(destination))
-    states = file_states([source])
-    with new_dataset(destination, overwrite) as folder, contextlib.ExitStack() as stack:
+    unchanged = Unchanged([source])
+    with (
+        new_dataset(destination, reads=[source], overwrite=overwrite) as folder,
+        contextlib.ExitStack() as stack,
+    ):
         check_space(folder, source.stat().st_size)
         records = stack.enter_context(contextlib.closing(ArrayFile(source, np.uint32)))
         outputs = [stack.enter_context(open(folder / f"{part}.bin", "wb", buffering=0)) for part in PARTS]
@@ -80,7 +79,7 @@ def split(
             largest = _write_blocks(parts_of, form, outputs=outputs, progress=progress)
         if num_records(source, form) != rows:
             raise SplitBinError(f"{source}: grew while it was read. Wait until it is complete.")
-        check_unchanged(states)
+        unchanged.check()
         sizes = slot_sizes or ([1] * len(form.hotness) if largest is None else (largest + 1).tolist())
         (folder / METADATA).write_text(metadata_text(form, sizes))
     return sizes
@@ -99,10 +98,8 @@ def join(source: str | Path, destination: str | Path, *, overwrite: bool = False
     form, sizes = read_metadata(source / METADATA)
     rows = num_records_of_parts(source, form)
     limits = IdLimits(form.hotness, sizes)
-    if Path(os.path.realpath(destination)).is_relative_to(os.path.realpath(source)):
-        raise DestinationError(f"{destination}: is inside the source {source}. Name a file elsewhere.")
-    states = file_states([source / f"{part}.bin" for part in PARTS])
-    with _new_file(destination, overwrite) as output, contextlib.ExitStack() as stack:
+    unchanged = Unchanged(source.iterdir())
+    with new_file(destination, reads=[source], overwrite=overwrite) as output, contextlib.ExitStack() as stack:
         check_space(destination, rows * form.dtype.itemsize)
         inputs = [ArrayFile(source / f"{part}.bin", np.uint32) for part in PARTS]
         for file in inputs:
@@ -123,14 +120,8 @@ def join(source: str | Path, destination: str | Path, *, overwrite: bool = False
             _write_blocks(records_of, form, outputs=[output], progress=progress)
         if num_records_of_parts(source, form) != rows:
             raise SplitBinError(f"{source}: grew while it was read. Wait until it is complete.")
-        check_unchanged(states)
+        unchanged.check()
     return rows
-
-
-def check_source_outside(source: Path, destination: Path) -> None:
-    """Raises DestinationError where the folder to make holds the file to read."""
-    if Path(os.path.realpath(source)).is_relative_to(os.path.realpath(destination)):
-        raise DestinationError(f"{destination}: holds the input {source}, which would be lost. Name another folder.")
 
 
 def _write_blocks(
@@ -171,34 +162,3 @@ def _write(file: FileIO, values: np.ndarray) -> None:
     buffer = memoryview(values).cast("B")
     while buffer:
         buffer = buffer[file.write(buffer) :]
-
-
-@contextlib.contextmanager
-def _new_file(destination: Path, overwrite: bool) -> Iterator[FileIO]:
-    """Yields a file next to the destination; a clean exit renames it, an exception removes it."""
-    if destination.exists() and (destination.is_dir() or not overwrite):
-        hint = "Name a file." if destination.is_dir() else "Name another file, or add --overwrite to replace this one."
-        raise DestinationError(f"{destination}: exists already. {hint}")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    path = destination.with_name(f".{destination.name}.partial")
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0) as file:
-        _lock(file.fileno(), path, destination)
-        try:
-            if os.fstat(file.fileno()).st_size:
-                file.truncate()  # a killed process left these bytes
-            yield file
-            os.replace(path, destination)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-
-
-def _lock(descriptor: int, path: Path, destination: Path) -> None:
-    """Raises DestinationError where another process is writing the file, or has renamed it since it was opened."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
-            return
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    raise DestinationError(f"{destination}: another process is writing this file. Wait until it has finished.")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from criteo_prep.feature_spec import AUTO, Chunk, FeatureSpec, FeatureSpecError
+from criteo_prep.intact import check_file, entries_of
 from criteo_prep.schema import NUM_NUMERICAL
 from criteo_prep.split_bin.metadata import METADATA, has_types, read_metadata
 from criteo_prep.split_bin.record import ID_TYPES, NUMBER_TYPES, RecordForm, SplitBinError
-from criteo_prep.transcribe.recorded_files import check_checksums, check_sizes
 
 _SPEC = "feature_spec.yaml"
 
@@ -38,7 +38,7 @@ def known_form(source: Path) -> KnownForm | None:
 
     Raises:
       SplitBinError: the file says what split-bin cannot read, or is damaged.
-      LayoutError: the records do not have the size or the checksum that the spec records.
+      DamagedError: the records do not have the checksum that the spec records.
     """
     for root in (source.parent, source.parent.parent):
         if (root / _SPEC).is_file() and (known := _form_in_spec(root / _SPEC, source)):
@@ -58,8 +58,8 @@ def _form_in_spec(path: Path, source: Path) -> KnownForm | None:
     for chunk in (chunk for chunks in spec.sources.values() for chunk in chunks):
         for file in chunk.files if chunk.type == "record_binary" else ():
             if os.path.realpath(path.parent / file) == os.path.realpath(source):
-                check_sizes(spec, [file])
-                check_checksums(spec, [file])
+                if entry := entries_of(spec).get(path.parent / file):
+                    check_file(source, entry)
                 return _form_of_chunk(spec, chunk)
     return None
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from criteo_prep.destination import check_apart
 from criteo_prep.feature_spec import AUTO, Chunk, Feature, FeatureSpec
 from criteo_prep.schema import CATEGORICAL, LABEL, NUM_CATEGORICAL, NUMERICAL
-from criteo_prep.split_bin.files import check_source_outside
 from criteo_prep.split_bin.record import RecordForm, num_records
 from criteo_prep.transcribe.request import Request
 from criteo_prep.transcribe.run import transcribe_spec
@@ -25,7 +25,7 @@ def split_to_tf_raw(
     """
     source = Path(source)
     num_records(source, form)
-    check_source_outside(source, Path(destination))
+    check_apart(destination, [source])
     request = Request(
         source.parent,
         "record_binary",

@@ -6,7 +6,6 @@ layouts          READERS and WRITERS: the layouts
 reading          checked_batches(): every sample of a dataset on disk, for verify; samples that are read at a time
 tf_raw, record_binary, criteo_npy, split_tfrecords, parquet, csv
                  Reader and Writer of one layout each
-recorded_files   files against their recorded sizes and checksums
 layout_spec      the feature spec of a layout; which layouts hold which features
 checks           what holds for every sample of every layout
 sample_order     a pass over tf_raw: in order, shuffled by windows, or as one permutation

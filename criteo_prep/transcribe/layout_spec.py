@@ -136,6 +136,27 @@ def dtype_advice(spec: FeatureSpec, feature: Feature, dtype: np.dtype) -> str:
     return f"Write {dtype.name} into the feature spec, or save the file with {feature.dtype}."
 
 
+def files_of_split(spec: FeatureSpec, split: str) -> list[str]:
+    """The files of a split, as the spec names them; none for a split without chunks."""
+    return [file for chunk in spec.sources.get(split, ()) for file in chunk.files]
+
+
+def check_sizes(spec: FeatureSpec, split: str) -> None:
+    """Raises LayoutError where a file of the split does not have the size that the spec's metadata records.
+
+    Nothing else finds a file that was cut between two samples, before it is read.
+    """
+    recorded = spec.metadata.get("files") if isinstance(spec.metadata, dict) else None
+    for file in files_of_split(spec, split):
+        entry = recorded.get(file) if isinstance(recorded, dict) else None
+        expected = entry.get("bytes") if isinstance(entry, dict) else None
+        if type(expected) is int and (size := (spec.root / file).stat().st_size) != expected:
+            raise LayoutError(
+                f"{spec.root / file}: has {size} bytes, but {expected} were written, says {spec.path.name}. Copy or "
+                "make it again; if you changed the file on purpose, remove its entry from metadata: files."
+            )
+
+
 def _categorical(feature: Feature, dtype: str | None) -> Feature:
     """The feature under its standard name; dtype None is the smallest dtype that the published rule allows."""
     try:

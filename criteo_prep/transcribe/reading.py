@@ -7,9 +7,8 @@ import numpy as np
 
 from criteo_prep.batch import Batch
 from criteo_prep.feature_spec import FeatureSpec
-from criteo_prep.transcribe.layout_spec import LayoutError
+from criteo_prep.transcribe.layout_spec import LayoutError, check_sizes, files_of_split
 from criteo_prep.transcribe.layouts import READERS
-from criteo_prep.transcribe.recorded_files import check_sizes, files_of_split
 
 _MAX_BATCH = 65536  # samples read at a time; with fewer, threads wait more
 _MAX_BATCH_BYTES = 256 << 20  # bytes read at a time, where samples have so many ids that _MAX_BATCH of them are more
@@ -33,7 +32,7 @@ def checked_batches(spec: FeatureSpec, split: str) -> Iterator[Batch]:
     if layout not in READERS or layout == "synthetic":
         raise LayoutError(f"{spec.path}: source_spec: {split}: {chunk.files[0]} is of the unknown type {chunk.type!r}.")
     with READERS[layout](spec.root, spec, split, None) as reader:
-        check_sizes(spec, files_of_split(spec, split))
+        check_sizes(spec, split)
         # The threads that read ahead end before their files are closed.
         with contextlib.closing(reader.batches(largest_batch(reader))) as batches:
             yield from batches

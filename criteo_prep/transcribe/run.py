@@ -2,15 +2,15 @@
 
 import contextlib
 import dataclasses
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from criteo_prep.batch import Batch
-from criteo_prep.destination import new_dataset
+from criteo_prep.destination import check_apart, check_space, new_dataset
 from criteo_prep.feature_spec import AUTO, FeatureSpec
+from criteo_prep.intact import checking, entries_of
 from criteo_prep.manifest import file_entry
 from criteo_prep.parallel import in_order
 from criteo_prep.progress import Progress
@@ -18,16 +18,11 @@ from criteo_prep.transcribe import split_tfrecords, tf_raw
 from criteo_prep.transcribe.checks import UNKNOWN_CARDINALITY
 from criteo_prep.transcribe.dense_log import log_of
 from criteo_prep.transcribe.freed_memory import keep_freed_memory
+from criteo_prep.transcribe.layout_spec import check_sizes, files_of_split
 from criteo_prep.transcribe.layouts import READERS, WRITERS
 from criteo_prep.transcribe.reading import largest_batch
-from criteo_prep.transcribe.recorded_files import (
-    check_checksums,
-    check_sizes,
-    check_unchanged,
-    file_states,
-    files_of_split,
-)
 from criteo_prep.transcribe.request import Request, TranscribeError, check_request
+from criteo_prep.unchanged import Unchanged
 
 
 def transcribe_dataset(
@@ -47,6 +42,7 @@ def transcribe_dataset(
       ValueError: the request, the source or the destination is not what it must be.
     """
     check_request(request, READERS, WRITERS)
+    check_apart(request.dst_dataset_path, [request.reads])
     return transcribe_spec(request, _source_spec(request), quiet=quiet, warn=warn)
 
 
@@ -60,6 +56,9 @@ def transcribe_spec(
     """As transcribe_dataset, but the source's spec is an argument and is not read from the source's folder."""
     keep_freed_memory()
     splits = _splits(request, source_spec)
+    files = [file for split in source_spec.splits for file in files_of_split(source_spec, split)]
+    reads = [source_spec.path, *(source_spec.root / file for file in files)]
+    unchanged = Unchanged(reads)
     if AUTO in (feature.cardinality for feature in source_spec.categorical):
         source_spec = _with_cardinalities(request, source_spec, splits=splits, quiet=quiet, warn=warn)
     spec = _destination_spec(request, source_spec, splits)
@@ -68,7 +67,10 @@ def transcribe_spec(
             f"--dense_log: the numericals of the source are {source_spec.numerical[0].dtype}. If they are logarithms "
             "already, as in every tf_raw dataset, leave the flag out."
         )
-    with new_dataset(request.dst_dataset_path, request.overwrite) as folder:
+    with (
+        new_dataset(request.dst_dataset_path, reads=reads, overwrite=request.overwrite) as folder,
+        checking(_checksums(request, source_spec, splits)),
+    ):
         num_samples = _num_samples(request, source_spec, splits=splits, warn=warn)
         check_space(folder, sum(num_samples.values()) * sample_bytes(spec))
         for split, count in num_samples.items():
@@ -76,19 +78,10 @@ def transcribe_spec(
                 _copy_split(request, source_spec, writer=writer, count=count, quiet=quiet)
             if writer.num_rounded:
                 warn(f"{split}: {writer.num_rounded:,} numericals were rounded to {spec.numerical[0].dtype}.")
+        unchanged.check()
         spec.metadata = _metadata(request, folder, num_samples)
         spec.save(folder / request.dst_feature_spec)
     return num_samples
-
-
-def check_space(new: Path, needed: int) -> None:
-    """Raises TranscribeError where the disk of `new`'s parent has fewer than `needed` bytes left."""
-    free = shutil.disk_usage(new.parent).free
-    if needed > free:
-        raise TranscribeError(
-            f"{new.parent}: the dataset needs {needed / 2**30:.1f} GiB, the disk has {free / 2**30:.1f} GiB left. "
-            "Ask for fewer samples or name another disk."
-        )
 
 
 def sample_bytes(spec: FeatureSpec) -> int:
@@ -97,10 +90,8 @@ def sample_bytes(spec: FeatureSpec) -> int:
 
 
 def _copy_split(request: Request, source_spec: FeatureSpec, *, writer: tf_raw.Writer, count: int, quiet: bool) -> None:
-    """Copies the first `count` samples of the writer's split, and checks the files that were read."""
-    split, is_synthetic = writer.split, request.src_dataset_type == "synthetic"
-    files = [] if is_synthetic else files_of_split(source_spec, split)
-    states = file_states([source_spec.root / file for file in files])
+    """Copies the first `count` samples of the writer's split."""
+    split = writer.split
     with (
         Progress(f"transcribe {split}", count, unit="samples", quiet=quiet) as progress,
         READERS[request.src_dataset_type](source_spec.root, source_spec, split, request) as source,
@@ -109,14 +100,11 @@ def _copy_split(request: Request, source_spec: FeatureSpec, *, writer: tf_raw.Wr
     ):
         limited = batches if request.max_batches(split) is None else _first_samples(batches, count)
         _copy_batches(limited, writer, progress=progress, dense_log=request.dense_log)
-    check_unchanged(states)
     if writer.num_samples != count:
         raise TranscribeError(
-            f"{source_spec.path}: {split} has {writer.num_samples} samples, but {count} were counted before. The "
-            "source is corrupt, or was changed meanwhile."
+            f"{source_spec.path}: {split} has {writer.num_samples} samples, but {count} were counted before. "
+            "Somebody is writing the source, or it is corrupt."
         )
-    if request.max_batches(split) is None:  # a part of a large dataset does not wait for the checksum of all of it
-        check_checksums(source_spec, files)
 
 
 def _copy_batches(source: Iterable[Batch], destination: tf_raw.Writer, *, progress: Progress, dense_log: bool) -> None:
@@ -141,6 +129,13 @@ def _numbered(batches: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:
     for batch in batches:
         yield first_row, batch
         first_row += batch.num_samples
+
+
+def _checksums(request: Request, spec: FeatureSpec, splits: tuple[str, ...]) -> dict[Path, dict]:
+    """The recorded checksums of the source's files in splits that are read as a whole: path -> entry."""
+    whole = [split for split in splits if request.max_batches(split) is None]
+    paths = {spec.root / file for split in whole for file in files_of_split(spec, split)}
+    return {path: entry for path, entry in entries_of(spec).items() if path in paths} if paths else {}
 
 
 def _first_samples(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
@@ -216,7 +211,7 @@ def _num_samples(
             for message in getattr(source, "doubts", ()):
                 warn(message)
             if request.src_dataset_type != "synthetic":
-                check_sizes(spec, files_of_split(spec, split))
+                check_sizes(spec, split)
             limit = request.max_batches(split)
             counts[split] = source.num_samples
             if limit is not None:

@@ -8,7 +8,10 @@ import functools
 from pathlib import Path
 from types import ModuleType
 
+from dlrm_tf2.runtime import instruction_sets, process
+
 LIBRARY_FOLDER = Path(__file__).parent / "lib"
+_BUILD = Path(__file__).parent / "build.py"
 
 
 def available() -> bool:
@@ -33,8 +36,32 @@ def library() -> ModuleType:
     return module
 
 
+def instruction_set() -> str:
+    """The instruction set that the native ops use on the CPU: a name of instruction_sets.NAMES.
+
+    Raises:
+      RuntimeError: as `library`.
+    """
+    library()
+    return instruction_sets.NAMES[_loaded_library().dlrm_chosen_cpu_instruction_set()]
+
+
+def use_instruction_set(name: str | None) -> None:
+    """Makes the native ops use another instruction set on the CPU, in this process, from now on.
+
+    Args:
+      name: a name of instruction_sets.NAMES; None for the best of the processor.
+
+    Raises:
+      RuntimeError: as `library`.
+      ValueError: the processor does not have the instruction set.
+    """
+    library()
+    _choose(name)
+
+
 def kernels() -> ctypes.CDLL:
-    """The kernels behind their C interface (src/dot_interaction.h), without TensorFlow.
+    """The kernels behind their C interface (src/dot_interaction/dot_interaction.h), without TensorFlow.
 
     Raises:
       OSError: the library was not built.
@@ -73,9 +100,24 @@ def _load() -> tuple[ModuleType | None, str | None]:
     if why is not None:
         return None, why
     try:
-        return tf.load_op_library(str(LIBRARY_FOLDER / "libdlrm_ops.so")), None
+        module = tf.load_op_library(str(LIBRARY_FOLDER / "libdlrm_ops.so"))
     except (tf.errors.NotFoundError, OSError) as error:
         return None, f"{LIBRARY_FOLDER / 'libdlrm_ops.so'} does not load: {str(error).splitlines()[0]}"
+    if not hasattr(_loaded_library(), "dlrm_choose_cpu_instruction_set"):
+        return None, f"the op library was built from older sources; build it again: python {_BUILD}"
+    _choose(process.force_instruction_set())
+    return module, None
+
+
+def _loaded_library() -> ctypes.CDLL:
+    """The C interface of the library that TensorFlow has loaded: the same file is the same library."""
+    return ctypes.CDLL(str(LIBRARY_FOLDER / "libdlrm_ops.so"))
+
+
+def _choose(name: str | None) -> None:
+    number = -1 if name is None else instruction_sets.NAMES.index(name)
+    if _loaded_library().dlrm_choose_cpu_instruction_set(number) != 0:
+        raise ValueError(f"The native ops cannot use {name}: this processor does not have it.")
 
 
 def refusal(folder: Path, tensorflow_version: str) -> str | None:
@@ -91,6 +133,6 @@ def refusal(folder: Path, tensorflow_version: str) -> str | None:
     if built_for != tensorflow_version:
         return (
             f"the op library was built for TensorFlow {built_for}, this is {tensorflow_version}; "
-            f"build it again: python {Path(__file__).parent / 'build.py'}"
+            f"build it again: python {_BUILD}"
         )
     return None

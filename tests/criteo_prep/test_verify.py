@@ -9,9 +9,9 @@ import pytest
 
 from criteo_prep import cli
 from criteo_prep.feature_spec import FeatureSpecError
+from criteo_prep.preprocess.request import Resources
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import preprocess
-from criteo_prep.preprocess.stages import Resources
 from criteo_prep.synthesize import Synthesis, synthesize
 from criteo_prep.verify import verify
 

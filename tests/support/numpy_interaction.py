@@ -46,6 +46,20 @@ def widened(memory: np.ndarray, dtype: str) -> np.ndarray:
         return (memory.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
 
 
+def typed(bits: np.ndarray, dtype: str) -> np.ndarray:
+    """Unsigned integers as memory of `dtype`."""
+    return bits if dtype == "bfloat16" else bits.view(dtype)
+
+
+def every_pattern(dtype: str) -> np.ndarray:
+    """The 65,536 patterns of a 2-byte type; of float32 those of its upper half, each with two lower halves."""
+    bits = np.arange(2**16, dtype=np.uint16)
+    if dtype != "float32":
+        return bits
+    upper = bits.astype(np.uint32) << 16
+    return np.concatenate([upper, upper | np.uint32(0x2345)])
+
+
 def assert_near(found: np.ndarray, expected: np.ndarray, dtype: str, num_terms: int) -> None:
     """`found` is `expected` within the type's rounding: relative, and absolute for sums of `num_terms` that cancel."""
     tolerance = TOLERANCE[dtype]

@@ -111,4 +111,11 @@ int launch(void (*kernel)(Parameters...), int64_t num_blocks, int num_threads, i
   return static_cast<int>(cudaGetLastError());
 }
 
+// Queues a copy of the first `row_bytes` of each row; rows begin every so many bytes.
+inline int copy_rows(void* to, int64_t bytes_between_to, const void* from, int64_t bytes_between_from,
+                     int64_t row_bytes, int64_t num_rows, void* stream) {
+  return static_cast<int>(cudaMemcpy2DAsync(to, bytes_between_to, from, bytes_between_from, row_bytes, num_rows,
+                                            cudaMemcpyDeviceToDevice, static_cast<cudaStream_t>(stream)));
+}
+
 #endif  // DLRM_EMULATE

@@ -17,8 +17,8 @@ from criteo_prep.split_bin import files
 from criteo_prep.split_bin.__main__ import main
 from criteo_prep.split_bin.files import join, split
 from criteo_prep.split_bin.record import RecordForm, SplitBinError
-from criteo_prep.transcribe.layout_spec import LayoutError
 from criteo_prep.transcribe.tf_raw import Reader
+from criteo_prep.unchanged import ChangedError
 
 SLOTS = [200 + i for i in range(26)]
 MULTI_HOT = tuple([3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1])
@@ -156,7 +156,7 @@ def test_a_dense_number_that_is_none_is_named(tmp_path, bits):
     (["in.bin", "out", "--slot_size_array=" + "[" * 100_000], "must be a list of positive integers"),
     (["in.bin", "out", "--hotness_per_table=[0]"], "--hotness_per_table: must be a list of positive integers"),
     (["in.bin", "out", f"--hotness_per_table={[2**31 - 1] * 26}"], "makes records of 223338299344 bytes"),
-    (["in.bin", "."], "holds the input in.bin, which would be lost"),
+    (["in.bin", "."], "holds in.bin, which is read and would be lost"),
     (["in.bin", "full"], "full: is not empty"),
     (["--join", "full", "new.bin"], "full/metadata.json: there is no such file"),
 ])  # fmt: skip
@@ -254,7 +254,9 @@ def test_a_file_that_is_rewritten_while_it_is_read(tmp_path, while_it_is_read, n
     split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
     path = next(tmp_path.rglob(name))
     while_it_is_read(lambda: os.utime(path, ns=(0, 0)))
-    with pytest.raises(LayoutError, match=f"{name}: was changed while it was read. Wait until it is complete"):
+    with pytest.raises(
+        ChangedError, match=f"{name}: changed while it was read .its bytes were written.. Wait until it is complete"
+    ):
         use(tmp_path, name)
     assert not list(tmp_path.glob("*new*"))
 
@@ -264,7 +266,7 @@ def test_a_joined_file_is_none_of_the_parts(tmp_path):
     split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
     before = files_of(tmp_path / "out")
     for name in ("label.bin", "new.bin"):
-        with pytest.raises(DestinationError, match=f"{name}: is inside the source"):
+        with pytest.raises(DestinationError, match=f"{name}: lies in .*out, which is read"):
             join(tmp_path / "out", tmp_path / "out" / name, overwrite=True, quiet=True)
     assert files_of(tmp_path / "out") == before
 
@@ -276,7 +278,7 @@ def test_two_that_join_into_one_file_do_not_meet(tmp_path):
     partial.write_bytes(bytes(10_000))  # what a killed one left is no obstacle, and not part of the result
     with open(partial, "rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(DestinationError, match="new.bin: another process is writing this file. Wait until"):
+        with pytest.raises(DestinationError, match="new.bin: another process is writing this destination. Wait for it"):
             join(tmp_path / "out", tmp_path / "new.bin", quiet=True)
         assert partial.stat().st_size == 10_000
     join(tmp_path / "out", tmp_path / "new.bin", quiet=True)

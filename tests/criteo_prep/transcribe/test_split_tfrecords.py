@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from support.layout_samples import FIXED, ONE_HOT, RAGGED, files_of, forget_files, samples, to_layout, write_tf_raw
+from support.layout_samples import FIXED, ONE_HOT, RAGGED, drop_checksums, files_of, samples, to_layout, write_tf_raw
 
 from criteo_prep.transcribe import split_tfrecords
 from criteo_prep.transcribe.layout_spec import LayoutError
@@ -92,7 +92,7 @@ def test_several_files_are_read_in_natural_order(tmp_path):
         for i, (_, data) in enumerate(list(records(path))):
             with open(path.with_name(f"data_{i}.tfrecords"), "wb") as file:
                 write_record(file, data)
-    forget_files(folder)
+    drop_checksums(folder)
     assert len(list((folder / "train/label").iterdir())) == 13
     assert files_of(to_layout(folder, "split_tfrecords", tmp_path / "b", "tf_raw")) == files_of(raw)
 
@@ -139,7 +139,7 @@ def one_record_more(folder):
 ])  # fmt: skip
 def test_damage_is_named(tmp_path, damage, reason):
     folder = to_layout(write_tf_raw(tmp_path / "raw"), "tf_raw", tmp_path / "a", "split_tfrecords")
-    forget_files(folder)
+    drop_checksums(folder)
     damage(folder)
     with pytest.raises(LayoutError, match=reason):
         to_layout(folder, "split_tfrecords", tmp_path / "b", "tf_raw")

@@ -9,16 +9,16 @@ import test_ops_kernels as kernel_tests
 from support.numpy_interaction import DTYPES
 
 from dlrm_tf2 import ops
+from dlrm_tf2.runtime import instruction_sets
 
 EMULATOR = Path(__file__).parents[2] / "support" / "avx512_emulator"
 SOURCE = Path(__file__).parents[3] / "dlrm_tf2" / "ops" / "src"
-FLAGS = set(Path("/proc/cpuinfo").read_text().split()) if Path("/proc/cpuinfo").is_file() else set()
+FOUND = instruction_sets.of_processor()
 AVX512 = (2, 3)
 pytestmark = [
-    pytest.mark.long,
     pytest.mark.skipif(shutil.which("g++") is None, reason="no g++"),
-    pytest.mark.skipif("avx2" not in FLAGS, reason="this processor has no AVX2"),
-    pytest.mark.skipif("avx512_bf16" in FLAGS, reason="this processor runs the AVX-512 kernels themselves"),
+    pytest.mark.skipif("avx2" not in FOUND, reason="this processor has no AVX2"),
+    pytest.mark.skipif("avx512_bf16" in FOUND, reason="this processor runs the AVX-512 kernels themselves"),
 ]
 
 
@@ -27,9 +27,9 @@ def emulated(tmp_path_factory):
     """Puts the emulated library in the place of the one that was built."""
     folder = tmp_path_factory.mktemp("emulated")
     subprocess.run(
-        ["g++", "-O1", "-std=c++17", "-fPIC", "-shared", "-Wno-psabi", "-mavx2", "-mfma", "-mf16c", "-DDLRM_X86",
-         "-D__builtin_cpu_supports(name)=1", "-I", EMULATOR, "-o", folder / "libdlrm_kernels.so",
-         *SOURCE.glob("dot_interaction_cpu*.cc"), SOURCE / "errors.cc"],
+        ["g++", "-O0", "-std=c++17", "-fPIC", "-shared", "-Wno-psabi", "-mavx2", "-mfma", "-mf16c", "-DDLRM_X86",
+         "-D__builtin_cpu_supports(name)=1", "-I", EMULATOR, "-I", SOURCE, "-o", folder / "libdlrm_kernels.so",
+         *SOURCE.glob("dot_interaction/dot_interaction_cpu*.cc"), SOURCE / "errors.cc"],
         check=True,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
@@ -37,6 +37,7 @@ def emulated(tmp_path_factory):
         yield
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("instruction_set", AVX512, ids=kernel_tests.INSTRUCTION_SETS.get)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_shape_class_equals_float64(dtype, instruction_set):
@@ -46,9 +47,21 @@ def test_every_shape_class_equals_float64(dtype, instruction_set):
 
 
 @pytest.mark.parametrize("instruction_set", AVX512, ids=kernel_tests.INSTRUCTION_SETS.get)
-def test_conversions_ends_and_cuts(instruction_set):
-    kernel_tests.test_every_half_is_read_and_written_as_it_is(instruction_set)
-    for dtype in DTYPES:
-        kernel_tests.test_same_bits_however_the_batch_is_cut(dtype, instruction_set)
-        kernel_tests.test_a_large_gradient_that_passes_the_caches_by_has_the_same_bits(dtype, instruction_set)
-        kernel_tests.test_nan_and_infinity_arrive(dtype, instruction_set)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_copies_sums_and_threads(dtype, instruction_set):
+    kernel_tests.test_a_copy_keeps_its_bits(dtype, instruction_set)
+    if dtype != "float32":
+        kernel_tests.test_every_half_is_read_and_written_as_it_is(dtype, instruction_set)
+    if dtype != "float16":
+        kernel_tests.test_denormals_that_are_taken_for_zero_cost_less_than_two_least_normal_numbers_a_term(
+            dtype, instruction_set
+        )
+    kernel_tests.test_same_bits_for_any_number_of_threads(dtype, instruction_set)
+    kernel_tests.test_a_large_gradient_that_passes_the_caches_by_has_the_same_bits(dtype, instruction_set)
+    kernel_tests.test_nan_and_infinity_arrive(dtype, instruction_set)
+
+
+@pytest.mark.parametrize("instruction_set", AVX512, ids=kernel_tests.INSTRUCTION_SETS.get)
+@pytest.mark.parametrize("case", kernel_tests.ROUNDED_SUMS)
+def test_the_gradient_of_row_0_rounds_once_to_nearest_even(case, instruction_set):
+    kernel_tests.test_the_gradient_of_row_0_rounds_once_to_nearest_even(*case, instruction_set)

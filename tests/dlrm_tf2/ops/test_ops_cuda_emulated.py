@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.numpy_interaction import DTYPES, assert_near, forward, gradient, stored, widened
+from support.numpy_interaction import DTYPES, assert_near, every_pattern, forward, gradient, stored, widened
 
 HERE, SOURCE = Path(__file__).parents[2] / "support", Path(__file__).parents[3] / "dlrm_tf2" / "ops" / "src"
 BEST, GENERAL, TENSOR = -1, 0, 1
@@ -24,11 +24,12 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
     library = tmp_path_factory.mktemp("emulated") / "libemulated.so"
-    sources = [HERE / "cuda_emulator" / "emulated_kernels.cc",
-               *(SOURCE / f"{name}.cc" for name in ("dot_interaction_cpu", "dot_interaction_cpu_scalar", "errors"))]
-    subprocess.run(
-        ["g++", "-O2", "-std=c++17", "-fPIC", "-shared", "-I", SOURCE, "-o", library, *sources], check=True
-    )
+    sources = [
+        HERE / "cuda_emulator" / "emulated_kernels.cc",
+        *(SOURCE / "dot_interaction" / f"dot_interaction_cpu{part}.cc" for part in ("", "_scalar")),
+        SOURCE / "errors.cc",
+    ]
+    subprocess.run(["g++", "-O2", "-std=c++17", "-fPIC", "-shared", "-I", SOURCE, "-o", library, *sources], check=True)
     kernels = ctypes.CDLL(str(library))
     kernels.path = library
     kernels.dlrm_dot_interaction_output_width.restype = ctypes.c_int64
@@ -82,8 +83,12 @@ def check(kernels, batch, count, width, dtype, kernel, seed=0, misaligned=0):
 
     upstream = placed(stored(rng.normal(size=expected.shape), dtype), misaligned)
     found = Poisoned(features.shape, dtype, misaligned)
-    assert kernels.dlrm_dot_interaction_gradient_cuda(
-        features.ctypes.data, upstream.ctypes.data, found.address, *arguments) == 0
+    assert (
+        kernels.dlrm_dot_interaction_gradient_cuda(
+            features.ctypes.data, upstream.ctypes.data, found.address, *arguments
+        )
+        == 0
+    )
     assert_near(found.values(), gradient(exact, widened(upstream, dtype)), dtype, count)
 
 
@@ -108,13 +113,55 @@ def test_general_kernels_equal_float64(kernels, dtype, batch, count, width, seed
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("count, width", [
-    (1, 1), (27, 128), (101, 24),
-    # Where NVIDIA's op is silently wrong: F <= 16 in TF32, F > 32, D > 128, D not a multiple of 32 in its gradient.
-    (11, 128), (16, 128), (33, 128), (27, 160), (27, 8), (27, 24), (27, 40), (27, 56), (27, 127),
-])
+@pytest.mark.parametrize(
+    "count, width",
+    [
+        (1, 1),
+        (27, 128),
+        (101, 24),
+        # Where NVIDIA's op is silently wrong: F <= 16 in TF32, F > 32, D > 128, D not a multiple of 32 in its gradient.
+        (11, 128),
+        (16, 128),
+        (33, 128),
+        (27, 160),
+        (27, 8),
+        (27, 24),
+        (27, 40),
+        (27, 56),
+        (27, 127),
+    ],
+)
 def test_shapes_that_the_published_op_gets_wrong(kernels, dtype, count, width):
     check(kernels, 2, count, width, dtype, BEST)
+
+
+@pytest.mark.parametrize("kernel", [GENERAL, TENSOR])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_copy_keeps_its_bits(kernels, dtype, kernel):
+    """Denormals, -0, infinities and NaNs, next to vectors of NaNs that arithmetic would spread."""
+    if kernel == TENSOR and dtype == "float32":
+        kernel = BEST
+    bits = placed(every_pattern(dtype).reshape(-1, 1, 16)[::7], 0)
+    for count in (1, 3):
+        features = np.full((len(bits), count, 16), ~bits.dtype.type(0))
+        features[:, :1] = bits
+        features = placed(features, 0)
+        output = placed(np.zeros((len(bits), 16 if count == 1 else 24), bits.dtype), 0)
+        assert (
+            kernels.dlrm_dot_interaction_cuda(
+                features.ctypes.data, output.ctypes.data, len(bits), count, 16, DTYPES[dtype], kernel, None
+            )
+            == 0
+        )
+        np.testing.assert_array_equal(output[:, :16], bits[:, 0])
+    features, gradient = placed(~bits, 0), placed(np.zeros_like(bits), 0)
+    assert (
+        kernels.dlrm_dot_interaction_gradient_cuda(
+            features.ctypes.data, bits.ctypes.data, gradient.ctypes.data, len(bits), 1, 16, DTYPES[dtype], kernel, None
+        )
+        == 0
+    )
+    np.testing.assert_array_equal(gradient, bits)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -138,10 +185,16 @@ def test_little_shared_memory_takes_the_columns_in_chunks(kernels, dtype):
         kernels.emulate_gpu(90, 227 * 1024, 1)
 
 
-@pytest.mark.parametrize("capability, dtype, served", [
-    (70, "float16", False), (75, "float16", True), (75, "bfloat16", False), (80, "bfloat16", True),
-    (90, "float32", False),
-])
+@pytest.mark.parametrize(
+    "capability, dtype, served",
+    [
+        (70, "float16", False),
+        (75, "float16", True),
+        (75, "bfloat16", False),
+        (80, "bfloat16", True),
+        (90, "float32", False),
+    ],
+)
 def test_tensor_cores_serve_what_they_have(kernels, capability, dtype, served):
     kernels.emulate_gpu(capability, 64 * 1024, 1)
     try:
@@ -159,16 +212,30 @@ def test_same_bits_in_every_order_of_threads(kernels, dtype):
     for seed in range(4):
         kernels.emulate_gpu(90, 227 * 1024, seed)
         output = Poisoned((3, 480), dtype)
-        assert kernels.dlrm_dot_interaction_cuda(
-            features.ctypes.data, output.address, 3, 27, 128, DTYPES[dtype], BEST, None) == 0
+        assert (
+            kernels.dlrm_dot_interaction_cuda(
+                features.ctypes.data, output.address, 3, 27, 128, DTYPES[dtype], BEST, None
+            )
+            == 0
+        )
         found.add(output.memory.tobytes())
     assert len(found) == 1
 
 
-@pytest.mark.parametrize("arguments", [
-    (-1, 4, 4, 0, -1), (1, 0, 4, 0, -1), (1, 4, 0, 0, -1), (1, 4, 4, 3, -1), (1, 4, 4, 0, 2), (2**31, 4, 4, 0, -1),
-    (1, 2**16, 4, 0, -1), (1, 33, 128, 1, TENSOR), (1, 27, 127, 1, TENSOR),
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (-1, 4, 4, 0, -1),
+        (1, 0, 4, 0, -1),
+        (1, 4, 0, 0, -1),
+        (1, 4, 4, 3, -1),
+        (1, 4, 4, 0, 2),
+        (2**31, 4, 4, 0, -1),
+        (1, 2**16, 4, 0, -1),
+        (1, 33, 128, 1, TENSOR),
+        (1, 27, 127, 1, TENSOR),
+    ],
+)
 def test_bad_arguments_are_refused(kernels, arguments):
     assert kernels.dlrm_dot_interaction_cuda(16, 16, *arguments, None) == BAD_ARGUMENT
     assert kernels.dlrm_dot_interaction_gradient_cuda(16, 16, 16, *arguments, None) == BAD_ARGUMENT

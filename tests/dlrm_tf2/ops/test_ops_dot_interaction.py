@@ -7,16 +7,18 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.numpy_interaction import assert_near, forward, gradient
+from support.numpy_interaction import DTYPES, assert_near, every_pattern, forward, gradient, typed
 from support.small_dataset import write_dataset
+from test_ops_kernels import call_forward, call_gradient
 
 from dlrm_tf2 import ops
 from dlrm_tf2.config import ConfigError, TrainConfig
 from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.model import interaction
 from dlrm_tf2.model.config import ModelConfig
-from dlrm_tf2.model.dlrm import Dlrm
+from dlrm_tf2.model.dlrm import ComputeSettings, Dlrm
 from dlrm_tf2.ops.dot_interaction import dot_interaction
+from dlrm_tf2.runtime import instruction_sets, process
 from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import make_plan
 from dlrm_tf2.training.trainer import Trainer
@@ -52,6 +54,65 @@ def test_same_bits_on_every_run_and_as_the_reference_has_them_in_row_zero():
     np.testing.assert_array_equal(dot_interaction(features)[:, :128], features[:, 0])
 
 
+@pytest.fixture
+def use_instruction_set():
+    """ops.use_instruction_set; afterwards the native op uses the same instruction set as before."""
+    before = ops.instruction_set()
+    yield ops.use_instruction_set
+    ops.use_instruction_set(before)
+
+
+@native
+@pytest.mark.parametrize("name", instruction_sets.of_processor())
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_op_uses_the_instruction_set_in_its_threads(dtype, name, use_instruction_set):
+    use_instruction_set(name)
+    assert ops.instruction_set() == name
+    features, upstream = (tf.random.stateless_normal([300, *shape], [1, 2]) for shape in ([27, 128], [480]))
+    features, upstream = tf.cast(features, dtype), tf.cast(upstream, dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        output = dot_interaction(features)
+    found = tape.gradient(output, features, output_gradients=upstream)
+    number = instruction_sets.NAMES.index(name)
+    memory, up = (typed(bits_of(tensor), dtype) for tensor in (features, upstream))
+    np.testing.assert_array_equal(bits_of(output), call_forward(memory, dtype, number).bits())
+    np.testing.assert_array_equal(bits_of(found), call_gradient(memory, up, dtype, number).bits())
+
+
+def bits_of(tensor: tf.Tensor) -> np.ndarray:
+    """The values as unsigned integers."""
+    values = tensor.numpy()
+    return values.view(f"uint{8 * values.itemsize}")
+
+
+@native
+def test_an_instruction_set_that_is_missing_is_refused(monkeypatch):
+    monkeypatch.setattr(instruction_sets, "NAMES", ("scalar",) * 9 + ("avx1024",))
+    with pytest.raises(ValueError, match="cannot use avx1024: this processor does not have it"):
+        ops.use_instruction_set("avx1024")
+
+
+@pytest.mark.parametrize("compute", [interaction.dot_interaction, pytest.param(dot_interaction, marks=native)],
+                         ids=["tensorflow", "native"])  # fmt: skip
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_copy_keeps_its_bits_in_tensorflows_threads(dtype, compute):
+    """TensorFlow's threads take denormals for zero in every sum."""
+    bits = every_pattern(dtype).reshape(-1, 1, 16)
+    features, upstream = as_tensor(~bits, dtype), as_tensor(bits[:, 0], dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        output = compute(features)
+    np.testing.assert_array_equal(bits_of(output), ~bits[:, 0])
+    np.testing.assert_array_equal(bits_of(tape.gradient(output, features, output_gradients=upstream)), bits)
+    pairs = compute(as_tensor(np.concatenate([bits, ~bits], axis=1), dtype))
+    np.testing.assert_array_equal(bits_of(pairs)[:, :16], bits[:, 0])
+
+
+def as_tensor(bits: np.ndarray, dtype: str) -> tf.Tensor:
+    return tf.constant(np.ascontiguousarray(bits).view(tf.as_dtype(dtype).as_numpy_dtype))
+
+
 @native
 def test_large_outputs_stay_what_they_are_while_others_take_and_free_memory():
     features = [tf.random.stateless_normal([1200 + 40 * i, 27, 128], [i, 2]) for i in range(3)]  # outputs over 2 MiB
@@ -65,14 +126,17 @@ def test_large_outputs_stay_what_they_are_while_others_take_and_free_memory():
 
 
 @native
-@pytest.mark.parametrize("shape, dtype, complaint", [
-    ([4, 5], tf.float32, r"features: its shape is \(4, 5\), expected rank 3"),
-    ([1, 2, 3, 4], tf.float32, "features: .*expected rank 3"),
-    ([4, 0, 5], tf.float32, r"features: its shape is \[4,0,5\], expected at least one vector"),
-    ([4, 5, 0], tf.float32, "features: .*expected at least one vector of at least one value"),
-    ([4, 5, 6], tf.float64, "features: its dtype is float64, expected one of float32, float16, bfloat16"),
-    ([4, 5, 6], tf.int32, "features: its dtype is int32"),
-])
+@pytest.mark.parametrize(
+    "shape, dtype, complaint",
+    [
+        ([4, 5], tf.float32, r"features: its shape is \(4, 5\), expected rank 3"),
+        ([1, 2, 3, 4], tf.float32, "features: .*expected rank 3"),
+        ([4, 0, 5], tf.float32, r"features: its shape is \[4,0,5\], expected at least one vector"),
+        ([4, 5, 0], tf.float32, "features: .*expected at least one vector of at least one value"),
+        ([4, 5, 6], tf.float64, "features: its dtype is float64, expected one of float32, float16, bfloat16"),
+        ([4, 5, 6], tf.int32, "features: its dtype is int32"),
+    ],
+)
 def test_wrong_shapes_and_dtypes_are_refused_at_graph_building(shape, dtype, complaint):
     with pytest.raises(ValueError, match=complaint):
         tf.function(dot_interaction).get_concrete_function(tf.TensorSpec(shape, dtype))
@@ -121,9 +185,10 @@ def train(root, spec, comm, chosen, xla=False, steps=50):
     )  # fmt: skip
     shape = ModelConfig.of(config, spec)
     plan = make_plan(shape.tables, comm.size)
-    model = Dlrm(shape, plan, comm=comm, seed=config.seed, compute_dtype="float32", xla=xla, interaction=chosen)
+    settings = ComputeSettings(xla=xla, interaction=chosen)
+    model = Dlrm(shape, plan, comm=comm, seed=config.seed, settings=settings)
     log = RunLog(str(log_path), enabled=True)
-    Trainer(config, spec, model=model, comm=comm, log=log).train()
+    Trainer(config, spec, model=model, log=log).train()
     log.close()
     return [entry["loss"] for entry in map(json.loads, log_path.read_text().splitlines()) if "loss" in entry]
 
@@ -159,7 +224,8 @@ def test_the_native_op_stays_outside_of_the_compiled_blocks(tmp_path):
         return model._dense(numerical, vectors)
 
     for chosen, ops_outside in ((interaction.NATIVE, 1), (interaction.TENSORFLOW, 0)):
-        model = Dlrm(shape, make_plan(shape.tables, 1), comm=SingleProcess(), seed=1, xla=True, interaction=chosen)
+        settings = ComputeSettings(xla=True, interaction=chosen)
+        model = Dlrm(shape, make_plan(shape.tables, 1), comm=SingleProcess(), seed=1, settings=settings)
         arguments = tf.TensorSpec([6, 13]), tf.TensorSpec([6, 5, 8])
         kinds = [node.op for node in step.get_concrete_function(model, *arguments).graph.as_graph_def().node]
         assert kinds.count("DlrmDotInteraction") == ops_outside
@@ -170,7 +236,9 @@ def test_the_native_op_stays_outside_of_the_compiled_blocks(tmp_path):
 def test_choice(monkeypatch):
     monkeypatch.setattr(ops, "why_unavailable", lambda: None)
     monkeypatch.setattr(ops, "why_no_cuda", lambda: "it was built without CUDA")
-    assert interaction.choose_op("auto", "cpu") == (interaction.NATIVE, "interaction: the native op on the CPU")
+    monkeypatch.setattr(ops, "instruction_set", lambda: "avx2")
+    assert interaction.choose_op("auto", "cpu") == (interaction.NATIVE, "interaction: the native op on the CPU (avx2)")
+    assert interaction.choose_op("native", "cpu")[1] == "interaction: the native op on the CPU (avx2), as asked"
     assert interaction.choose_op("tensorflow", "cpu")[0] is interaction.TENSORFLOW
     chosen, line = interaction.choose_op("auto", "gpu")
     assert chosen is interaction.TENSORFLOW and "built without CUDA" in line
@@ -178,18 +246,25 @@ def test_choice(monkeypatch):
         interaction.choose_op("native", "gpu")
     monkeypatch.setattr(ops, "why_unavailable", lambda: "no compiler was there")
     assert interaction.choose_op("auto", "cpu") == (
-        interaction.TENSORFLOW, "interaction: TensorFlow's ops; no compiler was there")
+        interaction.TENSORFLOW,
+        "interaction: TensorFlow's ops; no compiler was there",
+    )
     with pytest.raises(ValueError, match="no compiler was there. Build it, or use --interaction_op auto"):
         interaction.choose_op("native", "cpu")
 
 
-@pytest.mark.parametrize("flags, asked", [
-    ({}, "auto"), ({"interaction_op": "native"}, "native"), ({"interaction": "dot_custom_cuda"}, "auto"),
-    ({"interaction": "dot_tensorflow"}, "tensorflow"),
-    ({"interaction": "dot_custom_cuda", "interaction_op": "native"}, "native"),
-])
+@pytest.mark.parametrize(
+    "flags, asked",
+    [
+        ({}, "auto"),
+        ({"interaction_op": "native"}, "native"),
+        ({"interaction": "dot_custom_cuda"}, "auto"),
+        ({"interaction": "dot_tensorflow"}, "tensorflow"),
+        ({"interaction": "dot_custom_cuda", "interaction_op": "native"}, "native"),
+    ],
+)
 def test_published_spellings(flags, asked):
-    assert TrainConfig(dataset_path="somewhere", **flags).interaction_op_asked == asked
+    assert TrainConfig(dataset_path="somewhere", **flags).requested_interaction_op == asked
 
 
 @pytest.mark.parametrize("spelling, op", [("dot_tensorflow", "native"), ("dot_custom_cuda", "tensorflow")])
@@ -214,3 +289,17 @@ def test_a_library_that_does_not_load_is_no_error(tmp_path, monkeypatch):
     monkeypatch.setattr(ops, "LIBRARY_FOLDER", tmp_path)
     module, why = ops._load.__wrapped__()
     assert module is None and "does not load" in why
+
+
+@native
+def test_a_library_from_older_sources_is_no_error(monkeypatch):
+    monkeypatch.setattr(ops, "_loaded_library", lambda: object())
+    module, why = ops._load.__wrapped__()
+    assert module is None and "built from older sources; build it again: python" in why
+
+
+@native
+def test_a_library_that_is_loaded_uses_the_instruction_set_that_is_forced(monkeypatch, use_instruction_set):
+    monkeypatch.setattr(process, "force_instruction_set", lambda: "scalar")
+    ops._load.__wrapped__()
+    assert ops.instruction_set() == "scalar"

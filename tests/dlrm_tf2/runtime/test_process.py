@@ -1,6 +1,7 @@
 """How a process finds out who started it, and what it sets up: environment, devices, threads."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from support.small_dataset import write_dataset
 
 from criteo_prep.machine import Processors
-from dlrm_tf2.runtime import process
+from dlrm_tf2 import dlrm
+from dlrm_tf2.runtime import instruction_sets, process
 from dlrm_tf2.runtime.process import Launch
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -29,7 +31,7 @@ HYDRA = dict(PMI_SIZE=4, PMI_RANK=3, MPI_LOCALRANKID=1, MPI_LOCALNRANKS=2)
 def environment(monkeypatch):
     """Puts variables into an environment that no launcher has touched."""
     for name in list(os.environ):
-        if name.startswith(("HOROVOD_", "OMPI_", "PMI_", "PMIX_", "MPI_", "SLURM_")):
+        if name.startswith(("HOROVOD_", "OMPI_", "PMI_", "PMIX_", "MPI_", "SLURM_", "DLRM_TF2_", "ONEDNN_")):
             monkeypatch.delenv(name)
 
     def put(**variables):
@@ -81,7 +83,7 @@ class _FakeTensorflow:
 
 @pytest.fixture
 def set_up(monkeypatch, environment):
-    """Calls runtime.setup on a machine with some GPUs; returns the runtime and the fake TensorFlow."""
+    """Calls process.set_up_process on a machine with some GPUs; returns the runtime and the fake TensorFlow."""
 
     def call(launch, gpus=(), cores=(16, 16), **arguments):
         tensorflow = _FakeTensorflow(list(gpus))
@@ -142,7 +144,41 @@ def test_horovod_warns_of_a_stall_before_stall_timeout_s_ends_the_job(set_up, mo
     assert os.environ["HOROVOD_STALL_CHECK_TIME_SECONDS"] == "7"
 
 
-def test_intra_op_parallelism_and_inter_op_parallelism_reach_tensorflow(tmp_path):
+@pytest.mark.parametrize("name, limit", [
+    ("scalar", "SSE41"), ("avx2", "AVX2"), ("avx512", "AVX512_CORE"), ("avx512_bf16", "AVX512_CORE_BF16"),
+])  # fmt: skip
+def test_dlrm_tf2_cpu_limits_onednn(set_up, environment, monkeypatch, name, limit):
+    monkeypatch.setattr(instruction_sets, "of_processor", lambda: instruction_sets.NAMES)
+    environment(DLRM_TF2_CPU=name)
+    chosen, _, changed = set_up(Launch())
+    assert changed["ONEDNN_MAX_CPU_ISA"] == limit
+    assert chosen.notes == (f"DLRM_TF2_CPU={name}: {name} for the native ops, at most {limit} for oneDNN",)
+
+
+def test_without_dlrm_tf2_cpu_onednn_has_no_limit_and_the_users_own_limit_stays(set_up, environment):
+    for variables in ({}, {"DLRM_TF2_CPU": ""}):
+        environment(**variables)
+        chosen, _, changed = set_up(Launch())
+        assert "ONEDNN_MAX_CPU_ISA" not in changed and chosen.notes == ()
+    environment(DLRM_TF2_CPU="scalar", ONEDNN_MAX_CPU_ISA="AVX")
+    chosen, _, changed = set_up(Launch())
+    assert "ONEDNN_MAX_CPU_ISA" not in changed and chosen.notes[0].endswith("at most AVX for oneDNN")
+
+
+@pytest.mark.parametrize("name", ["avx512", "sse9"])
+def test_an_instruction_set_that_the_processor_lacks_ends_the_program(tmp_path, environment, monkeypatch, capsys, name):
+    write_dataset(tmp_path, train=50, test=50)
+    monkeypatch.setattr(instruction_sets, "of_processor", lambda: ("scalar", "avx2"))
+    environment(DLRM_TF2_CPU=name)
+    assert dlrm.main(["--dataset_path", str(tmp_path), "--cpu", "--log_path", str(tmp_path / "log")]) == 1
+    assert capsys.readouterr().err == (
+        f"dlrm: DLRM_TF2_CPU: found {name!r}, expected one of the instruction sets of this processor: scalar, avx2. "
+        "Choose one of these, or unset DLRM_TF2_CPU to use the best one.\n"
+    )
+    assert not (tmp_path / "log").exists()
+
+
+def test_intra_op_parallelism_inter_op_parallelism_and_dlrm_tf2_cpu_reach_tensorflow(tmp_path, environment):
     write_dataset(tmp_path, train=50, test=50)
     program = """if True:
         import os, sys
@@ -152,11 +188,17 @@ def test_intra_op_parallelism_and_inter_op_parallelism_reach_tensorflow(tmp_path
         threading = tf.config.threading
         print(status, threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads())
         print("empty:", [name for name in os.environ if "VISIBLE_DEVICES" in name and not os.environ[name]])
+        os.environ["ONEDNN_VERBOSE"] = "1"
+        tf.matmul(tf.ones([64, 64]), tf.ones([64, 64]))
         """
+    environment(DLRM_TF2_CPU="scalar")
     arguments = ["--dataset_path", tmp_path, "--mode", "eval", "--restore_checkpoint_path", tmp_path / "none",
                  "--cpu", "--intra_op_parallelism", 3, "--inter_op_parallelism", 5,
                  "--log_path", tmp_path / "log"]  # fmt: skip
     run = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)], cwd=REPOSITORY, capture_output=True, text=True
     )
-    assert run.stdout.splitlines()[-2:] == ["1 3 5", "empty: []"], run.stdout + run.stderr
+    lines = run.stdout.splitlines()
+    assert {"1 3 5", "empty: []"} <= set(lines), run.stdout + run.stderr
+    if platform.machine() == "x86_64":
+        assert "onednn_verbose,info,cpu,isa:Intel SSE4.1" in lines

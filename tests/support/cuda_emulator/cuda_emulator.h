@@ -266,3 +266,12 @@ int launch(void (*kernel)(Parameters...), int64_t num_blocks, int num_threads, i
   must(finished, "threads wait at different barriers");
   return cudaSuccess;
 }
+
+inline int copy_rows(void* to, int64_t bytes_between_to, const void* from, int64_t bytes_between_from,
+                     int64_t row_bytes, int64_t num_rows, void*) {
+  for (int64_t row = 0; row < num_rows; ++row) {
+    memcpy(static_cast<char*>(to) + row * bytes_between_to, static_cast<const char*>(from) + row * bytes_between_from,
+           row_bytes);
+  }
+  return cudaSuccess;
+}

@@ -2,15 +2,20 @@
 #include "dot_interaction_cpu.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+#include <atomic>
 
 #include "dot_interaction.h"
 
 namespace {
 
+constexpr int kBest = -1;
+std::atomic<int> chosen_instruction_set{kBest};
+
 const dlrm::DotKernels* kernels_of(int instruction_set, int element_type) {
-  const int best = dlrm_cpu_instruction_set();
-  if (instruction_set < 0) instruction_set = best;
-  if (instruction_set > best) return nullptr;
+  if (instruction_set < 0) instruction_set = dlrm_chosen_cpu_instruction_set();
+  if (instruction_set > dlrm_cpu_instruction_set()) return nullptr;
   switch (instruction_set) {
     case DLRM_SCALAR: return &dlrm::kDotScalar[element_type];
 #ifdef DLRM_X86
@@ -60,6 +65,16 @@ int checked(int64_t first, int64_t last, int64_t num_vectors, int64_t width, int
   return DLRM_OK;
 }
 
+// The gradient where F = 1. Arithmetic would flush denormals and change NaNs, so there is none.
+void copy_row_0(const dlrm::DotShape& shape, const void* upstream, void* gradient, int64_t first, int64_t last) {
+  const int64_t element = shape.element_type == DLRM_FLOAT32 ? 4 : 2;
+  const int64_t row = shape.width * element, upstream_row = shape.output_width * element;
+  for (int64_t sample = first; sample < last; ++sample) {
+    memcpy(static_cast<char*>(gradient) + sample * row, static_cast<const char*>(upstream) + sample * upstream_row,
+           static_cast<size_t>(row));
+  }
+}
+
 }  // namespace
 
 extern "C" {
@@ -81,6 +96,17 @@ int dlrm_cpu_instruction_set(void) {
   return DLRM_SCALAR;
 }
 
+int dlrm_choose_cpu_instruction_set(int instruction_set) {
+  if (instruction_set < kBest || instruction_set > dlrm_cpu_instruction_set()) return DLRM_NO_INSTRUCTION_SET;
+  chosen_instruction_set = instruction_set;
+  return DLRM_OK;
+}
+
+int dlrm_chosen_cpu_instruction_set(void) {
+  const int chosen = chosen_instruction_set;
+  return chosen == kBest ? dlrm_cpu_instruction_set() : chosen;
+}
+
 int dlrm_dot_interaction_cpu(const void* features, void* output, int64_t first, int64_t last, int64_t num_vectors,
                              int64_t width, int element_type, int instruction_set) {
   return checked(first, last, num_vectors, width, element_type, instruction_set,
@@ -94,6 +120,7 @@ int dlrm_dot_interaction_gradient_cpu(const void* features, const void* upstream
                                       int instruction_set) {
   return checked(first, last, num_vectors, width, element_type, instruction_set,
                  [&](const dlrm::DotKernels& kernels, const dlrm::DotShape& shape, void* scratch) {
+                   if (num_vectors == 1) return copy_row_0(shape, upstream, gradient, first, last);
                    kernels.gradient(shape, features, upstream, gradient, first, last, scratch);
                  });
 }

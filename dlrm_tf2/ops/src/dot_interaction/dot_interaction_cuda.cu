@@ -63,7 +63,7 @@ int forward(const Gpu& gpu, const void* features, void* output, int64_t num_samp
                           num_vectors, width, output_width);
     }
   }
-  // As many columns at a time as fit beside the dots; without room for both, the dots go straight out.
+  // As many columns at a time as fit next to the dots; without room for both, the dots go straight out.
   const int64_t num_pairs = num_vectors * (num_vectors - 1) / 2, floats = gpu.shared_bytes / 4;
   const int64_t dots = (num_pairs * int64_t(sizeof(T)) + 3) / 4;
   int staged = 1;
@@ -87,6 +87,10 @@ int gradient(const Gpu& gpu, const void* features, const void* upstream, void* r
   const T* from = static_cast<const T*>(features);
   const T* up = static_cast<const T*>(upstream);
   T* to = static_cast<T*>(result);
+  if (num_vectors == 1) {  // a copy of row 0, which keeps its bits: arithmetic would change NaNs and -0
+    constexpr int64_t kBytes = sizeof(T);
+    return code_of(copy_rows(to, width * kBytes, up, output_width * kBytes, width * kBytes, num_samples, stream));
+  }
   if constexpr (sizeof(T) == 2) {
     if (tensor) {
       const int64_t elements = tensor_cores::gradient_elements(num_vectors, width, output_width);
@@ -103,7 +107,7 @@ int gradient(const Gpu& gpu, const void* features, const void* upstream, void* r
                         output_width, chunk));
 }
 
-// What forward and gradient have in common. Sets `tensor`; returns an error code, or -1 to go on.
+// What forward and gradient have in common. Sets `tensor`; returns an error code, or -1 to continue.
 int prepare(const Gpu& gpu, int64_t num_samples, int64_t num_vectors, int64_t width, int element_type, int kernel,
             bool all_aligned, int64_t elements_per_warp, bool* tensor) {
   if (gpu.error != 0) return code_of(gpu.error);

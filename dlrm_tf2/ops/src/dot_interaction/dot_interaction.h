@@ -5,6 +5,7 @@
 // upstream  [B, P]     the gradient of output;  gradient [B, F, D] the gradient of features
 //
 // All tensors of a call have one element type; sums are float32 in every one. The same call gives the same bits.
+// What is copied keeps its bits: row 0 of output, and the whole gradient where F = 1.
 // Source: the output layout of NVIDIA's DotBasedInteract.
 #pragma once
 
@@ -31,8 +32,15 @@ int64_t dlrm_dot_interaction_output_width(int64_t num_vectors, int64_t width);
 // The best instruction set of this processor and operating system.
 int dlrm_cpu_instruction_set(void);
 
+// Chooses the instruction set that -1 stands for below, in this process: one that the processor has, or -1 for the best,
+// which is the choice at the start. Returns DLRM_NO_INSTRUCTION_SET, and chooses nothing, for any other number.
+int dlrm_choose_cpu_instruction_set(int instruction_set);
+
+// The instruction set that -1 stands for now.
+int dlrm_chosen_cpu_instruction_set(void);
+
 // Samples first .. last - 1 of tensors that start at sample 0. Callable from many threads, on disjoint ranges.
-// instruction_set: one of the above that the processor has, or -1 for the best.
+// instruction_set: one of the above that the processor has, or -1 for the chosen one.
 int dlrm_dot_interaction_cpu(const void* features, void* output, int64_t first, int64_t last, int64_t num_vectors,
                              int64_t width, int element_type, int instruction_set);
 int dlrm_dot_interaction_gradient_cpu(const void* features, const void* upstream, void* gradient, int64_t first,
