@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import criteo_prep
-from criteo_prep.flags import exit_code, with_underscores
+from criteo_prep.flags import exit_code, how_interrupted, with_underscores
 
 
 def preprocess(argv: Sequence[str]) -> int:
@@ -214,8 +214,9 @@ def _preprocessed(args: argparse.Namespace, run: Callable) -> int:
                     file=sys.stderr,
                 )
             if isinstance(error, KeyboardInterrupt):
-                print("criteo-prep: interrupted", file=sys.stderr)
-                return 130
+                end, code = how_interrupted(error)
+                print(f"criteo-prep: {end}", file=sys.stderr)
+                return code
             raise
     for warning in outcome.warnings:
         print(f"criteo-prep: {warning}", file=sys.stderr)

@@ -67,9 +67,10 @@ def transcribe_spec(
             f"--dense_log: the numericals of the source are {source_spec.numerical[0].dtype}. If they are logarithms "
             "already, as in every tf_raw dataset, leave the flag out."
         )
+    entries = _checksums(request, source_spec, splits)
     with (
         new_dataset(request.dst_dataset_path, reads=reads, overwrite=request.overwrite) as folder,
-        checking(_checksums(request, source_spec, splits)),
+        checking(entries),
     ):
         num_samples = _num_samples(request, source_spec, splits=splits, warn=warn)
         check_space(folder, sum(num_samples.values()) * sample_bytes(spec))

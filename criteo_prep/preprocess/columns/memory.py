@@ -6,6 +6,7 @@ import numpy as np
 
 from criteo_prep.preprocess.columns.rank_bitmap import BITMAP_BYTES
 from criteo_prep.preprocess.columns.vocabulary import WINDOW_IDS
+from criteo_prep.sizes import shown_bytes
 
 # The interpreter, its libraries and numba's code; measured 0.25 GB.
 _BASE_BYTES = 300 << 20
@@ -70,4 +71,4 @@ def large_column_bytes(num_distinct: int) -> int:
 
 
 def gigabytes(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"
+    return shown_bytes(size)

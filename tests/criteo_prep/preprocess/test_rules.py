@@ -61,7 +61,7 @@ def test_preflight(tmp_path):
     assert "about 1,000 rows" in str(found) and "refused" not in str(found)
     tight = replace(found, memory_needed=2_000_000_001, memory_limit=2_000_000_000)
     assert str(tight).endswith(f": a column with more than {found.most_distinct:,} distinct values will be refused")
-    with pytest.raises(PreflightError, match=r"--memory_limit 0.21 GB: is too small; 2 workers need .* for any data"):
+    with pytest.raises(PreflightError, match=r"--memory_limit 209.72 MB: is too small; 2 workers need .* for any data"):
         check_resources((path,), tmp_path / "set", plan=MemoryPlan(200 << 20, 2), keep_raw=False, shuffled=False)
 
 
