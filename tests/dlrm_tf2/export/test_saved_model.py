@@ -160,6 +160,20 @@ def export_in_this_process(checkpoint, output):
         export.export(checkpoint, output, "saved_model")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_numerical_that_is_not_finite_is_an_error_and_not_a_probability(saved, tmp_path, value):
+    import tensorflow as tf
+
+    folder = tmp_path / "dot"
+    export_in_this_process(folder / "checkpoint", folder / "model")
+    write_inputs(MODELS["dot"], folder / "inputs.npz", np.random.default_rng(9))
+    inputs = dict(np.load(folder / "inputs.npz"))
+    inputs["numerical_features"][3, 5] = value
+    answer = tf.saved_model.load(str(folder / "model")).signatures["serving_default"]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="numerical_features: a number is not finite"):
+        answer(**{name: tf.constant(array) for name, array in inputs.items()})
+
+
 def test_what_cannot_be_written_leaves_nothing(saved, tmp_path, monkeypatch, capsys):
     checkpoint, before = tmp_path / "dot/checkpoint", sorted(os.listdir(tmp_path))
     arguments = ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "model"), "--format", "saved_model"]
