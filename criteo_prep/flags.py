@@ -1,12 +1,20 @@
 """How flags are spelled (snake_case, and hyphens are accepted), and how a command ends."""
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 _BROKEN_PIPE = 141  # as a shell reports a program that ended because its output is no longer read
 _INTERRUPTED = 130
+_SIGNALLED = 128  # plus the number of the signal, as a shell reports it
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal asked this process to end; its argument is the number of the signal."""
 
 
 def with_underscores(argv: Sequence[str]) -> list[str]:
@@ -49,11 +57,12 @@ def exit_code(name: str, run: Callable[[], int]) -> int:
     """The exit code of a command.
 
     Returns:
-      The result of `run`; 1 after an error, which is printed in one line; 130 after Ctrl-C; 141 if nobody reads the
-      output.
+      The result of `run`; 1 after an error, which is printed in one line; 130 after Ctrl-C; 143 after SIGTERM; 141 if
+      nobody reads the output.
     """
     try:
-        code = run()
+        with _signals_as_exceptions():
+            code = run()
         sys.stdout.flush()  # finds a closed pipe here, and not while Python exits
         return code
     except BrokenPipeError:
@@ -65,6 +74,36 @@ def exit_code(name: str, run: Callable[[], int]) -> int:
     except MemoryError as error:
         print(f"{name}: out of memory. {error}".rstrip(), file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted; nothing half-written is left", file=sys.stderr)
-        return _INTERRUPTED
+    except KeyboardInterrupt as error:
+        end, code = how_interrupted(error)
+        print(f"{name}: {end}; nothing half-written is left", file=sys.stderr)
+        return code
+
+
+def how_interrupted(error: KeyboardInterrupt) -> tuple[str, int]:
+    """(in words, as an exit code)"""
+    if isinstance(error, Terminated):
+        number = error.args[0]
+        return f"ended by {signal.Signals(number).name}", _SIGNALLED + number
+    return "interrupted", _INTERRUPTED
+
+
+@contextlib.contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    """Turns SIGTERM and SIGHUP into Terminated, so that a command removes its unfinished files as after Ctrl-C."""
+    before: dict[int, signal.Handlers] = {}
+
+    def end(number: int, frame: object) -> None:
+        for each in before:  # another signal does not stop the removing
+            signal.signal(each, signal.SIG_IGN)
+        raise Terminated(number)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup, say, ignores SIGHUP
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

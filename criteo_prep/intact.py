@@ -46,8 +46,8 @@ class Check:
         found = self._blocks.entry if self._blocks else {"bytes": self._bytes, "crc32": f"{self._crc32:08x}"}
         if any(found.get(key) != value for key, value in self._entry.items()):
             raise DamagedError(
-                f"{self._path}: is damaged: its bytes do not fit its checksum in the manifest. Restore the file, or "
-                "make its dataset again (with --overwrite)."
+                f"{self._path}: is damaged: its bytes do not fit its checksum in the manifest or the feature spec. "
+                "Restore the file, or make its dataset again. (If you changed it on purpose, delete the checksum.)"
             )
 
 

@@ -160,12 +160,13 @@ def transcribe_spec(
     """As transcribe_dataset, for a source whose spec is at hand; the request's source folder is not looked at."""
     keep_freed_memory()
     splits = _splits(request, source_spec)
+    chunks = [chunk for chunks in source_spec.sources.values() for chunk in chunks]
+    reads = [source_spec.path, *(source_spec.root / file for chunk in chunks for file in chunk.files)]
+    unchanged = Unchanged(reads)
     if AUTO in (feature.cardinality for feature in source_spec.categorical):
         source_spec = _with_cardinalities(request, source_spec, splits=splits, quiet=quiet, warn=warn)
     spec = _destination_spec(request, source_spec, splits)
-    chunks = [chunk for chunks in source_spec.sources.values() for chunk in chunks]
-    reads = [source_spec.path, *(source_spec.root / file for chunk in chunks for file in chunk.files)]
-    unchanged, entries = Unchanged(reads), _checksums(request, source_spec, splits)
+    entries = _checksums(request, source_spec, splits)
     with (
         new_dataset(request.dst_dataset_path, reads=reads, overwrite=request.overwrite) as folder,
         checking(entries),

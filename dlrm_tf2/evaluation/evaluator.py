@@ -88,7 +88,7 @@ class Evaluator:
         activity.doing("adding up an evaluation")
         evaluation = tally.evaluation(self.comm)
         if evaluation.auc is None:
-            self._log.say("AUC is not defined: every label of the test split is the same.")
+            self._log.say(f"AUC is not defined: every label of the {self._config.eval_split} split is the same.")
         return evaluation
 
     def _num_own_samples(self, size: int, num_batches: int) -> int:
@@ -105,5 +105,5 @@ class Evaluator:
             activity.doing(f"evaluating batch {number} of {num_batches}")
             yield batch
             left_s = (time.perf_counter() - start) / number * (num_batches - number)
-            self._log.live(f"test split: batch {number} of {num_batches}, {left_s:.0f} s left")
+            self._log.live(f"{self._config.eval_split} split: batch {number} of {num_batches}, {left_s:.0f} s left")
         self._log.live("")

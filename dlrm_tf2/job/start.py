@@ -34,6 +34,7 @@ from dlrm_tf2.sharding.plan import ShardingPlan
 from dlrm_tf2.training.resume import RESUMED_KEYS, Resumption
 from dlrm_tf2.training.saver import Saver
 from dlrm_tf2.training.trainer import StartingPoint, Trainer
+from dlrm_tf2.unused_flags import unused_flags
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Job:
         data = open_split(
             self.config,
             self.spec,
-            split="test",
+            split=self.config.eval_split,
             embedding=self.model.embedding,
             comm=self.comm,
             restored=self.restored,
@@ -137,7 +138,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     offloading = planning.offloading_note(config, plan, device.device)
     memory_lines = _check_memory(context, model_config, plan)
     deduplicated, dedup_note = repeated_ids.choose_features(config, context.spec, comm)
-    lines = (*resumption.notes, *device.notes, op_note, offloading, *memory_lines, dedup_note)
+    lines = (*unused_flags(config), *resumption.notes, *device.notes, op_note, offloading, *memory_lines, dedup_note)
     settings = ComputeSettings(
         compute_dtype=device.compute_dtype,
         xla=config.xla,
@@ -221,11 +222,11 @@ def _check_destinations(config: TrainConfig, comm: Comm) -> None:
 
 def _check_memory(context: RunContext, model: ModelConfig, plan: ShardingPlan) -> list[str]:
     """The memory lines of rank 0; on all ranks, refuses a run that does not fit on one of their machines or GPUs."""
-    config, comm, hotness = context.config, context.comm, planning.hotness_of(context.spec)
+    config, comm, data = context.config, context.comm, planning.data_shape_of(context.config, context.spec)
     memories, notes = _memories_to_check(context.launch, context.device, comm)
 
     def check() -> list[str]:
-        return [preflight.check_memory(config, model, plan=plan, memory=shared, hotness=hotness) for shared in memories]
+        return [preflight.check_memory(config, model, plan=plan, memory=shared, data=data) for shared in memories]
 
     return [*notes, *on_all_ranks(comm, "memory", work=check, error=preflight.DoesNotFit)[0]]
 

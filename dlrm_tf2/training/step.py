@@ -73,7 +73,7 @@ class TrainingStep:
     ) -> tf.Tensor:
         model, dense = self._model, self._model.dense_variables
         scale = self._scaling.scale if self._scaling else None
-        global_batch = tf.cast(tf.shape(ids.of_all.fixed)[0], tf.float32)
+        global_batch = tf.cast(tf.shape(ids.global_ids.fixed)[0], tf.float32)
         lookup = model.lookup(ids)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([lookup.vectors, dense])
@@ -91,16 +91,17 @@ class TrainingStep:
 
         def update() -> tf.Tensor:
             model.dense_optimizer.apply(dense_gradients, learning_rate, step)
-            return model.embedding.apply_gradient(lookup, row_gradients, learning_rate=learning_rate, step=step)
+            model.embedding.apply_gradient(lookup, row_gradients, learning_rate=learning_rate, step=step)
+            return tf.constant(True)
 
         if scale is None:
-            # The zero makes a rank take part in exchanges whose result it does not use, see apply_gradient.
-            return tf.stack([totals[0] + update(), 0.0, totals[2]])
+            update()
+            return tf.stack([totals[0], 0.0, totals[2]])
         dense_gradients = [gradient / scale for gradient in dense_gradients]
         finite = tf.logical_and(totals[1] == 0, _finite(dense_gradients) == 1)
-        zero = tf.cond(finite, update, lambda: tf.constant(0.0))
+        tf.cond(finite, update, lambda: tf.constant(False))
         self._scaling.update(finite)
-        return tf.stack([totals[0] + zero, 1.0 - tf.cast(finite, tf.float32), totals[2]])
+        return tf.stack([totals[0], 1.0 - tf.cast(finite, tf.float32), totals[2]])
 
 
 def _finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:

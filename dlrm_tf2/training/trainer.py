@@ -74,7 +74,8 @@ class Trainer:
         self._data = open_split(config, spec, split="train", embedding=embedding, comm=comm, restored=restored)
         self._evaluator = None
         if config.evals_per_epoch or config.eval_every:
-            test = open_split(config, spec, split="test", embedding=embedding, comm=comm, restored=restored)
+            split = config.eval_split
+            test = open_split(config, spec, split=split, embedding=embedding, comm=comm, restored=restored)
             self._evaluator = Evaluator(config, model, log=log, data=test)
         self.step, self._position = restored["step"], self._position_in(restored.get("data"), start.resumes)
         self._run_start = self.step, self._position

@@ -1,12 +1,16 @@
 """No verb deletes what it reads, and --overwrite replaces only what this program made."""
 
+import re
+import resource
 import shutil
+import signal
 
 import numpy as np
 import pytest
 from support.log_samples import content, random_rows, write_rows
 
 from criteo_prep import cli
+from criteo_prep.progress import Progress
 
 SYNTHESIZE = "synthesize --preset criteo_t3 --scale 0.0001 --num_samples 20 --quiet --dst".split()
 
@@ -95,6 +99,45 @@ def test_a_verb_does_not_replace_the_current_folder(place, verb, monkeypatch, ca
     assert cli.main([*command, "."]) == 1
     assert ".: is or holds the current folder, which would be lost" in capsys.readouterr().err
     assert content(place) == before
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "split-bin --join"])
+def test_sigterm_leaves_nothing(place, verb, monkeypatch, capsys):
+    command = VERBS.get(verb, "split-bin --join parts").split()
+    before = content(place)
+
+    def advance(progress, amount):
+        if progress.stage not in ("parse", "arrange"):  # before their end, preprocess has nothing to keep
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Progress, "advance", advance)
+    assert cli.main([*command, "new"]) == 143
+    assert "ended by SIGTERM" in capsys.readouterr().err
+    after = content(place)
+    if verb in ("preprocess", "encode"):  # they keep the finished part of their work, for the next run
+        monkeypatch.undo()
+        monkeypatch.chdir(place)
+        assert any(name.startswith(".new.partial/") for name in after) and cli.main([*command, "new"]) == 0
+    else:
+        assert after == before
+
+
+@pytest.mark.parametrize("limit", [1, 700])
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_full_disk_is_an_error_that_names_a_file(place, verb, limit, capsys):
+    """A limit on the size of files stands for the disk: the kernel refuses the write in the same place."""
+    before = content(place)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        code = cli.main([*VERBS[verb].split(), "new"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 1
+    assert re.search(r"File too large.*: '/.*/\.new\.partial[^']*'$", capsys.readouterr().err.splitlines()[-1])
+    assert not (place / "new").exists()
+    if verb not in ("preprocess", "encode"):
+        assert content(place) == before
 
 
 def test_other_ids_do_not_replace_a_dataset_with_other_files_in_it(place, capsys):

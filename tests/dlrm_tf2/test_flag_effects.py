@@ -106,6 +106,7 @@ RUNS: dict[str, tuple[list[str], str, Callable]] = {
     "loss_scaling": ([*FLOAT16, "--epochs", "8"], "--loss_scaling dynamic", skipped),
     "xla": ([], "--xla", compiled),
     "seed": ([], "--seed 4", losses),
+    "eval_split": ([], "--eval_split validation", test_losses),
     "auc_thresholds": ([], "--auc_thresholds 3", lambda run: run.column("auc")),
     "evals_per_epoch": ([], "--evals_per_epoch 2", evaluations),
     "eval_every": ([], "--eval_every 1", evaluations),
@@ -162,7 +163,7 @@ def places(tmp_path_factory):
     root = tmp_path_factory.mktemp("flags")
     names = {name: root / name for name in ("data", "other", "saved", "folder")}
     for number, name in enumerate(("data", "other")):
-        write_dataset(names[name], train=200, test=100, cardinalities=(20, 7), seed=number)
+        write_dataset(names[name], train=200, test=100, validation=40, cardinalities=(20, 7), seed=number)
     document = yaml.safe_load((names["data"] / "feature_spec.yaml").read_text())
     for feature in ("cat_0", "cat_1"):
         document["feature_spec"][feature] |= {"cardinality": 30, "alpha": 1.1}

@@ -105,7 +105,7 @@ def test_steps_equal_numpy(tmp_path, xla):
     step, twin = TrainingStep(model), twin_of(model)
     for batch in batches_of(spec, model):
         loss = step.outcome(step(batch, rate, step=1)).loss
-        bags = dict(zip(model.config.features, batch.ids.of_all.fixed.T[:, :, np.newaxis], strict=True))
+        bags = dict(zip(model.config.features, batch.ids.global_ids.fixed.T[:, :, np.newaxis], strict=True))
         assert loss == pytest.approx(twin.step(batch.label, batch.numerical, bags, rate), rel=1e-5)
     for name, value in weights_of(model).items():
         np.testing.assert_allclose(value, twin.weights[name], rtol=1e-4, atol=1e-5, err_msg=name)
