@@ -1,6 +1,6 @@
-"""The parts of a feature spec, and the YAML document that they are read from and written to.
+"""The parts of a feature spec, and the YAML document that holds them: its types and keys. No rule beyond these.
 
-criteo_prep.feature_spec alone uses this, and passes on the types; what the parts must be is checked there.
+criteo_prep.feature_spec alone uses this module, and exports its types. criteo_prep.feature_spec_rules has the rules.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _SECTIONS = ("feature_spec", "channel_spec", "source_spec", "metadata")
 
 
 class FeatureSpecError(ValueError):
-    """A feature spec, or a dataset against its feature spec, is not what it must be."""
+    """A feature spec is wrong, or a dataset does not fit its feature spec."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class Feature:
     """One column.
 
     Attributes:
-      name: unique in the dataset; ours carry no file suffix, published datasets may.
+      name: name, unique in the dataset. In published datasets it may end in the suffix of a file.
       dtype: name of the numpy dtype on disk.
-      cardinality: number of ids of a categorical feature, id 0 included; None for the others. AUTO in a spec whose
-        cardinalities are still to be found.
+      cardinality: number of ids of a categorical feature, id 0 included; None for other features. AUTO if a
+        transcription is to find the number.
       hotness: ids per sample.
-      alpha: exponent of the power law of a synthetic feature; None when it is not synthetic.
-      ragged: samples have any number of ids, none included; hotness is then a nominal number.
+      alpha: exponent of the power law of a synthetic feature; None if the feature is not synthetic.
+      ragged: whether samples have different numbers of ids, 0 included; hotness is then a nominal number.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Chunk:
     """Features stored together.
 
     Attributes:
-      features: names, in the order in which the file has them.
-      files: paths relative to the dataset folder. `split_binary` has one file, and for a ragged feature a second one
-        with the row offsets; what other types have, their module in criteo_prep.transcribe says.
-      type: the layout.
+      features: names of the features, in their order in the file.
+      files: paths relative to the dataset folder. A chunk of type `split_binary` has one file, and for a ragged feature
+        a second file with the row offsets. For other types see the layout's module in criteo_prep.transcribe.
+      type: name of the layout; `split_binary` is the layout tf_raw.
     """
 
     features: tuple[str, ...]
@@ -59,7 +59,7 @@ def parse(path: Path) -> dict:
     """Reads a file into the parts of a FeatureSpec, by attribute name.
 
     Raises:
-      FeatureSpecError: there is no such file, it is not YAML, or something stands in it that does not belong there.
+      FeatureSpecError: the file does not exist, is not YAML, or has a key or type that a feature spec does not have.
     """
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
@@ -77,7 +77,7 @@ def parse(path: Path) -> dict:
 
 
 def document_of(features: dict, channels: dict, *, sources: dict, metadata: dict) -> dict:
-    """The YAML document of a spec's parts; validation's chunks go where published readers do not look."""
+    """The YAML document of a spec's parts. Published readers do not see the chunks of the validation split in it."""
 
     def features_of(feature: Feature) -> dict:
         entry: dict = {"dtype": str(feature.dtype)}
@@ -109,19 +109,21 @@ def document_of(features: dict, channels: dict, *, sources: dict, metadata: dict
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML in which a key that stands twice in a mapping is an error, where YAML keeps the last one."""
+    """Plain YAML, except that a mapping with the same key twice is an error. (YAML keeps the last value.)"""
 
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands there twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the mapping has {key.value!r} twice", key.start_mark
+                )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 class _Parser:
-    """Turns a YAML document into the parts of a spec, naming what does not belong there."""
+    """Turns a YAML document into the parts of a spec. Raises FeatureSpecError for an unknown key or a wrong type."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -196,7 +198,7 @@ class _Parser:
             if key not in entry:
                 raise self.error(f"{where}: has no {key}.")
         if not isinstance(entry["type"], str):
-            raise self.error(f"{where}: type is {entry['type']!r}, which is no text.")
+            raise self.error(f"{where}: type is {entry['type']!r}; it must be text.")
         return Chunk(self.names(entry["features"], where), self.names(entry["files"], where), entry["type"])
 
     def names(self, value: object, where: str) -> tuple[str, ...]:
