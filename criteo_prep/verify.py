@@ -1,8 +1,8 @@
-"""`criteo-prep verify`: a dataset against its feature spec and its manifest, every byte of it.
+"""`criteo-prep verify`: checks every byte of a dataset against its feature spec and its manifest.
 
-Checked of every split: the files are there with sizes that agree; ids are in [0, cardinality); labels are 0 or 1;
-numericals are finite. Where the manifest has checksums: every file has its own, the manifest's too, and no file is
-unknown. A vocabulary has as many values as its feature has ids.
+Checks of every split: its files exist and their sizes agree; ids are in [0, cardinality); labels are 0 or 1; numericals
+are finite. Checks if a manifest exists: each file, and the manifest, has its checksum, and no file is unknown. A
+vocabulary has as many values as its feature has ids.
 """
 
 import zlib
@@ -24,7 +24,7 @@ _READ_BYTES = 8 << 20
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report: what was looked at, what was found, and whether it is as it should be."""
+    """One line of the report: what was checked, what was found, and whether that is good."""
 
     subject: str
     found: str
@@ -43,7 +43,7 @@ class Report:
         return all(check.good for check in self.checks)
 
     def text(self, only_bad: bool = False) -> str:
-        """A table, and one line that says it all."""
+        """A table of the checks, and a last line with the result."""
         shown = [check for check in self.checks if not (only_bad and check.good)]
         width = max((len(check.subject) for check in shown), default=0)
         lines = [f"{'good' if check.good else 'BAD':5}{check.subject:{width}}  {check.found}" for check in shown]
@@ -54,15 +54,15 @@ class Report:
 
 
 def verify(root: str | Path, workers: int | None = None, quiet: bool = False) -> Report:
-    """Checks a dataset; reads all of it once for its content and once for its checksums.
+    """Checks a dataset. Reads all files once for their content and once for their checksums.
 
     Args:
       root: the dataset folder.
-      workers: threads; None is one per core.
+      workers: threads; None for one thread per core.
       quiet: show no progress.
 
     Raises:
-      FeatureSpecError: there is no feature spec, or it makes no sense, so that nothing can be checked.
+      FeatureSpecError: the feature spec is missing or wrong, so that nothing can be checked.
     """
     root = Path(root)
     document, checks = _read_manifest(root)
@@ -86,7 +86,7 @@ def verify(root: str | Path, workers: int | None = None, quiet: bool = False) ->
 
 @dataclass(frozen=True)
 class _Job:
-    """A part of the work for one thread: `run` returns what is wrong, or None."""
+    """A part of the work for one thread. `run` returns the problem, or None."""
 
     subject: str
     kind: str
@@ -95,7 +95,7 @@ class _Job:
 
 
 def _read_manifest(root: Path) -> tuple[dict | None, list[Check]]:
-    """The manifest, if it can be read, and what is to be said of it."""
+    """The manifest, or None if it cannot be used, and the checks of it."""
     if not (root / manifest.MANIFEST).exists():
         return None, [Check(manifest.MANIFEST, "there is none")]
     try:
@@ -103,7 +103,7 @@ def _read_manifest(root: Path) -> tuple[dict | None, list[Check]]:
     except manifest.ManifestError as error:
         return None, [Check(manifest.MANIFEST, str(error), False)]
     if intact is False:
-        return None, [Check(manifest.MANIFEST, "its bytes do not fit its own checksum; it was changed", False)]
+        return None, [Check(manifest.MANIFEST, "its bytes do not fit its own checksum; somebody changed it", False)]
     return document, [Check(manifest.MANIFEST, "as written" if intact else "has no checksum of its own")]
 
 
@@ -115,20 +115,20 @@ def _sizes(spec: FeatureSpec, document: dict | None) -> list[Check]:
         except (FeatureSpecError, OSError) as error:
             checks.append(Check(f"split {split}", str(error), False))
             continue
-        said = document["splits"].get(split, {}).get("num_samples", found) if document else found
-        text = f"{found:,} samples" + ("" if said == found else f", but the manifest says {said:,}")
-        checks.append(Check(f"split {split}", text, said == found))
+        expected = document["splits"].get(split, {}).get("num_samples", found) if document else found
+        text = f"{found:,} samples" + ("" if expected == found else f", but the manifest says {expected:,}")
+        checks.append(Check(f"split {split}", text, expected == found))
     return checks
 
 
 def _entries_in(spec: FeatureSpec) -> dict[str, dict]:
-    """Checksums that stand in the feature spec's metadata, as transcribe writes them."""
+    """The checksums in the feature spec's metadata, which transcribe writes."""
     files = spec.metadata.get("files") if isinstance(spec.metadata, dict) else None
     return files if isinstance(files, dict) else {}
 
 
 def _content_jobs(root: Path, spec: FeatureSpec, checks: list[Check]) -> list[_Job]:
-    """Ids, labels and numericals of the splits whose sizes are right, in parts."""
+    """Ids, labels and numericals of the splits whose sizes are right, in parts of _READ_BYTES."""
     bad = {check.subject for check in checks if not check.good}
     jobs = []
     for split in spec.splits:
@@ -168,9 +168,9 @@ def _checksum_jobs(root: Path, files: dict[str, dict]) -> list[_Job]:
     jobs = []
     for name, entry in files.items():
         path, size = root / name, entry["bytes"]
-        there = path.stat().st_size if path.is_file() else None
-        if there != size:
-            found = "there is no such file" if there is None else f"has {there} bytes, not {size}"
+        found_size = path.stat().st_size if path.is_file() else None
+        if found_size != size:
+            found = "there is no such file" if found_size is None else f"has {found_size} bytes, not {size}"
             jobs.append(_Job(name, "size", bytes=0, run=lambda found=found: found))
         elif "xxh3_64" in entry:
             jobs += _block_jobs(path, name, entry)
@@ -219,7 +219,7 @@ def _crc32_problem(path: Path, expected: str) -> str | None:
 
 
 def _vocabulary_jobs(root: Path, spec: FeatureSpec, files: dict[str, dict]) -> list[_Job]:
-    """Of datasets that preprocess made."""
+    """The vocabularies, which only datasets of preprocess have."""
     jobs = []
     for feature in spec.categorical:
         name = f"vocabularies/{feature.name}.parquet"
@@ -237,19 +237,19 @@ def _vocabulary_problem(path: Path, feature: Feature) -> str | None:
             ids = (batch.column(0).to_numpy() for batch in file.iter_batches(_READ_BYTES // 8, columns=["id"]))
             largest = max((int(part.max(initial=0)) for part in ids), default=0)
     except (pyarrow.ArrowException, OSError, KeyError) as error:
-        return f"is no vocabulary: {error}"
+        return f"is not a vocabulary: {error}"
     if largest + 1 != feature.cardinality:
         return f"has ids up to {largest}, but {feature.name} has cardinality {feature.cardinality}"
     return None
 
 
 def _unknown_files(root: Path, files: dict[str, dict]) -> list[Check]:
-    there = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
-    return [Check(name, "is not in the manifest", False) for name in sorted(there - set(files) - {manifest.MANIFEST})]
+    found = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    return [Check(name, "is not in the manifest", False) for name in sorted(found - set(files) - {manifest.MANIFEST})]
 
 
 def _passed(jobs: list[_Job], checks: list[Check]) -> list[Check]:
-    """One line for every kind of check that was made, with what it covered; and one for what was not."""
+    """A line for each kind of check, with the number of good files; and a line if the dataset has no checksums."""
     lines = []
     for kind, text in (
         ("content", "ids, labels and numericals in range"),
@@ -263,5 +263,5 @@ def _passed(jobs: list[_Job], checks: list[Check]) -> list[Check]:
             size = sum(job.bytes for job in done)
             lines.append(Check(text, f"{len(good_files)} files" + (f", {size / 1e9:.3f} GB" if size else "")))
     if not any(job.kind == "checksum" for job in jobs):
-        lines.append(Check("checksums", "the dataset has none, so a changed byte that is still in range is not found"))
+        lines.append(Check("checksums", "the dataset has none; a changed byte that is still in range is not found"))
     return lines

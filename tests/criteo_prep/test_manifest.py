@@ -81,19 +81,19 @@ def test_check_files(tmp_path):
 
 
 def test_differences():
-    there = document()
-    assert differences(there, document(inputs=[{"name": "day_0", "bytes": 10}])) == []  # rows are not known yet
-    assert differences(there, document(rules={"threshold": 15})) == ["threshold: there 3, asked for 15"]
-    assert differences(there, document(made_by="criteo-prep synthesize")) == [
+    existing = document()
+    assert differences(existing, document(inputs=[{"name": "day_0", "bytes": 10}])) == []  # rows are not known yet
+    assert differences(existing, document(rules={"threshold": 15})) == ["threshold: existing 3, requested 15"]
+    assert differences(existing, document(made_by="criteo-prep synthesize")) == [
         "made by criteo-prep preprocess, not criteo-prep synthesize"
     ]
-    assert differences(there, document(inputs=[{"name": "day_0", "bytes": 11}])) == [
-        "input 1 (day_0): bytes was 10, is 11"
+    assert differences(existing, document(inputs=[{"name": "day_0", "bytes": 11}])) == [
+        "input 1 (day_0): bytes existing 10, requested 11"
     ]
-    assert differences(there, document(inputs=[{"name": "day_0", "bytes": 10}, {"name": "day_1", "bytes": 1}])) == [
-        "input 2: there None, asked for day_1"
+    assert differences(existing, document(inputs=[{"name": "day_0", "bytes": 10}, {"name": "day_1", "bytes": 1}])) == [
+        "input 2: existing None, requested day_1"
     ]
-    assert differences(there, document(inputs=[])) == ["input 1: there day_0, asked for None"]
+    assert differences(existing, document(inputs=[])) == ["input 1: existing day_0, requested None"]
 
 
 def test_versions():

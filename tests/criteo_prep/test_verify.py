@@ -73,7 +73,7 @@ def test_every_byte_of_the_manifest(dataset):
         assert problems(dataset), place
 
 
-def test_what_is_wrong_is_said(dataset):
+def test_every_problem_is_reported(dataset):
     ids = np.fromfile(dataset / "train" / "cat_4.bin", np.int8)
     ids[7] = 100
     ids.tofile(dataset / "train" / "cat_4.bin")
@@ -103,7 +103,7 @@ def test_a_dataset_without_checksums_is_checked_for_the_rest(dataset, capsys):
     (dataset / "manifest.json").unlink()
     assert cli.main(["verify", str(dataset), "--quiet"]) == 0
     cli.main(["verify", str(dataset)])
-    assert "the dataset has none, so a changed byte that is still in range is not found" in capsys.readouterr().out
+    assert "the dataset has none; a changed byte that is still in range is not found" in capsys.readouterr().out
     (dataset / "train" / "label.bin").write_bytes(b"\7" * 54)
     assert problems(dataset) == ["train/label.bin: byte 0: 7, but a label is 0 or 1"]
 
@@ -122,6 +122,6 @@ def test_no_spec_is_an_error(tmp_path, capsys):
     assert "feature_spec.yaml" in capsys.readouterr().err
 
 
-def test_a_manifest_that_is_no_json(dataset):
+def test_a_manifest_of_another_type(dataset):
     (dataset / "manifest.json").write_text(json.dumps([1]))
     assert any("is not a manifest" in line for line in problems(dataset))
