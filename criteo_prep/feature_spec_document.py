@@ -8,13 +8,21 @@ from pathlib import Path
 
 import yaml
 
+from criteo_prep.messages import one_line, shown
+
 AUTO = "auto"
 CHANNELS = ("categorical", "numerical", "label")
+LARGEST_BYTES = 4 << 20  # a spec of 1,000 features has about half a MiB
+_LARGEST_EXPANDED = 4 * LARGEST_BYTES  # characters, if each alias is replaced by its value
+_LARGEST_NUMBER = 2**63 - 1
 _SECTIONS = ("feature_spec", "channel_spec", "source_spec", "metadata")
 
 
 class FeatureSpecError(ValueError):
-    """A feature spec is wrong, or a dataset does not fit its feature spec."""
+    """A feature spec is wrong, or a dataset does not fit its feature spec. The message is one line."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 @dataclass(frozen=True)
@@ -59,14 +67,10 @@ def parse(path: Path) -> dict:
     """Reads a file into the parts of a FeatureSpec, by attribute name.
 
     Raises:
-      FeatureSpecError: the file does not exist, is not YAML, or has a key or type that a feature spec does not have.
+      FeatureSpecError: the file does not exist, is too large, is not YAML, or has an unknown key or a wrong type.
     """
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError:
-        raise FeatureSpecError(f"{path}: there is no such file. Name a folder that holds a feature spec.") from None
-    except UnicodeDecodeError as error:
-        raise FeatureSpecError(f"{path}: is not text in UTF-8: {error}.") from None
+        document = yaml.load(_text_of(path), _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
@@ -108,18 +112,82 @@ def document_of(features: dict, channels: dict, *, sources: dict, metadata: dict
     }
 
 
+def _text_of(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_BYTES + 1)
+    except FileNotFoundError:
+        raise FeatureSpecError(f"{path}: there is no such file. Name a folder that holds a feature spec.") from None
+    if len(content) > LARGEST_BYTES:
+        raise FeatureSpecError(
+            f"{path}: has more than {LARGEST_BYTES >> 20} MiB, so it is not a feature spec. Name a feature spec."
+        )
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FeatureSpecError(f"{path}: is not text in UTF-8: {error}.") from None
+
+
 class _Loader(yaml.SafeLoader):
-    """Plain YAML, except that a mapping with the same key twice is an error. (YAML keeps the last value.)"""
+    """Plain YAML, except for what a feature spec never needs: these are errors, with their line.
+
+    - A mapping has the same key twice. (YAML keeps the last value.)
+    - An alias stands inside its own value, or all aliases together stand for a very large document.
+    - A scalar does not fit its type, as in `2020-99-99`.
+    """
+
+    def get_single_node(self):
+        node = super().get_single_node()
+        if node is not None:
+            _expanded_size(node, {})
+        return node
+
+    def construct_object(self, node, deep=False):
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # raised by int(), date(), ...
+            kind = node.tag.rpartition(":")[2]
+            raise _error(f"{shown(node.value)} is not of the type {shown(kind)}", node) from None
 
     def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the mapping has {key.value!r} twice", key.start_mark
-                )
-            seen.add(key.value)
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen:
+                    raise _error(f"the mapping has {shown(key.value)} twice", key)
+                seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _expanded_size(node: yaml.Node, sizes: dict[int, int | None]) -> int:
+    """The characters below a node if each alias is replaced by its value.
+
+    Args:
+      node: the node.
+      sizes: results for all nodes so far, by id(); None while a node is being visited.
+    """
+    size = sizes.get(id(node), 0)
+    if size is None:
+        raise _error("an alias stands inside its own value", node)
+    if size:
+        return size
+    sizes[id(node)] = None
+    if isinstance(node, yaml.ScalarNode):
+        size = 1 + len(node.value)
+    else:
+        pairs = isinstance(node, yaml.MappingNode)
+        parts = [part for pair in node.value for part in pair] if pairs else node.value
+        size = 1 + sum(_expanded_size(part, sizes) for part in parts)
+    if size > _LARGEST_EXPANDED:
+        raise _error(
+            f"its aliases stand for more than {_LARGEST_EXPANDED >> 20} MiB of text. Write the values out", node
+        )
+    sizes[id(node)] = size
+    return size
+
+
+def _error(problem: str, node: yaml.Node) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 class _Parser:
@@ -167,10 +235,12 @@ class _Parser:
             if key == "cardinality" and value == AUTO:
                 continue
             if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
-                raise self.error(f"{where}: {key} is {value!r}; it must be {expected}.")
+                raise self.error(f"{where}: {key} is {shown(value)}; it must be {expected}.")
+            if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
+                raise self.error(f"{where}: {key} is {shown(value)}; the largest is {_LARGEST_NUMBER}.")
         ragged = entry.get("ragged", False)
         if not isinstance(ragged, bool):
-            raise self.error(f"{where}: ragged is {ragged!r}; it must be true or false.")
+            raise self.error(f"{where}: ragged is {shown(ragged)}; it must be true or false.")
         hotness = 1 if entry.get("hotness") is None else entry["hotness"]
         return Feature(
             name,
@@ -198,12 +268,12 @@ class _Parser:
             if key not in entry:
                 raise self.error(f"{where}: has no {key}.")
         if not isinstance(entry["type"], str):
-            raise self.error(f"{where}: type is {entry['type']!r}; it must be text.")
+            raise self.error(f"{where}: type is {shown(entry['type'])}; it must be text.")
         return Chunk(self.names(entry["features"], where), self.names(entry["files"], where), entry["type"])
 
     def names(self, value: object, where: str) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise self.error(f"{where}: {value!r} is not a list of names.")
+            raise self.error(f"{where}: {shown(value)} is not a list of names.")
         return tuple(value)
 
     def mapping(self, value: object, where: str, keys: tuple[str, ...] | None = None) -> None:
@@ -211,7 +281,7 @@ class _Parser:
             raise self.error(f"{where} must be a mapping, not {type(value).__name__}.")
         for key in value:
             if keys is not None and key not in keys:
-                raise self.error(f"{where}: unknown key {key!r}; the keys are {list(keys)}.")
+                raise self.error(f"{where}: unknown key {shown(key)}; the keys are {list(keys)}.")
 
     def error(self, message: str) -> FeatureSpecError:
         return FeatureSpecError(f"{self.path}: {message}")

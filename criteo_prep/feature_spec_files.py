@@ -5,13 +5,19 @@ criteo_prep.feature_spec uses this module for the layout tf_raw, and the readers
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from criteo_prep.feature_spec_document import Chunk, Feature, FeatureSpecError
 
 OFFSET = np.dtype(np.int64)  # dtype of the row offsets of a ragged feature
+
+
+def is_inside(file: str) -> bool:
+    """Whether a path is relative and stays inside its folder. Links are not followed."""
+    path = PurePosixPath(file)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in file and bool(path.parts)
 
 
 def existing_file(root: Path, file: str, feature: str) -> Path:
@@ -26,8 +32,10 @@ def existing_file(root: Path, file: str, feature: str) -> Path:
       FeatureSpecError: a link leads out of the folder, or the file does not exist.
     """
     path = root / file
-    if not path.resolve().is_relative_to(root.resolve()):
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
         raise FeatureSpecError(f"{path}: leads out of the dataset folder {root}. Files must stay inside it.")
+    if path.is_symlink() and not path.exists():
+        raise FeatureSpecError(f"{path}: is a link that leads nowhere, but the feature spec names it for {feature!r}.")
     if not path.is_file():
         raise FeatureSpecError(f"{path}: there is no such file, but the feature spec names it for {feature!r}.")
     return path

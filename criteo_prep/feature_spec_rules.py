@@ -3,17 +3,21 @@
 criteo_prep.feature_spec alone uses this module, and adds the spec's path to each message.
 """
 
-from pathlib import PurePosixPath
+import math
+import re
+from collections import Counter
 
 import numpy as np
 
 from criteo_prep.feature_spec_document import AUTO, CHANNELS, Chunk, Feature, FeatureSpecError
+from criteo_prep.feature_spec_files import is_inside
 from criteo_prep.schema import SPLITS
 
 Features = dict[str, Feature]
 Channels = dict[str, tuple[str, ...]]
 
 ID_DTYPES = ("int8", "int16", "int32")
+_LARGEST_HOTNESS = 2**31 - 1
 _WIDE_ID_DTYPES = ("uint32", "int64")  # in files of other layouts; the ids are nevertheless below 2**31
 
 
@@ -42,29 +46,40 @@ def check_structure(
 def _check_features(features: Features, channels: Channels) -> None:
     for feature in features.values():
         where = f"feature_spec: {feature.name}"
-        try:
-            np.dtype(feature.dtype)
-        except (TypeError, ValueError, SyntaxError):
+        if not _is_number_type(feature.dtype):
             raise FeatureSpecError(
-                f"{where}: dtype {feature.dtype!r} is not a numpy dtype. Write one such as int32 or float16."
-            ) from None
-        if feature.hotness < 1:
-            raise FeatureSpecError(f"{where}: hotness {feature.hotness} is not positive.")
+                f"{where}: dtype {feature.dtype!r} is not a numpy dtype of numbers. Write one such as int32 or float16."
+            )
+        if not 1 <= feature.hotness <= _LARGEST_HOTNESS:
+            raise FeatureSpecError(f"{where}: hotness {feature.hotness} is not between 1 and {_LARGEST_HOTNESS}.")
+        if feature.alpha is not None and not math.isfinite(feature.alpha):
+            raise FeatureSpecError(f"{where}: alpha {feature.alpha} is not a finite number.")
         several_ids = feature.hotness > 1 or feature.ragged
         if several_ids and feature.name not in channels.get("categorical", ()):
             raise FeatureSpecError(f"{where}: has hotness {feature.hotness}, which only a categorical feature has.")
 
 
+def _is_number_type(dtype: str) -> bool:
+    """Whether numpy and all layouts know the dtype: bool, integers and floats of 8 bytes at most, in native order."""
+    if not re.fullmatch(r"[<=|]?\w+", dtype, re.ASCII):
+        return False
+    try:
+        found = np.dtype(dtype)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return found.kind in "biuf" and found.itemsize <= 8 and found.isnative
+
+
 def _check_channels(features: Features, channels: Channels) -> None:
     if sorted(channels) != sorted(CHANNELS):
         raise FeatureSpecError(f"channel_spec: has {sorted(channels)}, must have exactly {sorted(CHANNELS)}.")
-    named = [name for names in channels.values() for name in names]
-    for name in named:
+    times = Counter(name for names in channels.values() for name in names)
+    for name, count in times.items():
         if name not in features:
             raise FeatureSpecError(f"channel_spec: {name!r} is not in feature_spec.")
-        if (count := named.count(name)) > 1:
+        if count > 1:
             raise FeatureSpecError(f"channel_spec: names {name!r} {count} times; it must name each feature once.")
-    if missing := [name for name in features if name not in named]:
+    if missing := [name for name in features if name not in times]:
         raise FeatureSpecError(f"channel_spec: lacks {missing[0]!r} of feature_spec. Each feature needs a channel.")
     if (count := len(channels["label"])) != 1:
         raise FeatureSpecError(f"channel_spec: label has {count} features; it must have exactly one.")
@@ -115,12 +130,6 @@ def _check_chunks(split: str, chunks: tuple[Chunk, ...], *, features: Features, 
             _check_split_binary(where, chunk, features=features, channels=channels)
     if missing := [name for name in features if name not in seen]:
         raise FeatureSpecError(f"source_spec: {split}: no chunk holds feature {missing[0]!r}.")
-
-
-def is_inside(file: str) -> bool:
-    """Whether a path is relative and stays inside its folder, links apart."""
-    path = PurePosixPath(file)
-    return not path.is_absolute() and ".." not in path.parts and "\0" not in file and bool(path.parts)
 
 
 def _check_split_binary(where: str, chunk: Chunk, *, features: Features, channels: Channels) -> None:

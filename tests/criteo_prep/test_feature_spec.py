@@ -249,7 +249,11 @@ def change(path, value):
         ),
         ("feature_spec.store.dtype", ..., "feature_spec: store: has no dtype. Write one such as int32"),
         ("feature_spec.price.dtype", None, "feature_spec: price: has no dtype"),
-        ("feature_spec.store.dtype", "int7", "feature_spec: store: dtype 'int7' is not a numpy dtype. Write one such"),
+        (
+            "feature_spec.store.dtype",
+            "int7",
+            "feature_spec: store: dtype 'int7' is not a numpy dtype of numbers. Write one such",
+        ),
         ("feature_spec.store.dtype", ",", "feature_spec: store: dtype ',' is not a numpy dtype"),
         ("feature_spec.store.dtype", 8, "feature_spec: store: dtype is 8; it must be text"),
         ("feature_spec.store.cardinality", "auto", "store: cardinality auto is for the source of a transcription"),
@@ -269,7 +273,7 @@ def change(path, value):
             r"store: dtype uint8 cannot hold ids; use one of \['int8', 'int16', 'int32",
         ),
         ("feature_spec.store.dtype", "int64", "train: chunk 2: 'store' has dtype int64; use one of"),
-        ("feature_spec.store.hotness", 0, "store: hotness 0 is not positive"),
+        ("feature_spec.store.hotness", 0, "store: hotness 0 is not between 1 and 2147483647"),
         ("feature_spec.store.alpha", "steep", "store: alpha is 'steep'; it must be a number"),
         (
             "feature_spec.age.dtype",
@@ -326,12 +330,76 @@ def test_misuse(tmp_path, path, value, reason):
             "feature_spec:\n  a: {dtype: int8}\n  a: {dtype: bool}",
             "line 3: is not plain YAML: the mapping has 'a' twice",
         ),
-        ("[" * 20_000, "is not plain YAML: too many brackets within brackets"),
+        ("{a: " * 5_000, "is not plain YAML: too many brackets within brackets"),
+        ("a: 1\nb: !!int ''", "line 2: is not plain YAML: '' is not of the type 'int'"),
+        ("day: 2020-99-99", "line 1: is not plain YAML: '2020-99-99' is not of the type 'timestamp'"),
+        ("a: !!timestamp x", "'x' is not of the type 'timestamp'"),
+        ("a: !!bool x", "'x' is not of the type 'bool'"),
+        ("!!map x", "expected a mapping node, but found scalar"),
+        (f"a: {'9' * 5000}", "'999.*999' is not of the type 'int'"),
+        ("a: &a [1, *a]", "line 1: is not plain YAML: an alias stands inside its own value"),
+        ("a: &a {<<: *a}", "an alias stands inside its own value"),
+        ("x" * (4 << 20) + "y", "has more than 4 MiB, so it is not a feature spec"),
+        ('"two\\nlines \\e[31m": 1', r"unknown key 'two\\nlines \\x1b\[31m'"),
     ],
 )
 def test_text_that_is_not_a_spec(tmp_path, text, reason):
     with pytest.raises(FeatureSpecError, match=reason):
         load(tmp_path, text)
+
+
+def alias_bomb(levels):
+    """A YAML list in a few lines that stands for 9 ** levels names."""
+    lines = ["l0: &l0 [" + "name, " * 9 + "]"]
+    return "\n".join(lines + [f"l{i}: &l{i} [{f'*l{i - 1}, ' * 9}]" for i in range(1, levels)])
+
+
+@pytest.mark.parametrize("place", ["metadata:\n{}", "channel_spec:\n{}", "{}"])
+def test_aliases_that_stand_for_a_huge_document(tmp_path, place):
+    text = place.format("\n".join(f"  {line}" if place != "{}" else line for line in alias_bomb(40).splitlines()))
+    assert len(text) < 7000
+    with pytest.raises(FeatureSpecError, match="its aliases stand for more than 16 MiB of text. Write the values out"):
+        load(tmp_path, text)
+
+
+def test_aliases_as_yaml_writers_make_them(tmp_path):
+    """Published tools share a list of names between channel_spec and source_spec, and PyYAML writes it as an alias."""
+    document = yaml.safe_load(SHOP)
+    numericals = document["channel_spec"]["numerical"]
+    for split in ("train", "test"):
+        document["source_spec"][split][0]["features"] = numericals
+    assert "*id001" in yaml.safe_dump(document)
+    assert load(tmp_path, document).chunk_of("test", "age").features == ("price", "age")
+
+
+@pytest.mark.parametrize("path, value, reason", [
+    ("feature_spec.store.cardinality", 2**63, "store: cardinality is 9223372036854775808; the largest is"),
+    ("feature_spec.store.hotness", 2**31, "store: hotness 2147483648 is not between 1 and 2147483647"),
+    ("feature_spec.store.alpha", float("nan"), "store: alpha nan is not a finite number"),
+    ("feature_spec.store.alpha", 10**400, "store: alpha is 10000.*00000; the largest"),
+    ("feature_spec.price.dtype", "S8", "price: dtype 'S8' is not a numpy dtype of numbers"),
+    ("feature_spec.price.dtype", ">f2", "price: dtype '>f2' is not a numpy dtype of numbers"),
+    ("feature_spec.price.dtype", "float128", "price: dtype 'float128' is not a numpy dtype of numbers"),
+    ("channel_spec.label", {"a": list(range(10**5))}, r"label: {'a': \[0, 1, 2, 3, 4, 5, ...\]} is not a list"),
+])  # fmt: skip
+def test_values_that_no_spec_needs(tmp_path, path, value, reason):
+    document = copy.deepcopy(yaml.safe_load(SHOP))
+    change(path, value)(document)
+    with pytest.raises(FeatureSpecError, match=reason):
+        load(tmp_path, document)
+
+
+def test_a_message_is_one_short_line():
+    message = str(FeatureSpecError("feature_spec.yaml: " + "a\n\x1b[31m" * 10_000 + " Write a name."))
+    assert message.isprintable() and len(message) < 620
+    assert message.startswith("feature_spec.yaml: a") and message.endswith("Write a name.")
+
+
+def test_a_link_loop_as_a_data_file(shop, tmp_path):
+    (tmp_path / "train" / "y.bin").unlink()
+    (tmp_path / "train" / "y.bin").symlink_to("y.bin")
+    with pytest.raises(FeatureSpecError, match="train/y.bin: is a link that leads nowhere"):
+        shop.validate_files("train")
 
 
 def test_files_that_are_not_a_spec(tmp_path):
