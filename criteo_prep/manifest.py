@@ -21,12 +21,15 @@ from pathlib import Path
 
 import criteo_prep
 from criteo_prep.durable import force
+from criteo_prep.manifest_document import KINDS, problem_of
+from criteo_prep.messages import one_line
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 BLOCK_BYTES = 32 << 20
+LARGEST_BYTES = 256 << 20  # of a manifest; the checksums of 100 TB have about 60 MiB
 _CHECKSUM = ',\n "checksum": "'
-_KEYS = ("format", "made_by", "versions", "inputs", "rules", "splits", "files")
+_KEYS = ("format", *KINDS)
 
 
 class ManifestError(ValueError):
@@ -150,29 +153,53 @@ def save_manifest(root: str | Path, document: dict) -> None:
 
 
 def load_manifest(root: str | Path) -> dict:
-    """Reads <root>/manifest.json. Raises ManifestError if the file does not exist or is not a manifest."""
+    """Reads <root>/manifest.json, without its "checksum", and checks that it is whole and that its types are right.
+
+    Raises:
+      ManifestError: the file does not exist, is not a manifest, or does not fit its own checksum.
+      OSError: the file cannot be read.
+    """
     path = Path(root) / MANIFEST
+    content = _content_of(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ManifestError(
-            f"{path}: there is no manifest; {root} is not a dataset that this program finished."
-        ) from None
+        text = content.decode("utf-8")
+        document = json.loads(text)
     except ValueError as error:
-        raise ManifestError(f"{path}: is not JSON: {error}") from None
+        raise ManifestError(f"{path}: is not JSON: {one_line(str(error))}") from None
+    except RecursionError:
+        raise ManifestError(f"{path}: is not JSON: too many brackets within brackets.") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ManifestError(f"{path}: is not a manifest of format {FORMAT}. A newer version may have written it.")
     if missing := [key for key in _KEYS if key not in document]:
         raise ManifestError(f"{path}: has no {missing[0]!r}; it is damaged. Make the dataset again.")
-    document.pop("checksum", None)
+    if document.pop("checksum", None) is not None and not _fits_its_checksum(text):
+        raise ManifestError(
+            f"{path}: its bytes do not fit its own checksum; somebody changed it. Copy it or make the dataset again."
+        )
+    if problem := problem_of(document):
+        raise ManifestError(f"{path}: {one_line(problem)}; it is damaged. Make the dataset again.")
     return document
 
 
-def is_intact(root: str | Path) -> bool | None:
-    """Whether each byte of the manifest is as it was written; None if the manifest has no checksum."""
-    text = (Path(root) / MANIFEST).read_bytes().decode("utf-8", "replace")
-    if "checksum" not in json.loads(text):
-        return None
+def has_checksum(root: str | Path) -> bool:
+    """Whether a manifest that load_manifest accepts has a checksum of its own. save_manifest always writes one."""
+    return "checksum" in json.loads(_content_of(Path(root) / MANIFEST))
+
+
+def _content_of(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_BYTES + 1)
+    except FileNotFoundError:
+        raise ManifestError(
+            f"{path}: there is no manifest; {path.parent} is not a dataset that this program finished."
+        ) from None
+    if len(content) > LARGEST_BYTES:
+        raise ManifestError(f"{path}: has more than {LARGEST_BYTES >> 20} MiB, so it is not a manifest.")
+    return content
+
+
+def _fits_its_checksum(text: str) -> bool:
     content = text.rpartition(_CHECKSUM)[0]
     return text == f'{content}{_CHECKSUM}{_xxh3(content)}"\n}}\n'
 
@@ -205,16 +232,21 @@ def differences(old: dict, new: dict) -> list[str]:
     """
     lines = []
     if old["made_by"] != new["made_by"]:
-        lines.append(f"made by {old['made_by']}, not {new['made_by']}")
+        lines.append(f"made by {one_line(old['made_by'], 80)}, not {new['made_by']}")
     for key in {**old["rules"], **new["rules"]}:
         existing, requested = old["rules"].get(key), new["rules"].get(key)
         if existing != requested:
-            lines.append(f"{key}: existing {existing!r}, requested {requested!r}")
+            lines.append(f"{one_line(key, 80)}: {_difference(existing, requested)}")
     for number, (before, after) in enumerate(itertools.zip_longest(old["inputs"], new["inputs"]), 1):
         if before is None or after is None:
-            lines.append(f"input {number}: existing {before and before['name']}, requested {after and after['name']}")
+            lines.append(f"input {number}: {_difference(before and before['name'], after and after['name'])}")
         else:
             where = f"input {number} ({after['name']})"
             changed = [key for key in after if after[key] != before.get(key)]
-            lines += [f"{where}: {key} existing {before.get(key)}, requested {after[key]}" for key in changed]
+            lines += [f"{where}: {key} {_difference(before.get(key), after[key])}" for key in changed]
     return lines
+
+
+def _difference(existing: object, requested: object) -> str:
+    old, new = ("none" if value is None else one_line(repr(value), 300) for value in (existing, requested))
+    return f"existing {old}, requested {new}"

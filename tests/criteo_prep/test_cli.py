@@ -40,7 +40,7 @@ def test_preprocess(tmp_path, rows, capsys):
     code, out, err = run(
         capsys, *("preprocess --threshold 2 --shuffle global --input".split()), rows, "--output", tmp_path / "set"
     )
-    assert (code, out) == (1, "") and "shuffle: existing None, requested 'global'" in err and "--overwrite" in err
+    assert (code, out) == (1, "") and "shuffle: existing none, requested 'global'" in err and "--overwrite" in err
 
 
 def test_another_run_in_the_same_folder_is_not_told_to_be_deleted(tmp_path, rows, capsys):
