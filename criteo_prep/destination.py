@@ -1,79 +1,192 @@
-"""A dataset folder that appears whole or not at all.
+"""A dataset folder, or a file, that appears whole or not at all, and never at the cost of anything else.
 
-Everything is written into a staging folder beside the destination, which is renamed when the work is done. A lock on
-the staging folder (flock, so a killed process leaves none) keeps two writers of one destination apart.
+A writer fills a staging folder next to the destination, which is renamed when it is complete. A lock on the staging
+folder keeps two writers of one destination apart. (It is an flock, so it ends with the process that holds it.)
+
+Every verb that writes passes the same guard: nothing that the verb reads lies in the destination or around it, and only
+files that this program made are replaced.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 
-from criteo_prep.durable import force
+from criteo_prep.durable import force, naming
+from criteo_prep.feature_spec import FeatureSpec, FeatureSpecError
+from criteo_prep.replaceable import belongs_to_a_dataset, foreign_file
+from criteo_prep.sizes import shown_bytes
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 
 class DestinationError(ValueError):
-    """The destination cannot be written: it is not empty, is not a folder, or is being written by another process."""
+    """The destination cannot be written, or something else would be lost."""
+
+
+class NoLocksError(DestinationError):
+    """The file system of the destination has no locks."""
 
 
 @contextlib.contextmanager
-def new_dataset(destination: str | Path, overwrite: bool = False, resume: bool = False) -> Iterator[Path]:
-    """Yields an empty staging folder; a clean exit turns it into `destination`, an exception removes it.
+def new_dataset(
+    destination: str | Path, *, reads: Iterable[str | Path] = (), overwrite: bool = False, resume: bool = False
+) -> Iterator[Path]:
+    """Yields an empty staging folder. A clean exit turns it into `destination`, and an exception removes it.
 
     Args:
       destination: folder to create. It may exist if it is empty, or if `overwrite` is set.
-      overwrite: replace what is there, at commit; until then the old dataset stays as it is.
-      resume: the staging folder holds what an earlier writer left, and an exception leaves it for the next one. An
-      empty
-        one is removed all the same.
+      reads: files and folders that are read meanwhile; see check_apart.
+      overwrite: replace the existing dataset. It stays as it is until the new one is complete.
+      resume: yield the staging folder with the files of an earlier writer, and keep its files after an exception.
 
     Raises:
-      DestinationError: the destination holds files, is no folder, cannot be replaced, or another process is writing it.
+      DestinationError: see check_apart and check_free; or another process is writing the destination.
     """
-    destination = Path(os.path.realpath(destination))  # a link's target, which may be on another disk
+    check_apart(destination, reads)
     check_free(destination, overwrite)
-    destination.parent.mkdir(parents=True, exist_ok=True)
+    destination = Path(os.path.realpath(destination))  # the target of a link may be on another disk
     staging = staging_of(destination)
-    with _locked(staging, destination):
+    with _parents_of(staging), _locked(staging, destination):
         _recover(destination)
         check_free(destination, overwrite)
         try:
             if not resume:
-                _clear(staging)  # what a killed writer left
-            yield staging
+                _clear(staging)  # a killed writer left its files
+            with naming(staging):
+                yield staging
             check_free(destination, overwrite)
-            _replace(staging, destination)
         except BaseException:
             if not resume or not any(staging.iterdir()):
                 shutil.rmtree(staging, ignore_errors=True)
             raise
+        _replace(staging, destination)
         force([destination.parent])
         shutil.rmtree(_old(destination), ignore_errors=True)
 
 
+@contextlib.contextmanager
+def new_file(destination: str | Path, *, reads: Iterable[str | Path] = (), overwrite: bool = False) -> Iterator[FileIO]:
+    """Yields an empty file next to the destination. A clean exit renames it, and an exception removes it.
+
+    Args:
+      destination: file to create.
+      reads: files and folders that are read meanwhile; see check_apart.
+      overwrite: replace an existing file.
+
+    Raises:
+      DestinationError: see check_apart; or the file exists, or another process is writing it.
+    """
+    check_apart(destination, reads)
+    destination = Path(destination)
+    if destination.exists() and (destination.is_dir() or not overwrite):
+        hint = "Name a file." if destination.is_dir() else "Name another file, or add --overwrite to replace it."
+        raise DestinationError(f"{destination}: exists already. {hint}")
+    path = staging_of(destination)
+    is_new = not path.exists()
+    with _parents_of(path), open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0) as file:
+        try:
+            _lock(file.fileno(), path, destination=destination)
+        except NoLocksError:
+            if is_new:
+                path.unlink()
+            raise
+        try:
+            if os.fstat(file.fileno()).st_size:  # closing a file that was truncated flushes it to the disk
+                file.truncate()  # a killed writer left its bytes
+            with naming(path):
+                yield file
+            os.replace(path, destination)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
 def staging_of(destination: Path) -> Path:
-    """The folder where a dataset is until it is finished."""
+    """The staging folder (or file) of a destination."""
     return destination.parent / f".{destination.name}.partial"
 
 
-def check_free(destination: Path, overwrite: bool = False) -> None:
-    """Raises DestinationError unless `destination` is absent, an empty folder, or a folder that may be overwritten."""
+def check_apart(destination: str | Path, reads: Iterable[str | Path]) -> None:
+    """Raises DestinationError where writing the destination could touch something that is read.
+
+    None of `reads` may be the destination, lie in it, or hold it: directly, through a link, or by another mount.
+    """
+    destination = Path(destination)
+    for path in (destination, *(reads := [Path(path) for path in reads])):
+        if not _is_utf8(path):
+            raise DestinationError(f"{os.fsencode(path)!r}: the name is not UTF-8. Rename it, or name it another way.")
+    for path in reads:
+        if _holds(destination, path):
+            what = "is read," if _holds(path, destination) else f"holds {path}, which is read"
+            raise DestinationError(f"{destination}: {what} and would be lost. Name another destination.")
+        if _holds(path, destination):
+            raise DestinationError(f"{destination}: lies in {path}, which is read. Name a destination outside it.")
+
+
+def check_free(destination: str | Path, overwrite: bool = False) -> None:
+    """Raises DestinationError unless `destination` is missing, empty, or a dataset that may be overwritten."""
+    destination = Path(destination)
     if destination.exists() and not destination.is_dir():
         raise DestinationError(f"{destination}: is not a folder. Name a folder that does not exist yet.")
+    if not destination.exists():
+        return
     if os.path.ismount(destination):
         raise DestinationError(f"{destination}: is a mount point, which cannot be replaced. Name a folder inside it.")
-    if destination.is_dir() and any(destination.iterdir()) and not overwrite:
+    if _holds_current_folder(destination):
         raise DestinationError(
-            f"{destination}: is not empty. Name another destination, or add --overwrite to replace what is there."
+            f"{destination}: is or holds the current folder, which would be lost. Name a folder inside it, such as "
+            f"{destination / 'dataset'}."
         )
-    if overwrite and Path.cwd().is_relative_to(destination.resolve()):
-        raise DestinationError(f"{destination}: holds the current folder, which would be lost. Name one inside it.")
+    if not any(destination.iterdir()):
+        return
+    foreign = foreign_file(destination)
+    if not overwrite:
+        hint = "" if foreign else ", or add --overwrite to replace its dataset"
+        raise DestinationError(f"{destination}: is not empty. Name another destination{hint}.")
+    if foreign:
+        raise DestinationError(
+            f"{destination}: holds {foreign}, which this program did not make, so the folder is not replaced. Name "
+            "another destination, or delete the folder yourself."
+        )
 
 
-def recover(destination: Path) -> None:
-    """Repairs what a writer left that was killed as it replaced the destination: it comes back, or its remains go."""
+def check_spec_free(path: str | Path) -> None:
+    """Raises DestinationError unless a path is free for a feature spec, or holds one that may be replaced."""
+    path = Path(path)
+    if path.is_dir():
+        raise DestinationError(f"{path}: is a folder. Name a file, such as {path / 'feature_spec.yaml'}.")
+    if not path.exists():
+        return
+    try:
+        FeatureSpec.load(path, auto=True)
+    except FeatureSpecError:
+        raise DestinationError(f"{path}: is not a feature spec, so it is not replaced. Name another file.") from None
+    if belongs_to_a_dataset(path):
+        raise DestinationError(f"{path}: describes a dataset, which would be lost. Name another file.")
+
+
+def check_space(destination: str | Path, needed: int) -> None:
+    """Raises DestinationError when the disk of a destination has fewer than `needed` bytes left."""
+    folder = next(folder for folder in Path(os.path.realpath(destination)).parents if folder.exists())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DestinationError(
+            f"{folder}: the dataset needs {needed:,} bytes ({shown_bytes(needed)}), the disk has {free:,} bytes "
+            f"({shown_bytes(free)}) left. "
+            "Ask for fewer samples or name another disk."
+        )
+
+
+def recover(destination: str | Path) -> None:
+    """Repairs a destination after a writer was killed while it replaced the dataset.
+
+    The old dataset returns to its place, or is deleted where the new one already stands in its place.
+    """
     destination = Path(os.path.realpath(destination))
     if _old(destination).exists():
         staging = staging_of(destination)
@@ -83,26 +196,89 @@ def recover(destination: Path) -> None:
                 staging.rmdir()
 
 
+def _holds(folder: Path, path: Path) -> bool:
+    """Whether `path` is `folder` or lies in it."""
+    real_folder, real_path = Path(os.path.realpath(folder)), Path(os.path.realpath(path))
+    as_named = Path(os.path.realpath(path.parent)) / path.name  # a link in the folder counts, not only its target
+    for place in (real_path, as_named):
+        if place.is_relative_to(real_folder):
+            return True
+        for ancestor in (place, *place.parents):  # the same folder may have another path, by another mount
+            with contextlib.suppress(OSError):
+                if os.path.samefile(folder, ancestor):
+                    return True
+    return False
+
+
+def _holds_current_folder(folder: Path) -> bool:
+    try:
+        return _holds(folder, Path.cwd())
+    except FileNotFoundError:  # the current folder was deleted
+        return False
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _parents_of(path: Path) -> Iterator[None]:
+    """Makes the folders above a path. An exception removes the new folders that are empty."""
+    new = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
 @contextlib.contextmanager
 def _locked(staging: Path, destination: Path) -> Iterator[None]:
-    """Holds the lock of the staging folder, created if it is not there."""
+    """Holds the lock of the staging folder; creates the folder if it is missing."""
+    is_new = not staging.exists()
     staging.mkdir(exist_ok=True)
     descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        if not _lock(descriptor, staging):
-            raise DestinationError(f"{destination}: another process is writing this destination. Wait for it.")
+        try:
+            _lock(descriptor, staging, destination=destination)
+        except NoLocksError:
+            if is_new:
+                staging.rmdir()
+            raise
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, staging: Path) -> bool:
+def _lock(descriptor: int, path: Path, *, destination: Path) -> None:
+    """Locks an open staging folder or file.
+
+    Raises:
+      DestinationError: another process is writing the destination.
+      NoLocksError: the file system has no locks.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Between our open and our lock another writer may have renamed the folder into place.
-        return os.stat(staging).st_ino == os.fstat(descriptor).st_ino
+        if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+            return
     except (BlockingIOError, FileNotFoundError):
-        return False
+        pass
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise NoLocksError(
+                f"{destination}: its file system has no locks, which keep two writers apart (flock: {error.strerror}). "
+                "Name a destination on another file system."
+            ) from None
+        raise
+    raise DestinationError(f"{destination}: another process is writing this destination. Wait for it.")
 
 
 def _clear(folder: Path) -> None:
@@ -114,17 +290,23 @@ def _clear(folder: Path) -> None:
 
 
 def _replace(staging: Path, destination: Path) -> None:
-    """Renames staging to destination; a dataset that stood there gets another name, to go when that is on the disk."""
-    if not destination.exists() or not any(destination.iterdir()):
-        os.replace(staging, destination)
-        return
+    """Renames staging to destination. An existing dataset gets another name, and its caller deletes it later."""
     old = _old(destination)
-    os.rename(destination, old)
     try:
-        os.rename(staging, destination)
-    except OSError:
-        os.rename(old, destination)
-        raise
+        if not destination.exists() or not any(destination.iterdir()):
+            os.replace(staging, destination)
+            return
+        os.rename(destination, old)
+        try:
+            os.rename(staging, destination)
+        except OSError:
+            os.rename(old, destination)
+            raise
+    except OSError as error:  # such as EXDEV, for a folder in a lower layer of an overlay file system
+        raise DestinationError(
+            f"{destination}: cannot be replaced ({error.strerror or error}). The new dataset is complete, and kept in "
+            f"{staging}. Delete {destination}, and rename {staging} to it."
+        ) from None
 
 
 def _recover(destination: Path) -> None:
@@ -138,5 +320,5 @@ def _recover(destination: Path) -> None:
 
 
 def _old(destination: Path) -> Path:
-    """Where the dataset that is replaced stands for a moment."""
+    """The name of the old dataset while it is being replaced."""
     return destination.parent / f".{destination.name}.old"

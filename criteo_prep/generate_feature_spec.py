@@ -16,16 +16,23 @@ DST = "feature_spec.yaml"
 
 
 def generate_feature_spec(variant: str, dst: str | Path) -> str:
-    """Writes the feature spec of a preset, over an existing file too. Returns a summary line.
+    """Writes the feature spec of a preset. Returns a summary line.
+
+    Args:
+      variant: name of the preset.
+      dst: file to write. An existing feature spec is replaced, unless it is a part of a dataset.
 
     Raises:
-      PresetError: no preset has that name.
+      PresetError: there is no such preset.
+      DestinationError: `dst` is not a feature spec, or a part of a dataset that this program made.
       OSError: the file cannot be written.
     """
+    from criteo_prep.destination import check_spec_free
     from criteo_prep.synthetic.presets import preset, published_spec
 
     chosen = preset(variant)
     dst = Path(dst)
+    check_spec_free(dst)
     dst.parent.mkdir(parents=True, exist_ok=True)
     published_spec(chosen).save(dst)
     rows = sum(feature.cardinality for feature in chosen.categorical)

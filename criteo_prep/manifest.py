@@ -36,6 +36,10 @@ class ManifestError(ValueError):
     """A manifest is missing or damaged, or a dataset does not fit its manifest."""
 
 
+class DamagedError(ManifestError):
+    """The bytes of a manifest or of a file are not the bytes that were written."""
+
+
 class ChecksummedFile:
     """A new file that counts its size and crc32 while it is written. A context manager that closes the file."""
 
@@ -152,11 +156,16 @@ def save_manifest(root: str | Path, document: dict) -> None:
     force([root])
 
 
-def load_manifest(root: str | Path) -> dict:
-    """Reads <root>/manifest.json, without its "checksum", and checks that it is whole and that its types are right.
+def load_manifest(root: str | Path, damaged: bool = False) -> dict:
+    """Reads <root>/manifest.json, without its "checksum". The types in the document are right.
+
+    Args:
+      root: the dataset folder.
+      damaged: whether to accept a manifest that does not fit its own checksum, or has none.
 
     Raises:
-      ManifestError: the file does not exist, is not a manifest, or does not fit its own checksum.
+      DamagedError: the manifest does not fit its own checksum, or has none. save_manifest always writes one.
+      ManifestError: the file does not exist or is not a manifest.
       OSError: the file cannot be read.
     """
     path = Path(root) / MANIFEST
@@ -172,18 +181,13 @@ def load_manifest(root: str | Path) -> dict:
         raise ManifestError(f"{path}: is not a manifest of format {FORMAT}. A newer version may have written it.")
     if missing := [key for key in _KEYS if key not in document]:
         raise ManifestError(f"{path}: has no {missing[0]!r}; it is damaged. Make the dataset again.")
-    if document.pop("checksum", None) is not None and not _fits_its_checksum(text):
-        raise ManifestError(
-            f"{path}: its bytes do not fit its own checksum; somebody changed it. Copy it or make the dataset again."
-        )
     if problem := problem_of(document):
         raise ManifestError(f"{path}: {one_line(problem)}; it is damaged. Make the dataset again.")
+    if not damaged and not _fits_its_checksum(text):
+        problem = "its bytes do not fit its own checksum" if "checksum" in document else "it has no checksum of its own"
+        raise DamagedError(f"{path}: is damaged: {problem}. Restore it, or make the dataset again (with --overwrite).")
+    document.pop("checksum", None)
     return document
-
-
-def has_checksum(root: str | Path) -> bool:
-    """Whether a manifest that load_manifest accepts has a checksum of its own. save_manifest always writes one."""
-    return "checksum" in json.loads(_content_of(Path(root) / MANIFEST))
 
 
 def _content_of(path: Path) -> bytes:

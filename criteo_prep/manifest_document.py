@@ -5,6 +5,7 @@ criteo_prep.manifest checks each document that it reads. `verify` also checks th
 
 from criteo_prep.feature_spec_files import is_inside
 from criteo_prep.messages import shown
+from criteo_prep.schema import SPLITS
 
 KINDS = {"made_by": str, "versions": dict, "inputs": list, "rules": dict, "splits": dict, "files": dict}
 _JSON_NAMES = {str: "text", dict: "an object", list: "a list"}
@@ -19,6 +20,8 @@ def problem_of(document: dict) -> str | None:
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             return f"input {number} is {shown(entry)}; it must be an object with a name"
     for split, entry in document["splits"].items():
+        if split not in SPLITS:
+            return f"split {split!r} is not one of {list(SPLITS)}"
         if not isinstance(entry, dict) or not _is_count(entry.get("num_samples")):
             return f"split {split!r} is {shown(entry)}; it must be an object with num_samples"
     problems = (problem_of_entry(name, entry) for name, entry in document["files"].items())

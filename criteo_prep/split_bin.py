@@ -11,17 +11,15 @@ Source: split_bin.py of the DLRM benchmarks of HugeCTR's sparse operation kit: n
 
 import argparse
 import contextlib
-import fcntl
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from io import FileIO
 from pathlib import Path
 
 import numpy as np
 
-from criteo_prep.destination import DestinationError, new_dataset
+from criteo_prep.destination import check_apart, check_space, new_dataset, new_file
 from criteo_prep.feature_spec import AUTO, Chunk, Feature, FeatureSpec
 from criteo_prep.flags import run_program
 from criteo_prep.parallel import in_order
@@ -45,7 +43,8 @@ from criteo_prep.split_bin_record import (
 )
 from criteo_prep.transcribe.array_file import ArrayFile
 from criteo_prep.transcribe.freed_memory import keep_freed_memory
-from criteo_prep.transcribe.run import Request, check_space, transcribe_spec
+from criteo_prep.transcribe.run import Request, transcribe_spec
+from criteo_prep.unchanged import Unchanged
 
 _BLOCK_BYTES = 8192 * 160  # that a thread takes at a time: they are still in the cache when they are written
 
@@ -75,9 +74,11 @@ def split(
       FeatureSpecError: a dense number is NaN or infinite, or the file shrank while it was read.
     """
     source, limits = Path(source), IdLimits(form.hotness, slot_sizes)
-    rows = num_records(source, form)
-    _check_apart(source, Path(destination))
-    with new_dataset(destination, overwrite) as folder, contextlib.ExitStack() as stack:
+    rows, unchanged = num_records(source, form), Unchanged([source])
+    with (
+        new_dataset(destination, reads=[source], overwrite=overwrite) as folder,
+        contextlib.ExitStack() as stack,
+    ):
         check_space(folder, source.stat().st_size)
         records = stack.enter_context(contextlib.closing(ArrayFile(source, np.uint32)))
         outputs = [stack.enter_context(open(folder / f"{part}.bin", "wb", buffering=0)) for part in PARTS]
@@ -92,6 +93,7 @@ def split(
         largest = _write_all(rows, form, make=take, outputs=outputs, name="split", quiet=quiet)
         if num_records(source, form) != rows:
             raise SplitBinError(f"{source}: grew while it was read. Wait until it is complete.")
+        unchanged.check()
         sizes = slot_sizes or ([1] * len(form.hotness) if largest is None else (largest + 1).tolist())
         (folder / "metadata.json").write_text(metadata(form, sizes))
     return sizes
@@ -108,10 +110,9 @@ def join(source: str | Path, destination: str | Path, *, overwrite: bool = False
     source, destination = Path(source), Path(destination)
     form, sizes = read_metadata(source / "metadata.json")
     rows = rows_of_parts(source, form)
+    unchanged = Unchanged(source.iterdir())
     limits = IdLimits(form.hotness, sizes)
-    if Path(os.path.realpath(destination)).is_relative_to(os.path.realpath(source)):
-        raise DestinationError(f"{destination}: is inside the source {source}. Name a file elsewhere.")
-    with _new_file(destination, overwrite) as output, contextlib.ExitStack() as stack:
+    with new_file(destination, reads=[source], overwrite=overwrite) as output, contextlib.ExitStack() as stack:
         check_space(destination, rows * form.dtype.itemsize)
         inputs = [ArrayFile(source / f"{part}.bin", np.uint32) for part in PARTS]
         for file in inputs:
@@ -130,6 +131,7 @@ def join(source: str | Path, destination: str | Path, *, overwrite: bool = False
         _write_all(rows, form, make=put, outputs=[output], name="join", quiet=quiet)
         if rows_of_parts(source, form) != rows:
             raise SplitBinError(f"{source}: grew while it was read. Wait until it is complete.")
+        unchanged.check()
     return rows
 
 
@@ -180,7 +182,7 @@ def split_to_tf_raw(
     """
     source = Path(source)
     num_records(source, form)
-    _check_apart(source, Path(destination))
+    check_apart(destination, [source])
     sizes = slot_sizes or [AUTO] * len(form.hotness)
     names = CATEGORICAL if len(sizes) == NUM_CATEGORICAL else [f"cat_{i}" for i in range(len(sizes))]
     columns = zip(names, sizes, form.hotness, strict=True)
@@ -207,46 +209,10 @@ def split_to_tf_raw(
     return [feature.cardinality for feature in made.categorical]
 
 
-def _check_apart(source: Path, destination: Path) -> None:
-    if Path(os.path.realpath(source)).is_relative_to(os.path.realpath(destination)):
-        raise DestinationError(f"{destination}: holds the input {source}, which would be lost. Name another folder.")
-
-
 def _write(file: FileIO, values: np.ndarray) -> None:
     buffer = memoryview(values).cast("B")
     while buffer:
         buffer = buffer[file.write(buffer) :]
-
-
-@contextlib.contextmanager
-def _new_file(destination: Path, overwrite: bool) -> Iterator[FileIO]:
-    """Yields a file beside the destination; a clean exit renames it, an exception removes it."""
-    if destination.exists() and (destination.is_dir() or not overwrite):
-        hint = "Name a file." if destination.is_dir() else "Name another one, or add --overwrite to replace it."
-        raise DestinationError(f"{destination}: is there already. {hint}")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    path = destination.with_name(f".{destination.name}.partial")
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0) as file:
-        _lock(file.fileno(), path, destination)
-        try:
-            if os.fstat(file.fileno()).st_size:  # a file that was truncated is flushed as it is closed
-                file.truncate()  # what a killed writer left
-            yield file
-            os.replace(path, destination)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-
-
-def _lock(descriptor: int, path: Path, destination: Path) -> None:
-    """Raises DestinationError where another process is writing the file, or has renamed it since it was opened."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
-            return
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    raise DestinationError(f"{destination}: another process is writing this file. Wait for it.")
 
 
 def _integers(flag: str, text: str) -> list[int]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from criteo_prep.destination import new_dataset
+from criteo_prep.destination import check_space, new_dataset
 from criteo_prep.feature_spec import tf_raw_spec
 from criteo_prep.manifest import file_entry, save_manifest, versions_of
 from criteo_prep.parallel import in_order
@@ -14,7 +14,7 @@ from criteo_prep.synthetic.labels import KINDS, Labels
 from criteo_prep.synthetic.presets import Preset, preset, scaled
 from criteo_prep.synthetic.teacher import BASE_RATE, SIGNAL
 from criteo_prep.transcribe import tf_raw
-from criteo_prep.transcribe.run import check_space, sample_bytes
+from criteo_prep.transcribe.run import sample_bytes
 
 SPEC = "feature_spec.yaml"
 
@@ -84,7 +84,7 @@ def synthesize(request: Synthesis, dst: str | Path, *, overwrite: bool = False, 
     """
     _check(request)
     shape = scaled(preset(request.preset), request.scale)
-    with new_dataset(dst, overwrite) as folder:
+    with new_dataset(dst, overwrite=overwrite) as folder:
         made = LAYOUTS[request.layout](request, shape, folder=folder, quiet=quiet)
         document = {
             "made_by": "criteo-prep synthesize",

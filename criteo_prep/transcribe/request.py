@@ -1,6 +1,5 @@
 """What to transcribe, and what of it makes no sense."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +51,12 @@ class Request:
     seed: int = 0
     overwrite: bool = False
 
+    @property
+    def reads(self) -> Path:
+        """The folder that is read; of a synthetic source the feature spec alone."""
+        folder = Path(self.src_dataset_path)
+        return folder / self.src_feature_spec if self.src_dataset_type == "synthetic" else folder
+
     def max_batches(self, split: str) -> int | None:
         """The number of batches to take of a split; None for all of a source that ends by itself."""
         given = self.max_batches_train if split == "train" else self.max_batches_test
@@ -61,7 +66,7 @@ class Request:
 
 
 def check_request(request: Request, readers: dict, writers: dict) -> None:
-    """Raises TranscribeError for what cannot be: an unknown layout, a number out of range, folders that overlap."""
+    """Raises TranscribeError for what cannot be: an unknown layout, a number out of range."""
     for flag, name, known in (
         ("src_dataset_type", request.src_dataset_type, readers),
         ("dst_dataset_type", request.dst_dataset_type, writers),
@@ -77,8 +82,3 @@ def check_request(request: Request, readers: dict, writers: dict) -> None:
             raise TranscribeError(f"--{flag} {given}: must be at least 1.")
     if request.dst_feature_spec != Path(request.dst_feature_spec).name:
         raise TranscribeError(f"--dst_feature_spec {request.dst_feature_spec}: must be a file name, without a folder.")
-    source, destination = (Path(os.path.realpath(p)) for p in (request.src_dataset_path, request.dst_dataset_path))
-    if source.is_relative_to(destination):
-        raise TranscribeError(f"{destination}: is the source or holds it. Name another --dst_dataset_path.")
-    if destination.is_relative_to(source) and request.src_dataset_type != "synthetic":
-        raise TranscribeError(f"{destination}: is inside the source {source}. Name another --dst_dataset_path.")

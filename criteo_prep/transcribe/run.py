@@ -8,13 +8,13 @@ Which layouts there are is what stands in READERS and WRITERS.
 
 import contextlib
 import dataclasses
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from criteo_prep.batch import Batch
-from criteo_prep.destination import new_dataset
+from criteo_prep.destination import check_apart, check_space, new_dataset
 from criteo_prep.feature_spec import AUTO, FeatureSpec, tf_raw_spec
+from criteo_prep.intact import checking, entries_of
 from criteo_prep.manifest import file_entry
 from criteo_prep.parallel import in_order
 from criteo_prep.progress import Progress
@@ -24,6 +24,7 @@ from criteo_prep.transcribe.dense_log import log_of
 from criteo_prep.transcribe.freed_memory import keep_freed_memory
 from criteo_prep.transcribe.layout_spec import check_holds, check_sizes
 from criteo_prep.transcribe.request import SYNTHETIC_BATCHES, Request, TranscribeError, check_request
+from criteo_prep.unchanged import Unchanged
 
 __all__ = ["SYNTHETIC_BATCHES", "Request", "TranscribeError", "transcribe", "transcribe_dataset", "transcribe_spec"]
 
@@ -145,6 +146,7 @@ def transcribe_dataset(
       ValueError: the request, the source or the destination is not what it must be.
     """
     check_request(request, READERS, WRITERS)
+    check_apart(request.dst_dataset_path, [request.reads])
     return transcribe_spec(request, _source_spec(request), quiet=quiet, warn=warn)
 
 
@@ -158,10 +160,17 @@ def transcribe_spec(
     """As transcribe_dataset, for a source whose spec is at hand; the request's source folder is not looked at."""
     keep_freed_memory()
     splits = _splits(request, source_spec)
+    chunks = [chunk for chunks in source_spec.sources.values() for chunk in chunks]
+    reads = [source_spec.path, *(source_spec.root / file for chunk in chunks for file in chunk.files)]
+    unchanged = Unchanged(reads)
     if AUTO in (feature.cardinality for feature in source_spec.categorical):
         source_spec = _with_cardinalities(request, source_spec, splits=splits, quiet=quiet, warn=warn)
     spec = _destination_spec(request, source_spec, splits)
-    with new_dataset(request.dst_dataset_path, request.overwrite) as folder:
+    entries = _checksums(request, source_spec, splits)
+    with (
+        new_dataset(request.dst_dataset_path, reads=reads, overwrite=request.overwrite) as folder,
+        checking(entries),
+    ):
         num_samples = _num_samples(request, source_spec, splits=splits, warn=warn)
         check_space(folder, sum(num_samples.values()) * sample_bytes(spec))
         for split, rows in num_samples.items():
@@ -181,9 +190,17 @@ def transcribe_spec(
                     )
             if destination.num_rounded:
                 warn(f"{split}: {destination.num_rounded:,} numericals were rounded to {spec.numerical[0].dtype}.")
+        unchanged.check()
         spec.metadata = _made_by(request, folder, num_samples)
         spec.save(folder / request.dst_feature_spec)
     return num_samples
+
+
+def _checksums(request: Request, spec: FeatureSpec, splits: tuple[str, ...]) -> dict[Path, dict]:
+    """The checksums to check the source by: of every file of the splits, where they are read as a whole."""
+    whole = [split for split in splits if split in spec.sources and request.max_batches(split) is None]
+    files = {spec.root / file for split in whole for chunk in spec.sources[split] for file in chunk.files}
+    return {path: entry for path, entry in entries_of(spec).items() if path in files}
 
 
 def _first(batches: Iterable[Batch], rows: int) -> Iterator[Batch]:
@@ -198,16 +215,6 @@ def _first(batches: Iterable[Batch], rows: int) -> Iterator[Batch]:
 def sample_bytes(spec: FeatureSpec) -> int:
     """Bytes of one sample over all files of a split, as if it were in binary."""
     return sum(spec.sample_bytes(chunk) for chunk in next(iter(spec.sources.values())))
-
-
-def check_space(new: Path, needed: int) -> None:
-    """Raises TranscribeError when the disk that `new` is made on has less than `needed` bytes left. Call it first."""
-    free = shutil.disk_usage(new.parent).free
-    if needed > free:
-        raise TranscribeError(
-            f"{new.parent}: the dataset needs {needed / 2**30:.1f} GiB, the disk has {free / 2**30:.1f} GiB left. "
-            "Ask for fewer samples or name another disk."
-        )
 
 
 def _source_spec(request: Request) -> FeatureSpec:

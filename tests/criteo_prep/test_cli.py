@@ -1,4 +1,4 @@
-"""The command: verbs, flags, exit codes, messages. What it does is tested with the library."""
+"""The command: verbs, flags, exit codes, messages. The tests of the library test the work itself."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def test_preprocess(tmp_path, rows, capsys):
     assert (code, err) == (0, "") and f"{tmp_path / 'set'}: already complete" in out
     code, out, err = run(capsys, "preprocess", "--input", rows, "--output", tmp_path / "set", "--threshold", 2)
     assert code == 0 and err.count("threshold: existing 3, requested 2") == 2  # before and after
-    assert "which are parsed again" in err and "replaced what was there" in err
+    assert "which are parsed again" in err and "replaced the existing dataset" in err
     code, out, err = run(
         capsys, *("preprocess --threshold 2 --shuffle global --input".split()), rows, "--output", tmp_path / "set"
     )
@@ -132,3 +132,11 @@ def test_help_loads_nothing_heavy():
 def test_as_a_module():
     done = subprocess.run([sys.executable, "-m", "criteo_prep", "preprocess"], capture_output=True, text=True)
     assert done.returncode == 2 and "criteo-prep preprocess: error: the following arguments are required" in done.stderr
+
+
+@pytest.mark.parametrize("verb", [
+    "preprocess --input rows.tsv --output set --threshold 0", "encode --vocabulary set --input rows.tsv --output new",
+    "verify set", "synthesize --preset criteo_t15 --num_samples 9 --dst set",
+])  # fmt: skip
+def test_every_verb_with_workers_refuses_zero_and_says_why(verb, capsys):
+    assert run(capsys, *verb.split(), "--workers", 0) == (1, "", "criteo-prep: --workers 0: must be at least 1.\n")

@@ -150,7 +150,7 @@ def test_a_dense_number_that_is_none_is_named(tmp_path, bits):
     (["in.bin", "out", "--slot_size_array=" + "[" * 100_000], "must be a list of positive integers"),
     (["in.bin", "out", "--hotness_per_table=[0]"], "--hotness_per_table: must be a list of positive integers"),
     (["in.bin", "out", f"--hotness_per_table={[2**31 - 1] * 26}"], "makes records of 223338299344 bytes"),
-    (["in.bin", "."], "holds the input in.bin, which would be lost"),
+    (["in.bin", "."], "holds in.bin, which is read and would be lost"),
     (["in.bin", "full"], "full: is not empty"),
     (["--join", "full", "new.bin"], "full/metadata.json: there is no such file"),
 ])  # fmt: skip
@@ -171,7 +171,7 @@ def test_an_output_that_is_there_is_replaced_on_request_only(tmp_path):
     split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
     with pytest.raises(DestinationError, match="is not empty"):
         split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
-    with pytest.raises(DestinationError, match="in.bin: is there already. .* --overwrite"):
+    with pytest.raises(DestinationError, match="in.bin: exists already. .* --overwrite"):
         join(tmp_path / "out", tmp_path / "in.bin", quiet=True)
     records(tmp_path / "in.bin", 2)
     split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, overwrite=True, quiet=True)
@@ -244,7 +244,7 @@ def test_a_joined_file_is_none_of_the_parts(tmp_path):
     split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
     before = files_of(tmp_path / "out")
     for name in ("label.bin", "new.bin"):
-        with pytest.raises(DestinationError, match=f"{name}: is inside the source"):
+        with pytest.raises(DestinationError, match=f"{name}: lies in .*out, which is read"):
             join(tmp_path / "out", tmp_path / "out" / name, overwrite=True, quiet=True)
     assert files_of(tmp_path / "out") == before
 
@@ -256,7 +256,7 @@ def test_two_that_join_into_one_file_do_not_meet(tmp_path):
     partial.write_bytes(bytes(10_000))  # what a killed one left is no obstacle, and not part of the result
     with open(partial, "rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(DestinationError, match="new.bin: another process is writing this file. Wait for it"):
+        with pytest.raises(DestinationError, match="new.bin: another process is writing this destination. Wait for it"):
             join(tmp_path / "out", tmp_path / "new.bin", quiet=True)
         assert partial.stat().st_size == 10_000
     join(tmp_path / "out", tmp_path / "new.bin", quiet=True)

@@ -1,4 +1,4 @@
-"""preprocess over what is there already: finished, unfinished, of the same or of other inputs and rules."""
+"""preprocess over existing files: a finished dataset or a stopped run, of the same or of other inputs and rules."""
 
 import os
 
@@ -10,13 +10,13 @@ from criteo_prep.manifest import ManifestError
 from criteo_prep.preprocess import arrange
 from criteo_prep.preprocess.columns import encoder
 from criteo_prep.preprocess.parse import parse_files
+from criteo_prep.preprocess.request import Resources
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import DifferentDatasetError, preprocess
-from criteo_prep.preprocess.stages import Resources
 
 
 @pytest.mark.parametrize("stage", ["parse", "arrange", "encode"])
-def test_an_interrupt_keeps_what_is_done_and_the_same_command_goes_on(tmp_path, monkeypatch, stage):
+def test_an_interrupt_keeps_the_finished_work_and_the_same_command_resumes_it(tmp_path, monkeypatch, stage):
     days = [write_rows(tmp_path / f"day_{day}", random_rows(day, 50)) for day in range(3)]
     make(days, tmp_path / "at_once")
     times = iter(range(100))
@@ -29,7 +29,7 @@ def test_an_interrupt_keeps_what_is_done_and_the_same_command_goes_on(tmp_path, 
 
         return late
 
-    room, name = {"parse": (parse_files, "_parse_text"), "arrange": (arrange, "_copy"),
+    room, name = {"parse": (parse_files, "_parse_text"), "arrange": (arrange, "_rows_of"),
                   "encode": (encoder.ColumnEncoder, "_encode")}[stage]  # fmt: skip
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(room, name, interrupted(getattr(room, name)))
@@ -94,17 +94,17 @@ def test_other_ids_that_cannot_be_derived_are_parsed_for_again(tmp_path, monkeyp
         make(days, tmp_path / "set", after[0], workers=1, **after[1])
     assert content(tmp_path / "set") == old
     assert kept_in(tmp_path) == [".set.partial", "direct", "set"]
-    assert "set.partial: is left of another run" in make(days, tmp_path / "set", before[0], **before[1]).warnings[0]
+    assert "set.partial: is left from another run" in make(days, tmp_path / "set", before[0], **before[1]).warnings[0]
     monkeypatch.setattr(parse_files, "text_blocks", None)  # parsed already, before the interrupt
     preprocess(days, tmp_path / "set", rules=make_rules(after[0], **after[1]), resources=Resources())
     said = capsys.readouterr().err
-    assert "set is made again of the inputs, which are parsed again" in said and "requested" in said
+    assert "set is made again from the inputs, which are parsed again" in said and "requested" in said
     assert content(tmp_path / "set") == content(tmp_path / "direct")
     assert kept_in(tmp_path) == ["direct", "set"]
 
 
 def test_a_derivation_does_not_touch_the_dataset_that_it_is_made_of(tmp_path, monkeypatch):
-    """Its raw columns have two names while it lasts; a run with more inputs must not append to them."""
+    """The raw columns have two names during a derivation; a run with more inputs must not append to them."""
     days = [write_rows(tmp_path / f"day_{day}", random_rows(day, 60)) for day in range(3)]
     make(days[:2], tmp_path / "set", 2, keep_raw=True)
     old = content(tmp_path / "set")

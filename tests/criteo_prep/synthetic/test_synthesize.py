@@ -127,7 +127,7 @@ def test_as_a_verb(tmp_path, capsys):
     ({"base_rate": 2.0}, "base_rate 2.0: must be between 0 and 1"),
     ({"scale": -1.0}, "scale -1.0: must be a positive number"),
     ({"workers": 0}, "workers 0: must be at least 1"),
-    ({"num_samples": 10**13}, "the dataset needs .* GiB, the disk has .* GiB left"),
+    ({"num_samples": 10**13}, "the dataset needs .* bytes .*, the disk has .* bytes .* left"),
     ({"layout": "criteo_tsv", "num_days": 9_999}, "do not fill 9999 days"),
 ])  # fmt: skip
 def test_misuse_leaves_nothing(tmp_path, change, message):

@@ -197,7 +197,7 @@ def test_other_names_and_order_in_the_source_spec(tmp_path):
     ({"src_batch_size": 0}, "--src_batch_size 0: must be at least 1"),
     ({"dst_feature_spec": "../f.yaml"}, "--dst_feature_spec ../f.yaml: must be a file name"),
     ({"src_feature_spec": "none.yaml"}, "there is no such file"),
-    ({"max_batches_train": 10**12}, "the dataset needs .* GiB, the disk has .* GiB left"),
+    ({"max_batches_train": 10**12}, "the dataset needs .* bytes .*, the disk has .* bytes .* left"),
 ])  # fmt: skip
 def test_requests_that_are_refused_leave_nothing(shape, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
@@ -209,9 +209,9 @@ def test_a_destination_that_is_the_source_or_overlaps_it_is_refused(tables, tmp_
     before = files_of(tables)
     (tmp_path / "link").symlink_to(tables)
     for destination in (tables, tmp_path, tmp_path / "link", tables / ".." / "tables"):
-        with pytest.raises(TranscribeError, match="is the source or holds it"):
+        with pytest.raises(DestinationError, match="is read,? and would be lost"):
             transcribe_dataset(copy(tables, destination, overwrite=True), quiet=True)
-    with pytest.raises(TranscribeError, match="is inside the source"):
+    with pytest.raises(DestinationError, match="new: lies in .*, which is read"):
         transcribe_dataset(copy(tables, tables / "new"), quiet=True)
     assert files_of(tables) == before
 
@@ -267,7 +267,7 @@ def test_flags_without_effect_say_so(shape, tmp_path, capsys):
 def test_the_published_defaults_are_explained(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([]) == 1
-    assert "synthetic_dataset: is the source or holds it. Name another --dst_dataset_path" in capsys.readouterr().err
+    assert "synthetic_dataset: is read, and would be lost. Name another destination" in capsys.readouterr().err
     with pytest.raises(SystemExit) as end:
         main(["--max_batches", "3"])
     assert end.value.code == 2

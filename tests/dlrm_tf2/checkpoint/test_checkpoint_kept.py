@@ -66,9 +66,9 @@ def written_behind(path, comm, array_embedding, while_writing=lambda embedding: 
     dense, go = dense_of(3), threading.Event()
     write = part.write_npy
 
-    def wait_and_write(*arguments):
+    def wait_and_write(*arguments, **named):
         assert go.wait(60)
-        return write(*arguments)
+        return write(*arguments, **named)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dlrm_tf2.checkpoint.part.write_npy", wait_and_write)
@@ -131,7 +131,7 @@ def test_a_full_disk_behind_training_is_an_error_on_all_ranks(
 
     for error in run_ranks(3, work):
         assert isinstance(error, CheckpointError)
-        assert "saved: the checkpoint of step 2 was not saved; what was there is unchanged" in str(error)
+        assert "saved: the checkpoint of step 2 was not saved; the content of the folder is unchanged" in str(error)
         assert f"rank {failing_rank}: " in str(error) and "No space left on device" in str(error)
     assert len(ranks_of) == 3 and folder_bytes(tmp_path) == before
     assert os.listdir(tmp_path) == ["saved"] and step_in(tmp_path / "saved") == 1
@@ -142,7 +142,7 @@ def test_a_copy_that_has_no_memory_is_an_error_on_all_ranks(run_ranks, array_emb
         embedding = array_embedding(TABLES, PLANS["2 rows"], comm.rank, weights=weights_of())
         if comm.rank == 1:
 
-            def read_rows(*_):
+            def read_rows(*_, **__):
                 raise MemoryError
 
             embedding.read_rows = read_rows
@@ -242,7 +242,7 @@ def test_killed_at_any_moment_of_a_save_a_whole_checkpoint_is_there(save_step, s
     for name in ("rename", "fsync", "unlink", "rmdir", "mkdir"):
         monkeypatch.setattr(os, name, mortal(getattr(os, name)))
     monkeypatch.setattr(
-        CheckpointWriter, "discard", lambda self: self._staging.unlock()
+        CheckpointWriter, "discard", lambda self: self._staging.release()
     )  # all that the system does for the dead
     found = set()
     for die_at in range(1, 200):

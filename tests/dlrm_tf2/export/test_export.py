@@ -156,7 +156,7 @@ def refused(capsys, checkpoint, output):
 
 
 def test_misuse_is_one_line(checkpoint, tmp_path, capsys):
-    assert f"there is no such file, so {tmp_path}/none is no checkpoint" in refused(
+    assert f"there is no such file, so {tmp_path}/none is not a checkpoint" in refused(
         capsys, tmp_path / "none", tmp_path / "plain"
     )
     assert f"{checkpoint}: is not an empty folder. Name another --output" in refused(capsys, checkpoint, checkpoint)
@@ -179,7 +179,7 @@ def test_a_full_disk_leaves_no_output(checkpoint, tmp_path, capsys, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "pwritev", full)
-    assert "No space left on device" in refused(capsys, checkpoint, tmp_path / "plain")
+    assert refused(capsys, checkpoint, tmp_path / "plain") == f"export: {tmp_path}/plain: No space left on device\n"
     assert os.listdir(tmp_path) == ["saved"]
 
 

@@ -173,7 +173,7 @@ def test_what_cannot_be_written_leaves_nothing(saved, tmp_path, monkeypatch, cap
 
     with monkeypatch.context() as little:
         little.setattr(export, "available_memory_bytes", lambda: 1000)
-        refused("a SavedModel is written from memory, which needs")
+        refused("a SavedModel is written from memory. This model needs")
     with monkeypatch.context() as full:
         import tensorflow as tf
 

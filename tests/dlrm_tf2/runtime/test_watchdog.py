@@ -39,7 +39,7 @@ class Rank:
 
     def vanishes(self):
         """What the others see of a process that was killed."""
-        self.watchdog._over.set()
+        self.watchdog._ending.set()
         self.watchdog._thread.join()
         self.watchdog._socket.close()
 
@@ -116,7 +116,7 @@ def test_a_rank_that_is_not_heard_of_any_more_is_named(run_ranks):
         rank = Rank(comm, timeout_s=2.0)
         if comm.rank == 1:
             time.sleep(0.4)  # long enough to be heard of once
-            rank.watchdog._over.set()
+            rank.watchdog._ending.set()
             rank.watchdog._thread.join()
             stopped.wait(PATIENCE_S)
             return None
@@ -141,8 +141,8 @@ def test_a_rank_that_was_killed_is_named_at_once(run_ranks):
         return rank.line, rank.watchdog.who_left()
 
     line, left = run_ranks(2, work)[0]
-    assert line == "rank 0: rank 1 is gone; the last that was heard of it: saving a checkpoint"
-    assert left == "rank 1 is gone; the last that was heard of it: saving a checkpoint"
+    assert line == "rank 0: rank 1 is gone; its last activity: saving a checkpoint"
+    assert left == "rank 1 is gone; its last activity: saving a checkpoint"
 
 
 def test_ranks_that_end_one_after_the_other_miss_none(run_ranks):
