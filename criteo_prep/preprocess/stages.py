@@ -129,7 +129,7 @@ def _finish(
         shutil.rmtree(root / "raw", ignore_errors=True)
     others = [file_of(request.layout, split) for split in splits for file_of in (label_file, numerical_file)]
     others += [FEATURE_SPEC] + sorted(f"raw/{path.name}" for path in root.glob("raw/*"))
-    entries = in_order(lambda name: manifest.block_entry(root / name), others, workers)
+    entries = list(in_order(lambda name: manifest.block_entry(root / name), others, workers))
     for name, entry in zip(others, entries, strict=True):
         if name in journal.linked and entry != journal.linked[name]:
             raise DamagedError(
