@@ -8,7 +8,7 @@ import pytest
 from support.log_samples import content, make, random_rows, write_rows
 
 from criteo_prep import cli
-from criteo_prep.intact import DamagedError
+from criteo_prep.manifest import DamagedError
 from criteo_prep.preprocess.parse import parse_files
 from criteo_prep.split_bin import files as split_bin_files
 from criteo_prep.synthesize import Synthesis, synthesize
