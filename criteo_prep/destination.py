@@ -114,13 +114,13 @@ def staging_of(destination: Path) -> Path:
 def check_apart(destination: str | Path, reads: Iterable[str | Path]) -> None:
     """Raises DestinationError where writing the destination could touch something that is read.
 
-    None of `reads` may be the destination, lie in it, or hold it: directly, through a link, or by another mount.
+    None of `reads` may be the destination, lie in it, or hold it: directly, through a link, or by another mount. And
+    the destination has a name in UTF-8, as the libraries that write it need.
     """
     destination = Path(destination)
-    for path in (destination, *(reads := [Path(path) for path in reads])):
-        if not _is_utf8(path):
-            raise DestinationError(f"{os.fsencode(path)!r}: the name is not UTF-8. Rename it, or name it another way.")
-    for path in reads:
+    if not _is_utf8(real := os.path.realpath(destination)):
+        raise DestinationError(f"{os.fsencode(real)!r}: the name is not UTF-8. Name another destination.")
+    for path in map(Path, reads):
         if _holds(destination, path):
             what = "is read," if _holds(path, destination) else f"holds {path}, which is read"
             raise DestinationError(f"{destination}: {what} and would be lost. Name another destination.")
@@ -217,9 +217,9 @@ def _holds_current_folder(folder: Path) -> bool:
         return False
 
 
-def _is_utf8(path: Path) -> bool:
+def _is_utf8(name: str) -> bool:
     try:
-        str(path).encode()
+        name.encode()
     except UnicodeEncodeError:
         return False
     return True
