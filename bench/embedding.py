@@ -219,7 +219,8 @@ class _Step:
             with tf.GradientTape() as tape:
                 tape.watch(lookup.vectors)
                 loss = tf.reduce_sum(layer.exchange(lookup)) / arguments.batch_size
-            return loss + layer.apply_gradient(lookup, tape.gradient(loss, lookup.vectors), learning_rate=0.01)
+            layer.apply_gradient(lookup, tape.gradient(loss, lookup.vectors), learning_rate=0.01)
+            return loss
 
         self._compiled = tf.function(step, input_signature=[layer.signature], autograph=False)
 

@@ -78,6 +78,7 @@ def preprocess(argv: Sequence[str]) -> int:
         args.max_cardinality,
         vocabulary_days=args.vocabulary_days,
         on_bad_row=args.on_bad_row,
+        on_truncated=args.on_truncated,
         shuffle=args.shuffle,
         seed=args.seed,
     )
@@ -113,6 +114,11 @@ def encode(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="the dataset folder to make; all rows are its test split"
     )
+    parser.add_argument(
+        "--labelled",
+        choices=("yes", "no"),
+        help="whether rows begin with a label (default: found by the first rows of the files)",
+    )
     _add_preprocessing_flags(parser)
     args = parser.parse_args(argv)
 
@@ -124,7 +130,9 @@ def encode(argv: Sequence[str]) -> int:
             args.vocabulary,
             args.input,
             destination=args.output,
+            labelled=None if args.labelled is None else args.labelled == "yes",
             on_bad_row=args.on_bad_row,
+            on_truncated=args.on_truncated,
             overwrite=args.overwrite,
             resources=resources,
         ),
@@ -141,6 +149,7 @@ def verify(argv: Sequence[str]) -> int:
 
     from criteo_prep.verify import verify as run
 
+    _check_workers(args.workers)
     report = run(args.dataset, args.workers, args.quiet)
     print(report.text(args.quiet))
     return 0 if report.good else 1
@@ -153,6 +162,12 @@ def _add_preprocessing_flags(parser: argparse.ArgumentParser) -> None:
         choices=("error", "skip"),
         default="error",
         help="stop at a bad row (default), or skip bad rows and count them",
+    )
+    parser.add_argument(
+        "--on_truncated",
+        choices=("error", "keep"),
+        default="error",
+        help="stop at a gzip or zstd file that ends early (default), or keep its whole rows and count what is lost",
     )
     parser.add_argument(
         "--memory_limit",
@@ -169,14 +184,19 @@ def _add_preprocessing_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log_json", metavar="FILE", help="append progress to FILE as JSON lines (- is stderr)")
 
 
+def _check_workers(workers: int | None) -> None:
+    """Raises ValueError for a number of threads that is not positive."""
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers {workers}: must be at least 1.")
+
+
 def _preprocessed(args: argparse.Namespace, run: Callable) -> int:
     """Calls `run` with the Resources of the shared flags, and prints the outcome."""
     from criteo_prep.destination import DestinationError
     from criteo_prep.preprocess.request import Resources
     from criteo_prep.preprocess.run import DifferentDatasetError, unfinished_of
 
-    if args.workers is not None and args.workers < 1:
-        raise ValueError(f"--workers {args.workers}: must be at least 1.")
+    _check_workers(args.workers)
     with contextlib.ExitStack() as stack:
         log = None
         if args.log_json:
@@ -246,6 +266,7 @@ def synthesize(argv: Sequence[str]) -> int:
     from criteo_prep.synthesize import Synthesis
     from criteo_prep.synthesize import synthesize as run
 
+    _check_workers(args.workers)
     request = Synthesis(
         args.preset,
         args.num_samples,

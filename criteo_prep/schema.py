@@ -41,8 +41,11 @@ def log_numerical(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
 
 
 def day_number(path: str | Path) -> int | None:
-    """The N of a file named `day_N`, with or without endings such as `.gz` or `.tsv.gz`; None for another name."""
-    match = re.fullmatch(r"day_(\d+)(\.[A-Za-z0-9]+)*", Path(path).name)
+    """The N of a file named `day_N`, or `day_N.K` for piece K of the day; None for another name.
+
+    Endings are .tsv, .txt or .csv, then .gz or .zst; or .parquet. A name with another ending is not the name of a day.
+    """
+    match = re.fullmatch(r"day_(\d+)(\.\d+)?((\.tsv|\.txt|\.csv)?(\.gz|\.zst)?|\.parquet)", Path(path).name)
     return int(match.group(1)) if match else None
 
 

@@ -7,6 +7,8 @@ config_checks.py says which values are allowed.
 from dataclasses import dataclass, field
 
 from dlrm_tf2.config_checks import ConfigError, check_config, require
+from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER, OPTIMIZERS
+from dlrm_tf2.sharding.plan_rules import DEFAULT_STRATEGY, STRATEGIES
 
 __all__ = ["ConfigError", "TrainConfig", "require"]
 
@@ -65,7 +67,7 @@ class TrainConfig:
 
     mode: str = _run(
         "train",
-        "train; eval: score the test split; inference: measure latencies; plan: print where the tables would be",
+        "train; eval: score a split; inference: measure latencies; plan: print where the tables would be",
         choices=("train", "eval", "inference", "plan"),
     )
     epochs: int | None = _run(
@@ -147,10 +149,10 @@ class TrainConfig:
         choices=("on", "off", "auto"),
     )
     dist_strategy: str = _embedding(
-        "balanced",
+        DEFAULT_STRATEGY,
         "how tables are placed on the ranks. balanced: by memory, lookups and traffic together; the others are the "
         "published strategies",
-        choices=("balanced", "basic", "memory_balanced", "memory_optimized"),
+        choices=STRATEGIES,
     )
     column_slice_threshold: int | None = _embedding(
         None,
@@ -177,9 +179,7 @@ class TrainConfig:
         None, "ranks that --mode plan plans for; not given, the ranks that were started", least=1
     )
 
-    optimizer: str = _optimizer(
-        "sgd", "optimizer of the MLPs and the tables", choices=("sgd", "adagrad", "rowwise_adagrad", "adam")
-    )
+    optimizer: str = _optimizer(DEFAULT_OPTIMIZER, "optimizer of the MLPs and the tables", choices=tuple(OPTIMIZERS))
     momentum: float = _optimizer(0.0, "momentum of sgd in the MLPs; tables have no momentum")
     beta1: float = _optimizer(0.9, "decay rate of the first moment in adam (published name: beta1)")
     beta2: float = _optimizer(0.999, "decay rate of the second moment in adam (published name: beta2)")
@@ -222,6 +222,7 @@ class TrainConfig:
     eval_every: int | None = _evaluation(
         None, "steps between two evaluations, in place of --evals_per_epoch; one more follows the last step", least=1
     )
+    eval_split: str = _evaluation("test", "split that evaluations and inference score", choices=("test", "validation"))
     auc_thresholds: int | None = _evaluation(
         None, "thresholds of an approximate AUC (8000 in the published program); not given, the AUC is exact", least=2
     )
@@ -248,6 +249,9 @@ class TrainConfig:
         False, "keep also the checkpoint of the best AUC, next to --save_checkpoint_path as NAME.best"
     )
     restore_checkpoint_path: str | None = _checkpoints(None, "folder of a checkpoint to start from")
+    fresh_optimizer: bool = _checkpoints(
+        False, "restore the weights of --restore_checkpoint_path only; the state of the optimizer begins at 0"
+    )
 
     resume: str = _faults(
         "auto",
@@ -282,9 +286,9 @@ class TrainConfig:
     @property
     def log_file(self) -> str | None:
         """--log_path. Its default has another name in each mode, so that each run has a log of its own."""
-        default = TrainConfig.log_path
-        is_default = self.log_path == default and self.mode in ("eval", "inference")
-        return default.replace(".json", f".{self.mode}.json") if is_default else self.log_path
+        if self.log_path != TrainConfig.log_path or self.mode not in ("eval", "inference"):
+            return self.log_path
+        return f"dlrm_tf_log.{self.mode}.json"
 
     @property
     def requested_interaction_op(self) -> str:

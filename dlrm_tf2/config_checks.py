@@ -7,6 +7,11 @@ if TYPE_CHECKING:
     from dlrm_tf2.config import TrainConfig
 
 
+# Steps and samples are int64. Losses, weights and learning rates are float32, where a larger number is infinite.
+_LARGEST: dict[type, float] = {int: 2**63 - 1, float: 3.4e38}
+LONGEST_STALL_S = 10**9  # beyond it the clocks of Python's threads and of Horovod overflow
+
+
 class ConfigError(ValueError):
     """A flag has a value that is not allowed, or two flags contradict each other."""
 
@@ -21,6 +26,7 @@ def check_config(config: "TrainConfig") -> None:
     """Raises ConfigError if a value is out of range, or two values contradict each other."""
     require(config.dataset_path is not None, "--dataset_path is missing. Name the folder that holds the dataset.")
     _check_least_values(config)
+    _check_largest_values(config)
     _check_ranges(config)
     _check_widths(config)
     _check_optimizer(config)
@@ -36,6 +42,20 @@ def _check_least_values(config: "TrainConfig") -> None:
             continue
         smallest = min(value, default=0) if isinstance(value, tuple) else value
         require(smallest >= least, f"--{field.name} is {_text(value)}; it must be at least {least}.")
+
+
+def _check_largest_values(config: "TrainConfig") -> None:
+    """Infinity is too large for every flag; nan is left to the other checks."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            most, advice = _LARGEST.get(type(number)), ""
+            if field.name == "stall_timeout_s":
+                most, advice = LONGEST_STALL_S, " Use 0 for never."
+            elif field.default is None:
+                advice = " Leave it out for no limit."
+            if most is not None and number > most:
+                raise ConfigError(f"--{field.name} is {_text(value)}; it must be at most {most}.{advice}")
 
 
 def _check_ranges(config: "TrainConfig") -> None:
@@ -118,6 +138,10 @@ def _check_checkpoints(config: "TrainConfig") -> None:
             not is_asked or config.save_checkpoint_path is not None,
             f"--{name} needs --save_checkpoint_path: the folder to save in.",
         )
+    require(
+        not config.fresh_optimizer or config.restore_checkpoint_path is not None,
+        "--fresh_optimizer needs --restore_checkpoint_path: the checkpoint to take the weights from.",
+    )
     for name in ("auc_threshold", "keep_best"):
         require(
             not getattr(config, name) or config.evals_per_epoch or config.eval_every,

@@ -21,12 +21,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-_SLOTS = {
-    "sgd": (),
-    "adagrad": ("accumulator",),
-    "rowwise_adagrad": ("accumulator",),
-    "adam": ("first_moment", "second_moment"),
-}
+from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER, OPTIMIZERS
 
 
 @dataclass(frozen=True)
@@ -34,35 +29,37 @@ class Optimizer:
     """One of the formulas above, with its constants.
 
     Attributes:
-      name: "sgd", "adagrad", "rowwise_adagrad" or "adam".
+      name: a key of OPTIMIZERS.
       momentum: momentum of sgd, for whole variables only; 0 for none.
       beta1, beta2: constants of adam.
       epsilon: constant of all formulas but sgd.
     """
 
-    name: str = "sgd"
+    name: str = DEFAULT_OPTIMIZER
     momentum: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
 
     def __post_init__(self):
-        if self.name not in _SLOTS:
-            raise ValueError(f"optimizer {self.name!r}: it must be one of {', '.join(_SLOTS)}.")
+        if self.name not in OPTIMIZERS:
+            raise ValueError(f"optimizer {self.name!r}: it must be one of {', '.join(OPTIMIZERS)}.")
 
     @property
     def row_slots(self) -> tuple[str, ...]:
         """Names of the state kept for each row of a table."""
-        return _SLOTS[self.name]
+        return OPTIMIZERS[self.name].slots
 
     def row_slot_width(self, width: int) -> int:
         """Numbers per row of each slot, for a table of this width."""
-        return 1 if self.name == "rowwise_adagrad" else width
+        return OPTIMIZERS[self.name].slot_width(width)
 
     @property
     def dense_slots(self) -> tuple[str, ...]:
         """Names of the state kept for each whole variable."""
-        return ("momentum",) if self.name == "sgd" and self.momentum else _SLOTS[self.name]
+        if self.name == "rowwise_adagrad":
+            return OPTIMIZERS["adagrad"].slots  # whole variables are updated as by adagrad
+        return ("momentum",) if self.name == "sgd" and self.momentum else OPTIMIZERS[self.name].slots
 
     def update(
         self, gradient: tf.Tensor, slots: Mapping[str, tf.Tensor], *, step: tf.Tensor, rows: bool
@@ -91,10 +88,11 @@ class Optimizer:
             corrected = second / -tf.math.expm1(step * math.log(self.beta2))
             direction = first / -tf.math.expm1(step * math.log(self.beta1)) / (tf.sqrt(corrected) + self.epsilon)
             return direction, {"first_moment": first, "second_moment": second}
+        slot = "accumulator"
         if rows and self.name == "rowwise_adagrad":
-            square = tf.reduce_mean(square, axis=1, keepdims=True)
-        accumulator = slots["accumulator"] + square
-        return gradient / (tf.sqrt(accumulator) + self.epsilon), {"accumulator": accumulator}
+            slot, square = "row_accumulator", tf.reduce_mean(square, axis=1, keepdims=True)
+        accumulator = slots[slot] + square
+        return gradient / (tf.sqrt(accumulator) + self.epsilon), {slot: accumulator}
 
 
 class DenseOptimizer:

@@ -42,11 +42,11 @@ def _write_report(paths: Sequence[str], output: str) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     """Writes a file, which appears when it is complete. Raises OSError, which names the file."""
-    if path.exists() and not path.is_file():  # a pipe or a device, which must keep its place
-        path.write_bytes(content)
-        return
     staged = StagedPath(path.resolve(), is_folder=False)
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device, which must keep its place
+            path.write_bytes(content)
+            return
         staged.claim()
         staged.path.write_bytes(content)
         staged.rename()

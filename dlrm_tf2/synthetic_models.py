@@ -10,9 +10,11 @@ from dlrm_tf2.benchmarks.zoo import MODELS, ZooModel
 from dlrm_tf2.flags import with_underscores
 from dlrm_tf2.job.preflight import StepKind, looked_up_elements
 from dlrm_tf2.job.program import run_alone
+from dlrm_tf2.sharding.cost import Step
+from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER, OPTIMIZERS
 from dlrm_tf2.sharding.plan import STRATEGIES, ShardingPlan, make_plan
-from dlrm_tf2.sharding.plan_report import Step, plan_text
-from dlrm_tf2.sharding.tables import STATE
+from dlrm_tf2.sharding.plan_report import plan_text
+from dlrm_tf2.sharding.plan_rules import DEFAULT_STRATEGY
 
 _FLOAT_BYTES = 4
 
@@ -79,9 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--plan_only", action="store_true", help="print the plan, and do not train")
     parser.add_argument("--world_size", type=positive, default=1, help="ranks to plan for")
     parser.add_argument("--batch_size", type=positive, default=65536, help="samples of a step, all ranks together")
-    parser.add_argument("--optimizer", choices=tuple(STATE), default="sgd", help="optimizer whose state tables need")
     parser.add_argument(
-        "--dist_strategy", choices=STRATEGIES, default="balanced", help="how tables are placed on the ranks"
+        "--optimizer", choices=tuple(OPTIMIZERS), default=DEFAULT_OPTIMIZER, help="optimizer whose state tables need"
+    )
+    parser.add_argument(
+        "--dist_strategy", choices=STRATEGIES, default=DEFAULT_STRATEGY, help="how tables are placed on the ranks"
     )
     parser.add_argument(
         "--column_slice_threshold", type=positive, help=f"cut tables with more {elements} than this by columns"

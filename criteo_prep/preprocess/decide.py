@@ -170,6 +170,8 @@ def _reusable_files(unfinished: Unfinished, new: dict) -> Sequence[ParsedFile]:
         first_other = next((n for n, (a, b) in pairs if a != b), min(len(old["inputs"]), len(new["inputs"])))
         files = [file for file in files[:first_other] if file.finished]
         changed.add("inputs")
+    if "on_truncated" in changed and any("truncated" in file.skipped for file in files):
+        return ()
     if changed & _RULES_OF_PARSING or (changed & _RULES_OF_SPLITS and unfinished.is_arranged):
         return ()
     return files if unfinished.raw_rows >= sum(file.num_rows for file in files) else ()

@@ -21,7 +21,7 @@ from criteo_prep import manifest
 from criteo_prep.durable import force_tree
 from criteo_prep.feature_spec import FeatureSpec, minimal_dtype
 from criteo_prep.intact import Check, check_file, check_manifest
-from criteo_prep.parallel import in_parallel
+from criteo_prep.parallel import in_order
 from criteo_prep.preprocess.arrange import label_file, numerical_file
 from criteo_prep.preprocess.columns import vocabulary
 from criteo_prep.preprocess.columns.encoder import write_ids
@@ -127,9 +127,9 @@ def _derive_columns(
                 root, dataset, spec=spec, name=name, threshold=thresholds[name], old=existing.manifest
             )
             journal.finish_column(name, column)
-            progress.advance(num_rows)
 
-        in_parallel(derive, list(CATEGORICAL), resources.memory.workers)
+        for _ in in_order(derive, CATEGORICAL, resources.memory.workers):
+            progress.advance(num_rows)
 
 
 def _derive_column(root: Path, dataset: Path, *, spec: FeatureSpec, name: str, threshold: int, old: dict) -> dict:

@@ -15,15 +15,15 @@ from criteo_prep import manifest
 from criteo_prep.durable import force_tree
 from criteo_prep.feature_spec import Feature, tf_raw_spec
 from criteo_prep.intact import DamagedError
-from criteo_prep.parallel import in_parallel
+from criteo_prep.parallel import in_order
 from criteo_prep.preprocess.arrange import arrange, label_file, numerical_file
 from criteo_prep.preprocess.columns.encoder import ColumnEncoder, ColumnWork
 from criteo_prep.preprocess.inputs import Inputs
 from criteo_prep.preprocess.journal import Journal, ParsedFile
 from criteo_prep.preprocess.parse.parse_files import Parsing, ReadProgress, parse_files
 from criteo_prep.preprocess.parse.raw_columns import RawColumns
-from criteo_prep.preprocess.parse.text_blocks import InputError
-from criteo_prep.preprocess.preflight import look_ahead
+from criteo_prep.preprocess.parse.text_stream import InputError
+from criteo_prep.preprocess.preflight import check_resources
 from criteo_prep.preprocess.request import FEATURE_SPEC, DatasetRequest, Resources
 from criteo_prep.schema import NUM_CATEGORICAL
 
@@ -68,19 +68,20 @@ def make_dataset(
 
 def _parse(root: Path, destination: Path, *, request: DatasetRequest, journal: Journal, resources: Resources) -> None:
     paths, memory = request.inputs.files, resources.memory
-    already = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
-    preflight = look_ahead(
+    written = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    preflight = check_resources(
         paths,
         destination,
         plan=memory,
         keep_raw=request.keep_raw,
         shuffled=request.seed is not None,
-        already=already,
+        written=written,
     )
     resources.say(str(preflight))
     parsing = Parsing(
         request.labelled,
         request.rules.on_bad_row == "skip",
+        keep_truncated=request.rules.on_truncated == "keep",
         workers=memory.workers,
         block_bytes=resources.block_bytes,
         checkpoint_bytes=resources.checkpoint_bytes,
@@ -128,7 +129,7 @@ def _finish(
         shutil.rmtree(root / "raw", ignore_errors=True)
     others = [file_of(request.layout, split) for split in splits for file_of in (label_file, numerical_file)]
     others += [FEATURE_SPEC] + sorted(f"raw/{path.name}" for path in root.glob("raw/*"))
-    entries = in_parallel(lambda name: manifest.block_entry(root / name), others, workers)
+    entries = in_order(lambda name: manifest.block_entry(root / name), others, workers)
     for name, entry in zip(others, entries, strict=True):
         if name in journal.linked and entry != journal.linked[name]:
             raise DamagedError(
@@ -158,7 +159,7 @@ def splits_of(inputs: Inputs, files: list[ParsedFile]) -> dict[str, range]:
     Raises:
       InputError: the first split, which is train where there is one, has no row.
     """
-    evaluation = files[-1].num_rows if inputs.evaluation else 0
+    evaluation = sum(file.num_rows for file in files[len(inputs.train) :])
     splits = inputs.splits(sum(file.num_rows for file in files) - evaluation, evaluation)
     first = next(iter(splits))
     if not len(splits[first]):
@@ -168,7 +169,8 @@ def splits_of(inputs: Inputs, files: list[ParsedFile]) -> dict[str, range]:
 
 
 def _warnings(inputs: Inputs, files: list[ParsedFile], splits: dict[str, range]) -> tuple[str, ...]:
-    lines = [f"{path}: is not named day_N and was not read" for path in inputs.ignored if path not in inputs.files]
+    ignored = [path for path in inputs.ignored if path not in inputs.files]
+    lines = [f"{path}: was not read; its name is not the name of an input" for path in ignored]
     lines += [f"skipped: {where}" for file in files for where in file.first_skipped.values()]
     lines += [f"{file.path}: holds no row" for file in files if file.num_rows == 0]
     lines += [f"split {split} has no samples" for split, rows in splits.items() if not len(rows)]

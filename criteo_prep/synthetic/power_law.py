@@ -3,10 +3,9 @@
 A draw is a function of (stream key, counter). There is no state to hand on, so the bytes of a dataset are the same for
 any number of threads, any batch size, and any row that reading starts at.
 
-    draw(key, counter) = mix64(key + (counter + 1) * 0x9E3779B97F4A7C15)        64 bits
+    draw(key, counter) = output counter + 1 of SplitMix64 seeded with the key        64 bits
 
-Source: the generator is SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014)
-addressed by position; the law, on [1, rows + 1], rounded down, minus 1, is that of NVIDIA's synthetic dataset.
+Source: the law, on [1, rows + 1], rounded down, minus 1, is that of NVIDIA's synthetic dataset.
 """
 
 import hashlib
@@ -15,8 +14,8 @@ import math
 import numpy as np
 
 from criteo_prep.compiled import compiled
+from criteo_prep.splitmix64 import GAMMA, mix64
 
-_STEP = np.uint64(0x9E3779B97F4A7C15)
 _GUIDE_BITS = 14
 _UNIT = 2.0**-53
 MISSING = -1
@@ -29,17 +28,9 @@ def stream_key(seed: int, *names: str) -> np.uint64:
 
 
 @compiled
-def mix64(bits):
-    """A bijection of 64 bits in which every input bit reaches every output bit."""
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
-
-
-@compiled
 def draw(key, counter):
     """64 random bits for one place of a stream."""
-    return mix64(key + (np.uint64(counter) + np.uint64(1)) * _STEP)
+    return mix64(key + (np.uint64(counter) + np.uint64(1)) * GAMMA)
 
 
 class PowerLaw:

@@ -5,6 +5,7 @@
     restoring.py         opens a checkpoint; copies the stored shards into the shards of the ranks
     manifest.py          the drawing of the folder; the manifest, read and checked
     manifest_entries.py  the records of the manifest, from JSON values of any type
+    document.py          the keys and types of the trainer's document
     files.py             .npy files, written and read a block at a time, with checksums
     staging.py           the folder that becomes the next checkpoint
     kept.py              the older checkpoints of a run: NAME.step-N, NAME.best
@@ -13,6 +14,7 @@ A checkpoint is written next to its destination and renamed when it is complete.
 on all ranks.
 """
 
+from dlrm_tf2.checkpoint.document import check_document
 from dlrm_tf2.checkpoint.files import CheckpointError
 from dlrm_tf2.checkpoint.kept import best_path, of_other_runs
 from dlrm_tf2.checkpoint.restoring import (
@@ -31,6 +33,7 @@ __all__ = [
     "CheckpointWriter",
     "best_path",
     "check_destination",
+    "check_document",
     "has_checkpoint",
     "load_checkpoint",
     "of_other_runs",

@@ -144,7 +144,7 @@ def _read_into(path: Path, source: io.RawIOBase, block: np.ndarray) -> None:
         unread = unread[count:]
 
 
-def unwritable(path: Path, error: OSError) -> CheckpointError:
+def unwritable(path: str | Path, error: OSError) -> CheckpointError:
     """The error of a file that cannot be written."""
     return CheckpointError(f"{path}: cannot be written: {error.strerror or error}.")
 

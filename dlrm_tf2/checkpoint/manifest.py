@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import urllib.parse
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from zlib import crc32
@@ -61,6 +62,12 @@ def _file_name(name: str) -> str:
     """
     quoted = urllib.parse.quote(name, safe="")
     return quoted if len(quoted) <= 120 else f"{quoted[:100]}~{crc32(name.encode()):08x}"
+
+
+def is_state(name: str, names: Iterable[str]) -> bool:
+    """Whether a dense variable is optimizer state of another one: VARIABLE.SLOT, where VARIABLE is one of the names."""
+    variable, _, slot = name.rpartition(".")
+    return bool(slot) and variable in names
 
 
 def write_manifest(folder: Path, manifest: Manifest, made_by: str) -> None:

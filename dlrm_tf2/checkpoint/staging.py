@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from dlrm_tf2 import __version__
-from dlrm_tf2.checkpoint.files import CheckpointError
+from dlrm_tf2.checkpoint.files import CheckpointError, unwritable
 from dlrm_tf2.checkpoint.kept import keep_or_remove
 from dlrm_tf2.checkpoint.manifest import Manifest, is_checkpoint, read_manifest, write_manifest
 from dlrm_tf2.runtime.staging import StagedPath, StagingError
@@ -63,15 +63,17 @@ class Staging:
         check_destination(self.path)
         try:
             self._staged.claim()
+            if self._old.exists():
+                if is_checkpoint(self.path):
+                    keep_or_remove(self._old, self.path, self._keep)
+                else:
+                    os.rename(self._old, self.path)  # a save was killed between the two renames of `commit`
+            for name in ("dense", "tables"):
+                (self.folder / name).mkdir()
         except StagingError as error:
             raise CheckpointError(str(error)) from error
-        if self._old.exists():
-            if is_checkpoint(self.path):
-                keep_or_remove(self._old, self.path, self._keep)
-            else:
-                os.rename(self._old, self.path)  # a save was killed between the two renames of `commit`
-        for name in ("dense", "tables"):
-            (self.folder / name).mkdir()
+        except OSError as error:
+            raise unwritable(error.filename or self.folder, error) from error
 
     def commit(self, manifest: Manifest) -> list[str]:
         """Writes the manifest and renames the folder to `path`. Keeps or removes the checkpoint before it.
@@ -85,14 +87,14 @@ class Staging:
             _sync(folder)
         check_destination(self.path)
         replaces = is_checkpoint(self.path)
-        if replaces:
-            os.rename(self.path, self._old)
         try:
-            os.rename(self.folder, self.path)
-        except OSError:
             if replaces:
+                os.rename(self.path, self._old)
+            os.rename(self.folder, self.path)
+        except OSError as error:
+            if replaces and self._old.exists():
                 os.rename(self._old, self.path)
-            raise
+            raise CheckpointError(f"{self.path}: cannot be renamed into place: {error.strerror or error}.") from error
         with contextlib.suppress(OSError):  # some file systems cannot sync a folder
             _sync(self.path.parent)
         return keep_or_remove(self._old, self.path, self._keep)

@@ -248,7 +248,12 @@ def open_split(
         reading = Reading(
             config.shuffle, config.shuffle_window, seed=seed, drop_last=config.drop_last, synthetic_samples=samples
         )
-    share = RankShare(comm.rank, comm.size, embedding.global_features, embedding.sample_features)
+    share = RankShare(
+        comm.rank,
+        comm.size,
+        global_features=embedding.global_features,
+        sample_features=embedding.sample_features,
+    )
     return RankData(spec, split, share=share, reading=reading)
 
 

@@ -62,11 +62,13 @@ def _measured(
     config: TrainConfig, spec: FeatureSpec, *, features: tuple[str, ...], comm: Comm
 ) -> tuple[int, dict[str, int]]:
     """(samples, feature -> different ids) in this rank's part of the first batch that the mode reads."""
-    split, size = ("train", config.batch_size) if config.mode == "train" else ("test", max(config.valid_batch_sizes))
+    split, size = "train", config.batch_size
+    if config.mode != "train":
+        split, size = config.eval_split, max(config.valid_batch_sizes)
     reading = Reading(seed=config.seed, synthetic_samples=size if config.dataset_type == "synthetic" else None)
     share = RankShare(comm.rank, comm.size, sample_features=features)
     batches = RankData(spec, split, share=share, reading=reading).batches(size)
     batch = next(batches)
     batches.close()
     hotness = [None if feature.ragged else feature.hotness for feature in spec.categorical]
-    return len(batch.label), different_ids(batch.ids.of_mine, features, hotness)
+    return len(batch.label), different_ids(batch.ids.local_ids, features, hotness)

@@ -1,4 +1,23 @@
-"""Embedding tables divided over the ranks: the layer, its tables and its plan. Importing it starts TensorFlow."""
+"""Embedding tables divided over the ranks.
+
+    from dlrm_tf2.embedding import DistributedEmbedding, TableConfig, make_plan
+
+layer             DistributedEmbedding: lookup, exchange, update
+ids               the ids of a batch: checked and packed
+bags              the ids of one feature one by one, with sample and factor
+result_layout     which columns of the result each feature has, and the pieces that they are made of
+routes            the route that each feature's vectors take: replicated, pooled or fetched
+slab              the shards of one width in one variable: gather, update, read, write
+initial_weights   the first values of a table, the same for any plan
+lookup            ids -> pooled vectors of one slab, and gradients back to its rows
+all_to_all        the exchange that all others go through
+id_exchange       ids to the ranks of their tables
+exchange_columns  how the pieces of several ranks become the result: a drawing, and the numbers. No TensorFlow
+vector_exchange   pooled vectors to the ranks of their samples, gradients back
+row_exchange      single rows to the ranks that request them, gradients back
+
+Importing this folder starts TensorFlow; planning alone does not need it (dlrm_tf2/sharding).
+"""
 
 from dlrm_tf2.embedding.layer import DistributedEmbedding
 from dlrm_tf2.sharding.plan import ShardingPlan, make_plan

@@ -1,38 +1,63 @@
-"""DistributedEmbedding: a plan, the lookup in this rank's tables, and the exchange between ranks."""
+"""DistributedEmbedding: a plan, the lookups in this rank's tables, and the exchange between the ranks."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from dlrm_tf2.embedding.exchange import IdExchange, VectorExchange, samples_of_ranks, to_all_ranks
-from dlrm_tf2.embedding.ids import RankIds, bags_of, pack, signature_of
-from dlrm_tf2.embedding.lookup import Pooled, SlabLookup
-from dlrm_tf2.embedding.result_columns import Layout
+from dlrm_tf2.embedding.all_to_all import AllToAll
+from dlrm_tf2.embedding.bags import BagReader
+from dlrm_tf2.embedding.exchange_columns import ExchangeColumns
+from dlrm_tf2.embedding.id_exchange import IdExchange
+from dlrm_tf2.embedding.ids import IdBatch, RankIds, pack_ids, signature_of
+from dlrm_tf2.embedding.lookup import SlabLookup, SlabVectors
+from dlrm_tf2.embedding.result_layout import Piece, ResultLayout
 from dlrm_tf2.embedding.routes import Routes
-from dlrm_tf2.embedding.row_exchange import Requests, RowExchange
-from dlrm_tf2.embedding.slab import WEIGHTS, Slab, summed
+from dlrm_tf2.embedding.row_exchange import RowExchange, RowRequests
+from dlrm_tf2.embedding.slab import WEIGHTS, Slab, sum_by_row
+from dlrm_tf2.embedding.vector_exchange import VectorExchange
 from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.runtime.comm import Comm
+from dlrm_tf2.sharding.optimizer_state import needs_whole_rows
 from dlrm_tf2.sharding.plan import Shard, ShardingPlan, check_whole_rows
 from dlrm_tf2.sharding.slabs import SlabKind, by_slab
 from dlrm_tf2.sharding.tables import TableConfig
 
 
+class Fetched(NamedTuple):
+    """Rows that this rank serves for one RowExchange, and what the exchange needs to bring them to the samples."""
+
+    served: SlabVectors
+    requests: RowRequests
+
+
 @dataclass(frozen=True)
 class Lookup:
-    """What DistributedEmbedding.lookup found.
+    """What DistributedEmbedding.lookup returns: vectors of this rank's tables, by their route (embedding/routes.py).
 
     Attributes:
-      vectors: the tensors by which the loss is to be differentiated. Their number and shapes are the plan's business.
-      how: for each of them, where its rows are.
+      pooled: vectors [global batch, pieces, width] for the samples of all ranks.
+      replicated: vectors [local batch, pieces, width] from replicated tables.
+      fetched: one for each RowExchange.
     """
 
-    vectors: list[tf.Tensor]
-    how: list[Pooled | Requests]
+    pooled: list[SlabVectors]
+    replicated: list[SlabVectors]
+    fetched: list[Fetched]
+
+    @property
+    def parts(self) -> list[SlabVectors]:
+        """All of them, in one fixed order."""
+        return [*self.pooled, *self.replicated, *(served for served, _ in self.fetched)]
+
+    @property
+    def vectors(self) -> list[tf.Tensor]:
+        """The tensors that the loss is differentiated by. Their number and shapes depend on the plan."""
+        return [part.vectors for part in self.parts]
 
 
 class DistributedEmbedding:
@@ -40,38 +65,40 @@ class DistributedEmbedding:
 
     A training step uses it in four parts: tables are updated by row and never see a gradient of their own size.
 
-        looked = embedding.lookup(ids)
+        lookup = embedding.lookup(ids)
         with tf.GradientTape() as tape:
-            tape.watch(looked.vectors)
-            result = embedding.exchange(looked)   # [local batch, width], this rank's samples
+            tape.watch(lookup.vectors)
+            result = embedding.exchange(lookup)   # [local batch, width], this rank's samples
             loss = ...                            # this rank's share of the mean over the global batch
-        zero = embedding.apply_gradient(looked, tape.gradient(loss, looked.vectors), learning_rate)
-        return loss + zero                        # see apply_gradient
+        embedding.apply_gradient(lookup, tape.gradient(loss, lookup.vectors), learning_rate=0.1)
 
-    Every rank must run every part, whatever it holds: the others wait for it.
+    Every rank must run every part, also a rank without tables: the others wait for it.
 
     Args:
       tables: names unique; the vectors lie in the result in the order of the tables and their features.
-      plan: of the same tables, for comm.size ranks.
+      plan: a plan of these tables for comm.size ranks.
       comm: the ranks.
       seed: seed of the initial weights, the same on every rank; None leaves the tables' memory as it is.
       optimizer: updates the rows; None where nothing is trained, and then no memory is taken for its slots.
-      hotness: ids a sample of the features that do not have exactly one; None is any number.
-      data_parallel_input: every rank gets all features of its own samples. Otherwise it gets the features of its
-        tables for the global batch, and only those of replicated tables for its own samples.
+      hotness: feature -> ids per sample, for the features that do not have exactly one; None for any number.
+      data_parallel_input: every rank gets all features of its own samples. Otherwise a rank gets the features of its
+        tables for the global batch, and only the features of replicated tables for its own samples.
       deduplicated: features whose rows are fetched once for all samples of a rank (with data_parallel_input).
       weighted: features whose ids have weights.
       wire_dtype: type in which vectors travel and are returned.
       dtype: type of the weights, float32 or float64.
 
     Attributes:
+      slots: what the tables keep for each row: the weights, and the slots of the optimizer.
       columns: feature -> (start, stop), its columns of the result. A table without combiner gives a feature with
         hotness h its h rows one after the other.
-      global_features, sample_features: whose ids this rank needs for the global batch, and for its own samples.
+      width: columns of the result.
+      global_features: features whose ids this rank needs for the global batch.
+      sample_features: features whose ids this rank needs for its own samples.
 
     Raises:
-      ValueError: the tables, hotness and features contradict each other, or row-wise Adagrad meets a table split by
-        columns: its one accumulator a row needs the whole row.
+      ValueError: tables, hotness and features contradict each other, or the optimizer is rowwise_adagrad and the plan
+        splits a table by columns: the one accumulator of a row needs the whole row.
     """
 
     def __init__(
@@ -90,177 +117,153 @@ class DistributedEmbedding:
         dtype: str = "float32",
     ):
         assert plan.world_size == comm.size
-        self.tables, self.plan, self.rank, self._comm = tuple(tables), plan, comm.rank, comm
+        self.tables, self.plan, self.rank = tuple(tables), plan, comm.rank
+        self._all_to_all = AllToAll(comm)
         self.slots = (WEIGHTS, *(optimizer.row_slots if optimizer else ()))
         self._wire_dtype, self._dtype = tf.as_dtype(wire_dtype), tf.as_dtype(dtype)
-        self._layout = layout = Layout(tables, hotness or {})
+        self._layout = layout = ResultLayout(tables, hotness or {})
         self.columns, self.width = layout.columns, layout.width
-        if optimizer and optimizer.name == "rowwise_adagrad":
+        if optimizer and needs_whole_rows(optimizer.name):
             check_whole_rows(plan, self.tables)
-        # Among one rank, its samples are all samples, and there is nobody to fetch rows from.
-        self._data_parallel = data_parallel_input and comm.size > 1
         by_name = {table.name: table for table in tables}
         self._slabs = {
-            kind: Slab(shards, by_name, seed=seed, optimizer=optimizer, dtype=self._dtype, on_host=kind.on_host)
+            kind: Slab(shards, by_name, kind=kind, seed=seed, optimizer=optimizer, dtype=self._dtype)
             for kind, shards in by_slab(plan.of_rank(comm.rank), plan).items()
         }
-        routes = Routes(plan, layout, data_parallel_input=self._data_parallel, deduplicated=deduplicated)
-        my_features = routes.pooled_by_ranks[comm.rank]
-        self.global_features = () if self._data_parallel else my_features
-        self.sample_features = tuple(layout.table_of) if self._data_parallel else routes.own
-        self._sample_columns = layout.fixed_columns(self.sample_features)
-        self._ids = None
-        if self._data_parallel and any(routes.pooled_by_ranks):
-            self._ids = IdExchange(
-                comm, layout, features=self.sample_features, features_of_ranks=routes.pooled_by_ranks
+        # The samples of one rank are all samples, and there is no other rank to fetch rows from.
+        data_parallel_input = data_parallel_input and comm.size > 1
+        routes = Routes(plan, layout, data_parallel_input=data_parallel_input, deduplicated=deduplicated)
+        pooled_features = routes.pooled_by_ranks[comm.rank]
+        self.global_features = () if data_parallel_input else pooled_features
+        self.sample_features = tuple(layout.table_of) if data_parallel_input else routes.replicated
+        self._bags = BagReader(layout, self.sample_features, self._dtype)
+        self._id_exchange = None
+        if data_parallel_input and any(routes.pooled_by_ranks):
+            self._id_exchange = IdExchange(
+                self._all_to_all, layout, features=self.sample_features, features_of_ranks=routes.pooled_by_ranks
             )
-        pooled, own = routes.pooled_pieces(comm.rank), routes.own_pieces(comm.rank)
-        self._lookups = {
-            kind: SlabLookup(self._slabs[kind], pieces, layout=layout, features=my_features, weighted=weighted)
-            for kind, pieces in pooled.items()
-        }
-        self._own_lookups = {
-            kind: SlabLookup(self._slabs[kind], pieces, layout=layout, features=self.sample_features, weighted=weighted)
-            for kind, pieces in own.items()
-        }
+
+        def lookups(pieces: Mapping[SlabKind, list[Piece]], features: Sequence[str]) -> list[SlabLookup]:
+            return [
+                SlabLookup(self._slabs[kind], of_slab, layout=layout, features=features, weighted=weighted)
+                for kind, of_slab in pieces.items()
+            ]
+
+        replicated_pieces = routes.replicated_pieces(comm.rank)
+        self._pooled = lookups(routes.pooled_pieces(comm.rank), pooled_features)
+        self._replicated = lookups(replicated_pieces, self.sample_features)
         self._row_exchanges = [
-            (kind, RowExchange(comm, plan, layout=layout, features=features, kind=kind, once=once))
-            for features, kind, once in routes.fetchings
+            RowExchange(self._all_to_all, plan, layout=layout, fetch=fetch) for fetch in routes.fetches
         ]
-        # Of each tensor that `lookup` returns, the kind of slab that it is from. A rank that looks up nothing for all
-        # samples has one of zeros, see there.
-        self._kinds = [*(pooled or [None]), *own, *(kind for kind, _ in self._row_exchanges)]
-        self._first_own, self._first_fetched = len(pooled or [None]), len(pooled or [None]) + len(own)
         pieces_of_ranks = [list(chain(*routes.pooled_pieces(rank).values())) for rank in range(comm.size)]
-        for_me = list(chain(*own.values(), *(rows.pieces for _, rows in self._row_exchanges)))
-        self._exchange = VectorExchange(comm, pieces_of_ranks, own=for_me, width=self.width)
+        own = list(chain(*replicated_pieces.values(), *(exchange.pieces for exchange in self._row_exchanges)))
+        self._exchange = VectorExchange(
+            self._all_to_all, ExchangeColumns.of(pieces_of_ranks, own=own, width=self.width)
+        )
 
     def ids(
         self,
-        of_all: Mapping[str, object] | None = None,
-        of_mine: Mapping[str, object] | None = None,
+        global_ids: Mapping[str, object] | None = None,
+        local_ids: Mapping[str, object] | None = None,
         *,
         global_batch: int | None = None,
-        weights_of_all: Mapping[str, object] | None = None,
-        weights_of_mine: Mapping[str, object] | None = None,
+        global_weights: Mapping[str, object] | None = None,
+        local_weights: Mapping[str, object] | None = None,
     ) -> RankIds:
         """Checks ids and puts them into the form that `lookup` takes.
 
         Args:
-          of_all: feature -> its ids for the global batch, for all of `global_features`: integers [samples] or
-            [samples, hotness], or for any number of ids a tf.RaggedTensor or (ids [n], row_lengths [samples]).
-          of_mine: the same for `sample_features` and the samples of this rank.
-          global_batch: samples of all ranks together; may be left out where of_all says it, or there is one rank.
-          weights_of_all, weights_of_mine: feature -> a weight for each of its ids.
+          global_ids: feature -> its ids for the global batch, for all of `global_features`: integers [samples] or
+            [samples, hotness]; for any number of ids a tf.RaggedTensor or (ids [n], row_lengths [samples]).
+          local_ids: the same for `sample_features` and the samples of this rank.
+          global_batch: samples of all ranks together; may be left out where global_ids has a feature, or there is one
+            rank.
+          global_weights, local_weights: feature -> a weight for each of its ids.
 
         Raises:
-          ValueError: a feature is missing, or has another shape than its hotness says.
-          tf.errors.InvalidArgumentError: an id is not one of its table.
+          ValueError: a feature is missing, or its ids have another shape than its hotness asks for.
+          tf.errors.InvalidArgumentError: an id is negative or not below the table's num_rows.
         """
-        if self._comm.size == 1 and not of_all:  # its samples are all samples
-            of_all, weights_of_all = of_mine, weights_of_mine
-        everywhere = pack(
-            of_all or {},
-            weights_of_all or {},
+        if self._all_to_all.world_size == 1 and not global_ids:  # its samples are all samples
+            global_ids, global_weights = local_ids, local_weights
+        packed = pack_ids(
+            global_ids or {},
+            global_weights or {},
             features=self.global_features,
             layout=self._layout,
             num_samples=global_batch,
         )
-        num_mine = self._num_mine(tf.shape(everywhere.fixed)[0])
-        here = pack(
-            of_mine or {},
-            weights_of_mine or {},
+        of_samples = pack_ids(
+            local_ids or {},
+            local_weights or {},
             features=self.sample_features,
             layout=self._layout,
-            num_samples=num_mine,
+            num_samples=self._local_batch(packed.num_samples),
         )
-        return RankIds(everywhere, here)
+        return RankIds(packed, of_samples)
 
     @property
     def signature(self) -> RankIds:
-        """The form of the ids of a batch as a dataset has them, int32 and without weights: for tf.function."""
+        """The tf.TensorSpecs of ids as a dataset has them, int32 and without weights: for tf.function."""
         return RankIds(*(signature_of(names, self._layout) for names in (self.global_features, self.sample_features)))
 
     def lookup(self, ids: RankIds) -> Lookup:
-        """Looks up what this rank has to look up: for itself and for the others."""
-        of_all, came = ids.of_all, []
-        if self._ids:
-            of_all, came = self._ids(ids.of_mine, tf.shape(ids.of_all.fixed)[0])
-        found = [lookup(of_all) for lookup in self._lookups.values()]
-        found += [lookup(ids.of_mine) for lookup in self._own_lookups.values()]
-        for kind, exchange in self._row_exchanges:
-            bags = {
-                feature: bags_of(
-                    ids.of_mine, feature, layout=self._layout, columns=self._sample_columns, dtype=self._dtype
-                )
-                for feature in exchange.features
-            }
-            requests = exchange.request(bags, tf.shape(ids.of_mine.fixed)[0], self._dtype)
-            came.append(requests.asked_rows)
-            found.append((self._gather(kind, requests.asked_rows), requests))
-        if not self._lookups:  # something to differentiate by: this rank too takes part in the exchange of gradients
-            found.insert(0, (tf.zeros([tf.shape(of_all.fixed)[0], 1, 1], self._dtype), Pooled(tf.zeros([0], tf.int64))))
-        vectors = [tf.cast(vectors, self._wire_dtype) for vectors, _ in found]
-        for received in came:
-            # Others wait until this rank has received, also what is of no use here. TensorFlow leaves out what no value
-            # depends on, control dependencies or not; no size is negative, so this adds 0.
-            vectors[0] += tf.cast(tf.size(received) < 0, self._wire_dtype)
-        return Lookup(vectors, [how for _, how in found])
+        """Looks up the vectors that this rank makes, for itself and for the other ranks."""
+        global_ids, local_ids = ids
+        if self._id_exchange:
+            global_ids = self._id_exchange(local_ids, global_ids.num_samples)
+        pooled = [self._for_wire(lookup(global_ids)) for lookup in self._pooled]
+        if not pooled:  # a loss must depend on something, so that this rank takes part in the exchange of gradients
+            pooled = [_no_vectors([global_ids.num_samples, 0, 1], self._wire_dtype)]
+        return Lookup(
+            pooled,
+            replicated=[self._for_wire(lookup(local_ids)) for lookup in self._replicated],
+            fetched=[self._serve(exchange, local_ids) for exchange in self._row_exchanges],
+        )
 
-    def exchange(self, looked: Lookup) -> tf.Tensor:
+    def exchange(self, lookup: Lookup) -> tf.Tensor:
         """The vectors of this rank's samples: [local batch, width], in the wire type. Differentiable."""
-        own, fetched = self._first_own, self._first_fetched
-        local = _side_by_side(looked.vectors[:own])
-        for_me = [_flat(vectors) for vectors in looked.vectors[own:fetched]]
-        for (_, exchange), vectors, requests in zip(
-            self._row_exchanges, looked.vectors[fetched:], looked.how[fetched:], strict=True
-        ):
-            for_me.append(exchange.fetch(vectors, requests))
-        num_mine = self._num_mine(tf.shape(local)[0])
-        return self._exchange(local, tf.concat(for_me, axis=1) if for_me else tf.zeros([num_mine, 0], local.dtype))
+        pooled = tf.concat([_flat(part.vectors) for part in lookup.pooled], axis=1)
+        own = [_flat(part.vectors) for part in lookup.replicated]
+        for exchange, (served, requests) in zip(self._row_exchanges, lookup.fetched, strict=True):
+            own.append(exchange.fetch(served.vectors, requests))
+        nothing = tf.zeros([self._local_batch(tf.shape(pooled)[0]), 0], pooled.dtype)
+        return self._exchange(pooled, tf.concat([nothing, *own], axis=1))
 
     def split(self, result: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The result by feature: [local batch, its columns] each."""
+        """The result by feature: feature -> [local batch, its columns]."""
         return {feature: result[:, start:stop] for feature, (start, stop) in self.columns.items()}
 
     def apply_gradient(
         self,
-        looked: Lookup,
+        lookup: Lookup,
         gradients: Sequence[tf.Tensor],
         *,
-        learning_rate: tf.Tensor,
+        learning_rate: tf.Tensor | float,
         step: tf.Tensor | None = None,
-    ) -> tf.Tensor:
-        """One step of the optimizer on the rows that were looked up.
+    ) -> None:
+        """Makes one step of the optimizer on the rows that were looked up.
 
         Args:
-          gradients: of the loss, by `looked.vectors`; the loss is this rank's share of the mean over the global batch,
-            so that no gradient depends on the number of ranks.
+          lookup: what `lookup` returned.
+          gradients: the gradients of the loss by `lookup.vectors`. The loss is this rank's share of the mean over the
+            global batch, so that no gradient depends on the number of ranks.
           learning_rate: scalar.
-          step: 1, 2, ..., which adam reads.
-
-        Returns:
-          0, in the type of the weights. A step that is a tf.function must return it, or add it to what it returns:
-          without a value that depends on them TensorFlow leaves out exchanges of which this rank has no use, and the
-          other ranks wait for it.
+          step: scalar, the number of the step from 1 on; only adam reads it.
         """
-        receipt = tf.zeros([], self._dtype)
-        updates: dict[SlabKind, list[tuple[tf.Tensor, tf.Tensor]]] = defaultdict(list)
-        for kind, how, gradient in zip(self._kinds, looked.how, gradients, strict=True):
-            gradient = tf.cast(gradient, self._dtype)
-            if kind not in self._slabs:
-                receipt += tf.reduce_sum(gradient)  # of no rows; zeros, see VectorExchange
+        updates: dict[Slab, list[tuple[tf.Tensor, tf.Tensor]]] = defaultdict(list)
+        for part, gradient in zip(lookup.parts, gradients, strict=True):
+            if part.slab is None:
                 continue
-            with self._slabs[kind].device():
-                rows, gradient = how.by_row(gradient)
-            if kind.replicated:  # every rank makes the same update of its replica
-                rows, gradient = summed(rows, gradient)
-                rows, gradient = to_all_ranks(self._comm, rows, gradients=gradient, name=f"replicas_{kind.name}")
-            updates[kind].append((rows, gradient))
-        for kind, parts in updates.items():
+            with part.slab.device():
+                rows, gradient = part.rows, part.row_gradients(tf.cast(gradient, self._dtype))
+            if part.slab.kind.replicated:  # every rank makes the same update of its copy
+                rows, gradient = sum_by_row(rows, gradient)
+                rows, gradient = self._all_to_all.to_all_ranks(rows, gradient, f"replicas_{part.slab.kind.name}")
+            updates[part.slab].append((rows, gradient))
+        for slab, parts in updates.items():
             rows, gradient = parts[0] if len(parts) == 1 else (tf.concat(part, 0) for part in zip(*parts, strict=True))
-            self._slabs[kind].update(rows, gradient, learning_rate=learning_rate, step=step)
-        return receipt
+            slab.update(rows, gradient, learning_rate=learning_rate, step=step)
 
     def read_rows(self, shard: Shard, slot: str, *, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of a shard of this rank, counted in its table: [stop - start, columns]."""
@@ -270,21 +273,32 @@ class DistributedEmbedding:
         """Overwrites rows of a shard of this rank from `start` on, counted in its table, with [n, columns]."""
         self._slab_of(shard).write_rows(shard, slot, start=start, values=values)
 
-    def _num_mine(self, global_batch: tf.Tensor) -> tf.Tensor:
-        """Samples of this rank."""
-        return samples_of_ranks(global_batch, self._comm.size)[self.rank]
+    def _serve(self, exchange: RowExchange, local_ids: IdBatch) -> Fetched:
+        """Requests the rows that this rank's samples need, and looks up the rows that others request."""
+        bags = {feature: self._bags(local_ids, feature) for feature in exchange.features}
+        requests = exchange.request(bags, local_ids.num_samples, self._dtype)
+        if exchange.kind not in self._slabs:
+            return Fetched(_no_vectors([0, exchange.kind.width], self._wire_dtype), requests)
+        slab = self._slabs[exchange.kind]
+        served = SlabVectors(slab, slab.gather(requests.served_rows), rows=requests.served_rows)
+        return Fetched(self._for_wire(served), requests)
 
-    def _gather(self, kind: SlabKind, rows: tf.Tensor) -> tf.Tensor:
-        return self._slabs[kind].gather(rows) if kind in self._slabs else tf.zeros([0, kind.width], self._dtype)
+    def _for_wire(self, part: SlabVectors) -> SlabVectors:
+        return replace(part, vectors=tf.cast(part.vectors, self._wire_dtype))
+
+    def _local_batch(self, global_batch: tf.Tensor) -> tf.Tensor:
+        """Samples of this rank."""
+        return self._all_to_all.samples_of_ranks(global_batch)[self.rank]
 
     def _slab_of(self, shard: Shard) -> Slab:
         return self._slabs[next(iter(by_slab([shard], self.plan)))]
 
 
+def _no_vectors(shape: Sequence[tf.Tensor | int], dtype: tf.DType) -> SlabVectors:
+    """Vectors of no slab, without elements."""
+    return SlabVectors(None, tf.zeros(shape, dtype), rows=tf.zeros([0], tf.int64))
+
+
 def _flat(vectors: tf.Tensor) -> tf.Tensor:
     """[samples, pieces, width] -> [samples, pieces * width]"""
     return tf.reshape(vectors, [tf.shape(vectors)[0], vectors.shape[1] * vectors.shape[2]])
-
-
-def _side_by_side(parts: Sequence[tf.Tensor]) -> tf.Tensor:
-    return _flat(parts[0]) if len(parts) == 1 else tf.concat([_flat(part) for part in parts], axis=1)

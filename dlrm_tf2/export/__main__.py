@@ -87,7 +87,18 @@ FORMATS = {"npy": _npy, "published": _published, "saved_model": _saved_model}
 def _shape_of(folder: Path, manifest: Manifest) -> ModelConfig:
     if "model" not in manifest.document:
         raise ExportError(f"{folder}: does not say the shape of its model. Only --format npy works without the shape.")
-    return ModelConfig.from_document(manifest.document["model"])
+    try:
+        shape = ModelConfig.from_document(manifest.document["model"])
+        tables = [(table.name, table.num_rows, table.embedding_dim) for table in shape.tables]
+        is_shape = min(shape.num_numerical, *shape.bottom_mlp_dims, *shape.top_mlp_dims) > 0 <= shape.num_cross_layers
+    except (ValueError, TypeError, AttributeError, IndexError, KeyError):
+        is_shape = False
+    if not is_shape or tables != [(table.name, table.num_rows, table.embedding_dim) for table in manifest.tables]:
+        raise ExportError(
+            f"{folder}: model in its document is not the shape of a model with these tables. Export another "
+            "checkpoint, or use --format npy."
+        )
+    return shape
 
 
 @contextlib.contextmanager
@@ -102,8 +113,10 @@ def _new_folder(path: Path) -> Iterator[Path]:
     try:
         yield staged.path
         staged.rename()
-    except BaseException:
+    except BaseException as error:
         staged.discard()
+        if isinstance(error, OSError) and error.strerror and not error.filename:
+            error.filename = str(path)  # which the message names
         raise
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from dlrm_tf2.checkpoint import restore_tables
 from dlrm_tf2.checkpoint.files import read_array, write_npy
-from dlrm_tf2.checkpoint.manifest import Manifest, StoredTable, dense_path
+from dlrm_tf2.checkpoint.manifest import Manifest, dense_path, is_state
+from dlrm_tf2.checkpoint.manifest_entries import StoredTable
 from dlrm_tf2.sharding.plan import Shard, ShardingPlan
 
 
@@ -39,7 +40,7 @@ def write_tables(folder: Path, manifest: Manifest, output: Path) -> list[dict]:
     ]
     file_of = {entry["table"]: entry["file"] for entry in reversed(features)}
     with contextlib.closing(NpyTables(output, manifest.tables, file_of)) as tables:
-        restore_tables(folder, manifest, tables)
+        restore_tables(folder, manifest, embedding=tables)
     for entry in features:
         if entry["file"] != file_of[entry["table"]]:  # another feature shares the table
             shutil.copyfile(output / file_of[entry["table"]], output / entry["file"])
@@ -47,12 +48,20 @@ def write_tables(folder: Path, manifest: Manifest, output: Path) -> list[dict]:
 
 
 def write_dense(folder: Path, manifest: Manifest, output: Path) -> dict[str, str]:
-    """Writes `dense/<name>.npy` for each dense variable into `output`; returns name -> file. Raises CheckpointError."""
+    """Writes `dense/<name>.npy` into `output` for each dense variable, without optimizer state.
+
+    Returns:
+      Name of the variable -> its file.
+
+    Raises:
+      CheckpointError: the checkpoint is damaged.
+    """
     (output / "dense").mkdir(exist_ok=True)
-    for name, file in manifest.dense.items():
-        array = read_array(folder, file)
+    names = [name for name in manifest.dense if not is_state(name, manifest.dense)]
+    for name in names:
+        array = read_array(folder, manifest.dense[name])
         write_npy(output, dense_path(name), shape=array.shape, dtype=array.dtype, blocks=[array])
-    return {name: dense_path(name) for name in manifest.dense}
+    return {name: dense_path(name) for name in names}
 
 
 class NpyTables:

@@ -39,7 +39,7 @@ def write_saved_model(folder: Path, manifest: Manifest, *, shape: ModelConfig, o
     plan = make_plan(shape.tables, 1)
     settings = ComputeSettings(training=False, initialize_tables=False)
     model = Dlrm(shape, plan, comm=SingleProcess(), seed=0, settings=settings)
-    restore_tables(folder, manifest, model.embedding)
+    restore_tables(folder, manifest, embedding=model.embedding)
     for variable in model.dense_variables:
         name = variable.name.removesuffix(":0")
         if name not in manifest.dense:

@@ -6,9 +6,9 @@ from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.job import preflight
 from dlrm_tf2.model.config import ModelConfig
-from dlrm_tf2.sharding.cost import offloaded
+from dlrm_tf2.sharding.cost import Step, offloaded
 from dlrm_tf2.sharding.plan import ShardingPlan, make_plan
-from dlrm_tf2.sharding.plan_report import Step, plan_text
+from dlrm_tf2.sharding.plan_report import plan_text
 
 _GB = 10**9
 _PUBLISHED_COLUMN_SLICE_THRESHOLD = 5 * 10**9  # elements. Source: the default of NVIDIA's DLRM
@@ -38,6 +38,17 @@ def plan_of(config: TrainConfig, model: ModelConfig, *, spec: FeatureSpec, world
 def hotness_of(spec: FeatureSpec) -> dict[str, int]:
     """Feature -> ids per sample; for a ragged feature the hotness in its spec."""
     return {feature.name: feature.hotness for feature in spec.categorical}
+
+
+def data_shape_of(config: TrainConfig, spec: FeatureSpec) -> preflight.DataShape:
+    """Hotness of the features, and samples of each split whose files exist: the label's file has a byte a sample."""
+    num_samples = {}
+    for split in ("train", config.eval_split) if config.dataset_type == "tf_raw" else ():
+        try:
+            num_samples[split] = spec.path_of(split, spec.label.name).stat().st_size
+        except (OSError, ValueError):
+            pass  # opening the split reports it
+    return preflight.DataShape(hotness_of(spec), num_samples)
 
 
 def report_of(config: TrainConfig, model: ModelConfig, *, spec: FeatureSpec, world_size: int) -> str:

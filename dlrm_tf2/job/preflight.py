@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.model.config import ModelConfig
+from dlrm_tf2.sharding.optimizer_state import OPTIMIZERS
 from dlrm_tf2.sharding.plan import ShardingPlan
-from dlrm_tf2.sharding.tables import STATE, TableConfig, fetched_per_sample, state_bytes, vectors_per_sample
+from dlrm_tf2.sharding.tables import TableConfig, fetched_per_sample, state_bytes, vectors_per_sample
 
 _FLOAT_BYTES = 4
 # TensorFlow, its threads and this program: the resident memory of a process that trained a tiny model.
@@ -65,6 +66,19 @@ class StepKind:
     xla: bool = False
 
 
+@dataclass(frozen=True)
+class DataShape:
+    """What the memory of a run depends on in its dataset.
+
+    Attributes:
+      hotness: feature -> ids per sample; 1 for a feature that is not named.
+      num_samples: split -> samples. A batch is never larger; a split that is not named has enough samples.
+    """
+
+    hotness: Mapping[str, float] = field(default_factory=dict)
+    num_samples: Mapping[str, int] = field(default_factory=dict)
+
+
 def table_bytes(plan: ShardingPlan, rank: int, *, optimizer: str, training: bool) -> int:
     """Bytes of the shards on a rank, in training with the state that the optimizer keeps for these shards."""
     state = sum(state_bytes(optimizer, shard.num_rows, shard.num_columns) for shard in plan.of_rank(rank))
@@ -73,7 +87,7 @@ def table_bytes(plan: ShardingPlan, rank: int, *, optimizer: str, training: bool
 
 def dense_bytes(model: ModelConfig, optimizer: str) -> int:
     """Bytes of the MLPs, their optimizer state, and their gradients."""
-    return (3 + sum(STATE[optimizer])) * _dense_elements(model) * _FLOAT_BYTES  # here rowwise_adagrad is adagrad
+    return (3 + len(OPTIMIZERS[optimizer].slots)) * _dense_elements(model) * _FLOAT_BYTES
 
 
 def _dense_elements(model: ModelConfig) -> int:
@@ -88,7 +102,7 @@ def copy_bytes(model: ModelConfig, plan: ShardingPlan, *, rank: int, optimizer: 
     """Bytes of the copy that --checkpoint_async makes on a rank: the weights and state that this rank writes."""
     shards = [shard for shard in plan.of_rank(rank) if rank == 0 or shard.table not in plan.replicated]
     tables = table_bytes(replace(plan, shards=tuple(shards)), rank, optimizer=optimizer, training=True)
-    return tables + (_dense_elements(model) * (1 + sum(STATE[optimizer])) * _FLOAT_BYTES if rank == 0 else 0)
+    return tables + (_dense_elements(model) * (1 + len(OPTIMIZERS[optimizer].slots)) * _FLOAT_BYTES if rank == 0 else 0)
 
 
 def batch_bytes(model: ModelConfig, plan: ShardingPlan, *, rank: int, step: StepKind) -> float:
@@ -125,7 +139,7 @@ def looked_up_elements(plan: ShardingPlan, rank: int, *, tables: Sequence[TableC
         rows = ids + (vectors if vectors < ids else 0)  # pooling holds the rows and the pooled vectors
         if step.training:
             # A gradient for each row; then each distinct row once, with its state.
-            rows += ids * (1 if step.optimizer == "sgd" else 2 + STATE[step.optimizer][0])
+            rows += ids * (1 if step.optimizer == "sgd" else 2 + OPTIMIZERS[step.optimizer].num_per_weight)
         elements += rows * shard.num_columns / (plan.world_size if shard.table in plan.replicated else 1)
     return elements
 
@@ -136,12 +150,9 @@ def check_memory(
     *,
     plan: ShardingPlan,
     memory: Memory,
-    hotness: Mapping[str, float] | None = None,
+    data: DataShape,
 ) -> str:
     """Compares the bytes that the ranks of a memory need with its available bytes.
-
-    Args:
-      hotness: as in StepKind.
 
     Returns:
       One line for the log.
@@ -157,8 +168,10 @@ def check_memory(
     if not training or config.evals_per_epoch or config.eval_every:
         batches["valid_batch_size"] = max(config.valid_batch_sizes)
     needed = fixed
-    for name, size in batches.items():
-        step = StepKind(name == "batch_size", config.optimizer, hotness=hotness or {}, xla=config.xla)
+    for name, asked in batches.items():
+        split = "train" if name == "batch_size" else config.eval_split
+        size = min(asked, data.num_samples.get(split, asked))
+        step = StepKind(name == "batch_size", config.optimizer, hotness=data.hotness, xla=config.xla)
         each = _sample_bytes(model, plan, memory=memory, step=step)
         if fixed + each > available:
             raise DoesNotFit(
@@ -167,9 +180,10 @@ def check_memory(
             )
         if fixed + size * each > available:
             raise DoesNotFit(
-                f"--{name} {size} does not fit on {memory}: it needs {int(size * each)} bytes ({_gib(size * each)}) "
-                f"besides the {_gib(fixed)} of the model, and {available} bytes ({_gib(available)}) are available. "
-                f"The largest that fits is --{name} {int((available - fixed) / each)}."
+                f"--{name} {asked} does not fit on {memory}: a batch of {size} samples needs {int(size * each)} bytes "
+                f"({_gib(size * each)}) besides the {_gib(fixed)} of the model, and {available} bytes "
+                f"({_gib(available)}) are available. The largest that fits is --{name} "
+                f"{int((available - fixed) / each)}."
             )
         needed = max(needed, fixed + size * each)
     return f"memory: about {_gib(needed)} of {_gib(available)} on {memory}, tables {_gib(tables)}"

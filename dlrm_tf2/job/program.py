@@ -2,13 +2,12 @@
 
 import contextlib
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.runtime import process
+from dlrm_tf2.runtime import process, terminal
 from dlrm_tf2.runtime.stopping import Stopped
 
 if TYPE_CHECKING:  # importing it starts TensorFlow
@@ -29,10 +28,10 @@ def run_alone(name: str, work: Callable[[], None]) -> int:
     try:
         work()
     except (ValueError, OSError) as error:
-        print(f"{name}: {error_line(error)}", file=sys.stderr)
+        terminal.warn(f"{name}: {error_line(error)}")
         return 1
     except KeyboardInterrupt:
-        print(f"{name}: stopped; nothing was written", file=sys.stderr)
+        terminal.warn(f"{name}: stopped; nothing was written")
         return _INTERRUPTED
     return 0
 
@@ -45,6 +44,7 @@ def run_program(name: str, prepare: Callable[[], Prepared], run: Callable[[Prepa
       prepare: reads and checks the arguments. It fails on every rank alike, so rank 0 alone reports the error.
       run: does the work with what `prepare` returned. Each rank reports its own error.
     """
+    terminal.open_standard_streams()
     launch = process.Launch.detect()
     try:
         prepared = prepare()
@@ -55,13 +55,13 @@ def run_program(name: str, prepare: Callable[[], Prepared], run: Callable[[Prepa
         run(prepared, launch)
     except (ValueError, OSError, RuntimeError) as error:
         rank = f" rank {launch.rank}:" if launch.world_size > 1 else ""
-        print(f"{name}:{rank} {error_line(error)}", file=sys.stderr)
+        terminal.warn(f"{name}:{rank} {error_line(error)}")
         return 1
     except Stopped as stopped:
         _print_on_rank_0(f"{name}: {stopped}", launch)
         return stopped.status
     except KeyboardInterrupt:
-        print(f"{name}: stopped", file=sys.stderr)
+        terminal.warn(f"{name}: stopped")
         return _INTERRUPTED
     return 0
 
@@ -121,6 +121,6 @@ def reason_of(message: str, who_left: str) -> str:
 
 def _print_on_rank_0(line: str, launch: process.Launch) -> None:
     if launch.rank == 0:
-        print(line, file=sys.stderr, flush=True)
+        terminal.warn(line)
     else:
         time.sleep(_LAST_WORD_S)

@@ -31,9 +31,10 @@ from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
 from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.runtime.stopping import StopRequest
 from dlrm_tf2.sharding.plan import ShardingPlan
-from dlrm_tf2.training.resume import Resumption
+from dlrm_tf2.training.resume import RESUMED_KEYS, Resumption
 from dlrm_tf2.training.saver import Saver
-from dlrm_tf2.training.trainer import Trainer
+from dlrm_tf2.training.trainer import StartingPoint, Trainer
+from dlrm_tf2.unused_flags import unused_flags
 
 
 @dataclass(frozen=True)
@@ -73,25 +74,15 @@ class Job:
             self.log.close()
 
     def _train(self) -> None:
-        config, saver, resumes = self.config, None, self.resumption.goes_on
+        config, saver, resumes = self.config, None, self.resumption.resumes
         if config.save_checkpoint_path:
             saved_step = self.resumption.step if resumes else None
-            saver = Saver(
-                config, self.comm, model=self.model, log=self.log, run=self.resumption.run, saved_step=saved_step
-            )
+            saver = Saver(config, self.model, log=self.log, run=self.resumption.run, saved_step=saved_step)
         try:
             with StopRequest() as stop:
-                summary = Trainer(
-                    config,
-                    self.spec,
-                    model=self.model,
-                    comm=self.comm,
-                    log=self.log,
-                    saver=saver,
-                    restored=self.restored,
-                    resumes=resumes,
-                    stop=stop,
-                ).train()
+                start = StartingPoint(self.restored, resumes)
+                trainer = Trainer(config, self.spec, model=self.model, log=self.log, saver=saver, start=start)
+                summary = trainer.train(stop)
         finally:
             if saver:
                 saver.abandon()
@@ -105,7 +96,7 @@ class Job:
 
     def _infer(self) -> None:
         with self._predictions() as predictions:
-            infer(self.config, self._evaluator(), comm=self.comm, log=self.log, predictions=predictions)
+            infer(self.config, self._evaluator(), log=self.log, predictions=predictions)
 
     def _predictions(self) -> contextlib.AbstractContextManager[PredictionsFile | None]:
         path = self.config.predictions_path
@@ -115,12 +106,12 @@ class Job:
         data = open_split(
             self.config,
             self.spec,
-            split="test",
+            split=self.config.eval_split,
             embedding=self.model.embedding,
             comm=self.comm,
             restored=self.restored,
         )
-        return Evaluator(self.config, self.model, comm=self.comm, log=self.log, data=data)
+        return Evaluator(self.config, self.model, log=self.log, data=data)
 
 
 def start_job(context: RunContext, model_config: ModelConfig) -> Job:
@@ -138,6 +129,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     source = resumption.path or config.restore_checkpoint_path
     if source:
         document = on_rank_0(comm, "document", work=lambda: checkpoint.read_document(source), error=CheckpointError)
+        checkpoint.check_document(source, document, ("model", *(RESUMED_KEYS if resumption.resumes else ())))
         model_config.check_same(document["model"], source)
     _check_destinations(config, comm)
     interaction_op, op_note = interaction.TENSORFLOW, None
@@ -146,11 +138,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     offloading = planning.offloading_note(config, plan, device.device)
     memory_lines = _check_memory(context, model_config, plan)
     deduplicated, dedup_note = repeated_ids.choose_features(config, context.spec, comm)
-    log = _open_log(context, resumption)  # after the checks: a run that they refuse leaves an older log as it is
-    for line in filter(None, (*resumption.notes, *device.notes, op_note, offloading, *memory_lines, dedup_note)):
-        log.say(line)
-    activity.doing("making the tables")
-    began = time.perf_counter()
+    lines = (*unused_flags(config), *resumption.notes, *device.notes, op_note, offloading, *memory_lines, dedup_note)
     settings = ComputeSettings(
         compute_dtype=device.compute_dtype,
         xla=config.xla,
@@ -161,19 +149,39 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
         data_parallel_input=config.data_parallel_input,
         deduplicated=deduplicated,
     )
-    model = Dlrm(model_config, plan, comm=comm, seed=config.seed, settings=settings)
-    restored = None
-    if source:
-        activity.doing(f"restoring {source}")
-        restored = checkpoint.load_checkpoint(source, comm, dense=model.dense_by_name, embedding=model.embedding)
-        log.say(f"{'resumed' if resumption.goes_on else 'restored'} {source}: step {restored['step']}")
-    log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
+    log = _open_log(context, resumption)  # after the checks: a run that they refuse leaves an older log as it is
+    with contextlib.ExitStack() as on_error:
+        on_error.callback(log.close)
+        for line in filter(None, lines):
+            log.say(line)
+        activity.doing("making the tables")
+        began = time.perf_counter()
+        model = Dlrm(model_config, plan, comm=comm, seed=config.seed, settings=settings)
+        restored = _restore(context, model, source=source, resumption=resumption, log=log) if source else None
+        log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
+        on_error.pop_all()
     return Job(config, context.spec, comm=comm, log=log, model=model, restored=restored, resumption=resumption)
+
+
+def _restore(context: RunContext, model: Dlrm, *, source: str, resumption: Resumption, log: RunLog) -> dict:
+    """Restores the model from the checkpoint `source`; returns its document."""
+    activity.doing(f"restoring {source}")
+    is_training = context.config.mode == "train"
+    document = checkpoint.load_checkpoint(
+        source,
+        context.comm,
+        dense=model.dense_by_name,
+        embedding=model.embedding,
+        with_state=is_training and (resumption.resumes or not context.config.fresh_optimizer),
+        say=log.say if is_training else None,
+    )
+    log.say(f"{'resumed' if resumption.resumes else 'restored'} {source}: step {document['step']}")
+    return document
 
 
 def _with_seed(config: TrainConfig, resumption: Resumption, comm: Comm) -> TrainConfig:
     """The configuration with the seed of the resumed run, the given seed, or a drawn one: the same on all ranks."""
-    if resumption.goes_on:
+    if resumption.resumes:
         return dataclasses.replace(config, seed=resumption.seed)
     seed = config.seed if config.seed is not None else random.SystemRandom().getrandbits(31)
     return dataclasses.replace(config, seed=comm.broadcast_object(seed, name="seed"))
@@ -184,7 +192,7 @@ def _open_log(context: RunContext, resumption: Resumption) -> RunLog:
     config, comm, logs = context.config, context.comm, []
 
     def open_log() -> None:
-        resumed = (resumption.run, resumption.step) if resumption.goes_on else None
+        resumed = (resumption.run, resumption.step) if resumption.resumes else None
         is_live = not context.launch.by_launcher
         logs.append(
             RunLog(config.log_file, comm.rank == 0, live=is_live, resumed=resumed, tensorboard=config.tensorboard)
@@ -214,11 +222,11 @@ def _check_destinations(config: TrainConfig, comm: Comm) -> None:
 
 def _check_memory(context: RunContext, model: ModelConfig, plan: ShardingPlan) -> list[str]:
     """The memory lines of rank 0; on all ranks, refuses a run that does not fit on one of their machines or GPUs."""
-    config, comm, hotness = context.config, context.comm, planning.hotness_of(context.spec)
+    config, comm, data = context.config, context.comm, planning.data_shape_of(context.config, context.spec)
     memories, notes = _memories_to_check(context.launch, context.device, comm)
 
     def check() -> list[str]:
-        return [preflight.check_memory(config, model, plan=plan, memory=shared, hotness=hotness) for shared in memories]
+        return [preflight.check_memory(config, model, plan=plan, memory=shared, data=data) for shared in memories]
 
     return [*notes, *on_all_ranks(comm, "memory", work=check, error=preflight.DoesNotFit)[0]]
 

@@ -65,6 +65,9 @@ class Threads(NamedTuple):
     inter_op: int | None = None
 
 
+DEFAULT_THREADS = Threads()
+
+
 @dataclass(frozen=True)
 class Runtime:
     """The choices of set_up_process.
@@ -114,7 +117,7 @@ def set_up_process(
     *,
     amp: bool,
     amp_dtype: str | None = None,
-    threads: Threads = Threads(),
+    threads: Threads = DEFAULT_THREADS,
     stall_timeout_s: float = 0.0,
 ) -> Runtime:
     """Prepares the process and starts TensorFlow.

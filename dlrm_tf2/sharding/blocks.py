@@ -1,125 +1,125 @@
-"""Tables on their way into a plan: cut by rows, where that is to be, and their columns dealt out to the ranks.
-
-Pure Python, no TensorFlow, no communication.
-"""
+"""Tables on their way into a plan: cut into blocks by rows, and the columns of each block dealt out to the ranks."""
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from dlrm_tf2.sharding import placement
-from dlrm_tf2.sharding.tables import (
-    FLOAT_BYTES,
-    TableConfig,
-    fetched_per_sample,
-    share_of_ids,
-    state_bytes,
-    vectors_per_sample,
-)
+from dlrm_tf2.sharding.plan_rules import NEVER, PlanRules
+from dlrm_tf2.sharding.tables import Loads, TableConfig
 
 _FEWEST_ROWS = 1 << 16  # `balanced` makes no block of fewer rows
+_SHARES_OF_A_RANK = 2  # times a rank's share of the bytes, above which `balanced` cuts a table by rows
+
+Columns = dict[int, int]  # rank -> how many columns of a block it gets
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of a table, all of them when not given, that are to be placed; on `rank` if that is decided."""
+    """Rows [rows[0], rows[1]) of a table, which the plan places together.
+
+    Attributes:
+      rank: the rank that gets all of the block, where that is decided.
+    """
 
     table: TableConfig
-    rows: tuple[int, int] | None = None
+    rows: tuple[int, int]
     rank: int | None = None
 
     @property
-    def span(self) -> tuple[int, int]:
-        return self.rows or (0, self.table.num_rows)
-
-    @property
     def num_rows(self) -> int:
-        return self.span[1] - self.span[0]
-
-    def loads(self, hotness: Mapping[str, float], optimizer: str) -> tuple[float, float, float]:
-        """Bytes of weights and state; elements fetched and elements sent, per sample."""
-        table, width = self.table, self.table.embedding_dim
-        state = state_bytes(optimizer, self.num_rows, width)
-        fetched = fetched_per_sample(table, hotness) * share_of_ids(table, self.span)
-        sent = vectors_per_sample(table, hotness)
-        return self.num_rows * width * FLOAT_BYTES + state, fetched * width, sent * width
-
-    def all_on_its_rank(self) -> dict[int, int]:
-        """Rank -> columns, if the rank is decided."""
-        return {} if self.rank is None else {self.rank: self.table.embedding_dim}
+        return self.rows[1] - self.rows[0]
 
 
-def cut_by_rows(
-    table: TableConfig, world_size: int, *, row_slice_threshold: int | None, much: float, narrowest: int
-) -> list[Block]:
-    """The table as one block, or cut by rows.
+def cut_by_rows(tables: Sequence[TableConfig], rules: PlanRules) -> list[Block]:
+    """Each table as one block, or as several where its rows are to be on several ranks.
 
-    Args:
-      row_slice_threshold: from so many elements on, over all ranks.
-      much: else, into blocks that cuts by columns can bring down to so many bytes,
-      narrowest: where pieces have so many columns at least.
+    A table of row_slice_threshold elements or more has its rows on all ranks. `balanced` without that threshold cuts a
+    table by rows only if no cut by columns makes a piece that one rank can hold.
     """
-    if world_size > 1 and row_slice_threshold and table.num_elements >= row_slice_threshold:
-        spans = _spans(table.num_rows, world_size)
-        return [Block(table, span, rank) for rank, span in enumerate(spans) if span[0] < span[1]]
-    smallest = table.num_bytes / max(1, table.embedding_dim // narrowest)
-    parts = min(math.ceil(smallest / much), world_size, table.num_rows // _FEWEST_ROWS)
-    if parts <= 1:
-        return [Block(table)]
-    return [Block(table, span) for span in _spans(table.num_rows, parts)]
+    largest_bytes = math.inf
+    if rules.balanced and rules.row_slice_threshold is None:
+        largest_bytes = _SHARES_OF_A_RANK * sum(table.num_bytes for table in tables) / rules.world_size
+    return [block for table in tables for block in _cut_table(table, rules, largest_bytes)]
 
 
-def _spans(num_rows: int, parts: int) -> list[tuple[int, int]]:
-    stops = list(itertools.accumulate(placement.evenly(num_rows, parts)))
+def _cut_table(table: TableConfig, rules: PlanRules, largest_bytes: float) -> list[Block]:
+    world_size = rules.world_size
+    if world_size > 1 and rules.row_slice_threshold and table.num_elements >= rules.row_slice_threshold:
+        spans = enumerate(_even_spans(table.num_rows, world_size))
+        return [Block(table, rows, rank) for rank, rows in spans if rows[0] < rows[1]]
+    # Only where the strategy chooses the cuts by columns can they make pieces as narrow as NARROWEST.
+    narrowest = placement.NARROWEST if rules.column_threshold is None else NEVER
+    smallest_piece = table.num_bytes / max(1, table.embedding_dim // narrowest)
+    parts = min(math.ceil(smallest_piece / largest_bytes), world_size, table.num_rows // _FEWEST_ROWS)
+    return [Block(table, rows) for rows in _even_spans(table.num_rows, max(parts, 1))]
+
+
+def _even_spans(num_rows: int, parts: int) -> list[tuple[int, int]]:
+    stops = list(itertools.accumulate(placement.split_evenly(num_rows, parts)))
     return list(zip([0, *stops], stops, strict=False))
 
 
-def dealt_balanced(
-    blocks: Sequence[Block], placed: np.ndarray, *, threshold: int | None, loads: Callable[[Block], Sequence[float]]
-) -> list[dict[int, int]]:
-    """For each block, rank -> its number of columns.
+def deal_columns(blocks: Sequence[Block], replicated: Sequence[TableConfig], rules: PlanRules) -> list[Columns]:
+    """The columns of each block that each rank gets, by the strategy of the rules.
 
     Args:
-      placed: [world_size, 3], what the ranks have already.
-      threshold: column_slice_threshold.
-      loads: block -> its three loads.
+      blocks: what to place.
+      replicated: the tables that every rank holds besides.
     """
+    undecided = [block for block in blocks if block.rank is None]
+    if rules.balanced:
+        dealt = _deal_balanced(undecided, _loads_so_far(blocks, replicated, rules), rules)
+    else:
+        dealt = _deal_published(undecided, rules)
+    of_undecided: Iterator[Columns] = iter(dealt)
+    return [next(of_undecided) if block.rank is None else {block.rank: block.table.embedding_dim} for block in blocks]
+
+
+def _loads_so_far(blocks: Sequence[Block], replicated: Sequence[TableConfig], rules: PlanRules) -> np.ndarray:
+    """[world_size, 3]: the Loads of replicated tables and of the blocks whose rank is decided."""
+    # Every rank has the whole of a replicated table, and looks up the rank's own samples in it.
+    whole = [rules.loads(table, (0, table.num_rows)) for table in replicated]
+    shared = np.sum(whole or [Loads(0, 0, 0)], axis=0)
+    loads = np.tile(shared * (1, 1 / rules.world_size, 0), (rules.world_size, 1))
     for block in blocks:
         if block.rank is not None:
-            placed[block.rank] += loads(block)
-    free = [block for block in blocks if block.rank is None]
+            loads[block.rank] += rules.loads(block.table, block.rows)
+    return loads
+
+
+def _deal_balanced(blocks: Sequence[Block], loads: np.ndarray, rules: PlanRules) -> list[Columns]:
+    threshold = rules.column_threshold
     divisible = [
         placement.Divisible(
-            f"{block.table.name}:{block.span[0]}",
-            loads(block),
+            f"{block.table.name}:{block.rows[0]}",
+            rules.loads(block.table, block.rows),
             num_rows=block.num_rows,
             width=block.table.embedding_dim,
-            widths=tuple(_widths(block, threshold, len(placed))) if threshold else None,
+            widths=None if threshold is None else tuple(_widths(block, threshold, rules.world_size)),
         )
-        for block in free
+        for block in blocks
     ]
-    found = iter(placement.balance(divisible, len(placed), placed))
-    return [next(found) if block.rank is None else block.all_on_its_rank() for block in blocks]
+    return placement.balance(divisible, rules.world_size, loads)
 
 
-def dealt_published(
-    blocks: Sequence[Block], world_size: int, *, strategy: str, threshold: int | None
-) -> list[dict[int, int]]:
-    """For each block, rank -> its number of columns."""
-    free = [number for number, block in enumerate(blocks) if block.rank is None]
+def _deal_published(blocks: Sequence[Block], rules: PlanRules) -> list[Columns]:
+    threshold: float | None = rules.column_threshold
     if threshold is None:
-        threshold = placement.threshold_for([blocks[number].table.num_elements for number in free], world_size)
-    pieces = [(number, width) for number in free for width in _widths(blocks[number], threshold, world_size)]
-    sizes = [blocks[number].table.num_rows * width for number, width in pieces]
-    ranks = placement.PUBLISHED[strategy](sizes, [number for number, _ in pieces], world_size)
-    result = [block.all_on_its_rank() for block in blocks]
+        threshold = placement.threshold_for([block.table.num_elements for block in blocks], rules.world_size)
+    pieces = [
+        (number, width) for number, block in enumerate(blocks) for width in _widths(block, threshold, rules.world_size)
+    ]
+    sizes = [blocks[number].num_rows * width for number, width in pieces]
+    ranks = placement.PUBLISHED[rules.strategy](sizes, [number for number, _ in pieces], rules.world_size)
+    columns: list[Columns] = [{} for _ in blocks]
     for (number, width), rank in zip(pieces, ranks, strict=True):
-        result[number][rank] = result[number].get(rank, 0) + width
-    return result
+        columns[number][rank] = columns[number].get(rank, 0) + width
+    return columns
 
 
 def _widths(block: Block, threshold: float, world_size: int) -> list[int]:
-    return placement.columns_cut(block.num_rows, block.table.embedding_dim, threshold=threshold, most=world_size)
+    return placement.cut_columns(block.num_rows, block.table.embedding_dim, threshold=threshold, max_pieces=world_size)

@@ -1,36 +1,50 @@
-"""What a plan costs each rank: memory, lookups and what travels in a step. No TensorFlow, no communication.
+"""What a plan costs each rank: memory, lookups, and what travels in a step.
 
-The figures are those of a training step with a given global batch, with ids of the hotness given. They are exact where
-tables are whole or cut by columns, an expectation where rows are cut (see load.share_of_ids), and the most that it can
-be for the rows of replicated tables that travel.
+The figures are for one training step. They are exact where tables are whole or cut by columns; an expectation where
+tables are cut by rows (see tables.share_of_ids); and an upper bound for the rows of replicated tables that travel.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER, FLOAT_BYTES
 from dlrm_tf2.sharding.plan import Shard, ShardingPlan, samples_of_rank
-from dlrm_tf2.sharding.tables import (
-    FLOAT_BYTES,
-    TableConfig,
-    fetched_per_sample,
-    share_of_ids,
-    state_bytes,
-    vectors_per_sample,
-)
+from dlrm_tf2.sharding.tables import TableConfig, fetched_per_sample, share_of_ids, state_bytes, vectors_per_sample
 
-_ID_BYTES, _ROW_BYTES = 4, 8  # of an id of a sample on its way; of a row that is asked for, or whose gradient comes
+_ID_BYTES = 4  # an id of a sample, on its way to the rank of the table
+_ROW_BYTES = 8  # the number of a row that a rank requests, or whose gradient it sends
+
+
+@dataclass(frozen=True)
+class Step:
+    """The training step whose cost is wanted.
+
+    Attributes:
+      batch_size: global batch size.
+      hotness: feature -> ids per sample; 1 for a feature that is not in it.
+      optimizer: a key of OPTIMIZERS.
+      wire_bytes: bytes of one number of a vector that travels.
+      data_parallel_input: the rank of a sample reads the sample's ids and sends them to the ranks of the tables.
+    """
+
+    batch_size: int
+    hotness: Mapping[str, float] = field(default_factory=dict)
+    optimizer: str = DEFAULT_OPTIMIZER
+    wire_bytes: int = FLOAT_BYTES
+    data_parallel_input: bool = False
 
 
 @dataclass(frozen=True)
 class RankCost:
-    """What one rank has and does.
+    """What one rank holds and does.
 
     Attributes:
-      weight_bytes, state_bytes: memory of its shards, and of the optimizer's state of them.
-      fetched: elements that it looks up in a step.
-      vector_elements: elements that it makes for the samples of all ranks in a step.
-      sent_bytes: bytes that it sends to other ranks in a step by alltoall: ids, vectors, and gradients of both vectors
-        and rows of replicated tables.
+      weight_bytes: bytes of the rank's shards.
+      state_bytes: bytes of the optimizer's state for these shards.
+      fetched: elements that the rank looks up in a step.
+      vector_elements: elements of the vectors that the rank makes in a step, for the samples of all ranks.
+      sent_bytes: bytes that the rank sends to other ranks in a step by alltoall: ids, vectors, and the gradients of
+        vectors and of rows of replicated tables.
     """
 
     weight_bytes: int
@@ -41,60 +55,43 @@ class RankCost:
 
     @property
     def table_bytes(self) -> int:
+        """Bytes of weights and optimizer state."""
         return self.weight_bytes + self.state_bytes
 
 
-def cost_of(
-    plan: ShardingPlan,
-    tables: Sequence[TableConfig],
-    *,
-    batch_size: int,
-    hotness: Mapping[str, float] | None = None,
-    optimizer: str = "sgd",
-    wire_bytes: int = 4,
-    data_parallel_input: bool = False,
-) -> list[RankCost]:
+def cost_of(plan: ShardingPlan, tables: Sequence[TableConfig], step: Step) -> list[RankCost]:
     """The cost of each rank.
 
     Args:
-      tables: those of the plan.
-      batch_size: global.
-      hotness: feature -> ids per sample; 1 for a feature that is not named.
-      wire_bytes: of one number of a vector on its way.
-      data_parallel_input: ids are read by the rank of the sample and sent to the ranks of the tables.
+      tables: the tables that the plan was made for.
     """
-    of_table, hotness = {table.name: table for table in tables}, hotness or {}
-    loads = [
+    table_of = {table.name: table for table in tables}
+    of_ranks = [
         [
-            _Load(
-                shard,
-                of_table[shard.table],
-                replicated=shard.table in plan.replicated,
-                hotness=hotness,
-                data_parallel_input=data_parallel_input,
-            )
+            _ShardLoad(shard, table_of[shard.table], replicated=shard.table in plan.replicated, step=step)
             for shard in plan.of_rank(rank)
         ]
         for rank in range(plan.world_size)
     ]
-    ids = [sum(load.id_bytes for load in of_rank) for of_rank in loads]
-    vectors = [sum(load.vectors * load.shard.num_columns for load in of_rank) for of_rank in loads]
+    ids = [sum(load.id_bytes for load in loads) for loads in of_ranks]
+    vectors = [sum(load.vectors * load.shard.num_columns for load in loads) for loads in of_ranks]
     costs = []
-    for rank, of_rank in enumerate(loads):
-        start, stop = samples_of_rank(batch_size, plan.world_size, rank)
-        mine, others = stop - start, batch_size - (stop - start)
-        numbers = others * vectors[rank] + mine * (sum(vectors) - vectors[rank])
-        to_each_other_rank = sum(load.replica_bytes(mine) for load in of_rank)
+    for rank, loads in enumerate(of_ranks):
+        start, stop = samples_of_rank(step.batch_size, plan.world_size, rank)
+        local_batch, other_samples = stop - start, step.batch_size - (stop - start)
+        # Vectors for the samples of other ranks, and gradients for the vectors that other ranks have sent.
+        numbers = other_samples * vectors[rank] + local_batch * (sum(vectors) - vectors[rank])
+        to_each_other_rank = sum(load.replica_bytes(local_batch) for load in loads)
         costs.append(
             RankCost(
                 weight_bytes=plan.bytes_of(rank),
                 state_bytes=sum(
-                    state_bytes(optimizer, load.shard.num_rows, load.shard.num_columns) for load in of_rank
+                    state_bytes(step.optimizer, load.shard.num_rows, load.shard.num_columns) for load in loads
                 ),
-                fetched=sum(load.fetched * (mine if load.replicated else batch_size) for load in of_rank),
-                vector_elements=vectors[rank] * batch_size,
-                sent_bytes=numbers * wire_bytes
-                + mine * (sum(ids) - ids[rank])
+                fetched=sum(load.fetched * (local_batch if load.replicated else step.batch_size) for load in loads),
+                vector_elements=vectors[rank] * step.batch_size,
+                sent_bytes=numbers * step.wire_bytes
+                + local_batch * (sum(ids) - ids[rank])
                 + to_each_other_rank * (plan.world_size - 1),
             )
         )
@@ -103,12 +100,12 @@ def cost_of(
 
 @dataclass(frozen=True)
 class Imbalance:
-    """The largest of the ranks over their mean, 1 at best; 1 where there is nothing.
+    """The largest value of a rank over the mean of all ranks; 1 at best, and 1 where all values are 0.
 
     Attributes:
-      memory: weights and optimizer state.
-      gather: elements fetched.
-      output: elements of the vectors made.
+      memory: of the bytes of weights and optimizer state.
+      gather: of the elements fetched.
+      output: of the elements of the vectors made.
     """
 
     memory: float
@@ -128,66 +125,67 @@ class Imbalance:
 
 
 def offloaded(plan: ShardingPlan, tables: Sequence[TableConfig], most_bytes: float) -> frozenset[Shard]:
-    """The shards that a GPU with room for `most_bytes` of weights leaves in host memory.
+    """The shards that a GPU with room for `most_bytes` bytes of weights leaves in host memory.
 
-    The smallest stay on the GPU as long as their sum is at most `most_bytes`. Tables that are replicated or cut by rows
-    are not counted, and stay. Source: cpu_offloading_threshold_gb of NVIDIA's DLRM.
+    The smallest shards stay on the GPU as long as their sum is at most `most_bytes`. Tables that are replicated or cut
+    by rows are not counted, and stay. Source: cpu_offloading_threshold_gb of NVIDIA's DLRM.
     """
-    rows, left = {table.name: table.num_rows for table in tables}, set()
+    num_rows = {table.name: table.num_rows for table in tables}
+    on_host = set()
     for rank in range(plan.world_size):
         movable = [
             shard
             for shard in plan.of_rank(rank)
-            if shard.table not in plan.replicated and shard.num_rows == rows[shard.table]
+            if shard.table not in plan.replicated and shard.num_rows == num_rows[shard.table]
         ]
         total = 0
         for shard in sorted(movable, key=lambda shard: (shard.num_bytes, shard.table)):
             total += shard.num_bytes
             if total > most_bytes:
-                left.add(shard)
-    return frozenset(left)
+                on_host.add(shard)
+    return frozenset(on_host)
 
 
 @dataclass(frozen=True)
-class _Load:
-    """What a shard does for one sample of the global batch (of its rank, if replicated)."""
+class _ShardLoad:
+    """What a shard does for one sample of the global batch; if replicated, for one sample of its own rank."""
 
     shard: Shard
     table: TableConfig
     replicated: bool
-    hotness: Mapping[str, float]
-    data_parallel_input: bool
+    step: Step
 
     @property
     def ids(self) -> float:
-        return fetched_per_sample(self.table, self.hotness) * share_of_ids(self.table, self.shard.rows)
+        """Ids that are looked up in the shard."""
+        return fetched_per_sample(self.table, self.step.hotness) * share_of_ids(self.table, self.shard.rows)
 
     @property
     def fetched(self) -> float:
-        """Elements."""
+        """Elements that are looked up."""
         return self.ids * self.shard.num_columns
 
     @property
     def rows_travel(self) -> bool:
-        """Whether the sample's rank asks for rows and pools them itself, instead of being sent pooled vectors."""
-        return self.data_parallel_input and self.shard.rows != (0, self.table.num_rows)
+        """Whether the sample's rank requests rows and pools them itself, instead of receiving pooled vectors."""
+        return self.step.data_parallel_input and self.shard.rows != (0, self.table.num_rows)
 
     @property
     def vectors(self) -> float:
         """Vectors that travel."""
         if self.replicated:
             return 0
-        return self.ids if self.rows_travel else vectors_per_sample(self.table, self.hotness)
+        return self.ids if self.rows_travel else vectors_per_sample(self.table, self.step.hotness)
 
     @property
     def id_bytes(self) -> float:
-        """Bytes of ids that this rank is sent, if the sample is another rank's."""
-        if self.replicated or not self.data_parallel_input:
+        """Bytes of the ids that the shard's rank receives for a sample of another rank."""
+        if self.replicated or not self.step.data_parallel_input:
             return 0
         return self.ids * (_ROW_BYTES if self.rows_travel else _ID_BYTES)
 
     def replica_bytes(self, samples: int) -> float:
-        """Bytes of the rows used and their gradients, at most, that each other rank is sent."""
+        """The most bytes, of rows used and of their gradients, that each other rank receives for `samples` samples."""
         if not self.replicated:
             return 0
         return min(self.shard.num_rows, samples * self.ids) * (_ROW_BYTES + self.shard.num_columns * FLOAT_BYTES)

@@ -1,71 +1,78 @@
-"""How tables are cut, and which rank gets which piece: numbers in, ranks out. No TensorFlow, no communication.
+"""How the columns of tables are cut, and which rank gets which piece: numbers in, ranks out.
 
 A *piece* is a number of columns of a table. The published strategies look at the bytes of the pieces alone; `balance`
 looks at three loads together: bytes, elements fetched, elements sent.
 
-Source of basic, memory_balanced, memory_optimized and of the rule that cuts columns: what the planner of NVIDIA's
-distributed-embeddings does (commit 4cb42d4).
+Source of basic, memory_balanced, memory_optimized and of the rule that cuts columns: the planner of NVIDIA's
+distributed-embeddings (commit 4cb42d4).
 """
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from dlrm_tf2.sharding.tables import Loads
+
 # `balance` makes no piece with fewer columns or fewer elements.
 NARROWEST, _SMALLEST = 4, 4096
-# `balance` looks for no better imbalance than this one, and above it takes twice the shards for so much less of it.
+# `balance` is content with this imbalance. Above it, it takes twice the shards for so much less imbalance.
 _GOOD, _PRICE_OF_DOUBLING = 1.1, 0.01
-# The loads of a piece, in parts of the mean load of a rank, above which `balance` cuts it further: the plans it tries.
+# `balance` makes one plan for each limit: a piece with a load above limit * (mean load of a rank) is cut further.
 _LIMITS = (2.0, 1.0, 0.5, 0.25, 0.125, 0.0625)
 
 
-def columns_cut(num_rows: int, width: int, *, threshold: float, most: int) -> list[int]:
-    """Widths of the pieces of a table: the smallest power of two of them that are `threshold` elements or fewer.
+def cut_columns(num_rows: int, width: int, *, threshold: float, max_pieces: int) -> list[int]:
+    """Cuts a table by columns into the smallest power of two of pieces that have at most `threshold` elements each.
 
     Args:
-      most: pieces at most, the number of ranks; there are never more than columns either.
+      max_pieces: the most pieces, usually the number of ranks; a piece has at least one column in any case.
 
     Returns:
-      The widths, as equal as can be, wider ones first.
+      The widths of the pieces, as equal as possible, wider ones first.
     """
     pieces = 1
     while num_rows * width / pieces > threshold:
         pieces *= 2
-    return evenly(width, min(pieces, most, width))
+    return split_evenly(width, min(pieces, max_pieces, width))
 
 
 def threshold_for(sizes: Sequence[int], num_pieces: int) -> float:
-    """A threshold that cuts tables of these sizes (elements) into at least `num_pieces`, if their widths allow it.
+    """A threshold for cut_columns that makes at least `num_pieces` pieces, if the widths of the tables allow it.
+
+    Args:
+      sizes: elements of each table.
 
     Source: the published planner halves the largest until there are enough.
     """
-    sizes, threshold = [-size for size in sizes], math.inf
-    heapq.heapify(sizes)
-    while sizes and len(sizes) < num_pieces:
-        largest = -heapq.heappop(sizes)
+    threshold = math.inf
+    heap = [-size for size in sizes]
+    heapq.heapify(heap)
+    while heap and len(heap) < num_pieces:
+        largest = -heapq.heappop(heap)
         threshold = largest - 1
-        heapq.heappush(sizes, -(largest // 2))
-        heapq.heappush(sizes, -(largest // 2))
+        heapq.heappush(heap, -(largest // 2))
+        heapq.heappush(heap, -(largest // 2))
         if largest < 2:
             break
     return threshold
 
 
-def evenly(whole: int, parts: int) -> list[int]:
+def split_evenly(whole: int, parts: int) -> list[int]:
     """`whole` as a sum of `parts` numbers that differ by 1 at most, larger ones first."""
     each, extra = divmod(whole, parts)
     return [each + (part < extra) for part in range(parts)]
 
 
 def basic(sizes: Sequence[int], tables: Sequence[int], world_size: int) -> list[int]:
-    """Pieces in turn, in their order.
+    """Deals the pieces to the ranks in turn, in the order of the pieces.
 
     Args:
-      sizes: bytes of each piece.
-      tables: number of the table of each piece.
+      sizes: elements of each piece.
+      tables: for each piece, the number of its table.
 
     Returns:
       The rank of each piece.
@@ -74,7 +81,7 @@ def basic(sizes: Sequence[int], tables: Sequence[int], world_size: int) -> list[
 
 
 def memory_balanced(sizes: Sequence[int], tables: Sequence[int], world_size: int) -> list[int]:
-    """The largest first, dealt out to the ranks forwards and then backwards. Arguments as in basic."""
+    """Deals the largest pieces first, to the ranks forwards and then backwards. Arguments as in basic."""
     ranks = [0] * len(sizes)
     for place, piece in enumerate(_largest_first(sizes, tables)):
         turn = place % (2 * world_size)
@@ -83,9 +90,9 @@ def memory_balanced(sizes: Sequence[int], tables: Sequence[int], world_size: int
 
 
 def memory_optimized(sizes: Sequence[int], tables: Sequence[int], world_size: int) -> list[int]:
-    """The largest first, each to the rank with the fewest bytes. Arguments as in basic."""
-    # Bytes, tables held, rank: of equal bytes the rank with the earlier tables comes first, as published.
-    loads = [(0, (), rank) for rank in range(world_size)]
+    """Takes the largest pieces first, each to the rank with the fewest bytes. Arguments as in basic."""
+    # (elements, tables held, rank): of equally full ranks the one with the earlier tables is first, as published.
+    loads: list[tuple[int, tuple[int, ...], int]] = [(0, (), rank) for rank in range(world_size)]
     ranks = [0] * len(sizes)
     for piece in _largest_first(sizes, tables):
         load, held, rank = heapq.heappop(loads)
@@ -94,65 +101,82 @@ def memory_optimized(sizes: Sequence[int], tables: Sequence[int], world_size: in
     return ranks
 
 
-PUBLISHED = {"basic": basic, "memory_balanced": memory_balanced, "memory_optimized": memory_optimized}
+Strategy = Callable[[Sequence[int], Sequence[int], int], list[int]]
+PUBLISHED: dict[str, Strategy] = {
+    "basic": basic,
+    "memory_balanced": memory_balanced,
+    "memory_optimized": memory_optimized,
+}
 
 
 def _largest_first(sizes: Sequence[int], tables: Sequence[int]) -> list[int]:
-    """Pieces by size; of equal ones the last table first, as published."""
+    """Pieces by size; of equal pieces the one of the last table first, as published."""
     return sorted(range(len(sizes)), key=lambda piece: (-sizes[piece], -tables[piece], piece))
 
 
 @dataclass(frozen=True)
 class Divisible:
-    """A table for `balance`.
+    """A table, or a block of its rows, whose columns `balance` cuts and places.
 
     Attributes:
       name: breaks ties, so that the order of the tables does not matter.
-      loads: bytes, elements fetched per sample and elements sent per sample, of the whole of it.
-      num_rows, width: of it.
-      widths: the pieces it must be cut into; None for as many as `balance` wants.
+      loads: its loads as a whole.
+      num_rows: its rows.
+      width: its columns.
+      widths: the widths of the pieces that it must be cut into; None where `balance` chooses them.
     """
 
     name: str
-    loads: tuple[float, float, float]
+    loads: Loads
     num_rows: int
     width: int
     widths: tuple[int, ...] | None = None
 
-    def cut(self, mean: np.ndarray, limit: float, most: int) -> list[int]:
-        """Widths of the pieces, no load of which is above `limit` times the mean, as far as cutting can help."""
+    def cut(self, mean: np.ndarray, *, limit: float, max_pieces: int) -> list[int]:
+        """Widths of pieces whose loads are at most `limit` times the mean, as far as cutting can reach that."""
         if self.widths is not None:
             return list(self.widths)
         share, narrowest = max(np.divide(self.loads, mean)), max(NARROWEST, _SMALLEST / self.num_rows)
         pieces = 1
-        while share / pieces > limit and 2 * pieces <= most and self.width // (2 * pieces) >= narrowest:
+        while share / pieces > limit and 2 * pieces <= max_pieces and self.width // (2 * pieces) >= narrowest:
             pieces *= 2
-        return evenly(self.width, pieces)
+        return split_evenly(self.width, pieces)
 
 
-def balance(tables: Sequence[Divisible], world_size: int, placed: np.ndarray) -> list[dict[int, int]]:
+class _Piece(NamedTuple):
+    """`width` columns of tables[number], and their loads as parts of the mean load of a rank, [3]."""
+
+    name: str
+    number: int
+    width: int
+    load: np.ndarray
+
+
+def balance(tables: Sequence[Divisible], world_size: int, loads: np.ndarray) -> list[dict[int, int]]:
     """Cuts tables by columns and places the pieces so that the three loads are balanced together.
 
-    Tries coarse and fine cuts, with the pieces of a table kept together where that does no harm and not, and takes the
-    plan with the smallest price: its imbalance (the largest of max/mean over the ranks of the three loads; nothing is
-    gained below 1.1), and a little for each doubling of the shards, each of which is a lookup and needs the ids.
+    Makes plans with coarse and with fine cuts, with the pieces of a table kept together where that does no harm and
+    without, and takes the plan with the lowest price. The price is the plan's imbalance (the largest of max/mean over
+    the ranks of the three loads; 1.1 is good enough), and a little for each doubling of the number of shards, because
+    each shard is one more lookup and needs the ids.
 
     Args:
-      placed: [world_size, 3], loads that the ranks have already.
+      loads: [world_size, 3], the Loads that the ranks have already.
 
     Returns:
-      For each table, rank -> its number of columns.
+      For each table, rank -> how many of its columns the rank gets.
     """
-    # fsum, so that the order of the tables does not even matter to the last bit.
-    totals = [math.fsum([*(table.loads[i] for table in tables), *placed[:, i]]) for i in range(3)]
+    # fsum, so that the order of the tables does not matter, down to the last bit.
+    totals = [math.fsum([*(table.loads[i] for table in tables), *loads[:, i]]) for i in range(3)]
     mean = np.maximum(totals, 1e-300) / world_size
-    best, best_price = [], math.inf
+    best: list[dict[int, int]] = []
+    best_price = math.inf
     for limit in _LIMITS:
-        widths = [table.cut(mean, limit, world_size) for table in tables]
+        pieces = _pieces_of(tables, mean, limit=limit, max_pieces=world_size)
         for together in (True, False):
-            columns, loads = _placed(tables, widths, loads=placed / mean, mean=mean, together=together)
+            columns, after = _place(pieces, loads / mean, num_tables=len(tables), together=together)
             shards = sum(len(ranks) for ranks in columns) / max(len(tables), 1)
-            price = max(loads.max(), _GOOD) * (1 + _PRICE_OF_DOUBLING * math.log2(max(shards, 1)))
+            price = max(after.max(), _GOOD) * (1 + _PRICE_OF_DOUBLING * math.log2(max(shards, 1)))
             if price < best_price - 1e-9:
                 best, best_price = columns, price
         if all(table.widths is not None for table in tables):
@@ -160,35 +184,39 @@ def balance(tables: Sequence[Divisible], world_size: int, placed: np.ndarray) ->
     return best
 
 
-def _placed(
-    tables: Sequence[Divisible], widths: list[list[int]], *, loads: np.ndarray, mean: np.ndarray, together: bool
-) -> tuple[list[dict[int, int]], np.ndarray]:
-    """The heaviest piece first, each goes where the largest of the three loads stays smallest.
-
-    Args:
-      loads: [world_size, 3], before, in parts of the mean.
-      together: a rank that has a piece of the table already is preferred, while it stays within the mean.
-
-    Returns:
-      For each table, rank -> its number of columns; and the loads after.
-    """
+def _pieces_of(tables: Sequence[Divisible], mean: np.ndarray, *, limit: float, max_pieces: int) -> list[_Piece]:
+    """The pieces of all tables, the heaviest first."""
     pieces = []
     for number, table in enumerate(tables):
         share = np.divide(table.loads, mean)
-        for width in widths[number]:
-            load = share * (width / table.width)
-            pieces.append((-load.max(), -load.sum(), table.name, number, width, load))
-    pieces.sort(key=lambda piece: piece[:3])
+        for width in table.cut(mean, limit=limit, max_pieces=max_pieces):
+            pieces.append(_Piece(table.name, number, width=width, load=share * (width / table.width)))
+    return sorted(pieces, key=lambda piece: (-piece.load.max(), -piece.load.sum(), piece.name))
+
+
+def _place(
+    pieces: Sequence[_Piece], loads: np.ndarray, *, num_tables: int, together: bool
+) -> tuple[list[dict[int, int]], np.ndarray]:
+    """Places each piece where the largest of the rank's three loads stays smallest.
+
+    Args:
+      pieces: in the order in which they are placed.
+      loads: [world_size, 3], the loads before, as parts of the mean.
+      together: prefer a rank that has a piece of the same table already, while that rank stays within the mean.
+
+    Returns:
+      For each table, rank -> how many of its columns the rank gets; and the loads after.
+    """
     loads = loads.copy()
-    columns: list[dict[int, int]] = [{} for _ in tables]
-    for *_, number, width, load in pieces:
-        after = loads + load
+    columns: list[dict[int, int]] = [{} for _ in range(num_tables)]
+    for piece in pieces:
+        after = loads + piece.load
         worst = after.max(axis=1)
-        mine = columns[number]
-        rank = min(mine, key=lambda held: (worst[held], held)) if together and mine else None
+        held = columns[piece.number]
+        rank = min(held, key=lambda rank: (worst[rank], rank)) if together and held else None
         if rank is None or worst[rank] > 1:
             least = np.flatnonzero(worst == worst.min())
             rank = int(least[after[least].sum(axis=1).argmin()])
         loads[rank] = after[rank]
-        mine[rank] = mine.get(rank, 0) + width
+        held[rank] = held.get(rank, 0) + piece.width
     return columns, loads

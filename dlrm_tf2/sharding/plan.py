@@ -1,28 +1,23 @@
-"""Which rank holds which part of which table: pure Python, no TensorFlow, no communication.
+"""Which rank holds which part of which table.
 
-A shard is a rectangle of one table on one rank. The shards of a table tile it exactly once, except those of a
-replicated table: every rank holds all of it.
+A shard is a rectangle of one table on one rank. The shards of a table cover it exactly once. A replicated table is the
+exception: every rank holds all of it.
 """
 
-import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
+from dlrm_tf2.sharding.blocks import Block, Columns, cut_by_rows, deal_columns
+from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER, FLOAT_BYTES
+from dlrm_tf2.sharding.plan_rules import DEFAULT_STRATEGY, STRATEGIES, PlanError, PlanRules
+from dlrm_tf2.sharding.tables import TableConfig
 
-from dlrm_tf2.sharding import placement
-from dlrm_tf2.sharding.blocks import Block, cut_by_rows, dealt_balanced, dealt_published
-from dlrm_tf2.sharding.tables import FLOAT_BYTES, STATE, TableConfig
+__all__ = ["STRATEGIES", "PlanError", "Shard", "ShardingPlan", "check_whole_rows", "make_plan", "samples_of_rank"]
 
-STRATEGIES = ("balanced", *placement.PUBLISHED)
-_NEVER = 1 << 62  # elements, as a threshold that no table reaches
-_REPLICATED_GAIN = 2  # times that `balanced` wants the exchange of a table's vectors to be dearer than its replication
-
-
-class PlanError(ValueError):
-    """The tables cannot be placed as asked."""
+# `balanced` replicates a table if exchanging its vectors moves at least so many times what replication moves.
+_REPLICATED_GAIN = 2
 
 
 @dataclass(frozen=True)
@@ -44,19 +39,20 @@ class Shard:
 
     @property
     def num_bytes(self) -> int:
+        """Bytes of the weights."""
         return self.num_rows * self.num_columns * FLOAT_BYTES
 
 
 @dataclass(frozen=True)
 class ShardingPlan:
-    """Who holds what.
+    """Which rank holds what.
 
     Attributes:
       world_size: number of ranks.
-      shards: what all ranks hold, in the order of the tables. A table is spread (its shards tile it exactly once,
+      shards: the shards of all ranks, in the order of the tables. A table is spread (its shards cover it exactly once:
         whole, by rows, by columns or both) or replicated (one shard on each rank, each of them the whole table).
       replicated: names of the replicated tables.
-      on_host: those of the shards that a rank with a GPU keeps in the memory of its host; none of replicated tables.
+      on_host: the shards that a rank with a GPU keeps in the memory of its host; no replicated table is among them.
     """
 
     world_size: int
@@ -69,6 +65,7 @@ class ShardingPlan:
         return self._by_rank.get(rank, ())
 
     def of_table(self, table: str) -> tuple[Shard, ...]:
+        """The shards of a table."""
         return self._by_table.get(table, ())
 
     def bytes_of(self, rank: int) -> int:
@@ -77,103 +74,93 @@ class ShardingPlan:
 
     @cached_property
     def _by_rank(self) -> dict[int, tuple[Shard, ...]]:
-        return _grouped(self.shards, "rank")
+        groups = defaultdict(list)
+        for shard in self.shards:
+            groups[shard.rank].append(shard)
+        return {rank: tuple(group) for rank, group in groups.items()}
 
     @cached_property
     def _by_table(self) -> dict[str, tuple[Shard, ...]]:
-        return _grouped(self.shards, "table")
+        groups = defaultdict(list)
+        for shard in self.shards:
+            groups[shard.table].append(shard)
+        return {table: tuple(group) for table, group in groups.items()}
 
 
 def make_plan(
     tables: Sequence[TableConfig],
     world_size: int,
     *,
-    strategy: str = "balanced",
+    strategy: str = DEFAULT_STRATEGY,
     hotness: Mapping[str, float] | None = None,
-    optimizer: str = "sgd",
+    optimizer: str = DEFAULT_OPTIMIZER,
     batch_size: int | None = None,
     column_slice_threshold: int | None = None,
     row_slice_threshold: int | None = None,
     data_parallel_threshold: int | None = None,
 ) -> ShardingPlan:
-    """Decides which rank holds what.
+    """Decides which rank holds what, in three steps: which tables are replicated, cuts by rows, cuts by columns.
 
-    Each table is treated in one of three ways, by its number of elements (rows * width), in this order: replicated, up
-    to data_parallel_threshold; its rows over all ranks, from row_slice_threshold on; else whole, or cut by columns into
-    pieces of at most column_slice_threshold, and the pieces placed by the strategy. Pieces of a table that land on one
-    rank are one shard there. The result depends on the arguments alone, so every rank makes the same plan by itself. A
-    rank may stay without tables when there are too few.
+    The number of elements of a table (rows * width) decides, in this order: up to data_parallel_threshold the table is
+    replicated; from row_slice_threshold on its rows are spread over all ranks; else it is whole, or cut by columns into
+    pieces of at most column_slice_threshold, which the strategy places. Pieces of a table that land on one rank are one
+    shard there. The result depends on the arguments alone, so every rank makes the same plan by itself. A rank has no
+    shard if there are too few.
 
-    Strategies, published ones first:
+    The strategies, published ones first:
       basic: pieces in turn.
       memory_balanced: the largest first, dealt out forwards and backwards: even in number, about even in memory.
       memory_optimized: the largest first, each to the rank with the least memory.
-      balanced: memory, elements fetched and elements sent, together. A threshold that is not given is its to choose: it
-        cuts columns as balance needs it, rows only where no cut by columns makes a piece that one rank can hold, and
-        replicates a table when that moves less than an exchange of its vectors does.
-    With the published strategies a threshold that is not given means: do not; but columns are cut if there are fewer
+      balanced: memory, elements fetched and elements sent, together. It chooses each threshold that is not given: it
+        cuts columns as balance needs it, cuts rows only where no cut by columns makes a piece that one rank can hold,
+        and replicates a table when that moves less than an exchange of its vectors does.
+    With the published strategies, a threshold that is not given means never; but columns are cut if there are fewer
     tables than ranks. For rowwise_adagrad no columns are cut: it keeps one number a row, and needs the whole row.
 
     Args:
       tables: the model's tables, names unique.
-      world_size: number of ranks. One rank holds whole tables, whatever the thresholds.
-      strategy: as above.
-      hotness: feature -> ids per sample, the mean of them where they vary; 1 for a feature that is not named.
-      optimizer: a key of STATE.
-      batch_size: global; `balanced` replicates no table without it.
+      world_size: number of ranks. One rank holds whole tables, with any thresholds.
+      strategy: one of STRATEGIES.
+      hotness: feature -> ids per sample, the mean where their number varies; 1 for a feature that is not in it.
+      optimizer: the optimizer's name, a key of OPTIMIZERS.
+      batch_size: global batch size; without it `balanced` replicates no table.
+      column_slice_threshold, row_slice_threshold, data_parallel_threshold: in elements, see above.
 
     Raises:
-      PlanError: an argument is out of range, a table is named twice, or columns are to be cut for rowwise_adagrad.
+      PlanError: an argument is out of range, two tables have one name, or columns are to be cut for rowwise_adagrad.
     """
-    thresholds = (column_slice_threshold, row_slice_threshold, data_parallel_threshold)
-    _check(tables, world_size, strategy=strategy, optimizer=optimizer, thresholds=thresholds)
-    balanced, hotness = strategy == "balanced", hotness or {}
+    rules = PlanRules(
+        world_size,
+        strategy,
+        hotness=hotness or {},
+        optimizer=optimizer,
+        batch_size=batch_size,
+        column_slice_threshold=column_slice_threshold,
+        row_slice_threshold=row_slice_threshold,
+        data_parallel_threshold=data_parallel_threshold,
+    )
+    rules.check(tables)
+    replicated = [table for table in tables if _is_replicated(table, rules)]
+    names = frozenset(table.name for table in replicated)
+    blocks = cut_by_rows([table for table in tables if table.name not in names], rules)
+    columns = deal_columns(blocks, replicated, rules)
 
-    def loads(block: Block) -> tuple[float, float, float]:
-        return block.loads(hotness, optimizer)
-
-    replicated = []
-    if world_size > 1 and balanced and data_parallel_threshold is None and batch_size:
-        replicated = [table for table in tables if _cheaper_replicated(table, batch_size, world_size)]
-    elif world_size > 1 and data_parallel_threshold:
-        replicated = [table for table in tables if table.num_elements <= data_parallel_threshold]
-    spread = [table for table in tables if table not in replicated]
-    if optimizer == "rowwise_adagrad":
-        column_slice_threshold = _NEVER
-    much = math.inf
-    if balanced and row_slice_threshold is None:
-        much = 2 * sum(table.num_bytes for table in spread) / world_size
-    narrowest = placement.NARROWEST if column_slice_threshold is None else _NEVER
-    blocks = [
-        b
-        for table in spread
-        for b in cut_by_rows(table, world_size, row_slice_threshold=row_slice_threshold, much=much, narrowest=narrowest)
-    ]
-    if balanced:
-        # On every rank the whole of a replicated table, and the lookups of the rank's own samples.
-        shared = np.sum([loads(Block(table)) for table in replicated] or [(0, 0, 0)], axis=0)
-        placed = np.tile(shared * (1, 1 / world_size, 0), (world_size, 1))
-        columns = dealt_balanced(blocks, placed, threshold=column_slice_threshold, loads=loads)
-    else:
-        columns = dealt_published(blocks, world_size, strategy=strategy, threshold=column_slice_threshold)
     shards: dict[str, list[Shard]] = {table.name: [] for table in tables}
     for block, of_ranks in zip(blocks, columns, strict=True):
-        shards[block.table.name] += _shards(block, of_ranks)
+        shards[block.table.name] += _shards_of(block, of_ranks)
     for table in replicated:
-        whole = (0, table.num_rows), (0, table.embedding_dim)
-        shards[table.name] = [Shard(table.name, rank, *whole) for rank in range(world_size)]
-    in_order = tuple(shard for group in shards.values() for shard in group)
-    return ShardingPlan(world_size, in_order, frozenset(table.name for table in replicated))
+        shards[table.name] = [_whole(table, rank) for rank in range(world_size)]
+    return ShardingPlan(world_size, tuple(shard for group in shards.values() for shard in group), names)
 
 
 def samples_of_rank(global_batch: int, world_size: int, rank: int) -> tuple[int, int]:
-    """The samples [start, stop) of a global batch that belong to `rank`: the first (B mod N) ranks take one more."""
+    """The samples [start, stop) of a global batch that belong to `rank`: the first (B mod N) ranks have one more."""
     each, extra = divmod(global_batch, world_size)
     start = rank * each + min(rank, extra)
     return start, start + each + (rank < extra)
 
 
-def check_whole_rows(plan: ShardingPlan, tables: Sequence[TableConfig]) -> None:
+def check_whole_rows(plan: ShardingPlan, tables: Iterable[TableConfig]) -> None:
     """Raises PlanError if the plan splits the columns of a table, with which rowwise_adagrad cannot work."""
     for table in tables:
         if any(shard.num_columns < table.embedding_dim for shard in plan.of_table(table.name)):
@@ -183,52 +170,34 @@ def check_whole_rows(plan: ShardingPlan, tables: Sequence[TableConfig]) -> None:
             )
 
 
-def _shards(block: Block, columns: Mapping[int, int]) -> list[Shard]:
+def _is_replicated(table: TableConfig, rules: PlanRules) -> bool:
+    if rules.world_size == 1:
+        return False
+    if rules.data_parallel_threshold is not None:
+        return table.num_elements <= rules.data_parallel_threshold
+    return bool(rules.balanced and rules.batch_size) and _is_cheaper_replicated(table, rules)
+
+
+def _is_cheaper_replicated(table: TableConfig, rules: PlanRules) -> bool:
+    """Whether a step moves much less if the table is replicated.
+
+    Replicated, every rank sends the gradients of the rows that it used to all others, at most rows * (world_size - 1).
+    Spread, the vectors of all samples of a rank travel to it, and their gradients travel back.
+    """
+    exchanged = 2 * (rules.batch_size or 0) / rules.world_size * len(table.features)
+    return table.num_rows * (rules.world_size - 1) * _REPLICATED_GAIN <= exchanged
+
+
+def _whole(table: TableConfig, rank: int) -> Shard:
+    return Shard(table.name, rank, rows=(0, table.num_rows), columns=(0, table.embedding_dim))
+
+
+def _shards_of(block: Block, columns: Columns) -> list[Shard]:
     """The rectangles of a block, side by side in the order of the ranks."""
     shards, start = [], 0
     for rank in sorted(columns):
         stop = start + columns[rank]
-        shards.append(Shard(block.table.name, rank, rows=block.span, columns=(start, stop)))
+        shards.append(Shard(block.table.name, rank, rows=block.rows, columns=(start, stop)))
         start = stop
     assert start == block.table.embedding_dim
     return shards
-
-
-def _cheaper_replicated(table: TableConfig, batch_size: int, world_size: int) -> bool:
-    """Whether a step moves much less if the table is replicated.
-
-    Then every rank sends the gradients of the rows it used to all others, at most rows * (world_size - 1); else vectors
-    of all its samples travel to it and their gradients back.
-    """
-    exchanged = 2 * batch_size / world_size * len(table.features)
-    return table.num_rows * (world_size - 1) * _REPLICATED_GAIN <= exchanged
-
-
-def _check(
-    tables: Sequence[TableConfig], world_size: int, *, strategy: str, optimizer: str, thresholds: Sequence[int | None]
-) -> None:
-    names = [table.name for table in tables]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise PlanError(f"table {twice!r} is there twice. Give each table a name of its own.")
-    if world_size < 1:
-        raise PlanError(f"world_size {world_size}: there must be at least one rank.")
-    if strategy not in STRATEGIES:
-        raise PlanError(f"strategy {strategy!r}: it must be one of {', '.join(STRATEGIES)}.")
-    if optimizer not in STATE:
-        raise PlanError(f"optimizer {optimizer!r}: it must be one of {', '.join(STATE)}.")
-    for name, threshold in zip(("column_slice", "row_slice", "data_parallel"), thresholds, strict=True):
-        if threshold is not None and threshold < (name != "data_parallel"):
-            raise PlanError(f"{name}_threshold {threshold}: it is a number of elements, and must be positive.")
-    if optimizer == "rowwise_adagrad" and thresholds[0] is not None:
-        raise PlanError(
-            f"column_slice_threshold {thresholds[0]}: rowwise_adagrad keeps one number a row and needs the whole row. "
-            "Use row_slice_threshold, or adagrad."
-        )
-
-
-def _grouped(shards: Sequence[Shard], attribute: str) -> dict:
-    groups = defaultdict(list)
-    for shard in shards:
-        groups[getattr(shard, attribute)].append(shard)
-    return {key: tuple(group) for key, group in groups.items()}

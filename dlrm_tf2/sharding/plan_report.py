@@ -1,33 +1,13 @@
-"""A plan as a text for people: its tables, what each rank has and does, and how even that is. No TensorFlow."""
+"""A plan as text: its tables, what each rank holds and does, and how even that is."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from dlrm_tf2.sharding.cost import Imbalance, RankCost, cost_of
+from dlrm_tf2.sharding.cost import Imbalance, RankCost, Step, cost_of
 from dlrm_tf2.sharding.plan import ShardingPlan
 from dlrm_tf2.sharding.tables import TableConfig, fetched_per_sample
 
 _GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Step:
-    """The training step that a plan is for.
-
-    Attributes:
-      batch_size: global.
-      hotness: feature -> ids per sample; 1 for a feature that is not named.
-      optimizer: see load.STATE.
-      wire_bytes: of one number of a vector on its way.
-      data_parallel_input: see cost_of.
-    """
-
-    batch_size: int
-    hotness: Mapping[str, float]
-    optimizer: str = "sgd"
-    wire_bytes: int = 4
-    data_parallel_input: bool = False
 
 
 def plan_text(
@@ -38,22 +18,15 @@ def plan_text(
     activation_bytes: Sequence[float],
     offloading_bytes: float | None = None,
 ) -> str:
-    """The text, several lines.
+    """The plan as several lines of text.
 
     Args:
-      tables: those of the plan.
-      activation_bytes: of each rank, what a step needs beside weights and state.
-      offloading_bytes: weights that a GPU has room for; None for no limit.
+      tables: the tables that the plan was made for.
+      step: the training step whose cost is shown.
+      activation_bytes: for each rank, the bytes that a step needs besides weights and optimizer state.
+      offloading_bytes: bytes of weights that a GPU has room for; None for no limit.
     """
-    costs = cost_of(
-        plan,
-        tables,
-        batch_size=step.batch_size,
-        hotness=step.hotness,
-        optimizer=step.optimizer,
-        wire_bytes=step.wire_bytes,
-        data_parallel_input=step.data_parallel_input,
-    )
+    costs = cost_of(plan, tables, step)
     num_bytes = sum(table.num_bytes for table in tables)
     lines = [f"tables: {len(tables)}, {num_bytes / _GIB:.3f} GiB ({num_bytes} bytes), {len(plan.shards)} shards"]
     lines += _aligned(_table_rows(plan, tables, step.hotness))
@@ -69,8 +42,8 @@ def plan_text(
 
 
 def _table_rows(plan: ShardingPlan, tables: Sequence[TableConfig], hotness: Mapping[str, float]) -> list[list[str]]:
-    """One line for the tables that are alike."""
-    alike: dict[tuple, list[TableConfig]] = defaultdict(list)
+    """One row for all tables that have the same shape and the same number of ids."""
+    alike: dict[tuple[int, int, float], list[TableConfig]] = defaultdict(list)
     for table in tables:
         alike[table.num_rows, table.embedding_dim, fetched_per_sample(table, hotness)].append(table)
     rows = [["tables", "rows", "width", "ids/sample", "GiB", "where"]]
@@ -94,7 +67,7 @@ def _where(plan: ShardingPlan, table: TableConfig, with_ranks: bool) -> str:
 
 
 def _spans(numbers: Sequence[int]) -> str:
-    """Ascending numbers, runs of them joined: 0-3,7."""
+    """Ascending numbers with each run as first-last: 0-3,7."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and runs[-1][-1] == number - 1:
@@ -134,7 +107,7 @@ def _rank_rows(plan: ShardingPlan, costs: Sequence[RankCost], activation_bytes: 
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of columns, words to the left and numbers to the right."""
+    """Rows of cells as lines, with words aligned to the left and numbers to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     words = [not column[-1].replace(".", "").isdigit() for column in zip(*rows, strict=True)]
     return [

@@ -1,4 +1,4 @@
-"""Which shards of a rank share one variable, a *slab*, and where their rows lie in it: pure Python, no TensorFlow."""
+"""Which shards of a rank share one variable, a *slab*, and where in the slab the rows of each shard are."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,9 +11,9 @@ class SlabKind(NamedTuple):
     """What the shards of one slab have in common.
 
     Attributes:
-      width: their columns.
-      replicated: whether every rank has them.
-      on_host: whether a GPU leaves them in the memory of its host.
+      width: columns of each shard.
+      replicated: whether the tables are replicated.
+      on_host: whether a rank with a GPU keeps the shards in the memory of its host.
     """
 
     width: int
@@ -22,12 +22,12 @@ class SlabKind(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Names the collectives that serve such slabs."""
+        """Part of the names of the collectives that serve such slabs."""
         return f"{self.width}_on_host" if self.on_host else f"{self.width}"
 
 
 def by_slab(shards: Iterable[Shard], plan: ShardingPlan) -> dict[SlabKind, tuple[Shard, ...]]:
-    """Shards that lie in one slab; slabs and shards in the order of the shards."""
+    """Groups shards of one rank by the slab that they lie in; slabs and shards keep the order of the shards."""
     groups: dict[SlabKind, list[Shard]] = defaultdict(list)
     for shard in shards:
         kind = SlabKind(shard.num_columns, shard.table in plan.replicated, shard in plan.on_host)
@@ -36,7 +36,7 @@ def by_slab(shards: Iterable[Shard], plan: ShardingPlan) -> dict[SlabKind, tuple
 
 
 def first_rows(shards: Sequence[Shard]) -> dict[Shard, int]:
-    """Where in their slab the rows of each shard begin."""
+    """For each shard of a slab, the row of the slab at which the shard begins."""
     rows, start = {}, 0
     for shard in shards:
         rows[shard] = start

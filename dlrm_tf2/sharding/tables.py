@@ -1,16 +1,15 @@
-"""What an embedding table is, and what it costs: memory, rows to fetch, vectors to send. Plain data, no TensorFlow."""
+"""An embedding table as plain data, and the loads that it puts on a rank: memory, rows to fetch, vectors to send."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-FLOAT_BYTES = 4  # tables are stored in float32, whatever the compute type
+from dlrm_tf2.sharding.optimizer_state import FLOAT_BYTES, OPTIMIZERS
+
 COMBINERS = (None, "sum", "mean")
 
-# Optimizer -> floats of state for each weight, and for each row of a shard.
-STATE = {"sgd": (0, 0), "adagrad": (1, 0), "rowwise_adagrad": (0, 1), "adam": (2, 0)}
-
-# Ids are ranked by how often they occur, and that is about what a power law with this exponent says. It matters only
-# for tables that are cut by rows: their first rows get most of the ids.
+# Ids are ranked by frequency, and a power law with this exponent describes the frequencies well. It matters only for
+# tables that are cut by rows: their first rows get most of the ids.
 # Source: the exponent of the published synthetic models.
 _ALPHA = 1.05
 
@@ -21,21 +20,24 @@ class TableConfig:
 
     Attributes:
       name: unique in the model.
-      num_rows: number of ids.
-      embedding_dim: width of a row.
-      combiner: how the vectors of a sample's ids become one vector, "sum" or "mean"; an empty bag gives zeros. None
-        for features with exactly one id a sample, whose vector is the row.
+      num_rows: rows of the table, id 0 included.
+      embedding_dim: numbers in a row.
+      combiner: how the vectors of a sample's ids become one vector, "sum" or "mean"; a sample without ids gets zeros.
+        None for features with a fixed number of ids a sample: each id gives its own vector.
       features: names of the categorical features that look up in this table, one or more; when not given, the one
         feature that has the table's name.
+
+    Raises:
+      ValueError: a size is not positive, the combiner is unknown, or `features` is empty.
     """
 
     name: str
     num_rows: int
     embedding_dim: int
     combiner: str | None = None
-    features: tuple[str, ...] | None = None
+    features: tuple[str, ...] = None  # type: ignore[assignment]  # __post_init__ replaces None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.num_rows < 1 or self.embedding_dim < 1:
             raise ValueError(
                 f"table {self.name!r}: {self.num_rows} rows of width {self.embedding_dim}; both must be positive."
@@ -53,22 +55,51 @@ class TableConfig:
 
     @property
     def num_bytes(self) -> int:
+        """Bytes of the weights."""
         return self.num_elements * FLOAT_BYTES
 
 
+class Loads(NamedTuple):
+    """What a table, or a part of a table, asks of the rank that holds it.
+
+    Attributes:
+      num_bytes: bytes of weights and optimizer state.
+      fetched: elements that the rank looks up for one sample.
+      sent: elements that the rank sends for one sample.
+    """
+
+    num_bytes: float
+    fetched: float
+    sent: float
+
+
+def loads_of(table: TableConfig, rows: tuple[int, int], *, hotness: Mapping[str, float], optimizer: str) -> Loads:
+    """The loads of rows [rows[0], rows[1]) of a table, all columns.
+
+    Args:
+      hotness: feature -> ids per sample; 1 for a feature that is not in it.
+      optimizer: a key of OPTIMIZERS.
+    """
+    num_rows, width = rows[1] - rows[0], table.embedding_dim
+    return Loads(
+        num_rows * width * FLOAT_BYTES + state_bytes(optimizer, num_rows, width),
+        fetched_per_sample(table, hotness) * share_of_ids(table, rows) * width,
+        vectors_per_sample(table, hotness) * width,
+    )
+
+
 def state_bytes(optimizer: str, num_rows: int, num_columns: int) -> int:
-    """Bytes of an optimizer's state beside a rectangle of weights."""
-    per_weight, per_row = STATE[optimizer]
-    return FLOAT_BYTES * num_rows * (num_columns * per_weight + per_row)
+    """Bytes of the optimizer's state for a rectangle of weights."""
+    return OPTIMIZERS[optimizer].num_bytes(num_rows, num_columns)
 
 
 def fetched_per_sample(table: TableConfig, hotness: Mapping[str, float]) -> float:
-    """Ids that a sample looks up in the table. Times the width of a shard, that is the elements it fetches."""
+    """Ids that a sample looks up in the table; times the width of a shard, the elements that the sample fetches."""
     return sum(hotness.get(feature, 1) for feature in table.features)
 
 
 def vectors_per_sample(table: TableConfig, hotness: Mapping[str, float]) -> float:
-    """Vectors that a sample gets from the table: one for each feature, one for each id without a combiner."""
+    """Vectors that a sample gets from the table: one for each feature; without a combiner, one for each id."""
     return len(table.features) if table.combiner else fetched_per_sample(table, hotness)
 
 

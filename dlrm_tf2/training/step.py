@@ -8,17 +8,16 @@ import tensorflow as tf
 from dlrm_tf2.data.batches import RankBatch
 from dlrm_tf2.embedding.ids import RankIds
 from dlrm_tf2.model.dlrm import Dlrm
-from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.training.loss_scaling import LossScaling
 
 
 class Outcome(NamedTuple):
-    """What a step has come to, the same on all ranks.
+    """The result of a step, the same on all ranks.
 
     Attributes:
-      loss: mean over the global batch, before the update.
-      skipped: a gradient overflowed in float16, so nothing was updated.
-      stops: ranks that were asked to stop.
+      loss: mean loss over the global batch, before the update.
+      skipped: a gradient overflowed in float16, so the step updated nothing.
+      stops: number of ranks that were asked to stop.
     """
 
     loss: float
@@ -27,14 +26,15 @@ class Outcome(NamedTuple):
 
 
 class TrainingStep:
-    """Args:
-    model: this rank's part of the model.
-    comm: the ranks.
-    scaling: of the loss, where the model computes in float16; else None.
+    """Compiles a step once, and runs it for each batch. All ranks must run it.
+
+    Args:
+      model: this rank's part of the model.
+      scaling: the factor of the loss where the model computes in float16; else None.
     """
 
-    def __init__(self, model: Dlrm, comm: Comm, scaling: LossScaling | None = None):
-        self._model, self._comm, self._scaling = model, comm, scaling
+    def __init__(self, model: Dlrm, scaling: LossScaling | None = None):
+        self._model, self._comm, self._scaling = model, model.comm, scaling
         label = tf.TensorSpec([None], tf.float32)
         numerical = tf.TensorSpec([None, model.config.num_numerical], tf.float32)
         scalar = tf.TensorSpec([], tf.float32)
@@ -42,22 +42,24 @@ class TrainingStep:
             self._step, input_signature=[label, numerical, model.embedding.signature, scalar, scalar, scalar]
         )
 
-    def __call__(self, batch: RankBatch, learning_rate: float, step: int, stop: bool = False) -> tf.Tensor:
-        """Trains on a global batch, of which every rank brings its part. On a GPU it may return before it is done.
+    def __call__(self, batch: RankBatch, learning_rate: float, *, step: int, stop: bool = False) -> tf.Tensor:
+        """Trains on a global batch; every rank passes its part. On a GPU it may return before the step is done.
 
         Args:
-          learning_rate, step: of this step; the first step is 1.
+          batch: this rank's part of the batch.
+          learning_rate: learning rate of this step.
+          step: number of this step; the first step is 1.
           stop: whether this rank was asked to stop.
 
         Returns:
-          What `outcome` reads.
+          A tensor for `outcome`.
         """
         return self._compiled(batch.label, batch.numerical, batch.ids, learning_rate, float(step), float(stop))
 
     @staticmethod
-    def outcome(of_step: tf.Tensor) -> Outcome:
-        """Waits for the step."""
-        loss, skipped, stops = of_step.numpy().tolist()
+    def outcome(result: tf.Tensor) -> Outcome:
+        """Waits for the step that returned `result`, and reads it."""
+        loss, skipped, stops = result.numpy().tolist()
         return Outcome(loss, bool(skipped), round(stops))
 
     def _step(
@@ -71,34 +73,35 @@ class TrainingStep:
     ) -> tf.Tensor:
         model, dense = self._model, self._model.dense_variables
         scale = self._scaling.scale if self._scaling else None
-        global_batch = tf.cast(tf.shape(ids.of_all.fixed)[0], tf.float32)
+        global_batch = tf.cast(tf.shape(ids.global_ids.fixed)[0], tf.float32)
         lookup = model.lookup(ids)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([lookup.vectors, dense])
             logits = model.logits(numerical, lookup)
-            # This rank's share of the mean over the global batch: shares add up, whatever the ranks' batch sizes.
+            # This rank's share of the mean over the global batch. The shares add up for any batch sizes of the ranks.
             loss = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(label, logits)) / global_batch
             scaled = loss if scale is None else loss * scale
         row_gradients, dense_gradients = tape.gradient(scaled, [lookup.vectors, dense])
         if scale is not None:
             row_gradients = [tf.cast(gradient, tf.float32) / scale for gradient in row_gradients]
         overflows = tf.constant(0.0) if scale is None else 1.0 - _finite(row_gradients)
-        told, *dense_gradients = self._comm.allreduce_sum(
+        totals, *dense_gradients = self._comm.allreduce_sum(
             [tf.stack([loss, overflows, stop]), *dense_gradients], name="loss_and_dense_gradients"
         )
 
         def update() -> tf.Tensor:
             model.dense_optimizer.apply(dense_gradients, learning_rate, step)
-            return model.embedding.apply_gradient(lookup, row_gradients, learning_rate=learning_rate, step=step)
+            model.embedding.apply_gradient(lookup, row_gradients, learning_rate=learning_rate, step=step)
+            return tf.constant(True)
 
         if scale is None:
-            # Added so that a rank takes part in exchanges of which it has no use, see apply_gradient.
-            return tf.stack([told[0] + update(), 0.0, told[2]])
+            update()
+            return tf.stack([totals[0], 0.0, totals[2]])
         dense_gradients = [gradient / scale for gradient in dense_gradients]
-        finite = tf.logical_and(told[1] == 0, _finite(dense_gradients) == 1)
-        zero = tf.cond(finite, update, lambda: tf.constant(0.0))
+        finite = tf.logical_and(totals[1] == 0, _finite(dense_gradients) == 1)
+        tf.cond(finite, update, lambda: tf.constant(False))
         self._scaling.update(finite)
-        return tf.stack([told[0] + zero, 1.0 - tf.cast(finite, tf.float32), told[2]])
+        return tf.stack([totals[0], 1.0 - tf.cast(finite, tf.float32), totals[2]])
 
 
 def _finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:

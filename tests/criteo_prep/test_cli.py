@@ -148,3 +148,11 @@ def test_help_loads_nothing_heavy():
 def test_as_a_module():
     done = subprocess.run([sys.executable, "-m", "criteo_prep", "preprocess"], capture_output=True, text=True)
     assert done.returncode == 2 and "criteo-prep preprocess: error: the following arguments are required" in done.stderr
+
+
+@pytest.mark.parametrize("verb", [
+    "preprocess --input rows.tsv --output set --threshold 0", "encode --vocabulary set --input rows.tsv --output new",
+    "verify set", "synthesize --preset criteo_t15 --num_samples 9 --dst set",
+])  # fmt: skip
+def test_every_verb_with_workers_refuses_zero_and_says_why(verb, capsys):
+    assert run(capsys, *verb.split(), "--workers", 0) == (1, "", "criteo-prep: --workers 0: must be at least 1.\n")

@@ -106,6 +106,7 @@ RUNS: dict[str, tuple[list[str], str, Callable]] = {
     "loss_scaling": ([*FLOAT16, "--epochs", "8"], "--loss_scaling dynamic", skipped),
     "xla": ([], "--xla", compiled),
     "seed": ([], "--seed 4", losses),
+    "eval_split": ([], "--eval_split validation", test_losses),
     "auc_thresholds": ([], "--auc_thresholds 3", lambda run: run.column("auc")),
     "evals_per_epoch": ([], "--evals_per_epoch 2", evaluations),
     "eval_every": ([], "--eval_every 1", evaluations),
@@ -141,6 +142,7 @@ ELSEWHERE = {
     "checkpoint_async": "training/test_saver.py",
     "keep_checkpoints": "training/test_saver.py",
     "keep_best": "training/test_saver.py",
+    "fresh_optimizer": "checkpoint/test_checkpoint_optimizer.py",
     "profiler_start_step": "logs/test_profiler.py",
     "profiled_rank": "logs/test_profiler.py",
     "profiler_path": "logs/test_profiler.py",
@@ -161,7 +163,7 @@ def places(tmp_path_factory):
     root = tmp_path_factory.mktemp("flags")
     names = {name: root / name for name in ("data", "other", "saved", "folder")}
     for number, name in enumerate(("data", "other")):
-        write_dataset(names[name], train=200, test=100, cardinalities=(20, 7), seed=number)
+        write_dataset(names[name], train=200, test=100, validation=40, cardinalities=(20, 7), seed=number)
     document = yaml.safe_load((names["data"] / "feature_spec.yaml").read_text())
     for feature in ("cat_0", "cat_1"):
         document["feature_spec"][feature] |= {"cardinality": 30, "alpha": 1.1}

@@ -122,17 +122,17 @@ def train(case: Case, comm, steps: int, learning_rate: float = 0.3, dtype: str =
             logits = tf.linalg.matvec(x, a) + tf.linalg.matvec(x**2, b)
             loss = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(label, logits)) / case.global_batch
         gradients = tape.gradient(loss, lookup.vectors)
-        zero = embedding.apply_gradient(lookup, gradients, learning_rate=tf.constant(learning_rate, dtype), step=number)
+        embedding.apply_gradient(lookup, gradients, learning_rate=tf.constant(learning_rate, dtype), step=number)
         (loss,) = comm.allreduce_sum([loss], "loss")
-        return loss + zero
+        return loss
 
     compiled, losses = None, []
     for number in range(1, steps + 1):
         batch, label = case.batch(number)
-        of_mine = {feature: sample.of(first, last) for feature, sample in batch.items()}
+        local = {feature: sample.of(first, last) for feature, sample in batch.items()}
         ids = embedding.ids(
-            _given(batch, embedding.global_features, case), _given(of_mine, embedding.sample_features, case),
-            global_batch=case.global_batch, weights_of_all=_weights(batch), weights_of_mine=_weights(of_mine),
+            _given(batch, embedding.global_features, case), _given(local, embedding.sample_features, case),
+            global_batch=case.global_batch, global_weights=_weights(batch), local_weights=_weights(local),
         )  # fmt: skip
         if compiled is None:
             relaxed = tf.nest.map_structure(lambda t: tf.TensorSpec([None, *t.shape[1:]], t.dtype), ids)

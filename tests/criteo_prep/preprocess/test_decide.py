@@ -24,7 +24,7 @@ def request(threshold=5, inputs=(DAY_0, DAY_1), keep_raw=False, split="by days",
         "inputs": list(inputs),
         "rules": {**rules.document(), "split": split},
     }
-    return DatasetRequest(Inputs(paths, None, rule=FRACTION), rules, wanted=wanted, keep_raw=keep_raw)
+    return DatasetRequest(Inputs(paths, (), rule=FRACTION), rules, wanted=wanted, keep_raw=keep_raw)
 
 
 def existing(made=None, folded=()):
@@ -61,6 +61,7 @@ SITUATIONS = {
     "a stopped run of other rules or inputs, whose parsed files are still usable": [
         (None, stopped(), request(threshold=9)),
         (None, stopped(), request(split="by share")),
+        (None, stopped(), request(on_truncated="keep")),
         (None, stopped(), request(inputs=(DAY_0, DAY_2))),
         (None, stopped(), request(inputs=(DAY_0, DAY_1, DAY_2))),
         (None, stopped(is_arranged=True), request(vocabulary_days="train")),
@@ -117,6 +118,13 @@ SITUATIONS = {
         (existing(), stopped(request(on_bad_row="skip")), request(on_bad_row="skip")),
     ],
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("truncated, action", [({}, Action.RESUME), ({"truncated": 1}, Action.REBUILD)])
+def test_a_truncated_file_is_used_only_as_long_as_the_user_wants_it(truncated, action):
+    unfinished = stopped(request(on_truncated="keep"))
+    unfinished.journal.files[0].skipped |= truncated
+    assert decide(None, unfinished, request()).action == action
 
 
 def rows_of_docs():

@@ -89,10 +89,10 @@ def test_what_is_behind_the_last_checkpoint_is_cut_off(tmp_path, monkeypatch):
     preprocess(days, tmp_path / "good", rules=make_rules(2), resources=resources)
     original = parse_files._parse_file
 
-    def first_file_only(pool, path, **more):
+    def first_file_only(path, **more):
         if path.name == "day_1":
             raise KeyboardInterrupt
-        original(pool, path, **more)
+        original(path, **more)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(parse_files, "_parse_file", first_file_only)

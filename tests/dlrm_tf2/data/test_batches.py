@@ -42,7 +42,7 @@ def test_the_ranks_together_read_every_sample_once(tmp_path, world_size, batch_s
     np.testing.assert_array_equal(label, whole.label)
     np.testing.assert_array_equal(numerical, whole.numerical)
     for stream in streams:
-        ids = np.concatenate([batch.ids.of_all.fixed for batch in stream])
+        ids = np.concatenate([batch.ids.global_ids.fixed for batch in stream])
         np.testing.assert_array_equal(ids[:, 0], whole.categorical["cat_3"].values)
         np.testing.assert_array_equal(ids[:, 1], whole.categorical["cat_1"].values)
         assert sum(batch.global_batch for batch in stream) == 1000
@@ -51,7 +51,7 @@ def test_the_ranks_together_read_every_sample_once(tmp_path, world_size, batch_s
 def flat(batches):
     """Label, numericals and ids of all batches, each as one array."""
     batches = list(batches)
-    parts = [[b.label for b in batches], [b.numerical for b in batches], [b.ids.of_all.fixed for b in batches]]
+    parts = [[b.label for b in batches], [b.numerical for b in batches], [b.ids.global_ids.fixed for b in batches]]
     return [np.concatenate(part) for part in parts]
 
 
@@ -111,7 +111,8 @@ def test_data_parallel_input_reads_the_same_samples(tmp_path):
     )
     for model_parallel, data_parallel in zip(of_all, of_mine, strict=True):
         first, last = samples_of_rank(model_parallel.global_batch, 2, 1)
-        np.testing.assert_array_equal(data_parallel.ids.of_mine.fixed, model_parallel.ids.of_all.fixed[first:last])
+        expected = model_parallel.ids.global_ids.fixed[first:last]
+        np.testing.assert_array_equal(data_parallel.ids.local_ids.fixed, expected)
         np.testing.assert_array_equal(data_parallel.label, model_parallel.label)
 
 
@@ -275,7 +276,7 @@ def test_a_file_that_shrinks_between_two_looks_is_named(tmp_path):
 
 def test_a_rank_without_tables_reads_its_samples(tmp_path):
     batch = next(RankData(write_dataset(tmp_path), "train", share=RankShare(1, 2)).batches(100))
-    assert batch.ids.of_all.fixed.shape == (100, 0) and batch.label.shape == (50,)
+    assert batch.ids.global_ids.fixed.shape == (100, 0) and batch.label.shape == (50,)
 
 
 def test_only_the_files_of_its_tables_are_opened(tmp_path):

@@ -8,7 +8,7 @@ from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.model.dlrm import ComputeSettings, Dlrm
-from dlrm_tf2.sharding.cost import cost_of
+from dlrm_tf2.sharding.cost import Step, cost_of
 from dlrm_tf2.sharding.plan import ShardingPlan, make_plan
 from dlrm_tf2.training.trainer import Trainer
 
@@ -48,7 +48,7 @@ def bytes_of_a_step(root, spec, comm, plan, dtype, data_parallel_input):
         seed=config.seed,
         settings=ComputeSettings(compute_dtype=dtype, data_parallel_input=data_parallel_input),
     )
-    Trainer(config, spec, model=model, comm=comm, log=RunLog(None, enabled=False)).train()
+    Trainer(config, spec, model=model, log=RunLog(None, enabled=False)).train()
     return comm.sent_bytes
 
 
@@ -68,19 +68,14 @@ def test_bytes_moved_are_those_predicted(tmp_path, run_ranks, world_size, dtype,
     plan = make_plan(tables, world_size, **thresholds)
     assert len(plan.replicated) == (2 if "data_parallel_threshold" in thresholds else 0)
     moved = run_ranks(world_size, lambda comm: bytes_of_a_step(tmp_path, spec, comm, plan, dtype, data_parallel_input))
-    costs = cost_of(
-        plan,
-        tables,
-        batch_size=BATCH,
-        wire_bytes=4 if dtype == "float32" else 2,
-        data_parallel_input=data_parallel_input,
-    )
+    step = Step(BATCH, wire_bytes=4 if dtype == "float32" else 2, data_parallel_input=data_parallel_input)
+    costs = cost_of(plan, tables, step)
     predicted = [cost.sent_bytes for cost in costs]
     if not plan.replicated:
         assert moved == predicted
         return
     # Of replicated tables the rows that were used travel, of which the prediction is the most there can be.
     spread = ShardingPlan(world_size, tuple(shard for shard in plan.shards if shard.table not in plan.replicated))
-    without = cost_of(spread, tables, batch_size=BATCH, data_parallel_input=True)
+    without = cost_of(spread, tables, Step(BATCH, data_parallel_input=True))
     for rank in range(world_size):
         assert without[rank].sent_bytes < moved[rank] <= predicted[rank]

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.embedding_case import assembled, draw, train, train_reference
 
-from dlrm_tf2.embedding.result_columns import Layout
+from dlrm_tf2.embedding.result_layout import ResultLayout
 from dlrm_tf2.embedding.slab import Slab
 from dlrm_tf2.runtime.comm import SingleProcess
 
@@ -91,7 +91,7 @@ def test_a_planted_defect_is_found(run_ranks, monkeypatch, defect):
             Slab, "update", lambda slab, rows, gradients, **others: update(slab, rows, gradients * 2, **others)
         )
     else:
-        pieces = Layout.pieces
+        pieces = ResultLayout.pieces
 
         def swapped(layout, shards, features):
             found = pieces(layout, shards, features)
@@ -101,7 +101,7 @@ def test_a_planted_defect_is_found(run_ranks, monkeypatch, defect):
                 for p in found
             ]
 
-        monkeypatch.setattr(Layout, "pieces", swapped)
+        monkeypatch.setattr(ResultLayout, "pieces", swapped)
     with pytest.raises(AssertionError, match="losses of rank 0"):
         check(case, run_ranks, 4)
 

@@ -40,7 +40,6 @@ def evaluator_of(spec, comm, log, **flags):
     return config, Evaluator(
         config,
         model,
-        comm=comm,
         log=log,
         data=open_split(config, spec, split="test", embedding=model.embedding, comm=comm),
     )
@@ -51,7 +50,7 @@ def measure(spec, comm, folder, **flags):
     log = RunLog(str(folder / "log.json"), enabled=comm.rank == 0)
     config, evaluator = evaluator_of(spec, comm, log, **flags)
     with PredictionsFile(str(folder / "scores.parquet"), comm) as predictions:
-        infer(config, evaluator, comm=comm, log=log, predictions=predictions)
+        infer(config, evaluator, log=log, predictions=predictions)
     return [json.loads(line) for line in (folder / "log.json").read_text().splitlines()]
 
 

@@ -179,7 +179,7 @@ def test_a_full_disk_leaves_no_output(checkpoint, tmp_path, capsys, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "pwritev", full)
-    assert "No space left on device" in refused(capsys, checkpoint, tmp_path / "plain")
+    assert refused(capsys, checkpoint, tmp_path / "plain") == f"export: {tmp_path}/plain: No space left on device\n"
     assert os.listdir(tmp_path) == ["saved"]
 
 

@@ -131,20 +131,30 @@ def test_run_as_a_file_from_anywhere_without_horovod(trained, tmp_path, no_horov
 
 
 @pytest.mark.parametrize("steps", [5, 20])
-def test_n_steps_are_n_steps(trained, tmp_path, steps):
+def test_n_steps_are_n_steps(trained, tmp_path, capsys, steps):
     """8 steps are an epoch; 20 steps reach the third epoch."""
     root, arguments, _ = trained
     without_epochs = arguments[: arguments.index("--epochs")]
     run = in_process.run(
-        root / "data", tmp_path / "log.json", *without_epochs, "--max_steps", steps, "--evals_per_epoch", 0
+        root / "data",
+        tmp_path / "log.json",
+        *without_epochs,
+        "--max_steps",
+        steps,
+        "--evals_per_epoch",
+        0,
+        "--world_size",
+        4,
     )
+    assert "--world_size does nothing here: only --mode plan reads it" in capsys.readouterr().out
     assert len(run.column("loss")) == steps
 
 
 def test_a_dataset_smaller_than_a_batch_trains_on_all_samples(trained, tmp_path, capsys):
     root, arguments, _ = trained
     run = in_process.run(root / "data", tmp_path / "log.json", *arguments, "--batch_size", 5000)
-    assert "holds 1000 samples, fewer than batch_size 5000" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "holds 1000 samples, fewer than batch_size 5000" in said and "does nothing here" not in said
     assert len(run.column("loss")) == 3
 
 
@@ -158,6 +168,17 @@ def test_published_auc_thresholds_and_predictions_path(trained, tmp_path):
     scores = parquet.read_table(tmp_path / "scores.parquet")
     assert scores["row"].to_pylist() == list(range(300))
     assert roc_auc_score(scores["label"].to_numpy(), scores["score"].to_numpy()) == pytest.approx(exact, abs=1e-6)
+
+
+def test_the_split_that_is_scored_can_be_chosen(trained, tmp_path):
+    root, arguments, _ = trained
+    evaluate = [*arguments, "--mode", "eval", "--restore_checkpoint_path", root / "checkpoint", "--eval_split"]
+    write_dataset(tmp_path / "data", validation=77)
+    run = in_process.run(root / "data", tmp_path / "log.json", *evaluate, "validation", "--dataset_path",
+                         tmp_path / "data")  # fmt: skip
+    assert run.records[-1]["num_samples"] == 77
+    with pytest.raises(ValueError, match=r"there is no split 'validation'; the splits are \['train', 'test'\]"):
+        in_process.run(root / "data", tmp_path / "log.json", *evaluate, "validation")
 
 
 def misuse(run, *parts):

@@ -31,7 +31,9 @@ ON_GPU, ON_HOST = {"of_host": False}, {"of_device": False}
 def check(model, plan, ranks, available, kinds, **flags):
     """The line of preflight about a memory that some ranks share."""
     shared = preflight.Memory("this machine", ranks, available, **kinds)
-    return preflight.check_memory(TrainConfig(dataset_path="data", **flags), model, plan=plan, memory=shared)
+    return preflight.check_memory(
+        TrainConfig(dataset_path="data", **flags), model, plan=plan, memory=shared, data=preflight.DataShape()
+    )
 
 
 def needed(line):

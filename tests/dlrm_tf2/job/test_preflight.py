@@ -4,10 +4,11 @@ import dataclasses
 import re
 
 import pytest
+from support.small_dataset import write_dataset
 
 from criteo_prep.synthetic import presets
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.job import preflight
+from dlrm_tf2.job import planning, preflight
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.sharding.plan import Shard, ShardingPlan, make_plan
 
@@ -27,7 +28,9 @@ T15 = model_of(presets.T15)
 def check(model, plan, ranks, available, **flags):
     """The line of preflight about a memory that some ranks share."""
     shared = preflight.Memory("this machine", ranks, available)
-    return preflight.check_memory(TrainConfig(dataset_path="data", **flags), model, plan=plan, memory=shared)
+    return preflight.check_memory(
+        TrainConfig(dataset_path="data", **flags), model, plan=plan, memory=shared, data=preflight.DataShape()
+    )
 
 
 def test_weights_by_hand():
@@ -123,3 +126,27 @@ def test_a_run_that_fits_may_not_fit_with_checkpoint_async():
         preflight.DoesNotFit, match="15.61 GiB of these bytes are the copy of --checkpoint_async, without which"
     ):
         check(T15, plan, [0], 24 * GIB, **flags, checkpoint_async=True)
+
+
+def test_a_batch_that_is_larger_than_the_split_counts_as_the_split():
+    plan, available = make_plan(T15.tables, 1), 24 * GIB
+    shared = preflight.Memory("this machine", [0], available)
+
+    def line(train, **flags):
+        config = TrainConfig(dataset_path="data", evals_per_epoch=0, **flags)
+        data = preflight.DataShape(num_samples={"train": train})
+        return preflight.check_memory(config, T15, plan=plan, memory=shared, data=data)
+
+    assert line(1000, batch_size=10**9) == line(10**9, batch_size=1000)
+    with pytest.raises(preflight.DoesNotFit, match="--batch_size 9000000 does not fit .*a batch of 8000000 samples"):
+        line(8 * 10**6, batch_size=9 * 10**6)
+
+
+def test_samples_are_counted_in_the_files_of_the_run(tmp_path):
+    spec = write_dataset(tmp_path, train=70, test=30, validation=20)
+    config = TrainConfig(dataset_path=str(tmp_path), eval_split="validation")
+    assert planning.data_shape_of(config, spec).num_samples == {"train": 70, "validation": 20}
+    (tmp_path / "train/label.bin").unlink()
+    assert planning.data_shape_of(config, spec).num_samples == {"validation": 20}
+    synthetic = TrainConfig(dataset_path=str(tmp_path), dataset_type="synthetic")
+    assert planning.data_shape_of(synthetic, spec).num_samples == {}

@@ -37,10 +37,10 @@ def run(root, spec, comm, dtype="float32", plan=None, **flags):
     sharding = make_plan(shape.tables, comm.size, **plan or {})
     model = Dlrm(shape, sharding, comm=comm, seed=config.seed, settings=settings)
     log = RunLog(str(log_path), enabled=True)
-    trainer = Trainer(config, spec, model=model, comm=comm, log=log)
+    trainer = Trainer(config, spec, model=model, log=log)
     trainer.train()
     test = open_split(config, spec, split="test", embedding=model.embedding, comm=comm)
-    evaluation = Evaluator(config, model, comm=comm, log=log, data=test).evaluate()
+    evaluation = Evaluator(config, model, log=log, data=test).evaluate()
     losses = [entry["loss"] for entry in map(json.loads, log_path.read_text().splitlines()) if "loss" in entry]
     shards = model.embedding.plan.of_rank(comm.rank)
     parts = {

@@ -1,6 +1,7 @@
 """The report: what it draws, what it reads, and what it refuses."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
 import pytest
+from support.any_json import cuts, deep, dump, mutations
 
 from dlrm_tf2 import report
 from dlrm_tf2.svg_chart import Axes, Curve, line_chart, number_text, thinned, ticks
@@ -237,3 +239,50 @@ def test_thinning_keeps_the_ends_and_the_peaks():
 @pytest.mark.parametrize("value, text", [(1234567.8, "1,234,568"), (0.4512345, "0.45123"), (1234.56, "1,234.6")])
 def test_numbers_for_people(value, text):
     assert number_text(value) == text
+
+
+def test_the_last_training_of_a_log_is_drawn(tmp_path):
+    lines = [CONFIG, *records(2), {"mode": "eval", "run": "x"}, {"auc": 0.5}, CONFIG | {"run": "b"}, *records(4),
+             {"mode": "eval", "run": "y"}, {"auc": 0.5}]  # fmt: skip
+    page, _ = page_of(tmp_path, write(tmp_path / "log.json", *lines))
+    assert page.notes == ["holds 2 trainings; the last one is drawn", "not finished: the last line is of step 40"]
+    assert len(curves_of(page.charts[0])[0]) == 4
+
+
+def test_a_training_whose_log_holds_another_run_in_its_middle_is_drawn_whole(tmp_path):
+    lines = [CONFIG, *records(4), {"mode": "eval", "run": "x"}, {"auc": 0.5}, CONFIG, *list(records())[4:], SUMMARY]
+    page, _ = page_of(tmp_path, write(tmp_path / "log.json", *lines))
+    assert page.notes == [] and len(curves_of(page.charts[0])[0]) == 8
+
+
+def test_any_values_are_drawn_or_refused_in_one_line(tmp_path, capsys):
+    lines = [CONFIG, *records(3), {"resumed_step": 20, "run": "a"}, SUMMARY]
+    drawn = 0
+    for changed in mutations(lines, 300):
+        log = tmp_path / "log.json"
+        log.write_bytes(b"".join(dump(line) + b"\n" for line in changed))
+        status = report.main([str(log), "-o", str(tmp_path / "report.html")])
+        error = capsys.readouterr().err
+        if status == 0:
+            drawn += 1
+            Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+        else:
+            assert error.startswith(f"dlrm-report: {log}") and error.count("\n") == 1, error
+    assert drawn > 150
+
+
+def test_a_log_that_is_cut_or_has_a_bit_flipped(tmp_path, capsys):
+    content = b"".join(dump(line) + b"\n" for line in [CONFIG, *records(), SUMMARY])
+    for changed in [*cuts(content, 60), deep().encode(), dump(CONFIG) + b"\n" + deep().encode()]:
+        (tmp_path / "log.json").write_bytes(changed)
+        status = report.main([str(tmp_path / "log.json"), "-o", str(tmp_path / "report.html")])
+        assert status == 0 or capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_report_that_cannot_be_written_names_the_file(tmp_path, capsys):
+    log = write_log(tmp_path / "log.json")
+    assert report.main([log, "-o", "/dev/full"]) == 1
+    assert capsys.readouterr().err == "dlrm-report: /dev/full: No space left on device\n"
+    assert report.main([log, "-o", str(tmp_path / "log.json" / "below")]) == 1
+    assert capsys.readouterr().err.startswith(f"dlrm-report: {tmp_path}/log.json/below: ")
+    assert os.listdir(tmp_path) == ["log.json"]

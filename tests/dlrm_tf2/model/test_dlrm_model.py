@@ -88,7 +88,7 @@ def test_logits_and_every_gradient_equal_numpy(tmp_path, interaction, hotness, c
     logits, gradients = twin.logits_and_gradients(label, numerical, bags)
     found = model.logits(batch.numerical, model.lookup(batch.ids))
     np.testing.assert_allclose(found.numpy(), logits, rtol=1e-5, atol=1e-5)
-    TrainingStep(model, SingleProcess())(batch, rate, 1)
+    TrainingStep(model)(batch, rate, step=1)
     after = weights_of(model)
     assert after.keys() == gradients.keys()
     for name, gradient in gradients.items():
@@ -102,10 +102,10 @@ def test_logits_and_every_gradient_equal_numpy(tmp_path, interaction, hotness, c
 def test_steps_equal_numpy(tmp_path, xla):
     spec, rate = write_dataset(tmp_path), 0.5
     model = model_of(spec, tmp_path, xla=xla)
-    step, twin = TrainingStep(model, SingleProcess()), twin_of(model)
+    step, twin = TrainingStep(model), twin_of(model)
     for batch in batches_of(spec, model):
-        loss = step.outcome(step(batch, rate, 1)).loss
-        bags = dict(zip(model.config.features, batch.ids.of_all.fixed.T[:, :, np.newaxis], strict=True))
+        loss = step.outcome(step(batch, rate, step=1)).loss
+        bags = dict(zip(model.config.features, batch.ids.global_ids.fixed.T[:, :, np.newaxis], strict=True))
         assert loss == pytest.approx(twin.step(batch.label, batch.numerical, bags, rate), rel=1e-5)
     for name, value in weights_of(model).items():
         np.testing.assert_allclose(value, twin.weights[name], rtol=1e-4, atol=1e-5, err_msg=name)
@@ -127,8 +127,8 @@ def test_mixed_precision_trains_to_nearly_the_same_loss(tmp_path):
     spec, losses = write_dataset(tmp_path), {}
     for dtype in ("float32", "bfloat16", "float16"):
         model = model_of(spec, tmp_path, dtype)
-        step = TrainingStep(model, SingleProcess())
-        losses[dtype] = [step.outcome(step(batch, 0.1, 1)).loss for batch in batches_of(spec, model)]
+        step = TrainingStep(model)
+        losses[dtype] = [step.outcome(step(batch, 0.1, step=1)).loss for batch in batches_of(spec, model)]
     for dtype in ("bfloat16", "float16"):
         np.testing.assert_allclose(losses[dtype], losses["float32"], rtol=0.02)
         assert losses[dtype] != losses["float32"]

@@ -188,7 +188,7 @@ def train(root, spec, comm, chosen, xla=False, steps=50):
     settings = ComputeSettings(xla=xla, interaction=chosen)
     model = Dlrm(shape, plan, comm=comm, seed=config.seed, settings=settings)
     log = RunLog(str(log_path), enabled=True)
-    Trainer(config, spec, model=model, comm=comm, log=log).train()
+    Trainer(config, spec, model=model, log=log).train()
     log.close()
     return [entry["loss"] for entry in map(json.loads, log_path.read_text().splitlines()) if "loss" in entry]
 

@@ -35,11 +35,11 @@ def test_a_signal_stops_training_and_the_same_command_goes_on(dataset, tmp_path,
     whole = run(dataset, tmp_path / "whole").column("loss")
     step_of = TrainingStep.__call__
 
-    def signalled(self, batch, learning_rate, step, stop=False):
+    def signalled(self, batch, learning_rate, *, step, stop=False):
         if step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.3)
-        return step_of(self, batch, learning_rate, step, stop)
+        return step_of(self, batch, learning_rate, step=step, stop=stop)
 
     monkeypatch.setattr(TrainingStep, "__call__", signalled)
     flags = ["--save_checkpoint_path", tmp_path / "checkpoint"]
@@ -76,7 +76,7 @@ def test_all_ranks_stop_after_the_same_step_when_one_is_asked(dataset, run_ranks
         model = Dlrm(shape, make_plan(shape.tables, comm.size), comm=comm, seed=3)
         stop = AskedAt(4 if comm.rank == 1 else 1000)
         with pytest.raises(Stopped) as stopped:
-            Trainer(config, spec, model=model, comm=comm, log=RunLog(None, enabled=False), stop=stop).train()
+            Trainer(config, spec, model=model, log=RunLog(None, enabled=False)).train(stop)
         return stopped.value.step, stopped.value.saved_step, stopped.value.signal
 
     spec = dlrm.FeatureSpec.load(dataset / "feature_spec.yaml")

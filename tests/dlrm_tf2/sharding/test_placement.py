@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from dlrm_tf2.benchmarks.zoo import MODELS
 from dlrm_tf2.sharding import placement
-from dlrm_tf2.sharding.cost import Imbalance, cost_of
+from dlrm_tf2.sharding.cost import Imbalance, Step, cost_of
 from dlrm_tf2.sharding.plan import make_plan
+from dlrm_tf2.sharding.tables import Loads
 
 
 # Source: the logic of distributed-embeddings (commit 4cb42d4), executed on its own models, with a threshold of 1280 Mi
@@ -35,12 +36,12 @@ def test_published_strategies_reach_the_published_balance(model, world_size, str
     zoo = MODELS[model]
     threshold = None if model in ("tiny", "small") else 1280 * 2**20
     plan = make_plan(zoo.tables, world_size, strategy=strategy, hotness=zoo.hotness, column_slice_threshold=threshold)
-    found = Imbalance.of(cost_of(plan, zoo.tables, batch_size=65536, hotness=zoo.hotness))
+    found = Imbalance.of(cost_of(plan, zoo.tables, Step(65536, zoo.hotness)))
     # The published figures are rounded to two digits.
     assert (found.memory, found.gather, found.output) == pytest.approx(published, abs=0.0051)
 
 
-@pytest.mark.parametrize("rows, width, threshold, most, widths", [
+@pytest.mark.parametrize("rows, width, threshold, max_pieces, widths", [
     (100, 8, 800, 8, [8]),  # exactly the threshold: not above it
     (100, 8, 799, 8, [4, 4]),
     (100, 8, 200, 8, [2, 2, 2, 2]),
@@ -49,8 +50,8 @@ def test_published_strategies_reach_the_published_balance(model, world_size, str
     (100, 10, 300, 8, [3, 3, 2, 2]),
     (100, 10, 100, 3, [4, 3, 3]),
 ])  # fmt: skip
-def test_columns_are_cut_into_powers_of_two(rows, width, threshold, most, widths):
-    assert placement.columns_cut(rows, width, threshold=threshold, most=most) == widths
+def test_columns_are_cut_into_powers_of_two(rows, width, threshold, max_pieces, widths):
+    assert placement.cut_columns(rows, width, threshold=threshold, max_pieces=max_pieces) == widths
 
 
 def test_the_threshold_for_few_tables():
@@ -81,10 +82,10 @@ def test_memory_optimized_fills_the_emptiest():
 def test_balance_looks_at_all_three_loads():
     # By bytes alone the first would be alone; by all three, those with many lookups must be apart.
     tables = [
-        placement.Divisible("large", (100.0, 1.0, 1.0), num_rows=1000, width=4),
-        placement.Divisible("hot", (1.0, 100.0, 1.0), num_rows=1000, width=4),
-        placement.Divisible("hot too", (1.0, 100.0, 1.0), num_rows=1000, width=4),
-        placement.Divisible("large too", (100.0, 1.0, 1.0), num_rows=1000, width=4),
+        placement.Divisible("large", Loads(100.0, 1.0, 1.0), num_rows=1000, width=4),
+        placement.Divisible("hot", Loads(1.0, 100.0, 1.0), num_rows=1000, width=4),
+        placement.Divisible("hot too", Loads(1.0, 100.0, 1.0), num_rows=1000, width=4),
+        placement.Divisible("large too", Loads(100.0, 1.0, 1.0), num_rows=1000, width=4),
     ]
     columns = placement.balance(tables, 2, np.zeros((2, 3)))
     (large,), (hot,), (hot_too,), (large_too,) = (list(ranks) for ranks in columns)
@@ -100,7 +101,7 @@ def test_balance_places_every_column_once(shapes, world_size, given_widths):
     tables = [
         placement.Divisible(
             f"t{i}",
-            (rows * width, ids * width, width),
+            Loads(rows * width, ids * width, width),
             num_rows=rows,
             width=width,
             widths=(width,) if given_widths and i % 2 else None,
@@ -116,7 +117,9 @@ def test_balance_places_every_column_once(shapes, world_size, given_widths):
 @given(st.lists(st.integers(1, 10**9), min_size=1, max_size=60), st.integers(2, 16))
 def test_balance_keeps_the_bound_of_greedy_placement(sizes, world_size):
     """Whoever gets the last piece of the fullest rank was the emptiest then: mean and that piece are the most."""
-    tables = [placement.Divisible(f"t{i}", (size, size, size), num_rows=size, width=1) for i, size in enumerate(sizes)]
+    tables = [
+        placement.Divisible(f"t{i}", Loads(size, size, size), num_rows=size, width=1) for i, size in enumerate(sizes)
+    ]
     loads = [0] * world_size
     for size, ranks in zip(sizes, placement.balance(tables, world_size, np.zeros((world_size, 3))), strict=True):
         loads[next(iter(ranks))] += size

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlrm_tf2.sharding.cost import cost_of, offloaded
+from dlrm_tf2.sharding.cost import Step, cost_of, offloaded
+from dlrm_tf2.sharding.optimizer_state import OPTIMIZERS
 from dlrm_tf2.sharding.plan import STRATEGIES, PlanError, Shard, ShardingPlan, make_plan, samples_of_rank
-from dlrm_tf2.sharding.tables import STATE, TableConfig, share_of_ids
+from dlrm_tf2.sharding.tables import TableConfig, share_of_ids
 
 # The rows of the published Criteo set at threshold 15.
 T15 = (7912889, 33823, 17139, 7339, 20046, 4, 7105, 1382, 63, 5554114, 582469, 245828, 11, 2209, 10667, 104, 4, 968, 15,
@@ -35,12 +36,12 @@ def drawn_tables(draw):
 
 @st.composite
 def drawn_arguments(draw):
-    """Arguments of make_plan beside the tables."""
+    """Arguments of make_plan besides the tables."""
     elements = st.none() | st.integers(1, 2_000_000)
     arguments = {
         "world_size": draw(st.integers(1, 9)),
         "strategy": draw(st.sampled_from(STRATEGIES)),
-        "optimizer": draw(st.sampled_from(sorted(STATE))),
+        "optimizer": draw(st.sampled_from(sorted(OPTIMIZERS))),
         "batch_size": draw(st.none() | st.integers(1, 10_000)),
         "row_slice_threshold": draw(elements),
         "data_parallel_threshold": draw(elements),
@@ -110,9 +111,8 @@ def test_thresholds_are_kept(tables, arguments):
 def test_costs_add_up(tables, arguments, batch_size, data_parallel_input):
     """What is sent is what is made, once each way; every sample's ids are looked up once."""
     plan = make_plan(tables, **arguments)
-    costs = cost_of(
-        plan, tables, batch_size=batch_size, optimizer=arguments["optimizer"], data_parallel_input=data_parallel_input
-    )
+    step = Step(batch_size, optimizer=arguments["optimizer"], data_parallel_input=data_parallel_input)
+    costs = cost_of(plan, tables, step)
     assert [cost.weight_bytes for cost in costs] == [plan.bytes_of(rank) for rank in range(plan.world_size)]
     per_sample = sum(len(config.features) * config.embedding_dim for config in tables)
     assert sum(cost.fetched for cost in costs) == pytest.approx(batch_size * per_sample)
@@ -249,9 +249,8 @@ def test_costs_of_two_ranks_by_hand():
             Shard("u", 1, rows=(0, 6), columns=(0, 8)),
         ),
     )
-    first, second = cost_of(
-        plan, tables, batch_size=5, hotness={"a": 3}, optimizer="rowwise_adagrad", data_parallel_input=True
-    )
+    step = Step(5, {"a": 3}, optimizer="rowwise_adagrad", data_parallel_input=True)
+    first, second = cost_of(plan, tables, step)
     assert (first.weight_bytes, first.state_bytes) == (4 * 30, 4 * 10)
     assert (second.weight_bytes, second.state_bytes) == (4 * (10 + 48), 4 * (10 + 6))
     # A sample has 3 + 1 ids in t and 1 in u.
@@ -266,7 +265,7 @@ def test_costs_of_two_ranks_by_hand():
 def test_costs_of_a_replicated_table_by_hand():
     tables = [TableConfig("t", 10, 4)]
     plan = ShardingPlan(3, tuple(Shard("t", rank, rows=(0, 10), columns=(0, 4)) for rank in range(3)), frozenset({"t"}))
-    costs = cost_of(plan, tables, batch_size=32)
+    costs = cost_of(plan, tables, Step(32))
     assert [cost.fetched for cost in costs] == [11 * 4, 11 * 4, 10 * 4]  # each its own samples
     # At most 10 rows, each an id of 8 bytes and a gradient of 4 float32, to two other ranks.
     assert [cost.sent_bytes for cost in costs] == [2 * 10 * (8 + 16)] * 3
@@ -289,8 +288,11 @@ def test_what_a_gpu_leaves_in_host_memory():
         ({"world_size": 0}, "world_size 0: there must be at least one rank"),
         ({"strategy": "best"}, "strategy 'best': it must be one of balanced, basic, memory_balanced, memory_optimized"),
         ({"optimizer": "lamb"}, "optimizer 'lamb': it must be one of"),
-        ({"row_slice_threshold": 0}, "row_slice_threshold 0: it is a number of elements, and must be positive"),
-        ({"data_parallel_threshold": -1}, "data_parallel_threshold -1: it is a number of elements"),
+        ({"row_slice_threshold": 0}, "row_slice_threshold 0: it is a number of elements and must be at least 1"),
+        (
+            {"data_parallel_threshold": -1},
+            "data_parallel_threshold -1: it is a number of elements and must be at least 0",
+        ),
         ({"optimizer": "rowwise_adagrad", "column_slice_threshold": 5}, "needs the whole row"),
     ],
 )
@@ -300,5 +302,5 @@ def test_a_plan_that_cannot_be(arguments, reason):
 
 
 def test_names_are_unique():
-    with pytest.raises(PlanError, match="table 't' is there twice"):
+    with pytest.raises(PlanError, match="table 't': two tables have this name"):
         make_plan([table("t", 5), table("u", 5), table("t", 5)], 2)

@@ -64,11 +64,11 @@ def steps_of(root, spec, comm, scale, dynamic=True, steps=4):
         settings=ComputeSettings(compute_dtype="float16", optimizer=Optimizer("adam")),
     )
     scaling = LossScaling(scale, dynamic)
-    step = TrainingStep(model, comm, scaling)
+    step = TrainingStep(model, scaling)
     before = values_of(model, comm.rank)
     data = open_split(config, spec, split="train", embedding=model.embedding, comm=comm)
     batches = zip(range(1, steps + 1), data.batches(64), strict=False)
-    outcomes = [step.outcome(step(batch, 0.01, number)) for number, batch in batches]
+    outcomes = [step.outcome(step(batch, 0.01, step=number)) for number, batch in batches]
     changed = any((a != b).any() for a, b in zip(before, values_of(model, comm.rank), strict=True))
     return outcomes, changed, float(scaling.scale)
 

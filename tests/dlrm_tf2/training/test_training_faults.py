@@ -108,7 +108,7 @@ def test_a_signal_to_one_rank_stops_all_with_a_checkpoint_and_the_same_command_g
     assert whole.communicate(timeout=PATIENCE_S)[0] and whole.returncode == 0
     status, output = strike(start(folder, "mpi", 400, "--save_checkpoint_path", folder / "c"), folder, signal.SIGUSR1)
     assert status == 128 + signal.SIGUSR1
-    assert re.search(r"dlrm: stopped by SIGUSR1 after step \d+; saved .*/c: the same command goes on", output), output
+    assert re.search(r"dlrm: stopped by SIGUSR1 after step \d+; saved .*/c: the same command resumes", output), output
     process = start(folder, "mpi", 400, "--save_checkpoint_path", folder / "c")
-    assert "goes on after step" in process.communicate(timeout=PATIENCE_S)[0]
+    assert "resumes after step" in process.communicate(timeout=PATIENCE_S)[0]
     assert losses(folder) == losses(undisturbed)

@@ -1,0 +1,93 @@
+"""ExchangeColumns: how pieces that several ranks make become the columns of the result. numpy, no TensorFlow.
+
+An example: three tables of width 2, `a` and `c` on rank 0, `b` on rank 1; samples 0 and 1 on rank 0, sample 2 on rank 1;
+a0 is the vector of a for sample 0. Each rank has looked up its tables for all samples:
+
+                rank 0                rank 1
+    sample 0    a0  c0                b0
+    sample 1    a1  c1                b1
+    sample 2    a2  c2                b2
+
+One alltoall sends each vector to the rank of its sample:
+
+    sends       a0 c0 a1 c1 | a2 c2   b0 b1 | b2      (| between what is for rank 0 and what is for rank 1)
+    receives    a0 c0 a1 c1 | b0 b1   a2 c2 | b2      (| between what is from rank 0 and what is from rank 1)
+
+One gather brings the received vectors into the order of the result:
+
+    sample 0    a0  b0  c0            sample 2    a2  b2  c2
+    sample 1    a1  b1  c1
+
+In numbers, with a grain of 2 columns: grains_of = [2, 1, 0], targets = [[0, 2], [1], []], and for the grains 0, 1, 2 of
+the result source = [0, 1, 0], column = [0, 0, 1].
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dlrm_tf2.embedding.result_layout import Piece
+
+
+@dataclass(frozen=True)
+class ExchangeColumns:
+    """Where each column of the result comes from.
+
+    Everything moves in *grains* of `grain` columns, the greatest common divisor of all widths: for tables of equal
+    width a grain is a whole vector. A *source* is one rank; the last source is this rank again, with the pieces that it
+    makes for its own samples only.
+
+    Attributes:
+      grain: columns of a grain.
+      num_grains: grains of the result, for one sample.
+      grains_of: int32 [sources], how many grains each source makes for one sample.
+      targets: for each source, int32 [grains_of[source]]: the grain of the result that each of its grains goes to.
+      source, column, target: int32 [sum(grains_of)]: all grains of all sources, as (source, number in the source, grain
+        of the result). The first `num_grains` are one for each grain of the result, in order; the others are added to
+        grains that have one already: tables cut by rows.
+    """
+
+    grain: int
+    num_grains: int
+    grains_of: np.ndarray
+    targets: tuple[np.ndarray, ...]
+    source: np.ndarray
+    column: np.ndarray
+    target: np.ndarray
+
+    @classmethod
+    def of(cls, pieces_of_ranks: Sequence[Sequence[Piece]], *, own: Sequence[Piece], width: int) -> "ExchangeColumns":
+        """The columns of an exchange.
+
+        Args:
+          pieces_of_ranks: for each rank, the pieces that it makes for the global batch.
+          own: the pieces that this rank makes for its own samples.
+          width: columns of the result; the pieces must cover all of them.
+        """
+        spans = [[(piece.start, piece.width) for piece in pieces] for pieces in (*pieces_of_ranks, own)]
+        grain = math.gcd(width, *(number for pieces in spans for span in pieces for number in span))
+        targets = tuple(
+            np.array([t for start, size in pieces for t in range(start // grain, (start + size) // grain)], np.int32)
+            for pieces in spans
+        )
+        grains_of = np.array([len(grains) for grains in targets], np.int32)
+        source = np.repeat(np.arange(len(spans)), grains_of)
+        column = np.concatenate([np.arange(count) for count in grains_of])
+        target = np.concatenate(targets)
+        _, first = np.unique(target, return_index=True)
+        assert len(first) == width // grain, "the pieces cover the result"
+        order = np.concatenate([first, np.setdiff1d(np.arange(len(target)), first)])
+        in_order = (part[order].astype(np.int32) for part in (source, column, target))
+        return cls(grain, width // grain, grains_of, targets, *in_order)
+
+    @property
+    def has_sums(self) -> bool:
+        """Whether several grains are added to one grain of the result."""
+        return len(self.target) > self.num_grains
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the first source makes the whole result, in order."""
+        return not (self.has_sums or self.source.any()) and np.array_equal(self.column, np.arange(self.num_grains))

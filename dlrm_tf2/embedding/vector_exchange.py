@@ -1,0 +1,84 @@
+"""VectorExchange: from the ranks that hold the tables to the ranks that hold the samples, and gradients back.
+
+A rank has looked up its tables for the whole global batch. One alltoall turns "all samples, pieces of this rank" into
+"samples of this rank, all pieces". Its gradient is the same alltoall in the other direction.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from dlrm_tf2.embedding.all_to_all import AllToAll
+from dlrm_tf2.embedding.exchange_columns import ExchangeColumns
+
+
+class VectorExchange:
+    """Makes the layer's result from pieces.
+
+    Args:
+      all_to_all: the exchange between the ranks.
+      columns: where each column of the result comes from.
+    """
+
+    def __init__(self, all_to_all: AllToAll, columns: ExchangeColumns):
+        self._all_to_all, self._columns = all_to_all, columns
+        self._as_it_is = all_to_all.world_size == 1 and columns.is_identity
+
+    def __call__(self, pooled: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+        """The result for this rank's samples.
+
+        Args:
+          pooled: [global batch, columns], any float type: the pieces that this rank makes for all samples.
+          own: [local batch, columns], of the same type: the pieces that this rank makes for its own samples.
+
+        Returns:
+          [local batch, width] of the same type. Differentiable.
+        """
+        if self._as_it_is:
+            return pooled
+        columns, rank = self._columns, self._all_to_all.rank
+        grains, own_grains = int(columns.grains_of[rank]), int(columns.grains_of[-1])
+
+        @tf.custom_gradient
+        def exchange(pooled: tf.Tensor, own: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+            samples = self._all_to_all.samples_of_ranks(tf.shape(pooled)[0])
+            local_batch = samples[rank]
+            sent_rows = samples * grains
+            received_rows = local_batch * columns.grains_of[:-1]
+            sent = tf.reshape(pooled, [tf.reduce_sum(sent_rows), columns.grain])
+            received = self._all_to_all(sent, splits=sent_rows, name="vectors")
+            if own_grains:
+                received = tf.concat([received, tf.reshape(own, [local_batch * own_grains, columns.grain])], axis=0)
+            vectors = tf.gather(received, self._places(local_batch))
+            if columns.has_sums:
+                vectors = tf.math.unsorted_segment_sum(
+                    vectors, self._result_grains(local_batch, columns.target), local_batch * columns.num_grains
+                )
+
+            def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                by_grain = tf.reshape(upstream, [local_batch * columns.num_grains, columns.grain])
+                places = [tf.reshape(self._result_grains(local_batch, part), [-1]) for part in columns.targets]
+                sent = tf.gather(by_grain, tf.concat(places, axis=0))
+                own_gradient = tf.zeros_like(own)
+                if own_grains:
+                    num_sent = tf.reduce_sum(received_rows)
+                    sent, own_gradient = sent[:num_sent], tf.reshape(sent[num_sent:], tf.shape(own))
+                returned = self._all_to_all(sent, splits=received_rows, name="vector_gradients")
+                return tf.reshape(returned, tf.shape(pooled)), own_gradient
+
+            return tf.reshape(vectors, [local_batch, columns.num_grains * columns.grain]), gradient
+
+        return exchange(pooled, own)
+
+    def _places(self, local_batch: tf.Tensor) -> tf.Tensor:
+        """Where in the received rows the grains of each sample lie: int32 [local batch, sum(grains_of)]."""
+        columns = self._columns
+        first_of_source = tf.cumsum(local_batch * columns.grains_of, exclusive=True)
+        first_row = tf.gather(first_of_source, columns.source) + columns.column
+        stride = tf.constant(columns.grains_of[columns.source])
+        return first_row[tf.newaxis, :] + tf.range(local_batch)[:, tf.newaxis] * stride[tf.newaxis, :]
+
+    def _result_grains(self, local_batch: tf.Tensor, grains: np.ndarray) -> tf.Tensor:
+        """Grains of the result, for each sample, counted over all samples: int32 [local batch, len(grains)]."""
+        return tf.range(local_batch)[:, tf.newaxis] * self._columns.num_grains + grains[tf.newaxis, :]
