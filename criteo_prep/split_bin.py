@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from criteo_prep.destination import check_apart, check_space, new_dataset, new_file
+from criteo_prep.destination import new_dataset, new_file
 from criteo_prep.feature_spec import AUTO, Chunk, Feature, FeatureSpec
 from criteo_prep.flags import run_program
+from criteo_prep.guard import check_apart, check_space
 from criteo_prep.parallel import in_order
 from criteo_prep.progress import Progress
 from criteo_prep.schema import CATEGORICAL, LABEL, NUM_CATEGORICAL, NUMERICAL

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from criteo_prep.batch import Batch
-from criteo_prep.destination import check_apart, check_space, new_dataset
+from criteo_prep.destination import new_dataset
 from criteo_prep.feature_spec import AUTO, FeatureSpec, tf_raw_spec
+from criteo_prep.guard import check_apart, check_space
 from criteo_prep.intact import checking, entries_of
 from criteo_prep.manifest import file_entry
 from criteo_prep.parallel import in_order
