@@ -297,7 +297,7 @@ def transcribe(argv: Sequence[str]) -> int:
 
 def split_bin(argv: Sequence[str]) -> int:
     """raw records into labels, dense numbers and ids, or a dataset to train on; and back"""
-    from criteo_prep.split_bin import main as run
+    from criteo_prep.split_bin.__main__ import main as run
 
     return run(argv, "criteo-prep split-bin")
 

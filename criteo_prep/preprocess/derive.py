@@ -20,7 +20,7 @@ import numpy as np
 from criteo_prep import manifest
 from criteo_prep.durable import force_tree
 from criteo_prep.feature_spec import FeatureSpec, minimal_dtype
-from criteo_prep.intact import Check, check_file, check_manifest
+from criteo_prep.intact import Check, check_file
 from criteo_prep.parallel import in_order
 from criteo_prep.preprocess.arrange import label_file, numerical_file
 from criteo_prep.preprocess.columns import vocabulary
@@ -81,7 +81,6 @@ def begin_derivation(
     Raises:
       DamagedError: a file of the finished dataset does not fit its checksum.
     """
-    check_manifest(dataset)
     journal, old = start_over(root, request, source), existing.manifest
     for folder in ("raw", "vocabularies", *old["splits"]):
         (root / folder).mkdir()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from criteo_prep import manifest
 from criteo_prep.durable import force_tree
 from criteo_prep.feature_spec import Feature, tf_raw_spec
-from criteo_prep.intact import DamagedError
+from criteo_prep.manifest import DamagedError
 from criteo_prep.parallel import in_order
 from criteo_prep.preprocess.arrange import arrange, label_file, numerical_file
 from criteo_prep.preprocess.columns.encoder import ColumnEncoder, ColumnWork

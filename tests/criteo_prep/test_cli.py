@@ -37,12 +37,12 @@ def test_preprocess(tmp_path, rows, capsys):
     code, out, err = run(capsys, "preprocess", "--input", rows, "--output", tmp_path / "set", "--threshold", 3)
     assert (code, err) == (0, "") and f"{tmp_path / 'set'}: already complete" in out
     code, out, err = run(capsys, "preprocess", "--input", rows, "--output", tmp_path / "set", "--threshold", 2)
-    assert code == 0 and err.count("threshold: there 3, asked for 2") == 2  # before and after
+    assert code == 0 and err.count("threshold: existing 3, requested 2") == 2  # before and after
     assert "which are parsed again" in err and "replaced the existing dataset" in err
     code, out, err = run(
         capsys, *("preprocess --threshold 2 --shuffle global --input".split()), rows, "--output", tmp_path / "set"
     )
-    assert (code, out) == (1, "") and "shuffle: there None, asked for 'global'" in err and "--overwrite" in err
+    assert (code, out) == (1, "") and "shuffle: existing none, requested 'global'" in err and "--overwrite" in err
 
 
 def test_another_run_in_the_same_folder_is_not_told_to_be_deleted(tmp_path, rows, capsys):

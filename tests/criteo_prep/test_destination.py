@@ -11,7 +11,7 @@ import pytest
 from criteo_prep import destination, guard
 from criteo_prep.destination import new_dataset, new_file
 from criteo_prep.guard import DestinationError, check_space
-from criteo_prep.manifest import save_manifest
+from criteo_prep.manifest import file_entry, save_manifest
 
 
 def write(path, text="new", overwrite=False):
@@ -24,9 +24,9 @@ def write(path, text="new", overwrite=False):
 
 
 def finish(folder):
-    files = {str(file.relative_to(folder)): {} for file in folder.rglob("*") if file.is_file()}
-    more = {key: {} for key in ("versions", "inputs", "rules", "splits")}
-    save_manifest(folder, {"made_by": "criteo-prep synthesize", **more, "files": files})
+    files = {str(file.relative_to(folder)): file_entry(file) for file in folder.rglob("*") if file.is_file()}
+    more = {key: {} for key in ("versions", "rules", "splits")}
+    save_manifest(folder, {"made_by": "criteo-prep synthesize", "inputs": [], **more, "files": files})
 
 
 def content(path):

@@ -54,7 +54,7 @@ def test_other_rules_over_an_unfinished_run_redo_only_what_they_must(tmp_path, m
     monkeypatch.setattr(parse_files, "text_blocks", None)  # nothing is parsed
     preprocess(days, tmp_path / "set", rules=rules, resources=Resources(quiet=True))
     monkeypatch.undo()
-    assert any("150 rows need not be parsed again:\n  threshold: there 2, asked for 5" in line for line in said)
+    assert any("150 rows need not be parsed again:\n  threshold: existing 2, requested 5" in line for line in said)
     make(days, tmp_path / "at_once", 5)
     assert content(tmp_path / "set") == content(tmp_path / "at_once")
 
@@ -99,9 +99,7 @@ def test_other_ids_that_cannot_be_derived_are_parsed_for_again(tmp_path, monkeyp
     monkeypatch.setattr(parse_files, "text_blocks", None)  # parsed already, before the interrupt
     preprocess(days, tmp_path / "set", rules=make_rules(after[0], **after[1]), resources=Resources())
     said = capsys.readouterr().err
-    assert (
-        "set is made again from the inputs, which are parsed again" in said and "there" in said and "asked for" in said
-    )
+    assert "set is made again from the inputs, which are parsed again" in said and "requested" in said
     assert content(tmp_path / "set") == content(tmp_path / "direct")
     assert kept_in(tmp_path) == ["direct", "set"]
 
@@ -163,13 +161,13 @@ def test_running_again(tmp_path):
     again = make(path, tmp_path / "set", 3)
     assert (first.already_complete, again.already_complete) == (False, True)
     assert again.summary() == first.summary()
-    with pytest.raises(DifferentDatasetError, match="split: there 'the last floor.*0.1.*0.2.*\n.*add --overwrite"):
+    with pytest.raises(DifferentDatasetError, match="split: existing 'the last floor.*0.1.*0.2.*\n.*add --overwrite"):
         make(path, tmp_path / "set", 3, test_fraction=0.2)
-    with pytest.raises(DifferentDatasetError, match=r"threshold: there 3, asked for 2\n(?s:.*)shuffle: there None"):
+    with pytest.raises(DifferentDatasetError, match=r"threshold: existing 3, requested 2\n(?s:.*)shuffle: existing"):
         make(path, tmp_path / "set", 2, shuffle="global")
     assert content(tmp_path / "set") == before
     write_rows(path, random_rows(11, 51))
-    with pytest.raises(DifferentDatasetError, match=r"input 1 \(rows.tsv\): bytes was \d+, is \d+"):
+    with pytest.raises(DifferentDatasetError, match=r"input 1 \(rows.tsv\): bytes existing \d+, requested \d+"):
         make(path, tmp_path / "set", 3)
     assert make(path, tmp_path / "set", 4, overwrite=True).manifest["inputs"][0]["rows"] == 51
     assert sorted(os.listdir(tmp_path)) == ["rows.tsv", "set"]
