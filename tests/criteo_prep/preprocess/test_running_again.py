@@ -6,7 +6,8 @@ import os
 import pytest
 from support.log_samples import content, kept_in, make, random_rows, write_rows
 
-from criteo_prep.destination import DestinationError, new_dataset
+from criteo_prep.destination import new_dataset
+from criteo_prep.guard import DestinationError
 from criteo_prep.manifest import ManifestError
 from criteo_prep.preprocess import arrange
 from criteo_prep.preprocess.columns import encoder
