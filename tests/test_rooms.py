@@ -47,8 +47,14 @@ NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "misc"}
 
 # criteo_prep from the ground up: a module imports only from its own floor and from the floors before it.
 FLOORS = (
-    ("criteo_prep.schema", "criteo_prep.parallel", "criteo_prep.machine", "criteo_prep.compiled",
-     "criteo_prep.splitmix64"),
+    (
+        "criteo_prep.schema",
+        "criteo_prep.parallel",
+        "criteo_prep.machine",
+        "criteo_prep.compiled",
+        "criteo_prep.splitmix64",
+        "criteo_prep.messages",
+    ),
     ("criteo_prep.feature_spec",),
     ("criteo_prep.batch", "criteo_prep.manifest"),
     ("criteo_prep.synthetic",),

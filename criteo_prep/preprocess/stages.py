@@ -14,7 +14,7 @@ from typing import NamedTuple
 from criteo_prep import manifest
 from criteo_prep.durable import force_tree
 from criteo_prep.feature_spec import Feature, tf_raw_spec
-from criteo_prep.intact import DamagedError
+from criteo_prep.manifest import DamagedError
 from criteo_prep.parallel import in_order
 from criteo_prep.preprocess.arrange import arrange, label_file, numerical_file
 from criteo_prep.preprocess.columns.encoder import ColumnEncoder, ColumnWork
@@ -129,7 +129,7 @@ def _finish(
         shutil.rmtree(root / "raw", ignore_errors=True)
     others = [file_of(request.layout, split) for split in splits for file_of in (label_file, numerical_file)]
     others += [FEATURE_SPEC] + sorted(f"raw/{path.name}" for path in root.glob("raw/*"))
-    entries = in_order(lambda name: manifest.block_entry(root / name), others, workers)
+    entries = list(in_order(lambda name: manifest.block_entry(root / name), others, workers))
     for name, entry in zip(others, entries, strict=True):
         if name in journal.linked and entry != journal.linked[name]:
             raise DamagedError(
