@@ -29,13 +29,16 @@ def existing_file(root: Path, file: str, feature: str) -> Path:
       feature: name of a feature in the file, for the message.
 
     Raises:
-      FeatureSpecError: a link leads out of the folder, or the file does not exist.
+      FeatureSpecError: a link leads out of the folder or to no file, or the file does not exist.
     """
     path = root / file
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
         raise FeatureSpecError(f"{path}: leads out of the dataset folder {root}. Files must stay inside it.")
     if path.is_symlink() and not path.exists():
-        raise FeatureSpecError(f"{path}: is a link that leads nowhere, but the feature spec names it for {feature!r}.")
+        raise FeatureSpecError(
+            f"{path}: is a link that leads to no file, but the feature spec names it for {feature!r}. Link it again, "
+            "or copy the file there."
+        )
     if not path.is_file():
         raise FeatureSpecError(f"{path}: there is no such file, but the feature spec names it for {feature!r}.")
     return path

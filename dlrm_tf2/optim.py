@@ -95,6 +95,23 @@ class Optimizer:
         return gradient / (tf.sqrt(accumulator) + self.epsilon), {slot: accumulator}
 
 
+def zero_if_finite(update: tf.Tensor, state: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Checks an update at the price of one pass over its numbers, inside of a compiled step.
+
+    An update beyond 1e19 counts as infinite in float32, because its square does. So weights that were finite stay
+    finite for as long as this returns 0.
+
+    Args:
+      update: numbers about to be subtracted from weights, or the new weights.
+      state: name -> new value of the optimizer's state.
+
+    Returns:
+      A scalar of the type of `update`: 0 if all numbers are finite, else nan.
+    """
+    total = tf.add_n([tf.nn.l2_loss(update), *map(tf.reduce_sum, state.values())])
+    return tf.where(tf.math.is_finite(total), tf.zeros_like(total), tf.constant(math.nan, total.dtype))
+
+
 class DenseOptimizer:
     """Updates the replicated variables, and keeps their state.
 
@@ -118,17 +135,23 @@ class DenseOptimizer:
             for slot, value in slots.items()
         }
 
-    def apply(self, gradients: Sequence[tf.Tensor], learning_rate: tf.Tensor, step: tf.Tensor):
+    def apply(self, gradients: Sequence[tf.Tensor], learning_rate: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """One step of every variable.
 
         Args:
           gradients: gradients of the loss, one for each variable.
           learning_rate: scalar.
           step: number of the step from 1 on, a floating-point scalar.
+
+        Returns:
+          float32 [variables]: 0 for a variable whose weights and state are finite after the step, else nan.
         """
+        checks = []
         for variable, slots, gradient in zip(self._variables, self._slots, gradients, strict=True):
             step = tf.cast(step, gradient.dtype)
             direction, new = self._optimizer.update(gradient, slots, step=step, rows=False)
             for slot, value in new.items():
                 slots[slot].assign(value)
-            variable.assign_sub(tf.cast(learning_rate, gradient.dtype) * direction)
+            weights = variable.assign_sub(tf.cast(learning_rate, gradient.dtype) * direction)
+            checks.append(tf.cast(zero_if_finite(tf.convert_to_tensor(weights), new), tf.float32))
+        return tf.stack(checks)

@@ -6,7 +6,8 @@
     feature_<i>_row_lengths  int32 [batch]: number of ids of each sample, for the same features
     -> logits, probability   float32 [batch]
 
-It computes in float32 on the device on which it is loaded. An id outside its table is an error.
+It computes in float32 on the device on which it is loaded. An id outside its table is an error. So is
+a numerical that is nan or infinite: a ReLU may turn it into 0, and the answer would look like a probability.
 """
 
 from pathlib import Path
@@ -88,9 +89,10 @@ def _answer_of(model: Dlrm):
             else:
                 ids[feature] = inputs[CATEGORICAL][:, column : column + hotness]
                 column += hotness
-        numerical = inputs[NUMERICAL]
+        numerical = tf.debugging.check_numerics(inputs[NUMERICAL], f"{NUMERICAL}: a number is not finite")
         lookup = model.lookup(model.embedding.ids(ids, ids, global_batch=tf.shape(numerical)[0]))
         logits = model.logits(numerical, lookup)
+        logits = tf.debugging.check_numerics(logits, "logits: a number is not finite; the numericals are too large")
         return {"logits": logits, "probability": tf.sigmoid(logits)}
 
     return answer

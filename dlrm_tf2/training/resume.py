@@ -82,6 +82,7 @@ def _find(config: TrainConfig) -> Resumption:
             "replaces it"
         )
         return Resumption(run, (note, *_checkpoints_of_others(path, run)))
+    checkpoint.check_document(path, document, ("config",))
     _check_same(path, document, config)
     checkpoint.check_document(path, document, ("config.seed",))
     note = f"{path}: holds an unfinished run, which resumes after step {step} (--resume off begins a new run)"

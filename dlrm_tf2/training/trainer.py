@@ -12,6 +12,7 @@ from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.model.dlrm import Dlrm
 from dlrm_tf2.runtime import activity
 from dlrm_tf2.runtime.stopping import NEVER, Stopped, StopRequest
+from dlrm_tf2.training.divergence import first_broken_table
 from dlrm_tf2.training.loss_scaling import LossScaling
 from dlrm_tf2.training.progress import TrainingProgress
 from dlrm_tf2.training.run_length import length_of
@@ -100,7 +101,8 @@ class Trainer:
             decay_start_step=config.decay_start_step,
             decay_steps=config.decay_steps,
         )
-        self._unread, self._loss, self._stop_requested = None, math.nan, False
+        self._unread, self._loss = None, math.nan
+        self._stop_requested = self._own_tables_broken = False
         self._skipped, self._skipped_in_a_row = own_run.get("skipped_steps", 0), 0
 
     def train(self, stop: StopRequest = NEVER) -> dict:
@@ -110,7 +112,7 @@ class Trainer:
           stop: whether this process was asked to stop.
 
         Raises:
-          TrainingError: the loss is no longer a number.
+          TrainingError: the model has diverged: the loss or an updated weight is not finite.
           Stopped: a rank was asked to stop; the trained model is saved.
         """
         self._say_length()
@@ -146,7 +148,7 @@ class Trainer:
                 with progress.paused():
                     self._save(wait=False)
             activity.doing(f"waiting for the data of step {step + 1}")
-        self._read_outcome()
+        self._check_tables()
         if self._stop_requested and (self.step < last or not self._evaluated):
             self._save()
             signals = self._comm.allgather_object(stop.signal, name="stopped_by")
@@ -171,15 +173,42 @@ class Trainer:
                 f"step {self.step}: the loss is {outcome.loss}. {self._kept()} Lower --learning_rate or lengthen "
                 "--warmup_steps."
             )
+        if outcome.broken_variable:
+            self._stop_diverged(self.step, outcome.broken_variable)
+        if outcome.tables_broken_before:
+            self._stop_diverged(self.step - 1, self._broken_table())
+        self._own_tables_broken = outcome.own_tables_broken
+        if self._own_tables_broken and self._comm.size == 1:
+            self._stop_diverged(self.step, self._broken_table())
         if self._skipped_in_a_row == _MOST_SKIPPED:
             raise TrainingError(
                 f"step {self.step}: the gradients of the last {_MOST_SKIPPED} steps overflowed in float16. "
                 f"{self._kept()} Use --loss_scaling dynamic, a lower --loss_scale, or --amp_dtype bfloat16."
             )
 
+    def _check_tables(self) -> None:
+        """Ends training, on all ranks, if the last step left a table of any rank with a number that is not finite."""
+        self._read_outcome()
+        if any(self._comm.allgather_object(self._own_tables_broken, name="tables_broken")):
+            self._stop_diverged(self.step, self._broken_table())
+
+    def _broken_table(self) -> str:
+        """Name of the first such table on the ranks where the tables broke. All ranks must call it."""
+        activity.doing("looking for the table that is not finite")
+        own = first_broken_table(self._model.embedding) if self._own_tables_broken else None
+        tables = self._comm.allgather_object(own, name="broken_table")
+        order = [table.name for table in self._model.embedding.tables]
+        return min(filter(None, tables), key=order.index, default="an embedding table")
+
+    def _stop_diverged(self, step: int, name: str) -> None:
+        raise TrainingError(
+            f"step {step}: {name} is not finite after the update: the model has diverged. {self._kept()} Lower "
+            "--learning_rate or lengthen --warmup_steps."
+        )
+
     def _evaluate(self, progress: TrainingProgress) -> bool:
         """Scores the test split. Returns whether the AUC has reached --auc_threshold."""
-        self._read_outcome()  # the time of the step is not the time of the evaluation
+        self._check_tables()  # and the time of the step is not the time of the evaluation
         with progress.paused():
             self._evaluation = evaluation = self._evaluator.evaluate()
             self._evaluated = True
@@ -196,7 +225,7 @@ class Trainer:
 
     def _save(self, finished: bool = False, wait: bool = True) -> None:
         if self._saver:
-            self._read_outcome()
+            self._check_tables()
             self._saver.save(self._document(finished), wait)
 
     def _document(self, finished: bool) -> dict:

@@ -398,7 +398,7 @@ def test_a_message_is_one_short_line():
 def test_a_link_loop_as_a_data_file(shop, tmp_path):
     (tmp_path / "train" / "y.bin").unlink()
     (tmp_path / "train" / "y.bin").symlink_to("y.bin")
-    with pytest.raises(FeatureSpecError, match="train/y.bin: is a link that leads nowhere"):
+    with pytest.raises(FeatureSpecError, match="train/y.bin: is a link that leads to no file"):
         shop.validate_files("train")
 
 

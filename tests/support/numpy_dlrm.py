@@ -14,8 +14,8 @@ class NumpyDlrm:
 
     Args:
       weights: name -> float64 array, which `step` updates in place. A table has the name of its feature; the other
-        weights have the names of the program's variables: bottom_mlp_0_kernel, bottom_mlp_0_bias, ..., cross_0_kernel (or cross_0_u
-        and cross_0_v), cross_0_bias, top_mlp_0_kernel, ...
+        weights have the names of the program's variables: bottom_mlp_0_kernel, bottom_mlp_0_bias, ..., cross_0_kernel
+        (or cross_0_u and cross_0_v), cross_0_bias, top_mlp_0_kernel, ...
       features: names, in the order of their vectors.
       combiner: "sum" or "mean".
       cross: whether cross layers combine the vectors; otherwise dot products.

@@ -167,21 +167,20 @@ def test_a_loss_that_is_no_number_names_its_step_and_the_checkpoint_that_is_kept
         return step_of(self, batch, float("nan") if step == 5 else learning_rate, step=step, stop=stop)
 
     monkeypatch.setattr(TrainingStep, "__call__", call)
-    with pytest.raises(ValueError, match="step 6: the loss is nan. The checkpoint of step 4 is kept. Lower --learn"):
+    with pytest.raises(ValueError, match="step 5: bottom_mlp_0_bias is not finite .* step 4 is kept. Lower --learn"):
         train(2, *how)
     assert read_document(tmp_path / "saved")["step"] == 4
     assert sorted(os.listdir(tmp_path)) == ["log.json", "saved"]
 
 
 def test_weights_that_are_no_numbers_are_not_saved(train, tmp_path, monkeypatch):
-    """The loss of step 6 is a number, the weights after it are not."""
+    """The loss of step 6 is a number, the weights after the step are not."""
     step_of = TrainingStep.__call__
 
     def call(self, batch, learning_rate, *, step, stop=False):
         return step_of(self, batch, float("nan") if step == 6 else learning_rate, step=step, stop=stop)
 
     monkeypatch.setattr(TrainingStep, "__call__", call)
-    with pytest.raises(ValueError, match="the checkpoint of step 6 was not saved; the content") as error:
+    with pytest.raises(ValueError, match="step 6: bottom_mlp_0_bias is not finite .* step 3 is kept"):
         train(3)
-    assert "holds numbers that are not finite; the model has diverged" in str(error.value)
     assert read_document(tmp_path / "saved")["step"] == 3
