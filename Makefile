@@ -4,12 +4,18 @@ PYTHON_IN_VENV := .venv/bin/python
 # Test files side by side: many tests wait for programs that they start.
 IN_PARALLEL := --numprocesses 2 --dist loadfile
 
-.PHONY: help setup demo test check bench
+# Tests that start no TensorFlow.
+QUICK := tests/test_rooms.py tests/test_calls.py tests/test_english.py tests/test_docs.py tests/dlrm_tf2/test_flags.py \
+    tests/dlrm_tf2/sharding/test_plan.py tests/dlrm_tf2/sharding/test_placement.py \
+    tests/dlrm_tf2/job/test_planning.py tests/dlrm_tf2/job/test_preflight.py
+
+.PHONY: help setup demo quick test check bench
 
 help:
 	@echo 'make demo    set up, then synthesize, preprocess, train on 2 processes, evaluate, measure inference (under 3 minutes)'
+	@echo 'make quick   set up, then the tests that need no TensorFlow (under 20 seconds)'
 	@echo 'make test    set up, then the test suite (under 10 minutes)'
-	@echo 'make check   set up, then ruff and the whole test suite, long tests included (an hour at most)'
+	@echo 'make check   set up, then ruff, mypy and the whole test suite, long tests included (an hour at most)'
 	@echo 'make bench   set up, then the benchmarks'
 	@echo 'make setup   only set up. Settings, remembered until given again:'
 	@echo '                 GPU=1              TensorFlow with CUDA and Horovod with NCCL (needs nvcc)'
@@ -24,11 +30,16 @@ setup:
 demo: setup
 	@$(PYTHON_IN_VENV) demo/run.py
 
+quick: setup
+	@$(PYTHON_IN_VENV) -m pytest -q -m 'not long' $(IN_PARALLEL) $(QUICK)
+
 test: setup
 	@$(PYTHON_IN_VENV) -m pytest -m 'not long' $(IN_PARALLEL)
 
 check: setup
 	@$(PYTHON_IN_VENV) -m ruff check .
+	@$(PYTHON_IN_VENV) -m ruff format --check .
+	@$(PYTHON_IN_VENV) -m mypy
 	@$(PYTHON_IN_VENV) -m pytest $(IN_PARALLEL)
 
 bench: setup

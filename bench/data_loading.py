@@ -1,11 +1,11 @@
-"""How fast training samples come off the disk cache: this project's loader, a copy of the bytes, and tf.data.
+"""How fast training samples are read from the page cache: this project's loader, a copy of the bytes, and tf.data.
 
     python bench/data_loading.py [--samples 4194304] [--batch_size 65536] [--rounds 5]
 
 One-hot T15 data in the page cache, one process. `ours` is RankData.batches, as the trainer uses it: label and
-numericals as float32, 26 columns of ids checked and side by side as int32. `copy` copies the same files' bytes from
-memory to memory. `tf.data` reads one FixedLengthRecordDataset a file, a batch a record, decodes and stacks; it checks
-nothing. All take turns, and the table has medians.
+numericals as float32, and 26 columns of ids, checked, next to each other as int32. `copy` copies the bytes of the same
+files from memory to memory. `tf.data` reads one FixedLengthRecordDataset a file, a batch a record, decodes and stacks;
+it checks nothing. All take turns, and the table has medians.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "data_loading.json"))
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    samples = arguments.samples // arguments.batch_size * arguments.batch_size  # tf.data would leave out the rest
+    samples = arguments.samples // arguments.batch_size * arguments.batch_size  # tf.data reads whole batches only
     folder = Path(tempfile.mkdtemp(prefix="bench_data_loading_", dir=arguments.folder))
     try:
         request = Synthesis("criteo_t15", samples, 1)
@@ -79,16 +79,14 @@ def measure(ways: dict[str, Callable[[], int]], samples: int, rounds: int) -> di
 
 
 def ways(spec: FeatureSpec, samples: int, batch_size: int) -> dict[str, Callable[[], int]]:
-    """Name -> something that reads all samples once and returns how many it read."""
-    from dlrm_tf2.data.batches import RankData, Reading
+    """Name -> function that reads all samples once and returns their number."""
+    from dlrm_tf2.data.batches import RankData, RankShare, Reading
 
     names = tuple(spec.channels["categorical"])
 
     def ours(reading: Reading, batches: int | None = None) -> Callable[[], int]:
         shape = spec if reading.synthetic_samples is None else published_spec(preset("criteo_t15"))
-        data = RankData(
-            shape, "train", global_features=names, sample_features=(), rank=0, world_size=1, reading=reading
-        )
+        data = RankData(shape, "train", share=RankShare(global_features=names), reading=reading)
 
         def read() -> int:
             count = 0

@@ -1,11 +1,11 @@
-"""A column with as many distinct values as the largest of the full logs: counted, ranked, encoded; in how much memory.
+"""A column with as many distinct values as the largest column of the full logs: its time and its memory.
 
     python bench/distinct_values.py [--distinct 300000000] [--memory_limit SIZE]
 
-The column is made as the parse leaves it, 4 bytes a row, in an order without pattern; the first tenth of the values
-comes twice. A process of its own takes it from there to vocabulary and ids, under the memory limit that the preflight
-would ask for it, which is told beside what it really took; then under one that is too small, which must be refused.
-The ids are checked: the values that come twice have the first ones, and each id occurs as often as it should.
+The column is written as the parse writes it: 4 bytes a row, in an order without pattern. The first tenth of the values
+occurs twice. A process counts, ranks and encodes the column under the memory limit that the preflight asks for; the
+table shows that limit and the memory that the process took. A second process gets a limit that is too small, and must
+refuse it. The ids are checked: values that occur twice have the first ids, and each id occurs as often as its value.
 """
 
 import argparse
@@ -38,13 +38,13 @@ WORKERS = 2
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--distinct", type=int, default=300_000_000)
-    parser.add_argument("--memory_limit", help="such as 3G (what the preflight asks for)")
+    parser.add_argument("--memory_limit", help="such as 3G (default: the limit that the preflight asks for)")
     parser.add_argument("--folder", help="where the temporary files go: about 18 bytes a value")
     parser.add_argument("--json", default=str(ROOT / "bench" / "results" / "distinct_values.json"))
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        do_column(Path(arguments.child[0]), int(arguments.child[1]), int(arguments.child[2]))
+        encode_column(Path(arguments.child[0]), int(arguments.child[1]), int(arguments.child[2]))
         return
     needed = MemoryPlan(0, WORKERS).base_bytes + large_column_bytes(arguments.distinct)
     limit = memory_limit(arguments.memory_limit) if arguments.memory_limit else needed
@@ -63,7 +63,7 @@ def main() -> None:
     rate = rows / seconds / 1e6
     print(f"{arguments.distinct:,} distinct values in {rows:,} rows: {seconds:.1f} s, {rate:.2f} M rows/s")
     peak = done["peak_bytes"]
-    print(f"memory: {needed / 1e9:.2f} GB announced, limit {limit / 1e9:.2f} GB, peak {peak / 1e9:.2f} GB")
+    print(f"memory: {needed / 1e9:.2f} GB predicted, limit {limit / 1e9:.2f} GB, peak {peak / 1e9:.2f} GB")
     print(f"with 64 MiB less: {refused}")
     document = {
         "distinct": arguments.distinct,
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def write_column(folder: Path, distinct: int) -> int:
-    """Makes the folder of a run that has parsed: raw column and journal. Returns the rows."""
+    """Writes the folder of a run whose parse is complete: raw column and journal. Returns the number of rows."""
     for name in ("raw", "train", "work", "vocabularies"):
         (folder / name).mkdir()
     twice = distinct // 10
@@ -93,7 +93,7 @@ def write_column(folder: Path, distinct: int) -> int:
 
 
 def run(folder: Path, rows: int, limit: int) -> dict:
-    """Seconds and peak resident bytes of a process that does the column, or its error."""
+    """Seconds and peak resident bytes of a process that encodes the column, or its error."""
     start, peak = time.perf_counter(), 0
     command = [sys.executable, __file__, "--child", str(folder), str(rows), str(limit)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -104,7 +104,7 @@ def run(folder: Path, rows: int, limit: int) -> dict:
     return {"seconds": time.perf_counter() - start, "peak_bytes": peak, "error": error}
 
 
-def do_column(folder: Path, rows: int, limit: int) -> None:
+def encode_column(folder: Path, rows: int, limit: int) -> None:
     spec = tf_raw_spec([Feature(name, "", 1) for name in CATEGORICAL], splits=("train",))
     raw = RawColumns(folder / "raw", rows, num_zeros=[0] * len(CATEGORICAL))
     work = ColumnWork(
@@ -122,7 +122,7 @@ def do_column(folder: Path, rows: int, limit: int) -> None:
 
 
 def check_ids(path: Path, distinct: int, rows: int) -> None:
-    """Ids 1 to `twice` twice, the others once, each."""
+    """Checks that ids 1 to `twice` occur twice, and each other id once."""
     ids, twice = np.memmap(path, np.int32, "r"), rows - distinct
     total = sum(int(ids[start : start + PIECE].sum(dtype=np.int64)) for start in range(0, rows, PIECE))
     assert len(ids) == rows and total == distinct * (distinct + 1) // 2 + twice * (twice + 1) // 2

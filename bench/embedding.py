@@ -1,11 +1,11 @@
-"""What moves between 2 ranks, and how long it takes: ids deduplicated or not; tables whole, replicated, or cut.
+"""The embedding layer on 2 ranks: bytes sent and milliseconds, by how ids are exchanged and tables are placed.
 
     python bench/embedding.py [--batch_size 8192] [--scale 0.02] [--rounds 5] [--ranks 2]
 
-The embedding layer on its own, forward and backward with sgd, 26 tables with the cardinalities of T15 times --scale,
-ids by a power law. Starts itself under horovodrun. All ways of a shape train in one job, in turn; times are medians
-over the rounds of the slowest rank's mean step, and bytes are those that the rank that sends most sends to others in a
-step, counted where they are sent. Ratios are to the first way of their kind of input.
+The layer alone, forward and backward with sgd: 26 tables with the cardinalities of T15 times --scale, ids by a power
+law. The program starts itself under horovodrun. All ways of one shape train in the same job, in turn. Times are medians
+over the rounds of the slowest rank's mean step. Bytes are the bytes that the busiest rank sends to other ranks in a
+step, counted where they are sent. Ratios compare with the first way of the same kind of input.
 """
 
 import argparse
@@ -31,20 +31,20 @@ from dlrm_tf2.sharding.tables import TableConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = {"one id, alpha 1.05": (1, 1.05), "one id, alpha 1.45": (1, 1.45), "10 ids, alpha 1.05": (10, 1.05)}
-STEPS = 3  # of a way in a round
+STEPS = 3  # steps of a way in a round
 NEVER = 1 << 62
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to train: flags of the program, and how they are said in Python.
+    """One way to train: flags of the program, and the same settings in Python.
 
     Attributes:
-      flags: or in words.
+      flags: flags of the program, or a description.
       dedup_ids: "on", "off" or "auto".
-      columns, rows, replicated: thresholds of make_plan, in parts of the elements of the largest table. Columns and
-        rows that are None are not cut; a `replicated` of None is the planner's to choose.
-      strategy: of make_plan; balanced would leave pieces of a table together.
+      columns, rows, replicated: thresholds of make_plan, as parts of the elements of the largest table. With None,
+        columns and rows are not cut, and the planner chooses the replicated tables.
+      strategy: strategy of make_plan; balanced would keep the pieces of a table together.
     """
 
     flags: str
@@ -63,7 +63,7 @@ WAYS = (
     Way("--data_parallel_input, 5 large by rows", True, rows=0.3),
     Way("--data_parallel_threshold 0", False),
     Way("18 small tables replicated", False, replicated=0.0042),
-    Way("replicated as balanced has it", False, replicated=None),
+    Way("replicated by the planner", False, replicated=None),
     Way("5 large tables by columns", False, columns=0.3, strategy="basic"),
     Way("5 large tables by rows", False, rows=0.3),
 )
@@ -71,13 +71,13 @@ WAYS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--batch_size", type=int, default=8192, help="global")
-    parser.add_argument("--scale", type=float, default=0.02, help="of the cardinalities")
-    parser.add_argument("--width", type=int, default=64, help="of the tables")
+    parser.add_argument("--batch_size", type=int, default=8192, help="samples of a step, all ranks together")
+    parser.add_argument("--scale", type=float, default=0.02, help="factor of the cardinalities")
+    parser.add_argument("--width", type=int, default=64, help="width of the tables")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--json", default=str(ROOT / "bench" / "results" / "embedding.json"))
-    parser.add_argument("--measure", metavar="FILE", help=argparse.SUPPRESS)  # what the ranks are started with
+    parser.add_argument("--measure", metavar="FILE", help=argparse.SUPPRESS)  # given to the ranks
     arguments = parser.parse_args()
     if arguments.measure:
         measure(arguments)
@@ -120,7 +120,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """On every rank: all ways of all shapes; rank 0 writes the file."""
+    """Measures all ways of all shapes, on every rank; rank 0 writes the file."""
     launch = process.Launch.detect()
     process.set_up_process(launch, cpu=True, amp=False)
     from dlrm_tf2.runtime.comm import connect
@@ -131,7 +131,7 @@ def measure(arguments: argparse.Namespace) -> None:
         times = [[] for _ in WAYS]
         for number in range(arguments.rounds + 1):
             for step, of_way in zip(steps, times, strict=True):
-                comm.allgather_object(None, name="all here")
+                comm.allgather_object(None, name="barrier")
                 start = time.perf_counter()
                 for _ in range(STEPS):
                     step.run()
@@ -159,7 +159,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 class _Step:
-    """A layer and its batches, of which each run takes the next."""
+    """A layer and its batches; each run takes the next batch."""
 
     def __init__(self, arguments: argparse.Namespace, way: Way, hotness: int, alpha: float, comm):
         import tensorflow as tf
@@ -229,12 +229,12 @@ class _Step:
         self._steps += 1
 
     def sent_bytes(self) -> float:
-        """To other ranks, a step."""
+        """Bytes that this rank sends to other ranks in a step."""
         return int(self._sent) / self._steps
 
 
 class _Counting:
-    """The ranks, and the bytes that this one sends to others by alltoall."""
+    """Comm that counts the bytes this rank sends to other ranks by alltoall."""
 
     def __init__(self, comm, tf):
         self._comm, self._tf, self.rank, self.size = comm, tf, comm.rank, comm.size

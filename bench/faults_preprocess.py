@@ -2,10 +2,10 @@
 
     python bench/faults_preprocess.py [--kills 24] [--rows 400000] [--seed 0]
 
-Every kill point is a moment drawn at random within the time of an undisturbed run. After it the same command is run
-again, half of the times killed too, until one ends; then every file is compared with those of the undisturbed run. So
-too over a finished dataset with a higher threshold, which must stay whole until the new one is in its place. The
-full disk is a tmpfs of its own in a new mount namespace (unshare), or is left out where that is not allowed.
+Every kill strikes at a random moment of the time that an undisturbed run takes. Then the same command runs again,
+killed again half of the times, until one run ends; every file must equal the file of the undisturbed run. The same is
+done over a finished dataset with a higher threshold, which must stay whole until the new dataset takes its place. The
+full disk is a tmpfs in a new mount namespace (unshare); it is left out where namespaces are not allowed.
 """
 
 import argparse
@@ -110,10 +110,10 @@ def make_days(folder: Path, rows: int) -> list[Path]:
 
 
 def kills(days, good, folder, arguments, seconds, more, old) -> tuple[str, int, int]:
-    """kill -9 of the whole process group at random moments; each unfinished result is gone on with until it is done.
+    """kill -9 of the whole process group at random moments; the same command then runs until it finishes.
 
     Args:
-      old: a finished dataset that stands in the place before; None: nothing does.
+      old: a finished dataset that is at the destination before the run; None for an empty destination.
     """
     source = random.Random(arguments.seed)
     reference, survived, num_kills = good, 0, 0
@@ -151,14 +151,14 @@ def kills(days, good, folder, arguments, seconds, more, old) -> tuple[str, int, 
 
 
 def full_disk(days, good, folder) -> tuple[str, int, int]:
-    """Disks that are full at several moments: an error, nothing like a dataset, and going on with more room."""
+    """Disks that are full at several moments: an error, no dataset, and with more room the run resumes."""
     tried = survived = 0
     needed = sum(path.stat().st_size for path in good.rglob("*") if path.is_file())
     for part in (0.3, 0.8, 1.2, 1.4, 1.6, 1.7):
         disk, result = folder / "disk", folder / "result"
         disk.mkdir(exist_ok=True)
         shutil.rmtree(result, ignore_errors=True)
-        # The preflight would refuse it: the first rows of an input tell too little here, for it is told of 2 GB free.
+        # Without the disk check of the preflight, which would refuse a disk this small.
         text = " ".join(command(days, disk / "set"))
         blind = f"{sys.executable} {Path(__file__).resolve()} --blind {' '.join(map(str, [disk / 'set', *days]))}"
         script = _SHELL_ON_A_SMALL_DISK.format(
@@ -169,15 +169,15 @@ def full_disk(days, good, folder) -> tuple[str, int, int]:
             print("full disk left out: no mount namespace here:", done.stderr.strip()[-200:])
             return "full disk (left out)", 0, 0
         if "exit 1" not in done.stdout:
-            continue  # this much was enough
+            continue  # the disk was large enough
         tried += 1
         clear = "No space left on device" in done.stderr and "\nset\n" not in done.stdout
         survived += clear and same(good, result)
-    return "full disk (tmpfs), gone on with after more room", tried, survived
+    return "full disk (tmpfs), resumed with more room", tried, survived
 
 
 def blind(output: str, days: list[str]) -> None:
-    """`preprocess` with a preflight that sees no disk."""
+    """`preprocess` with a preflight that believes in an endless disk."""
     sys.path.insert(0, str(ROOT))
     from criteo_prep import cli
     from criteo_prep.preprocess import preflight
@@ -187,7 +187,7 @@ def blind(output: str, days: list[str]) -> None:
 
 
 def truncated(days, good, folder) -> tuple[str, int, int]:
-    """A gzip that ends early: an error that names it; with the whole file in its place the rest is done."""
+    """A gzip that ends early: an error that names the file; with the whole file in its place the run resumes."""
     output, whole = folder / "truncated", days[1].read_bytes()
     status = days[1].stat()
     survived = 0
@@ -200,7 +200,7 @@ def truncated(days, good, folder) -> tuple[str, int, int]:
         days[1].write_bytes(whole)
         os.utime(days[1], ns=(status.st_atime_ns, status.st_mtime_ns))
         survived += named and nothing and run(days, output).returncode == 0 and same(good, output)
-    return "truncated gzip, gone on with after it was replaced", 3, survived
+    return "truncated gzip, resumed after it was replaced", 3, survived
 
 
 def vanished(days, good, folder) -> tuple[str, int, int]:

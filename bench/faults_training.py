@@ -2,10 +2,10 @@
 
     python bench/faults_training.py [--runs 20] [--seed 0] [--launcher mpi|gloo]
 
-Every run trains a small model on a small dataset and is struck after a step drawn at random (now and then while it is
-still starting). The same command is then given again until it finishes; a run counts as equal if the losses of all its
-steps and its last AUC are those of an undisturbed run with as many ranks, bit for bit. The full disk is a tmpfs of its
-own in a new mount namespace (unshare), or is left out where that is not allowed.
+Every run trains a small model on a small dataset. A fault strikes it after a random step, sometimes while it is still
+starting. Then the same command runs until it finishes. A run counts as equal if the losses of all its steps and its
+last AUC have the same bits as in an undisturbed run with the same number of ranks. The full disk is a tmpfs in a new
+mount namespace (unshare); it is left out where namespaces are not allowed.
 """
 
 import argparse
@@ -47,27 +47,29 @@ mount -o remount,size=1G {disk}
 
 @dataclass
 class Trial:
-    """What became of one run that was struck.
+    """The result of one run that a fault struck.
 
     Attributes:
-      fault, ranks, step: what struck how many ranks, and how many steps were logged by then.
-      seconds_to_end: from then until all processes were gone; None if they had to be killed.
-      told: the program's own line about it, if one was expected or came.
-      resumed_after: step of the checkpoint that the next run went on from; None if it began anew.
-      equal: losses and AUC are those of the undisturbed run.
+      fault: name of the fault.
+      ranks: ranks of the run.
+      step: steps logged before the fault.
+      seconds_to_end: seconds from the fault until all processes had ended; None if they had to be killed.
+      message: the program's line about the fault; "" if there was none.
+      resumed_after: step of the checkpoint that the next run resumed from; None if it started from the beginning.
+      equal: losses and AUC equal those in the undisturbed run.
     """
 
     fault: str
     ranks: int
     step: int
     seconds_to_end: float | None
-    told: str
+    message: str
     resumed_after: int | None
     equal: bool
 
 
 class Bench:
-    """The runs in a folder; `launcher` is that of horovodrun."""
+    """The runs in a folder; `launcher` is "mpi" or "gloo", the transport of horovodrun."""
 
     def __init__(self, folder: Path, launcher: str, seed: int):
         self.folder, self._launcher, self.random = folder, launcher, random.Random(seed)
@@ -136,7 +138,7 @@ class Bench:
         return self.wait(self.start(ranks, name, *more), name)
 
     def wait(self, process: subprocess.Popen, name: str) -> subprocess.CompletedProcess:
-        """Until all of its processes are gone; those that stay are killed, and the return code is then None."""
+        """Waits until all processes of a run have ended. Kills one that does not; the return code is then None."""
         deadline = time.perf_counter() + PATIENCE_S
         while (process.poll() is None or ranks_of(name)) and time.perf_counter() < deadline:
             time.sleep(0.05)
@@ -147,7 +149,7 @@ class Bench:
         return subprocess.CompletedProcess(process.args, code, (self.folder / name / "output").read_text())
 
     def undisturbed(self, ranks: int) -> list:
-        """The results of an undisturbed run on as many ranks, made when it is first asked for."""
+        """The results of an undisturbed run on `ranks` ranks, which runs at the first call."""
         name = f"undisturbed_{ranks}"
         if not (self.folder / name).exists():
             done = self.run(ranks, name)
@@ -160,8 +162,14 @@ class Bench:
         records = [json.loads(line) for line in (self.folder / name / "log").read_text().splitlines()]
         return [(record["step"], record.get("loss"), record.get("auc")) for record in records if "step" in record]
 
-    def strike(self, ranks: int, fault: str, what: Callable[[int], None], told: str, *more: str) -> Trial:
-        """One run that `what` strikes, given the process id of one of its ranks, and those after it until one ends."""
+    def strike(self, ranks: int, fault: str, what: Callable[[int], None], message: str, *more: str) -> Trial:
+        """A run that the fault `what` strikes, and the runs after it until one finishes.
+
+        Args:
+          what: the fault, called with the process id of one rank.
+          message: pattern of the line that the program prints about the fault; "" for none.
+          more: flags of the first run.
+        """
         name = "struck"
         shutil.rmtree(self.folder / name, ignore_errors=True)
         process = self.start(ranks, name, *more)
@@ -171,11 +179,11 @@ class Bench:
             what(pid)
         struck = self.wait(process, name)
         seconds = time.perf_counter() - start if struck.returncode is not None else None
-        line = next((line for line in struck.stdout.splitlines() if told and re.search(told, line)), "")
+        line = next((line for line in struck.stdout.splitlines() if message and re.search(message, line)), "")
         resumed_after = None
         for _ in range(5):
             done = self.run(ranks, name)
-            if match := re.search(r"goes on after step (\d+)", done.stdout):
+            if match := re.search(r"unfinished run.* after step (\d+)", done.stdout):
                 resumed_after = int(match[1])
             if done.returncode == 0:
                 break
@@ -185,7 +193,7 @@ class Bench:
         return Trial(fault, ranks, step, seconds, re.sub(r"^\[.*?>:", "", line), resumed_after, equal)
 
     def _reach(self, process: subprocess.Popen, name: str, step: int) -> int:
-        """Waits until a step is logged; one below 0: for some time from the start on. Returns the last logged step."""
+        """Waits until a step is logged, or for a random time if it is below 0. Returns the last logged step."""
         log, start = self.folder / name / "log", time.perf_counter()
         if step < 0:
             time.sleep(self.random.uniform(0, 8))
@@ -197,7 +205,7 @@ class Bench:
         return STEPS
 
     def full_disk(self) -> Trial | None:
-        """A disk that holds one checkpoint, and no second one beside it. None where no file system can be mounted."""
+        """A disk with room for one checkpoint but not for two. None where no file system can be mounted."""
         name, disk = "full_disk", self.folder / "disk"
         (self.folder / name).mkdir()
         self.undisturbed(1)
@@ -222,7 +230,7 @@ class Bench:
             return None
         first, _, rest = done.stdout.partition("exit 1\n")
         line = next((line for line in first.splitlines() if "No space left" in line), "")
-        match = re.search(r"goes on after step (\d+)", rest)
+        match = re.search(r"unfinished run.* after step (\d+)", rest)
         equal = "exit 0" in rest and bool(line) and self.results(name) == self.undisturbed(1)
         equal = equal and (after_the_first / "checkpoint" / "manifest.json").exists()
         if not equal:
@@ -232,7 +240,7 @@ class Bench:
 
 
 def ranks_of(name: str) -> dict[int, int]:
-    """Rank -> process id of the program's processes of a run that are alive."""
+    """Rank -> process id of a run's processes that are alive."""
     found = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -254,7 +262,7 @@ def _environment(name: str) -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--runs", type=int, default=20, help="runs that are struck (20)")
+    parser.add_argument("--runs", type=int, default=20, help="runs with a fault (20)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--launcher", choices=("mpi", "gloo"), default="mpi")
     parser.add_argument("--folder", help="where the temporary files go")
@@ -289,10 +297,10 @@ def main() -> None:
 
 
 def plan_of(runs: int) -> list[Callable[[Bench], Trial | None]]:
-    """What happens to each run: mostly kill -9, of one process and of one of two; some of each other fault."""
+    """The fault of each run: mostly kill -9, of the only process and of one of two; some of each other fault."""
 
-    def struck(ranks: int, fault: str, number: signal.Signals, told: str = "", *more: str):
-        return lambda bench: bench.strike(ranks, fault, lambda pid: os.kill(pid, number), told, *more)
+    def struck(ranks: int, fault: str, number: signal.Signals, message: str = "", *more: str):
+        return lambda bench: bench.strike(ranks, fault, lambda pid: os.kill(pid, number), message, *more)
 
     stall = ["--stall_timeout_s", str(STALL_TIMEOUT_S)]
     others = [
@@ -309,14 +317,16 @@ def plan_of(runs: int) -> list[Callable[[Bench], Trial | None]]:
 
 
 def table(trials: list[Trial]) -> None:
-    print(f"{'fault':26} {'ranks':>5} {'tried':>6} {'resumed':>8} {'anew':>5} {'equal':>6} {'told':>5} {'s to end':>9}")
+    print(
+        f"{'fault':26} {'ranks':>5} {'tried':>6} {'resumed':>8} {'afresh':>6} {'equal':>6} {'said':>5} {'s to end':>9}"
+    )
     for fault, ranks in dict.fromkeys((trial.fault, trial.ranks) for trial in trials):
-        of_it = [trial for trial in trials if (trial.fault, trial.ranks) == (fault, ranks)]
-        resumed = sum(trial.resumed_after is not None for trial in of_it)
-        told, equal = sum(bool(trial.told) for trial in of_it), sum(trial.equal for trial in of_it)
-        longest = max((trial.seconds_to_end or PATIENCE_S) for trial in of_it)
-        tried, anew = len(of_it), len(of_it) - resumed
-        print(f"{fault:26} {ranks:5} {tried:6} {resumed:8} {anew:5} {equal:6} {told:5} {longest:9.1f}")
+        struck = [trial for trial in trials if (trial.fault, trial.ranks) == (fault, ranks)]
+        resumed = sum(trial.resumed_after is not None for trial in struck)
+        said, equal = sum(bool(trial.message) for trial in struck), sum(trial.equal for trial in struck)
+        longest = max((trial.seconds_to_end or PATIENCE_S) for trial in struck)
+        tried, afresh = len(struck), len(struck) - resumed
+        print(f"{fault:26} {ranks:5} {tried:6} {resumed:8} {afresh:6} {equal:6} {said:5} {longest:9.1f}")
 
 
 if __name__ == "__main__":

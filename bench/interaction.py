@@ -2,11 +2,11 @@
 
     python bench/interaction.py [--shapes criteo|all] [--json bench/results/interaction.json]
 
-Prints one table and writes one JSON: medians in ms, of the native op the least time too. `plain` is what anyone would
-write (matmul, reshape, gather, concat, and TensorFlow's own derivative of that); `TF` is this project's fallback, whose
-gradient is written by hand; forward + backward returns both results, so that nothing is optimised away. The floor of a
-pass is the larger of its arithmetic at the rate of a large matmul of the same type, and its bytes (inputs once, outputs
-once) at the rate of a copy; both measured here.
+Prints one table and writes one JSON: medians in ms, and the least time of the native op. `plain` is the obvious
+implementation (matmul, reshape, gather, concat, and TensorFlow's own derivative); `TF` is this project's fallback,
+whose gradient is written by hand. Forward + backward returns both results, so that TensorFlow cannot leave one out. The
+floor of a pass is the larger of two times: its arithmetic at the rate of a large matmul of the same type, and its bytes
+(inputs once, outputs once) at the rate of a copy. Both rates are measured here.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"bench/interaction.py: {error}", file=sys.stderr)
         return 1
-    # TensorFlow must not be imported before that.
+    # TensorFlow must not be imported before the process is set up.
     import tensorflow as tf
 
     from dlrm_tf2 import ops
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def grid() -> list[tuple[int, int, int]]:
-    """Every F with every D, the batch such that the input has a quarter of Criteo's values at most."""
+    """Every F with every D; the batch is such that the input has at most a quarter of the values in Criteo's shape."""
     return [(max(64, min(8192, 2**23 // (4 * f * d)) // 64 * 64), f, d) for f in NUM_VECTORS for d in WIDTHS]
 
 
@@ -110,10 +110,10 @@ def measure(tf, shape: tuple[int, int, int], dtype: str, copy_rate: float, matmu
             began = time.perf_counter()
         elif repeat > 4 and time.perf_counter() - began > seconds:
             break
-        for key, function in functions.items():  # in turn, so that a busy moment of the machine meets all
+        for key, function in functions.items():  # in turn, so that a busy moment of the machine slows all of them
             start = time.perf_counter()
             result = function(features)
-            tf.nest.flatten(result)[-1][0, ..., 0].numpy()  # waits for the result, and copies next to nothing of it
+            tf.nest.flatten(result)[-1][0, ..., 0].numpy()  # waits for the result, and copies one number of it
             if repeat >= 2:
                 times[key].append(1e3 * (time.perf_counter() - start))
     median = {key: statistics.median(values) for key, values in times.items()}
@@ -167,7 +167,7 @@ def table_row(row: dict) -> str:
 
 
 def measure_copy() -> float:
-    """Bytes read and written per second by a copy of 256 MB into memory that is there already, in two threads."""
+    """Bytes read and written per second by a copy of 256 MB into memory that is already mapped, in two threads."""
     source, target = np.ones(2**26, np.float32), np.zeros(2**26, np.float32)
     half = len(source) // 2
     with ThreadPoolExecutor(2) as pool:  # numpy copies without holding the interpreter's lock
@@ -182,7 +182,7 @@ def measure_matmul(tf, dtype: str) -> float:
 
 
 def best(function) -> float:
-    """The least of 7 times, in s, after two that do not count."""
+    """The least of 7 times, in seconds, after two runs that do not count."""
     times = []
     for _ in range(9):
         start = time.perf_counter()

@@ -1,11 +1,11 @@
-"""Does it learn? DLRM on teacher data whose best AUC is known, beside logistic regression and shuffled labels.
+"""Does DLRM learn? Its AUC on teacher data whose best AUC is known, next to logistic regression and shuffled labels.
 
     python bench/learning.py [--samples 4000000] [--scale 0.01]
 
-T15-shaped data with planted clicks, one pass over it, from random initial weights, on the CPU. The logistic regression
-(scikit-learn, one-hot ids and the numericals, one pass of averaged SGD; of three learning rates the one with the best
-AUC on the test split, which favours it) has what a sum over columns can express. The third model is the same DLRM on
-the same rows with their labels shuffled: it must find nothing.
+The data are T15-shaped with planted clicks. Each model makes one pass from random initial weights, on the CPU. The
+logistic regression (scikit-learn, one-hot ids and numericals, averaged SGD) reaches what a sum over columns can
+express; it runs with three learning rates, and the best AUC on the test split counts, which favours it. The third model
+is the same DLRM on the same rows with shuffled labels: it must learn nothing.
 """
 
 import argparse
@@ -104,7 +104,7 @@ def dlrm(dataset: Path, folder: Path, samples: int) -> tuple[float, float, float
 
 
 def logistic_regression(dataset: Path) -> tuple[float, float, float]:
-    """One pass of SGD over one-hot ids and numericals. Returns as dlrm does; the time is that of one of the three."""
+    """One pass of SGD over one-hot ids and numericals. Returns as dlrm does, with the time for one learning rate."""
     spec = FeatureSpec.load(dataset / "feature_spec.yaml")
     starts = np.cumsum([len(spec.numerical), *(feature.cardinality for feature in spec.categorical)])
     with Reader(dataset, spec, split="test") as reader:
@@ -138,7 +138,7 @@ def one_hot(batch: Batch, starts: np.ndarray) -> csr_matrix:
 
 
 def shuffle_labels(dataset: Path) -> None:
-    """Gives every row of both splits the label of another one."""
+    """Gives every row of both splits the label of a random row."""
     generator = np.random.default_rng(0)
     for split in ("train", "test"):
         path = dataset / split / "label.bin"

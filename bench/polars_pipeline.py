@@ -1,4 +1,4 @@
-"""What bench/preprocess.py compares with: the same dataset by a straightforward polars pipeline.
+"""The pipeline that bench/preprocess.py compares with: the same dataset by straightforward polars.
 
     python bench/polars_pipeline.py THRESHOLD OUTPUT FILE...
 

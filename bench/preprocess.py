@@ -1,13 +1,13 @@
-"""How fast `criteo-prep preprocess` is: rows/s of every stage, peak memory, and the ratio to two other things.
+"""How fast `criteo-prep preprocess` is: rows/s of every stage, peak memory, and two comparisons.
 
     python bench/preprocess.py                                        5 M rows, T15-shaped, against polars
     python bench/preprocess.py --rows 50000000 --distinct 40000000 --preset criteo_t0_synthetic --threshold 0
     --no_polars
 
-Compared with reading the input file once, and with a straightforward polars pipeline (scan, hex to int, group_by,
-join), a process of its own like ours, so start-up is included in both. The input is synthetic; --distinct gives its
-first categorical column so many different values, each about as often as another. It is read once before, so that it
-is in the page cache where that has the room.
+The comparisons: reading the input file once, and a straightforward polars pipeline (scan, hex to int, group_by, join).
+Ours and polars are processes, so both times include the start. The input is synthetic; --distinct gives the first
+categorical column that many different values, all about equally frequent. The input is read once before, so that it is
+in the page cache if it fits.
 """
 
 import argparse
@@ -48,10 +48,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--preset", default="criteo_t15_synthetic")
     parser.add_argument("--threshold", default="15")
-    parser.add_argument("--distinct", type=int, default=0, help="different values of cat_0 (those of the preset)")
-    parser.add_argument("--repeat", type=int, default=3, help="runs of each; the median counts (3)")
+    parser.add_argument("--distinct", type=int, default=0, help="different values of cat_0 (default: as in the preset)")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of ours and of polars; the median counts (3)")
     parser.add_argument("--no_polars", action="store_true")
-    parser.add_argument("--memory_limit", help="as of criteo-prep preprocess")
+    parser.add_argument("--memory_limit", help="--memory_limit of criteo-prep preprocess")
     parser.add_argument("--folder", help="where the temporary files go")
     parser.add_argument("--json", default=str(ROOT / "bench" / "results" / "preprocess.json"))
     return parser.parse_args()

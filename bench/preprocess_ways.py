@@ -1,10 +1,10 @@
-"""How fast the other ways into and out of a dataset are: rows/s of each, one run, start-up included.
+"""How fast the other ways into and out of a dataset are: rows/s of each, one run, the start included.
 
     python bench/preprocess_ways.py [--rows 2000000] [--threshold 15]
 
-The same synthetic T15-shaped rows as text, gzip, zstd and parquet; with the train rows shuffled; with the raw columns
-kept; encoded by the dataset's vocabularies; with a higher threshold derived of the ids, and a lower one of the raw
-columns; and verified. The first line is the text as it is, which all others are compared with.
+The same synthetic T15-shaped rows as text, gzip, zstd and parquet; with shuffled training rows; with the raw columns
+kept; encoded with the dataset's vocabularies; with a higher threshold derived from the ids, and a lower threshold
+derived from the raw columns; and verified. All ways are compared with the first one, plain text.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--preset", default="criteo_t15_synthetic")
     parser.add_argument("--threshold", type=int, default=15)
-    parser.add_argument("--distinct", type=int, default=0, help="as of preprocess.py")
+    parser.add_argument("--distinct", type=int, default=0, help="--distinct of preprocess.py")
     parser.add_argument("--folder", help="where the temporary files go")
     parser.add_argument("--json", default=str(ROOT / "bench" / "results" / "preprocess_ways.json"))
     arguments = parser.parse_args()
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, dict]:
-    """Name of each way -> what `timed` says of it."""
+    """Name of each way -> the result of `timed`."""
     days, threshold = make_input(arguments, folder), arguments.threshold
     outputs = {name: folder / name for name in ("set", "kept", "other", "encoded")}
     preprocess = lambda files, output, t, *more: timed(  # noqa: E731
@@ -108,7 +108,7 @@ def to_parquet(day: Path, path: Path) -> Path:
 
 
 def assert_same(one: Path, other: Path) -> None:
-    """The same ids: the other form of the input was read as it should be."""
+    """Checks that two forms of the same input gave the same ids."""
     for name in ("label", "numerical", "cat_0", "cat_25"):
         path = Path("train") / f"{name}.bin"
         assert (one / path).read_bytes() == (other / path).read_bytes(), path

@@ -1,10 +1,10 @@
-"""split-bin and its inverse against a copy of the records, start-up apart.
+"""split-bin and its inverse against a copy of the records; the start of the program is not included.
 
     python bench/split_bin.py [--records 4000000] [--rounds 7]
 
-Every run stands beside a copy of the file of records; both write files that are not there yet, into page cache that
-was just given back. Shares are copy time / run time within such a pair, of which the median is taken; `lowest` is the
-worst pair. The first round is left out. All data are in the page cache.
+Every run is paired with a copy of the file of records. Both write new files, into page cache that was just freed. A
+share is copy time / run time of one pair; the table has the median and the lowest share. The first round does not
+count. All data are in the page cache.
 """
 
 import argparse
@@ -23,14 +23,16 @@ from preprocess import commit, hardware
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from criteo_prep.split_bin import RecordForm, join, split, split_to_tf_raw
+from criteo_prep.split_bin.files import join, split
+from criteo_prep.split_bin.record import RecordForm
+from criteo_prep.split_bin.to_tf_raw import split_to_tf_raw
 
 SLOTS = [1000] * 26
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--records", type=int, default=4_000_000, help="of 160 bytes (4000000)")
+    parser.add_argument("--records", type=int, default=4_000_000, help="records of 160 bytes (4000000)")
     parser.add_argument("--rounds", type=int, default=7, help="measured pairs of each step (7)")
     parser.add_argument("--folder", help="where the temporary files go")
     parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "split_bin.json"))
@@ -39,7 +41,7 @@ def main() -> None:
     try:
         records = make_records(folder / "records.bin", arguments.records)
         split(records, folder / "parts", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
-        os.sync()  # or the disk is busy with these while others are measured
+        os.sync()  # or the disk still writes these files during the measurement
         steps = {
             "split": lambda made: split(records, made, form=RecordForm(), slot_sizes=SLOTS, quiet=True),
             "split, sizes found": lambda made: split(records, made, form=RecordForm(), quiet=True),

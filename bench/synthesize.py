@@ -1,8 +1,9 @@
-"""How fast `criteo-prep synthesize` is, from nothing to a dataset in the page cache, checksums included.
+"""How fast `criteo-prep synthesize` writes a dataset into the page cache, checksums included.
 
     python bench/synthesize.py [--samples 5000000] [--rounds 3]
 
-Each kind in turn, one thread and one per core; medians. Multi-hot samples have 214 ids, so fewer of them are made.
+Each kind in turn, with one thread and with one thread per core; medians. A multi-hot sample has 214 ids, so these kinds
+get a tenth of the samples.
 """
 
 import argparse

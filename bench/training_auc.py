@@ -2,8 +2,8 @@
 
     python bench/training_auc.py [--samples 1000000] [--optimizers sgd,adam] [--ranks 1,2]
 
-One pass over T15-shaped data with planted clicks, whose best AUC is known, with the same seed and the same samples in
-every run; so the AUCs of an optimizer should agree whatever the precision and the ranks. Two ranks need Horovod.
+One pass over T15-shaped data with planted clicks, whose best AUC is known. Seed and samples are the same in every run,
+so the AUCs of one optimizer should agree for all precisions and numbers of ranks. Two ranks need Horovod.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def auc(folder: Path, samples: int, optimizer: str, precision: str, ranks: int) -> float:
-    """Trains over one pass and returns the AUC at its end."""
+    """Trains for one pass and returns the last AUC."""
     steps = -(-samples // BATCH_SIZE)
     schedule = ["--decay_start_step", str(max(100, steps // 2)), "--decay_steps", str(steps - steps // 2 + 1)]
     launcher = []

@@ -1,12 +1,12 @@
-"""A training step against its floor, and against DLRM as one would write it in plain TensorFlow; one process, CPU.
+"""A training step against its floor, and against DLRM in plain TensorFlow; one process, CPU.
 
     python bench/training_step.py [--batch_size 8192] [--rows 100000] [--rounds 3]
 
-`floor` is the matrix products of the MLPs alone, forward and backward with SGD: what remains of a step when everything
-else costs nothing. `plain TensorFlow` is the same model with a gather per table, a matmul for the interaction, and
-IndexedSlices for the rows. `ours` is the trainer as a user starts it, on synthetic data of the same shape, its reading
-included; with --rows 0 its tables are those of Criteo at threshold 15 (15.6 GiB), and plain TensorFlow's have 100,000
-rows. Each is a process of its own; they take turns, and the medians count.
+`floor` is the matrix products of the MLPs alone, forward and backward with SGD: the time of a step if everything else
+cost nothing. `plain TensorFlow` is the same model with a gather per table, a matmul for the interaction, and
+IndexedSlices for the rows. `ours` is the trainer as a user starts it, on synthetic data of the same shape, reading
+included. With --rows 0 ours has the tables of Criteo at threshold 15 (15.6 GiB), and plain TensorFlow has 100,000 rows
+a table. Each is a process; they take turns, and the medians count.
 """
 
 import argparse
@@ -35,7 +35,7 @@ PRECISIONS = {"float32": [], "bfloat16": ["--amp"]}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--batch_size", type=int, default=8192)
-    parser.add_argument("--rows", type=int, default=100_000, help="of each table; 0 for those of criteo_t15")
+    parser.add_argument("--rows", type=int, default=100_000, help="rows of each table; 0 for the rows of criteo_t15")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "training_step.json"))
     parser.add_argument("--only", choices=("floor", "plain TensorFlow"), help=argparse.SUPPRESS)
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def ours(folder: Path, arguments: argparse.Namespace, precision: str) -> float:
-    """Samples per second, as the trainer's log has them."""
+    """Samples per second in the trainer's log."""
     preset = presets.PRESETS["criteo_t15"].categorical
     features = [Feature(f.name, "int32", arguments.rows or f.cardinality, alpha=1.05) for f in preset]
     tf_raw_spec(features, splits=()).save(folder / "feature_spec.yaml")

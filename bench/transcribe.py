@@ -1,13 +1,13 @@
-"""Each layout's writer and reader: samples/s, and the share of what copying the same bytes takes.
+"""Each layout's writer and reader: samples/s, and their speed as a share of a copy's speed.
 
     python bench/transcribe.py [--batches 48] [--rounds 5]      four minutes
 
 The data are synthetic Criteo samples (13 numericals, 26 ids, T15 cardinalities) in batches of 65536. `write` is
-tf_raw -> layout, `read` is layout -> tf_raw, both whole: reading, checking, writing, checksums, renaming into place.
-Every run stands beside a copy of as many bytes as it reads and writes (half of their sum); both write files that are
-not there yet, into page cache that was just given back. Shares are copy time / run time within such a pair. All are
-medians; the first round is left out. csv, which is slower, gets an eighth of the samples. `memory` is the peak of a
-process that transcribes there and back, for the number of batches and for a quarter of them.
+tf_raw -> layout, `read` is layout -> tf_raw; both include reading, checking, writing, checksums, and the rename. Every
+run is paired with a copy of as many bytes as the mean of its input and output. Both write new files, into page cache
+that was just freed. A share is copy time / run time of one pair. All numbers are medians; the first round does not
+count. csv, which is slower, gets an eighth of the samples. `memory` is the peak of a process that transcribes to the
+layout and back, for all batches and for a quarter of them.
 """
 
 import argparse
@@ -26,7 +26,9 @@ from preprocess import commit, hardware
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from criteo_prep.synthetic.presets import preset, published_spec
-from criteo_prep.transcribe.run import WRITERS, Request, transcribe_dataset
+from criteo_prep.transcribe.layouts import WRITERS
+from criteo_prep.transcribe.request import Request
+from criteo_prep.transcribe.run import transcribe_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH = 65536
@@ -35,7 +37,8 @@ PIECE = 8 << 20
 MEASURE_PEAK = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from criteo_prep.transcribe import Request, transcribe_dataset
+from criteo_prep.transcribe.request import Request
+from criteo_prep.transcribe.run import transcribe_dataset
 for change in json.loads(sys.argv[2]):
     transcribe_dataset(Request(**change), quiet=True)
 print(*(line for line in open("/proc/self/status") if line.startswith("VmHWM")))
@@ -44,7 +47,7 @@ print(*(line for line in open("/proc/self/status") if line.startswith("VmHWM")))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--batches", type=int, default=48, help=f"of {BATCH} samples (48)")
+    parser.add_argument("--batches", type=int, default=48, help=f"batches of {BATCH} samples (48)")
     parser.add_argument("--rounds", type=int, default=5, help="measured pairs of each direction (5)")
     parser.add_argument("--layouts", nargs="+", default=[*WRITERS], help="(all)")
     parser.add_argument("--folder", help="where the temporary files go")
@@ -98,22 +101,22 @@ def make_samples(folder: Path, batches: int) -> Path:
 
 def measure(folder: Path, raw: Path, layout: str, batches: int, rounds: int) -> dict:
     """One row of the table, from the first `batches` of the samples."""
-    source, there, samples = folder / "source", folder / "there", batches * BATCH
+    source, other, samples = folder / "source", folder / "other", batches * BATCH
     transcribe_dataset(request(raw, "tf_raw", source, "tf_raw", batches), quiet=True)
-    transcribe_dataset(request(source, "tf_raw", there, layout), quiet=True)
-    there_bytes = size_of(there)
-    os.sync()  # or the disk is busy with these while others are measured
+    transcribe_dataset(request(source, "tf_raw", other, layout), quiet=True)
+    other_bytes = size_of(other)
+    os.sync()  # or the disk still writes these files during the measurement
     pairs = {"write": [], "read": []}
     for number in range(rounds + 1):
-        for name, way in (("write", (source, "tf_raw", layout)), ("read", (there, layout, "tf_raw"))):
+        for name, way in (("write", (source, "tf_raw", layout)), ("read", (other, layout, "tf_raw"))):
             pair = measured(folder, *way)
             if number:
                 pairs[name].append(pair)
-    row = {"layout": layout, "samples": samples, "sample_bytes": there_bytes / samples, "pairs": pairs}
+    row = {"layout": layout, "samples": samples, "sample_bytes": other_bytes / samples, "pairs": pairs}
     for name, found in pairs.items():
         row[name] = samples / statistics.median(run for run, _ in found) / 1e6
         row[f"{name}_share"] = statistics.median(copied / run for run, copied in found)
-    shutil.rmtree(there)
+    shutil.rmtree(other)
     shutil.rmtree(source)
     row["peak_mb"] = peak_mb(folder, raw, layout, batches)
     row["peak_of_a_quarter_mb"] = peak_mb(folder, raw, layout, max(batches // 4, 1))
@@ -141,7 +144,7 @@ def measured(folder: Path, source: Path, source_layout: str, layout: str) -> tup
 
 
 def make_copy_source(folder: Path, num_bytes: int) -> None:
-    """A file of at least so many bytes."""
+    """Writes a file of at least `num_bytes` bytes."""
     with open(folder / "copy_source", "ab") as file:
         while file.tell() < num_bytes:
             file.write(os.urandom(PIECE))
@@ -158,20 +161,20 @@ def size_of(folder: Path) -> int:
 
 
 def peak_mb(folder: Path, raw: Path, layout: str, batches: int) -> float:
-    there, back = str(folder / "peak"), str(folder / "peak_back")
+    other, back = str(folder / "peak"), str(folder / "peak_back")
     runs = [
         {
             "src_dataset_path": str(raw),
             "src_dataset_type": "tf_raw",
-            "dst_dataset_path": there,
+            "dst_dataset_path": other,
             "dst_dataset_type": layout,
             "max_batches_train": batches,
         },
-        {"src_dataset_path": there, "src_dataset_type": layout, "dst_dataset_path": back, "dst_dataset_type": "tf_raw"},
+        {"src_dataset_path": other, "src_dataset_type": layout, "dst_dataset_path": back, "dst_dataset_type": "tf_raw"},
     ]
     command = [sys.executable, "-c", MEASURE_PEAK, str(ROOT), json.dumps(runs)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    for made in (there, back):
+    for made in (other, back):
         shutil.rmtree(made)
     return int(done.stdout.split()[1]) / 1024
 

@@ -1,6 +1,6 @@
-"""`criteo-prep <verb>`: flags in, one library call, a summary out.
+"""`criteo-prep <verb>`: parses flags, makes one library call, prints a summary.
 
-Every verb is a function that takes its arguments, and imports what it needs only when it is called.
+Every verb is a function of its arguments. It imports the libraries only when it is called.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import criteo_prep
-from criteo_prep.flags import exit_code, with_underscores
+from criteo_prep.flags import exit_code, how_interrupted, with_underscores
 
 
 def preprocess(argv: Sequence[str]) -> int:
@@ -21,34 +21,39 @@ def preprocess(argv: Sequence[str]) -> int:
         nargs="+",
         required=True,
         metavar="PATH",
-        help="a folder with files day_0, day_1, ..., or with a single file; or files. "
-        "Text, plain, gzip or zstd, or parquet",
+        help="a folder with files day_0, day_1, ..., or with a single file; or several files. "
+        "The files are text (plain, gzip or zstd) or parquet",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="the dataset folder to make")
     parser.add_argument(
         "--threshold",
         required=True,
         metavar="T",
-        help="a value that occurs fewer than T times shares id 0 with missing ones; 0 keeps all. "
-        "15,cat_0:3 sets it for a column apart",
+        help="a value that occurs fewer than T times shares id 0 with missing values; 0 keeps all values. "
+        "15,cat_0:3 sets another threshold for column cat_0",
     )
     parser.add_argument(
-        "--max_cardinality", metavar="C", help="a column with more ids folds the highest ones (off; as --threshold)"
+        "--max_cardinality",
+        metavar="C",
+        help="in a column with more than C ids, the highest ids are folded onto the others (default: no limit). "
+        "Written like --threshold",
     )
-    parser.add_argument("--days", metavar="LIST", help="the day files to take, such as 0-3,23 (all)")
+    parser.add_argument("--days", metavar="LIST", help="the day files to read, such as 0-3,23 (default: all)")
     parser.add_argument(
         "--test_fraction",
         type=float,
         metavar="F",
-        help="the last part of all rows to test on (default for a single file: 0.1). "
-        "Day files need none: the last day is half test, half validation",
+        help="the share of rows at the end that become the test split (default for a single file: 0.1). "
+        "Day files need no share: the last day becomes half test, half validation",
     )
-    parser.add_argument("--test_file", metavar="FILE", help="its rows are the test rows; all others train")
+    parser.add_argument(
+        "--test_file", metavar="FILE", help="the file whose rows become the test split; all other rows train"
+    )
     parser.add_argument(
         "--vocabulary_days",
         choices=("all", "train"),
         default="all",
-        help="count the values of all rows (default; the published cardinalities do), or of the train rows only",
+        help="count values in all rows (default, as in the published datasets), or in the train rows only",
     )
     parser.add_argument(
         "--shuffle",
@@ -56,11 +61,11 @@ def preprocess(argv: Sequence[str]) -> int:
         default="none",
         help="train rows in file order (default), or in random order",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the random order (0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the random order (default: 0)")
     parser.add_argument(
         "--keep_raw",
         action="store_true",
-        help="keep the raw values, 104 bytes a row, to change the threshold at will later",
+        help="keep the raw values (104 bytes a row), so that any other threshold needs no parsing later",
     )
     _add_preprocessing_flags(parser)
     args = parser.parse_args(argv)
@@ -73,12 +78,13 @@ def preprocess(argv: Sequence[str]) -> int:
         args.max_cardinality,
         vocabulary_days=args.vocabulary_days,
         on_bad_row=args.on_bad_row,
+        on_truncated=args.on_truncated,
         shuffle=args.shuffle,
         seed=args.seed,
     )
     return _preprocessed(
         args,
-        lambda how: run(
+        lambda resources: run(
             args.input,
             args.output,
             rules=rules,
@@ -87,16 +93,16 @@ def preprocess(argv: Sequence[str]) -> int:
             days=args.days,
             keep_raw=args.keep_raw,
             overwrite=args.overwrite,
-            resources=how,
+            resources=resources,
         ),
     )
 
 
 def encode(argv: Sequence[str]) -> int:
-    """new rows -> a dataset with the ids of one that is there"""
+    """new rows -> a dataset with the ids of an existing dataset"""
     parser = _parser("encode", encode.__doc__)
     parser.add_argument(
-        "--vocabulary", required=True, metavar="DATASET", help="the dataset that preprocess made, whose ids are used"
+        "--vocabulary", required=True, metavar="DATASET", help="a dataset that preprocess made; its ids are used"
     )
     parser.add_argument(
         "--input",
@@ -105,7 +111,14 @@ def encode(argv: Sequence[str]) -> int:
         metavar="PATH",
         help="files or a folder; rows with labels (40 columns) or without (39)",
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="the dataset folder to make; its split is test")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="the dataset folder to make; all rows are its test split"
+    )
+    parser.add_argument(
+        "--labelled",
+        choices=("yes", "no"),
+        help="whether rows begin with a label (default: found by the first rows of the files)",
+    )
     _add_preprocessing_flags(parser)
     args = parser.parse_args(argv)
 
@@ -113,27 +126,30 @@ def encode(argv: Sequence[str]) -> int:
 
     return _preprocessed(
         args,
-        lambda how: run(
+        lambda resources: run(
             args.vocabulary,
             args.input,
             destination=args.output,
+            labelled=None if args.labelled is None else args.labelled == "yes",
             on_bad_row=args.on_bad_row,
+            on_truncated=args.on_truncated,
             overwrite=args.overwrite,
-            resources=how,
+            resources=resources,
         ),
     )
 
 
 def verify(argv: Sequence[str]) -> int:
-    """whether a dataset is what its spec and its manifest say"""
+    """checks a dataset against its spec and its manifest"""
     parser = _parser("verify", verify.__doc__)
     parser.add_argument("dataset", metavar="DATASET", help="the dataset folder")
-    parser.add_argument("--workers", type=int, metavar="W", help="threads (all cores)")
-    parser.add_argument("--quiet", action="store_true", help="show no progress, and of the table only what is wrong")
+    parser.add_argument("--workers", type=int, metavar="W", help="threads (default: one per core)")
+    parser.add_argument("--quiet", action="store_true", help="show no progress, and only the failed checks")
     args = parser.parse_args(argv)
 
     from criteo_prep.verify import verify as run
 
+    _check_workers(args.workers)
     report = run(args.dataset, args.workers, args.quiet)
     print(report.text(args.quiet))
     return 0 if report.good else 1
@@ -145,25 +161,42 @@ def _add_preprocessing_flags(parser: argparse.ArgumentParser) -> None:
         "--on_bad_row",
         choices=("error", "skip"),
         default="error",
-        help="stop at a bad row (default), or leave bad rows out and count them",
+        help="stop at a bad row (default), or skip bad rows and count them",
     )
     parser.add_argument(
-        "--memory_limit", metavar="SIZE", help="such as 8G (what the machine or its cgroup has, less a tenth)"
+        "--on_truncated",
+        choices=("error", "keep"),
+        default="error",
+        help="stop at a gzip or zstd file that ends early (default), or keep its whole rows and count what is lost",
     )
-    parser.add_argument("--workers", type=int, metavar="W", help="threads (all cores); the bytes do not depend on it")
-    parser.add_argument("--overwrite", action="store_true", help="make it anew, and replace the output at the end")
+    parser.add_argument(
+        "--memory_limit",
+        metavar="SIZE",
+        help="most memory to use, such as 8G (default: nine tenths of the available memory)",
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="W", help="threads (default: one per core); they do not change the bytes"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="make the dataset again, and replace the output when it is complete"
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
-    parser.add_argument("--log_json", metavar="FILE", help="append progress to FILE as JSON, a line each (- is stderr)")
+    parser.add_argument("--log_json", metavar="FILE", help="append progress to FILE as JSON lines (- is stderr)")
+
+
+def _check_workers(workers: int | None) -> None:
+    """Raises ValueError for a number of threads that is not positive."""
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers {workers}: must be at least 1.")
 
 
 def _preprocessed(args: argparse.Namespace, run: Callable) -> int:
-    """Calls `run` with a How of the shared flags, and says what came of it."""
-    from criteo_prep.destination import DestinationError
-    from criteo_prep.preprocess.run import DifferentDatasetError, unfinished
-    from criteo_prep.preprocess.stages import Resources
+    """Calls `run` with the Resources of the shared flags, and prints the outcome."""
+    from criteo_prep.guard import DestinationError
+    from criteo_prep.preprocess.request import Resources
+    from criteo_prep.preprocess.run import DifferentDatasetError, unfinished_of
 
-    if args.workers is not None and args.workers < 1:
-        raise ValueError(f"--workers {args.workers}: must be at least 1.")
+    _check_workers(args.workers)
     with contextlib.ExitStack() as stack:
         log = None
         if args.log_json:
@@ -174,15 +207,16 @@ def _preprocessed(args: argparse.Namespace, run: Callable) -> int:
             outcome = run(Resources(args.workers, args.memory_limit, quiet=args.quiet, log=log))
         except (ValueError, OSError, KeyboardInterrupt) as error:
             begun = not isinstance(error, (DestinationError, DifferentDatasetError))
-            if begun and (kept := unfinished(args.output)):
+            if begun and (kept := unfinished_of(args.output)):
                 print(
-                    f"criteo-prep: what is done is kept in {kept}; the same command goes on from there. "
-                    "Delete it to give up.",
+                    f"criteo-prep: the finished part of the work is kept in {kept}. Run the same command to resume it, "
+                    "or delete the folder to give up.",
                     file=sys.stderr,
                 )
             if isinstance(error, KeyboardInterrupt):
-                print("criteo-prep: interrupted", file=sys.stderr)
-                return 130
+                end, code = how_interrupted(error)
+                print(f"criteo-prep: {end}", file=sys.stderr)
+                return code
             raise
     for warning in outcome.warnings:
         print(f"criteo-prep: {warning}", file=sys.stderr)
@@ -195,7 +229,9 @@ def synthesize(argv: Sequence[str]) -> int:
     """a synthetic dataset with a known best AUC"""
     parser = _parser("synthesize", synthesize.__doc__)
     parser.add_argument("--preset", required=True, metavar="NAME", help="criteo_t15_synthetic, criteo_t3, ...")
-    parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="factor of the cardinalities (default 1)")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, metavar="X", help="factor of the cardinalities (default: 1)"
+    )
     parser.add_argument("--num_samples", type=int, required=True, metavar="N", help="training rows")
     parser.add_argument("--num_test_samples", type=int, metavar="M", help="test rows (default: a tenth of N)")
     parser.add_argument("--dst", required=True, metavar="DIR", help="the dataset folder to make")
@@ -204,22 +240,33 @@ def synthesize(argv: Sequence[str]) -> int:
         "--labels",
         default="random",
         metavar="KIND",
-        help="random, fair coins (default), or teacher, a click model to be learned, with its best AUC in the manifest",
+        help="random: fair coins (default); teacher: clicks that a model can learn, with the best AUC in the manifest",
     )
-    parser.add_argument("--base_rate", type=float, metavar="P", help="mean click probability of the teacher (0.25)")
-    parser.add_argument("--signal", type=float, metavar="X", help="standard deviation of the teacher's logit (1.4)")
     parser.add_argument(
-        "--layout", default="tf_raw", metavar="KIND", help="tf_raw, to train on (default), or criteo_tsv, to preprocess"
+        "--base_rate", type=float, metavar="P", help="mean click probability of the teacher (default: 0.25)"
     )
-    parser.add_argument("--num_days", type=int, metavar="D", help="day files of criteo_tsv, the last to evaluate (2)")
-    parser.add_argument("--workers", type=int, metavar="W", help="threads (all cores); the bytes do not depend on it")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is at the destination, at the end")
+    parser.add_argument(
+        "--signal", type=float, metavar="X", help="standard deviation of the teacher's logit (default: 1.4)"
+    )
+    parser.add_argument(
+        "--layout", default="tf_raw", metavar="KIND", help="tf_raw: to train on (default); criteo_tsv: to preprocess"
+    )
+    parser.add_argument(
+        "--num_days", type=int, metavar="D", help="day files of criteo_tsv; the last day is for evaluation (default: 2)"
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="W", help="threads (default: one per core); they do not change the bytes"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the dataset at the destination when the new one is complete"
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     args = parser.parse_args(argv)
 
     from criteo_prep.synthesize import Synthesis
     from criteo_prep.synthesize import synthesize as run
 
+    _check_workers(args.workers)
     request = Synthesis(
         args.preset,
         args.num_samples,
@@ -242,7 +289,7 @@ def synthesize(argv: Sequence[str]) -> int:
 
 
 def transcribe(argv: Sequence[str]) -> int:
-    """a dataset from one layout to another, same samples in the same order"""
+    """copies a dataset from one layout to another: the same samples in the same order"""
     from criteo_prep.transcribe.__main__ import main as run
 
     return run(argv, "criteo-prep transcribe")
@@ -250,7 +297,7 @@ def transcribe(argv: Sequence[str]) -> int:
 
 def split_bin(argv: Sequence[str]) -> int:
     """raw records into labels, dense numbers and ids, or a dataset to train on; and back"""
-    from criteo_prep.split_bin import main as run
+    from criteo_prep.split_bin.__main__ import main as run
 
     return run(argv, "criteo-prep split-bin")
 
@@ -274,7 +321,7 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb. Returns the exit code, see flags.exit_code; argparse exits 2."""
+    """Runs one verb. Returns the exit code, see flags.exit_code. Wrong flags end the program with exit code 2."""
     if argv is None:
         with _whole_process():
             return main(sys.argv[1:])
@@ -284,27 +331,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _whole_process() -> Iterator[None]:
-    """Makes a process that does nothing else start and end sooner, by more than half a second of one processor."""
-    sys.modules.setdefault("scipy", None)  # numba would import it where it is installed, for what no kernel here needs
-    gc.set_threshold(100_000)  # imports make few cycles and very many objects
+    """Makes a process that runs only this program start and end sooner, by more than half a second of one processor."""
+    sys.modules.setdefault("scipy", None)  # numba imports an installed scipy, and no kernel here uses it
+    gc.set_threshold(100_000)  # imports make very many objects and few cycles
     try:
         yield
     finally:
-        gc.freeze()  # what is there now goes with the process; Python need not look through it
+        gc.freeze()  # all objects end with the process, so Python need not search them for cycles
 
 
 def _verb(argv: Sequence[str]) -> str:
-    """The verb named by the first argument; help, version and a wrong one end the program here, as argparse does."""
+    """The verb that the first argument names. Help, version and an unknown verb end the program, as argparse does."""
     width = max(map(len, VERBS)) + 2
     verbs = "\n".join(f"  {verb:{width}}{function.__doc__.splitlines()[0]}" for verb, function in VERBS.items())
     parser = argparse.ArgumentParser(
         "criteo-prep",
         usage="criteo-prep VERB [flags]",
-        description="Makes datasets for DLRM of Criteo's click logs.",
+        description="Makes datasets for DLRM from Criteo's click logs.",
         epilog=f"verbs:\n{verbs}\n\ncriteo-prep VERB --help shows the flags of a verb.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("verb", metavar="VERB", choices=[*VERBS], help="what to do, see below")
+    parser.add_argument("verb", metavar="VERB", choices=[*VERBS], help="one of the verbs below")
     parser.add_argument("--version", action="version", version=f"criteo-prep {criteo_prep.__version__}")
     return parser.parse_args(argv).verb
 

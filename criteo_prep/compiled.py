@@ -1,4 +1,4 @@
-"""`@compiled`: numba for a hot loop, cached on disk where that is possible."""
+"""`@compiled`: numba for a hot loop, with the machine code cached on disk where possible."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,8 @@ import numba
 def compiled(function: Callable) -> Callable:
     """Compiles `function` on its first call, without the interpreter lock, so that threads overlap.
 
-    The machine code is cached beside the source or in the user's cache folder. An install where neither can be written
-    compiles anew in every process instead of failing.
+    The machine code is cached next to the source or in the user's cache folder. Where neither folder can be written,
+    every process compiles again instead of failing.
     """
     try:
         return numba.njit(nogil=True, cache=True)(function)

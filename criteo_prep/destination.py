@@ -1,79 +1,114 @@
-"""A dataset folder that appears whole or not at all.
+"""A dataset folder, or a file, that appears whole or not at all, and never at the cost of anything else.
 
-Everything is written into a staging folder beside the destination, which is renamed when the work is done. A lock on
-the staging folder (flock, so a killed process leaves none) keeps two writers of one destination apart.
+A writer fills a staging folder next to the destination, which is renamed when it is complete. A lock on the staging
+folder keeps two writers of one destination apart. (It is an flock, so it ends with the process that holds it.)
+
+guard.py says what a destination may be; every writer here asks it.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 
-from criteo_prep.durable import force
+from criteo_prep.durable import force, naming
+from criteo_prep.guard import DestinationError, check_apart, check_free
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 
-class DestinationError(ValueError):
-    """The destination cannot be written: it is not empty, is not a folder, or is being written by another process."""
+class NoLocksError(DestinationError):
+    """The file system of the destination has no locks."""
 
 
 @contextlib.contextmanager
-def new_dataset(destination: str | Path, overwrite: bool = False, resume: bool = False) -> Iterator[Path]:
-    """Yields an empty staging folder; a clean exit turns it into `destination`, an exception removes it.
+def new_dataset(
+    destination: str | Path, *, reads: Iterable[str | Path] = (), overwrite: bool = False, resume: bool = False
+) -> Iterator[Path]:
+    """Yields an empty staging folder. A clean exit turns it into `destination`, and an exception removes it.
 
     Args:
       destination: folder to create. It may exist if it is empty, or if `overwrite` is set.
-      overwrite: replace what is there, at commit; until then the old dataset stays as it is.
-      resume: the staging folder holds what an earlier writer left, and an exception leaves it for the next one. An
-      empty
-        one is removed all the same.
+      reads: files and folders that are read meanwhile; see check_apart.
+      overwrite: replace the existing dataset. It stays as it is until the new one is complete.
+      resume: yield the staging folder with the files of an earlier writer, and keep its files after an exception.
 
     Raises:
-      DestinationError: the destination holds files, is no folder, cannot be replaced, or another process is writing it.
+      DestinationError: see check_apart and check_free; or another process is writing the destination.
     """
-    destination = Path(os.path.realpath(destination))  # a link's target, which may be on another disk
+    check_apart(destination, reads)
     check_free(destination, overwrite)
-    destination.parent.mkdir(parents=True, exist_ok=True)
+    destination = Path(os.path.realpath(destination))  # the target of a link may be on another disk
     staging = staging_of(destination)
-    with _locked(staging, destination):
+    with _parents_of(staging), _locked(staging, destination):
         _recover(destination)
         check_free(destination, overwrite)
         try:
             if not resume:
-                _clear(staging)  # what a killed writer left
-            yield staging
+                _clear(staging)  # a killed writer left its files
+            with naming(staging):
+                yield staging
             check_free(destination, overwrite)
-            _replace(staging, destination)
         except BaseException:
             if not resume or not any(staging.iterdir()):
                 shutil.rmtree(staging, ignore_errors=True)
             raise
+        _replace(staging, destination)
         force([destination.parent])
         shutil.rmtree(_old(destination), ignore_errors=True)
 
 
+@contextlib.contextmanager
+def new_file(destination: str | Path, *, reads: Iterable[str | Path] = (), overwrite: bool = False) -> Iterator[FileIO]:
+    """Yields an empty file next to the destination. A clean exit renames it, and an exception removes it.
+
+    Args:
+      destination: file to create.
+      reads: files and folders that are read meanwhile; see check_apart.
+      overwrite: replace an existing file.
+
+    Raises:
+      DestinationError: see check_apart; or the file exists, or another process is writing it.
+    """
+    check_apart(destination, reads)
+    destination = Path(destination)
+    if destination.exists() and (destination.is_dir() or not overwrite):
+        hint = "Name a file." if destination.is_dir() else "Name another file, or add --overwrite to replace it."
+        raise DestinationError(f"{destination}: exists already. {hint}")
+    path = staging_of(destination)
+    is_new = not path.exists()
+    with _parents_of(path), open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0) as file:
+        try:
+            _lock(file.fileno(), path, destination=destination)
+        except NoLocksError:
+            if is_new:
+                path.unlink()
+            raise
+        try:
+            if os.fstat(file.fileno()).st_size:  # closing a file that was truncated flushes it to the disk
+                file.truncate()  # a killed writer left its bytes
+            with naming(path):
+                yield file
+            os.replace(path, destination)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
 def staging_of(destination: Path) -> Path:
-    """The folder where a dataset is until it is finished."""
+    """The staging folder (or file) of a destination."""
     return destination.parent / f".{destination.name}.partial"
 
 
-def check_free(destination: Path, overwrite: bool = False) -> None:
-    """Raises DestinationError unless `destination` is absent, an empty folder, or a folder that may be overwritten."""
-    if destination.exists() and not destination.is_dir():
-        raise DestinationError(f"{destination}: is not a folder. Name a folder that does not exist yet.")
-    if os.path.ismount(destination):
-        raise DestinationError(f"{destination}: is a mount point, which cannot be replaced. Name a folder inside it.")
-    if destination.is_dir() and any(destination.iterdir()) and not overwrite:
-        raise DestinationError(
-            f"{destination}: is not empty. Name another destination, or add --overwrite to replace what is there."
-        )
-    if overwrite and Path.cwd().is_relative_to(destination.resolve()):
-        raise DestinationError(f"{destination}: holds the current folder, which would be lost. Name one inside it.")
+def recover(destination: str | Path) -> None:
+    """Repairs a destination after a writer was killed while it replaced the dataset.
 
-
-def recover(destination: Path) -> None:
-    """Repairs what a writer left that was killed as it replaced the destination: it comes back, or its remains go."""
+    The old dataset returns to its place, or is deleted where the new one already stands in its place.
+    """
     destination = Path(os.path.realpath(destination))
     if _old(destination).exists():
         staging = staging_of(destination)
@@ -84,25 +119,59 @@ def recover(destination: Path) -> None:
 
 
 @contextlib.contextmanager
+def _parents_of(path: Path) -> Iterator[None]:
+    """Makes the folders above a path. An exception removes the new folders that are empty."""
+    new = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+@contextlib.contextmanager
 def _locked(staging: Path, destination: Path) -> Iterator[None]:
-    """Holds the lock of the staging folder, created if it is not there."""
+    """Holds the lock of the staging folder; creates the folder if it is missing."""
+    is_new = not staging.exists()
     staging.mkdir(exist_ok=True)
     descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        if not _lock(descriptor, staging):
-            raise DestinationError(f"{destination}: another process is writing this destination. Wait for it.")
+        try:
+            _lock(descriptor, staging, destination=destination)
+        except NoLocksError:
+            if is_new:
+                staging.rmdir()
+            raise
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, staging: Path) -> bool:
+def _lock(descriptor: int, path: Path, *, destination: Path) -> None:
+    """Locks an open staging folder or file.
+
+    Raises:
+      DestinationError: another process is writing the destination.
+      NoLocksError: the file system has no locks.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Between our open and our lock another writer may have renamed the folder into place.
-        return os.stat(staging).st_ino == os.fstat(descriptor).st_ino
+        if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+            return
     except (BlockingIOError, FileNotFoundError):
-        return False
+        pass
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise NoLocksError(
+                f"{destination}: its file system has no locks, which keep two writers apart (flock: {error.strerror}). "
+                "Name a destination on another file system."
+            ) from None
+        raise
+    raise DestinationError(f"{destination}: another process is writing this destination. Wait for it.")
 
 
 def _clear(folder: Path) -> None:
@@ -114,17 +183,23 @@ def _clear(folder: Path) -> None:
 
 
 def _replace(staging: Path, destination: Path) -> None:
-    """Renames staging to destination; a dataset that stood there gets another name, to go when that is on the disk."""
-    if not destination.exists() or not any(destination.iterdir()):
-        os.replace(staging, destination)
-        return
+    """Renames staging to destination. An existing dataset gets another name, and its caller deletes it later."""
     old = _old(destination)
-    os.rename(destination, old)
     try:
-        os.rename(staging, destination)
-    except OSError:
-        os.rename(old, destination)
-        raise
+        if not destination.exists() or not any(destination.iterdir()):
+            os.replace(staging, destination)
+            return
+        os.rename(destination, old)
+        try:
+            os.rename(staging, destination)
+        except OSError:
+            os.rename(old, destination)
+            raise
+    except OSError as error:  # such as EXDEV, for a folder in a lower layer of an overlay file system
+        raise DestinationError(
+            f"{destination}: cannot be replaced ({error.strerror or error}). The new dataset is complete, and kept in "
+            f"{staging}. Delete {destination}, and rename {staging} to it."
+        ) from None
 
 
 def _recover(destination: Path) -> None:
@@ -138,5 +213,5 @@ def _recover(destination: Path) -> None:
 
 
 def _old(destination: Path) -> Path:
-    """Where the dataset that is replaced stands for a moment."""
+    """The name of the old dataset while it is being replaced."""
     return destination.parent / f".{destination.name}.old"

@@ -1,21 +1,23 @@
-"""Bytes that outlive a power cut. What is written is safe from a killed process at once, but on the disk only later,
-unless it is forced there.
+"""Bytes that outlive a power cut.
+
+Written bytes outlive the process at once. They reach the disk only later, unless they are forced to it.
 """
 
+import contextlib
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-_AT_A_TIME = 8  # several at once share the disk's own commits
+_AT_A_TIME = 8  # files that are forced at the same time share the commits of the file system
 
 
 def force(paths: Iterable[str | Path]) -> None:
     """Returns when the content of these files, and the names in these folders, are on the disk.
 
     Raises:
-      OSError: the disk did not take it; names the path.
+      OSError: the disk failed; names the path.
     """
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         for _ in pool.map(_force, paths):
@@ -23,12 +25,23 @@ def force(paths: Iterable[str | Path]) -> None:
 
 
 def force_tree(folder: str | Path) -> None:
-    """`force` for a folder and all in it."""
+    """Forces a folder and everything in it to the disk."""
     force([*Path(folder).rglob("*"), folder])
 
 
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Adds a path to an OSError that names none, such as the error of a write to a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def boot_id() -> str:
-    """Which start of this machine it is: what was written under another one may never have come to the disk."""
+    """An id of this machine's last start. Bytes written before that start may never have reached the disk."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
@@ -37,7 +50,7 @@ def _force(path: str | Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno == errno.EINVAL and os.path.isdir(path):  # this file system keeps names by itself
+        if error.errno == errno.EINVAL and os.path.isdir(path):  # this file system forces names by itself
             return
         error.filename = str(path)
         raise

@@ -1,6 +1,6 @@
-"""Five machine instructions that numba has no name for: what makes the hot loops of this room fast.
+"""Five machine instructions that numba has no name for; they make the hot loops of parsing and encoding fast.
 
-All indices are trusted; the loops that call these check them.
+Indices are not checked here; the calling loops guarantee them.
 """
 
 from llvmlite import ir
@@ -17,7 +17,7 @@ def _address(context, builder, array_type, array, index):
 
 @intrinsic
 def load_word(typing_context, text, position):
-    """uint64 of the 8 bytes text[position : position + 8], the first byte lowest. text: uint8 [bytes]."""
+    """The 8 bytes text[position : position + 8] as uint64, the first byte lowest. text: uint8 [bytes]."""
 
     def generate(context, builder, signature, arguments):
         pointer = _address(context, builder, signature.args[0], arguments[0], arguments[1])
@@ -30,17 +30,17 @@ def load_word(typing_context, text, position):
 
 @intrinsic
 def bytes_equal(typing_context, text, position, byte):
-    """uint64: bit i says whether text[position + i] is `byte`, a uint8, for i below 64. text: uint8 [bytes]."""
+    """uint64, bit i: whether text[position + i] is `byte`, for i below 64. text: uint8 [bytes]; byte: uint8."""
 
     def generate(context, builder, signature, arguments):
         pointer = _address(context, builder, signature.args[0], arguments[0], arguments[1])
         vector = ir.VectorType(ir.IntType(8), 64)
-        there = builder.load(builder.bitcast(pointer, vector.as_pointer()))
-        there.align = 1
+        characters = builder.load(builder.bitcast(pointer, vector.as_pointer()))
+        characters.align = 1
         first = builder.insert_element(ir.Constant(vector, ir.Undefined), arguments[2], ir.Constant(ir.IntType(32), 0))
         lanes = ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64)
         wanted = builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), lanes)
-        return builder.bitcast(builder.icmp_unsigned("==", there, wanted), _WORD)
+        return builder.bitcast(builder.icmp_unsigned("==", characters, wanted), _WORD)
 
     return types.uint64(text, types.int64, types.uint8), generate
 
@@ -67,7 +67,7 @@ def count_ones(typing_context, word):
 
 @intrinsic
 def prefetch(typing_context, array, index):
-    """Asks for the cache line of array[index], so that a random access later does not wait for memory."""
+    """Asks for the cache line of array[index], so that a later access does not wait for memory."""
 
     def generate(context, builder, signature, arguments):
         pointer = _address(context, builder, signature.args[0], arguments[0], arguments[1])

@@ -1,10 +1,11 @@
 """Work on several threads, with results in the order of the items."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from criteo_prep.machine import processors
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -13,31 +14,38 @@ Result = TypeVar("Result")
 def in_order(make: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None) -> Iterator[Result]:
     """Yields make(item) for each item, in the order of the items.
 
+    At most `workers` + 1 items are taken and not yet yielded, so memory does not grow with the number of items. An
+    error of `make` or of `items` is raised at its place in the order, after the results of all earlier items.
+
     Args:
       make: called in a thread; it should spend its time outside the interpreter's lock.
-      items: at most `workers` + 1 of them are in work or wait to be taken, so memory does not grow with them.
-      workers: threads, at least 1; by default as many as this process may use cores.
+      items: taken in the caller's thread, while earlier items are in work.
+      workers: threads, at least 1; by default as many as this process can keep busy.
 
     Raises:
-      ValueError: workers is not positive. What `make` raises is raised where its result would have been yielded.
+      ValueError: workers is less than 1.
     """
-    workers = len(os.sched_getaffinity(0)) if workers is None else workers
+    workers = processors() if workers is None else workers
     if workers < 1:
-        raise ValueError(f"workers {workers}: must be at least 1.")
+        raise ValueError(f"--workers {workers}: must be at least 1.")
+    items = iter(items)
+    pending: deque[Future[Result]] = deque()
+    error: Exception | None = None
     pool = ThreadPoolExecutor(workers)
-    waiting: deque[Future[Result]] = deque()
     try:
-        for item in items:
-            waiting.append(pool.submit(make, item))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        while True:
+            try:
+                pending.append(pool.submit(make, next(items)))
+            except StopIteration:
+                break
+            except Exception as raised:
+                error = raised
+                break
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+        if error is not None:
+            raise error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def in_parallel(function: Callable, arguments: list, workers: int) -> list:
-    """[function(argument) for each], on several threads."""
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(function, arguments))

@@ -1,6 +1,6 @@
-"""Progress of a long stage: a live line with rate and ETA, and one summary line at the end.
+"""Progress of a long stage: a live line with the rate and the time left, and one summary line at the end.
 
-Where stderr is not a terminal, such as the log of a job, the live line is a line every half minute.
+Where stderr is not a terminal but a file, such as the log of a job, a new line is printed every half minute instead.
 """
 
 import json
@@ -13,14 +13,14 @@ _REFRESH_IN_A_FILE_S = 30.0
 
 
 class Progress:
-    """Counts what a stage has done and says so on stderr.
+    """Counts the finished part of a stage and prints it on stderr.
 
     Args:
-      stage: what is being done, such as "parse".
-      total: how much there is to do, in `unit`; None when it is not known, and then no ETA is shown.
+      stage: name of the stage, such as "parse".
+      total: the whole work in `unit`; None where it is not known, and then the time left is not shown.
       unit: what is counted, such as "rows" or "bytes".
-      quiet: say nothing.
-      log: takes the same as JSON objects, a line each, also when quiet.
+      quiet: print nothing.
+      log: text file that takes the progress as JSON objects, one line each, also when quiet; None for no log.
     """
 
     def __init__(self, stage: str, total: int | None, *, unit: str, quiet: bool = False, log: TextIO | None = None):

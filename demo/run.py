@@ -1,7 +1,7 @@
 """`make demo`: the whole way from click logs to an evaluated model, small, with the commands that a user would type.
 
 Makes day files in Criteo's form with planted clicks, preprocesses them, trains DLRM on two processes, evaluates the
-saved checkpoint, measures inference, and sums up. Everything lands in demo_data/; data made before is used again.
+saved checkpoint, measures inference, and prints a summary. All files are in demo_data/; existing data is used again.
 """
 
 import json
@@ -23,7 +23,7 @@ NUM_PROCESSES = 2
 SYNTHESIZE = """criteo-prep synthesize --layout criteo_tsv --preset criteo_t15_synthetic --scale 0.01
     --num_samples 1000000 --num_test_samples 200000 --num_days 3 --labels teacher --seed 1 --dst demo_data/days"""
 PREPROCESS = "criteo-prep preprocess --input demo_data/days --output demo_data/dataset --threshold 3"
-# The published widths and schedule are for hours of training; these are for one minute of it.
+# The published widths and schedule are for hours of training; these are for one minute.
 DLRM = """python -m dlrm_tf2.dlrm --cpu --dataset_path demo_data/dataset --embedding_dim 16 --bottom_mlp_dims 64,16
     --top_mlp_dims 64,32,1 --batch_size 1024 --valid_batch_size 8192 --seed 1"""
 TRAIN = """--epochs 2 --learning_rate 2 --warmup_steps 100 --decay_start_step 1100 --decay_steps 854 --print_freq 200
@@ -33,7 +33,7 @@ INFERENCE = "--mode inference --restore_checkpoint_path demo_data/checkpoint --l
 
 
 def main() -> None:
-    """Runs every step; ends with the exit code of the first one that fails."""
+    """Runs every step; exits when a step fails."""
     start = time.monotonic()
     os.chdir(ROOT)
     DATA.mkdir(exist_ok=True)
@@ -48,21 +48,21 @@ def main() -> None:
 
 
 def launcher() -> str:
-    """The start of a command that starts several processes, as set-up found it to work; empty where one has to do."""
+    """The first words of a command that starts several processes, as set-up chose them; "" for one process."""
     kind = (ROOT / ".venv" / "launcher").read_text().strip()
     return "" if kind == "none" else f"horovodrun -np {NUM_PROCESSES} -H localhost:{NUM_PROCESSES} --{kind}"
 
 
 def describe(several: str) -> str:
-    """What the launcher starts, for people."""
+    """The processes that the launcher starts, in words."""
     return f"{NUM_PROCESSES} processes ({several.split('--')[-1]})" if several else "one process (Horovod was left out)"
 
 
 def make(what: str, command: str, folder: Path, again: bool = False) -> bool:
-    """Runs a command that writes `folder`, unless the same command has; returns whether it ran."""
+    """Runs a command that writes `folder`, unless the same command has written it; returns whether it ran."""
     receipt = folder.with_suffix(".made_by")
     if not again and folder.is_dir() and receipt.is_file() and receipt.read_text() == command:
-        print(f"\n== {what}: {folder} is there already", flush=True)
+        print(f"\n== {what}: {folder} exists", flush=True)
         return False
     receipt.unlink(missing_ok=True)
     remove(folder)
@@ -72,7 +72,7 @@ def make(what: str, command: str, folder: Path, again: bool = False) -> bool:
 
 
 def remove(folder: Path) -> None:
-    """Removes something that an earlier demo made."""
+    """Removes a folder of an earlier demo."""
     assert folder.parent == DATA, folder
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -93,7 +93,7 @@ def run(what: str, command: str) -> None:
 
 
 def run_without_tags(words: list[str], environment: dict[str, str]) -> int:
-    """Runs a launcher without the `[1,0]<stdout>:` that it puts between lines; returns the exit code."""
+    """Runs a launcher and removes its `[1,0]<stdout>:` from the lines; returns the exit code."""
     pipe, both = subprocess.PIPE, subprocess.STDOUT
     with subprocess.Popen(words, env=environment, stdout=pipe, stderr=both, text=True) as launched:
         for line in launched.stdout:
@@ -102,13 +102,13 @@ def run_without_tags(words: list[str], environment: dict[str, str]) -> int:
 
 
 def record(log: str, key: str) -> dict:
-    """The last line of one of the trainer's logs that has `key`."""
+    """The last record with `key` in a log of the trainer."""
     lines = [json.loads(line) for line in (DATA / log).read_text().splitlines()]
     return [line for line in lines if key in line][-1]
 
 
 def summary(several: str, seconds: float) -> str:
-    """The table at the end, from the files that the steps have left."""
+    """The table at the end, made from the files of the steps."""
     days, dataset = (json.loads((DATA / folder / "manifest.json").read_text()) for folder in ("days", "dataset"))
     rows = {split: entry["num_samples"] for split, entry in dataset["splits"].items()}
     spec = FeatureSpec.load(DATA / "dataset" / "feature_spec.yaml")

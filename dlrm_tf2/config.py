@@ -1,264 +1,282 @@
 """The configuration of a run as a frozen dataclass: plain data, validated. No TensorFlow.
 
-TrainConfig's fields are the trainer's flags (dlrm_tf2/flags.py reads names, types, defaults and help from here).
+The fields of TrainConfig are the trainer's flags: flags.py reads names, types, defaults, groups and help from them, and
+config_checks.py says which values are allowed.
 """
 
 from dataclasses import dataclass, field
 
+from dlrm_tf2.config_checks import ConfigError, check_config, require
 from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER, OPTIMIZERS
 from dlrm_tf2.sharding.plan_rules import DEFAULT_STRATEGY, STRATEGIES
 
+__all__ = ["ConfigError", "TrainConfig", "require"]
 
-class ConfigError(ValueError):
-    """A flag has a value that it cannot have, or two flags contradict each other."""
+# Group -> its title in --help, in the order of --help.
+GROUPS = {
+    "run": "the run",
+    "data": "data",
+    "model": "model",
+    "embedding": "embedding tables and their placement",
+    "optimizer": "optimizer and learning rate",
+    "precision": "precision and speed",
+    "evaluation": "evaluation and inference",
+    "checkpoints": "checkpoints",
+    "faults": "faults",
+    "watching": "watching a run",
+}
 
 
-def _flag(default: object, help: str, choices: tuple[str, ...] | None = None):
-    return field(default=default, metadata={"help": help, "choices": choices})
+def _flags_of(group: str):
+    """A function that makes the fields of a group."""
+    assert group in GROUPS
+
+    def flag(default: object, help: str, *, choices: tuple[str, ...] | None = None, least: float | None = None):
+        """A field that is a flag.
+
+        Args:
+          default: value without the flag.
+          help: text of --help.
+          choices: all allowed values; None where the type decides.
+          least: smallest allowed value, of every number where the flag takes a list; None where the checks decide.
+        """
+        return field(default=default, metadata={"group": group, "help": help, "choices": choices, "least": least})
+
+    return flag
+
+
+_run = _flags_of("run")
+_data = _flags_of("data")
+_model = _flags_of("model")
+_embedding = _flags_of("embedding")
+_optimizer = _flags_of("optimizer")
+_precision = _flags_of("precision")
+_evaluation = _flags_of("evaluation")
+_checkpoints = _flags_of("checkpoints")
+_faults = _flags_of("faults")
+_watching = _flags_of("watching")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run of the trainer. The names and defaults are NVIDIA's, where its DLRM has the flag.
+    """One run of the trainer. A flag that NVIDIA's DLRM has too has its name and its default.
 
     Raises:
-      ConfigError: a value is out of range, or two contradict each other.
+      ConfigError: a value is out of range, or two values contradict each other.
     """
 
-    mode: str = _flag("train", "what to do", ("train", "eval", "inference", "plan"))
-    dataset_path: str | None = _flag(None, "folder of the dataset")
-    feature_spec: str = _flag("feature_spec.yaml", "name of the feature spec inside dataset_path")
-    dataset_type: str = _flag(
+    mode: str = _run(
+        "train",
+        "train; eval: score a split; inference: measure latencies; plan: print where the tables would be",
+        choices=("train", "eval", "inference", "plan"),
+    )
+    epochs: int | None = _run(
+        None, "passes over the training data; not given, 1 pass, or as many passes as --max_steps needs", least=1
+    )
+    max_steps: int = _run(
+        -1,
+        "most steps of this run; -1 for no limit. A resumed run counts its steps before the interruption too, and a "
+        "run with --restore_checkpoint_path counts its own steps only. In eval and inference: most batches; there -1 "
+        "means all batches in eval and 1000 in inference",
+    )
+    seed: int | None = _run(
+        None,
+        "seed of the initial weights and of the order of the samples; not given, it is drawn and logged. A restored "
+        "or resumed run keeps the order of its checkpoint",
+    )
+    cpu: bool = _run(False, "use no GPU")
+    inter_op_parallelism: int | None = _run(
+        None, "operations that TensorFlow runs at the same time on a CPU; not given, 2", least=1
+    )
+    intra_op_parallelism: int | None = _run(
+        None, "threads of one operation on a CPU; not given, the cores of the machine divided by its ranks", least=1
+    )
+
+    dataset_path: str | None = _data(None, "folder of the dataset")
+    feature_spec: str = _data("feature_spec.yaml", "file name of the feature spec inside --dataset_path")
+    dataset_type: str = _data(
         "tf_raw",
-        "tf_raw reads the dataset; synthetic makes fresh samples of its feature spec's cardinalities",
-        ("tf_raw", "synthetic"),
+        "tf_raw: read the files of the dataset; synthetic: make samples from the cardinalities in the feature spec",
+        choices=("tf_raw", "synthetic"),
     )
-    synthetic_dataset_train_batches: int = _flag(64008, "batches of a pass over synthetic training data")
-    synthetic_dataset_valid_batches: int = _flag(1350, "batches of the synthetic test data")
-    shuffle: str = _flag(
+    synthetic_dataset_train_batches: int = _data(64008, "training batches in a pass over synthetic data", least=1)
+    synthetic_dataset_valid_batches: int = _data(1350, "evaluation batches of synthetic data", least=1)
+    batch_size: int = _data(65536, "samples of a training step, all ranks together", least=1)
+    shuffle: str = _data(
         "none",
-        "order of the training samples, another one each pass: as they stand, permuted within windows of "
-        "shuffle_window samples, or in full (reads from all over the files)",
-        ("none", "window", "full"),
+        "order of the training samples. none: as in the files; window: each pass permutes windows of --shuffle_window "
+        "samples; full: each pass permutes all samples, with random reads in all files",
+        choices=("none", "window", "full"),
     )
-    shuffle_window: int = _flag(1 << 18, "samples of a window; two windows are in memory")
-    drop_last: bool = _flag(False, "do not train on what is left of a pass after its last whole batch")
-    batch_size: int = _flag(65536, "global batch size of training; the ranks share it")
-    valid_batch_size: int | tuple[int, ...] = _flag(
-        65536, "global batch size of evaluation and inference; for inference also a list, each of them measured"
-    )
-    epochs: int | None = _flag(None, "passes over the training data; 1, or as many as max_steps needs")
-    max_steps: int = _flag(
-        -1, "stop after this many steps (in eval and inference: batches); -1 is no limit, in inference 1000"
-    )
-    optimizer: str = _flag(DEFAULT_OPTIMIZER, "optimizer of MLPs and tables", tuple(OPTIMIZERS))
-    momentum: float = _flag(0.0, "momentum of sgd; the tables have none")
-    beta1: float = _flag(0.9, "beta1 of adam")
-    beta2: float = _flag(0.999, "beta2 of adam")
-    learning_rate: float = _flag(24.0, "learning rate after the warm-up")
-    warmup_steps: int = _flag(8000, "steps over which the learning rate rises linearly from 0")
-    decay_start_step: int = _flag(48000, "step after which the learning rate falls")
-    decay_steps: int = _flag(24000, "steps over which it falls to 0, with power 2")
-    embedding_dim: int | tuple[int, ...] = _flag(
-        128,
-        "width of every embedding table; for the cross interaction also a list of widths, one a table, or the "
-        "path of a JSON list",
-    )
-    bottom_mlp_dims: tuple[int, ...] = _flag((512, 256, 128), "layer widths; for dot the last is embedding_dim")
-    top_mlp_dims: tuple[int, ...] = _flag((1024, 1024, 512, 256, 1), "layer widths; the last is 1")
-    combiner: str = _flag("sum", "how the vectors of several ids of a sample become one", ("sum", "mean"))
-    data_parallel_input: bool = _flag(False, "each rank reads all features of its samples, not those of its tables")
-    dedup_ids: str = _flag(
-        "auto",
-        "with data_parallel_input: fetch each row once for all samples of a rank; auto does it for features "
-        "whose ids repeat much",
-        ("on", "off", "auto"),
-    )
-    dist_strategy: str = _flag(
-        DEFAULT_STRATEGY,
-        "how tables are placed: by memory, lookups and traffic together, or one of the published three",
-        STRATEGIES,
-    )
-    column_slice_threshold: int | None = _flag(
-        None,
-        "elements (rows * width) above which a table is cut by columns; not given, balanced cuts as balance "
-        "needs it, and the others above 5000000000, as published",
-    )
-    row_slice_threshold: int | None = _flag(
-        None,
-        "elements from which on the rows of a table are spread over all ranks; not given, balanced does it to "
-        "tables that no cut by columns makes fit, and the others to none",
-    )
-    data_parallel_threshold: int | None = _flag(
-        None,
-        "elements up to which every rank has all of a table; not given, balanced does it where that moves less, "
-        "and the others to none",
-    )
-    cpu_offloading_threshold_gb: float | None = _flag(
-        None, "gigabytes (10**9) of tables that a GPU has room for; the largest ones beyond it stay in host memory"
-    )
-    world_size: int | None = _flag(None, "ranks to plan for (mode plan only); as many as there are when not given")
-    num_cross_layers: int = _flag(3, "layers of the cross interaction")
-    cross_layer_projection_dim: int = _flag(512, "rank of their matrices; 0 for full matrices")
-    interaction: str = _flag(
+    shuffle_window: int = _data(1 << 18, "samples of a window of --shuffle window; memory holds two windows", least=1)
+    drop_last: bool = _data(False, "leave out the samples of a pass after its last whole batch")
+
+    interaction: str = _model(
         "dot",
-        "how vectors meet; the published dot_custom_cuda and dot_tensorflow are dot with the native op (where "
-        "there is one) and with TensorFlow's",
-        ("dot", "dot_custom_cuda", "dot_tensorflow", "cross"),
+        "how a model combines its vectors. dot: products of all pairs (DLRM); cross: cross layers (DCNv2); "
+        "dot_custom_cuda and dot_tensorflow are published names of dot with the native op and with TensorFlow's ops",
+        choices=("dot", "dot_custom_cuda", "dot_tensorflow", "cross"),
     )
-    interaction_op: str = _flag(
+    bottom_mlp_dims: tuple[int, ...] = _model(
+        (512, 256, 128),
+        "layer widths of the bottom MLP; with the dot interaction the last width is --embedding_dim",
+        least=1,
+    )
+    top_mlp_dims: tuple[int, ...] = _model(
+        (1024, 1024, 512, 256, 1), "layer widths of the top MLP; the last width is 1", least=1
+    )
+    num_cross_layers: int = _model(3, "layers of the cross interaction", least=1)
+    cross_layer_projection_dim: int = _model(
+        512, "rank of the weight matrices in the cross layers; 0 for full matrices", least=0
+    )
+
+    embedding_dim: int | tuple[int, ...] = _embedding(
+        128,
+        "width of the embedding tables. With the cross interaction also one width for each table: a list, or the path "
+        "of a JSON file with a list",
+        least=1,
+    )
+    combiner: str = _embedding(
+        "sum", "how several ids of one feature in one sample become one vector", choices=("sum", "mean")
+    )
+    data_parallel_input: bool = _embedding(
+        False, "each rank reads all features of its samples; without it, all samples of the features of its tables"
+    )
+    dedup_ids: str = _embedding(
         "auto",
-        "the op that computes it; auto is native where that is built and serves the device",
-        ("auto", "native", "tensorflow"),
+        "with --data_parallel_input: fetch each row once for all samples of a rank. auto: for features whose ids "
+        "repeat often",
+        choices=("on", "off", "auto"),
     )
-    amp: bool = _flag(False, "MLPs and interaction in 16 bits")
-    amp_dtype: str | None = _flag(
-        None, "their type under amp; bfloat16 on a CPU and float16 on a GPU when not given", ("float16", "bfloat16")
+    dist_strategy: str = _embedding(
+        DEFAULT_STRATEGY,
+        "how tables are placed on the ranks. balanced: by memory, lookups and traffic together; the others are the "
+        "published strategies",
+        choices=STRATEGIES,
     )
-    loss_scale: float = _flag(65536.0, "factor of the loss in float16, so that small gradients are not lost")
-    loss_scaling: str = _flag(
-        "static",
-        "dynamic halves the factor when a gradient overflows, and doubles it after 2000 steps without; a "
-        "step that overflows is skipped either way",
-        ("static", "dynamic"),
-    )
-    xla: bool = _flag(False, "compile MLPs and interaction with XLA")
-    cpu: bool = _flag(False, "use no GPU")
-    seed: int | None = _flag(
+    column_slice_threshold: int | None = _embedding(
         None,
-        "seed of the initial weights and of the samples' order; drawn and logged when not "
-        "given. A checkpoint's data keeps its own",
+        "cut tables with more elements (rows * width) than this by columns. Not given, balanced cuts where the balance "
+        "needs it, and the published strategies cut above 5000000000 elements",
+        least=1,
     )
-    auc_thresholds: int | None = _flag(None, "bins of NVIDIA's AUC (8000 there); exact AUC when not given")
-    evals_per_epoch: int = _flag(1, "evaluations per epoch, equally spaced, the last at the last step; 0 for none")
-    eval_every: int | None = _flag(
-        None, "steps between two evaluations, in place of evals_per_epoch; another follows the last step"
+    row_slice_threshold: int | None = _embedding(
+        None,
+        "spread the rows of tables with at least this many elements (rows * width) over all ranks. Not given, balanced "
+        "spreads tables that fit in no other way, and the published strategies spread none",
+        least=1,
     )
-    auc_threshold: float | None = _flag(None, "stop when an evaluation reaches this AUC")
-    print_freq: int = _flag(100, "steps between two lines of the log")
-    save_checkpoint_path: str | None = _flag(None, "folder to save the trained model in (mode train only)")
-    checkpoint_every: int | None = _flag(None, "steps between two checkpoints in save_checkpoint_path")
-    checkpoint_async: bool = _flag(False, "write them while training goes on; takes the memory of a copy of the tables")
-    keep_checkpoints: int = _flag(
-        1, "how many to keep: the last in save_checkpoint_path, those before it beside it, as NAME.step-N"
+    data_parallel_threshold: int | None = _embedding(
+        None,
+        "copy tables with at most this many elements (rows * width) to every rank. Not given, balanced copies where "
+        "that moves fewer bytes, and the published strategies copy none",
+        least=0,
     )
-    keep_best: bool = _flag(False, "keep the checkpoint of the best evaluation too, beside it as NAME.best")
-    resume: str = _flag(
+    cpu_offloading_threshold_gb: float | None = _embedding(
+        None, "gigabytes (10**9 bytes) of tables on each GPU; larger tables beyond it stay in host memory", least=0
+    )
+    world_size: int | None = _embedding(
+        None, "ranks that --mode plan plans for; not given, the ranks that were started", least=1
+    )
+
+    optimizer: str = _optimizer(DEFAULT_OPTIMIZER, "optimizer of the MLPs and the tables", choices=tuple(OPTIMIZERS))
+    momentum: float = _optimizer(0.0, "momentum of sgd in the MLPs; tables have no momentum")
+    beta1: float = _optimizer(0.9, "decay rate of the first moment in adam (published name: beta1)")
+    beta2: float = _optimizer(0.999, "decay rate of the second moment in adam (published name: beta2)")
+    learning_rate: float = _optimizer(24.0, "learning rate after the warm-up")
+    warmup_steps: int = _optimizer(8000, "steps in which the learning rate rises linearly from 0", least=0)
+    decay_start_step: int = _optimizer(48000, "step after which the learning rate falls", least=0)
+    decay_steps: int = _optimizer(24000, "steps in which the learning rate falls to 0, as a square", least=1)
+
+    amp: bool = _precision(False, "automatic mixed precision: MLPs and interaction in 16 bits, weights in 32 bits")
+    amp_dtype: str | None = _precision(
+        None,
+        "the 16-bit type of --amp; not given, bfloat16 on a CPU and float16 on a GPU",
+        choices=("float16", "bfloat16"),
+    )
+    loss_scale: float = _precision(
+        65536.0, "factor of the loss in float16, so that small gradients do not become 0; at the start, where dynamic"
+    )
+    loss_scaling: str = _precision(
+        "static",
+        "static: --loss_scale stays; dynamic: a gradient that overflows halves it, and 2000 steps without an overflow "
+        "double it. A step with an overflow is skipped either way",
+        choices=("static", "dynamic"),
+    )
+    xla: bool = _precision(False, "compile MLPs and interaction with XLA, TensorFlow's compiler")
+    interaction_op: str = _precision(
         "auto",
-        "auto goes on with the unfinished run whose checkpoint is in save_checkpoint_path; off starts anew",
-        ("auto", "off"),
+        "implementation of the dot interaction. auto: native where it is built and serves the device",
+        choices=("auto", "native", "tensorflow"),
     )
-    restore_checkpoint_path: str | None = _flag(None, "folder of a checkpoint to start from")
-    predictions_path: str | None = _flag(
-        None, "Parquet file for the scores of eval and inference: row, score (the click's probability), label"
+
+    valid_batch_size: int | tuple[int, ...] = _evaluation(
+        65536,
+        "samples of an evaluation or inference batch, all ranks together; in inference also a list of sizes, each "
+        "measured on its own",
+        least=1,
     )
-    stall_timeout_s: float = _flag(600.0, "seconds without progress after which a job ends itself; 0 for never")
-    inter_op_parallelism: int | None = _flag(None, "operations that TensorFlow runs at a time on a CPU")
-    intra_op_parallelism: int | None = _flag(
-        None, "threads of an operation; this rank's share of the cores when not given"
+    evals_per_epoch: int = _evaluation(
+        1, "evaluations in a pass, equally spaced, the last after the last step; 0 for none", least=0
     )
-    profiler_start_step: int | None = _flag(None, "profile 100 steps from this one on")
-    profiled_rank: int = _flag(0, "the rank that is profiled")
-    profiler_path: str = _flag("logdir", "folder for the profile, which TensorBoard shows")
-    tensorboard: str | None = _flag(None, "folder for loss, AUC, learning rate and speed as TensorBoard scalars")
-    log_path: str | None = _flag("dlrm_tf_log.json", "file for the log, one flat JSON object a line")
+    eval_every: int | None = _evaluation(
+        None, "steps between two evaluations, in place of --evals_per_epoch; one more follows the last step", least=1
+    )
+    eval_split: str = _evaluation("test", "split that evaluations and inference score", choices=("test", "validation"))
+    auc_thresholds: int | None = _evaluation(
+        None, "thresholds of an approximate AUC (8000 in the published program); not given, the AUC is exact", least=2
+    )
+    auc_threshold: float | None = _evaluation(None, "stop training when an evaluation reaches this AUC")
+    predictions_path: str | None = _evaluation(
+        None, "Parquet file for the scores of eval and inference: row, score (probability of a click), label"
+    )
+
+    save_checkpoint_path: str | None = _checkpoints(
+        None, "folder for the checkpoints of a training, the last of which is the trained model"
+    )
+    checkpoint_every: int | None = _checkpoints(
+        None, "steps between two checkpoints in --save_checkpoint_path; not given, one after the last step", least=1
+    )
+    checkpoint_async: bool = _checkpoints(
+        False, "write checkpoints while training continues; needs memory for a copy of the tables"
+    )
+    keep_checkpoints: int = _checkpoints(
+        1,
+        "checkpoints to keep: the newest is --save_checkpoint_path, older ones are next to it as NAME.step-N",
+        least=1,
+    )
+    keep_best: bool = _checkpoints(
+        False, "keep also the checkpoint of the best AUC, next to --save_checkpoint_path as NAME.best"
+    )
+    restore_checkpoint_path: str | None = _checkpoints(None, "folder of a checkpoint to start from")
+    fresh_optimizer: bool = _checkpoints(
+        False, "restore the weights of --restore_checkpoint_path only; the state of the optimizer begins at 0"
+    )
+
+    resume: str = _faults(
+        "auto",
+        "auto: resume the unfinished run whose checkpoint is in --save_checkpoint_path; off: begin a new run",
+        choices=("auto", "off"),
+    )
+    stall_timeout_s: float = _faults(
+        600.0, "seconds without progress after which a job ends itself; 0 for never", least=0
+    )
+
+    log_path: str | None = _watching(
+        "dlrm_tf_log.json",
+        "file for the log: one flat JSON object a line; a run appends to it. Not given, eval and inference write "
+        "dlrm_tf_log.eval.json and dlrm_tf_log.inference.json",
+    )
+    print_freq: int = _watching(100, "steps between two lines of the log", least=1)
+    tensorboard: str | None = _watching(
+        None, "folder for TensorBoard, which then shows loss, AUC, learning rate and speed"
+    )
+    profiler_start_step: int | None = _watching(None, "first of 100 steps to profile; not given, none", least=1)
+    profiled_rank: int = _watching(0, "rank to profile", least=0)
+    profiler_path: str = _watching("logdir", "folder for the profile, which TensorBoard shows")
 
     def __post_init__(self):
-        require(self.dataset_path is not None, "--dataset_path is missing. Name the folder that holds the dataset.")
-        self._check_ranges()
-        self._check_shape()
-        self._check_contradictions()
-
-    def _check_ranges(self) -> None:
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            value = min(value, default=0) if isinstance(value, tuple) else value
-            require(
-                value is None or value >= least,
-                f"--{name} is {_text(getattr(self, name))}; it must be at least {least}.",
-            )
-        require(self.max_steps == -1 or self.max_steps >= 1, f"--max_steps is {self.max_steps}; use -1 or at least 1.")
-        require(self.seed is None or 0 <= self.seed < 2**63, f"--seed is {self.seed}; it must be from 0 to 2**63 - 1.")
-        for name in ("learning_rate", "loss_scale"):
-            require(getattr(self, name) > 0, f"--{name} is {getattr(self, name)}; it must be positive.")
-        require(0 <= self.momentum < 1, f"--momentum is {self.momentum}; it must be from 0 to below 1.")
-        for name in ("beta1", "beta2", "auc_threshold"):
-            value = getattr(self, name)
-            require(value is None or 0 < value < 1, f"--{name} is {value}; it must be between 0 and 1.")
-        require(
-            self.auc_thresholds is None or self.auc_thresholds >= 2,
-            f"--auc_thresholds is {self.auc_thresholds}; it must be at least 2, or not given for the exact AUC.",
-        )
-
-    def _check_shape(self) -> None:
-        dims = self.embedding_dim if isinstance(self.embedding_dim, tuple) else (self.embedding_dim,)
-        require(
-            self.interaction == "cross" or dims == (self.bottom_mlp_dims[-1],) * len(dims),
-            f"--bottom_mlp_dims ends with {self.bottom_mlp_dims[-1]}, --embedding_dim is "
-            f"{_text(self.embedding_dim)}. The dot interaction needs them equal; --interaction cross does not.",
-        )
-        require(self.top_mlp_dims[-1] == 1, f"--top_mlp_dims ends with {self.top_mlp_dims[-1]}; it must be 1.")
-
-    def _check_contradictions(self) -> None:
-        require(
-            self.warmup_steps <= self.decay_start_step,
-            f"--warmup_steps {self.warmup_steps} is past --decay_start_step {self.decay_start_step}. "
-            "Raise decay_start_step or lower warmup_steps.",
-        )
-        require(
-            not self.momentum or self.optimizer == "sgd",
-            f"--momentum {self.momentum} and --optimizer {self.optimizer}: only sgd has a momentum.",
-        )
-        require(
-            self.dedup_ids != "on" or self.data_parallel_input,
-            "--dedup_ids on needs --data_parallel_input: without it the ranks exchange no ids.",
-        )
-        require(
-            self.column_slice_threshold is None or self.optimizer != "rowwise_adagrad",
-            f"--column_slice_threshold {self.column_slice_threshold} and --optimizer rowwise_adagrad: it keeps "
-            "one number a row and needs the whole row. Use --row_slice_threshold, or --optimizer adagrad.",
-        )
-        require(
-            self.interaction != "cross" or self.interaction_op == "auto",
-            f"--interaction cross and --interaction_op {self.interaction_op}: the op is for the dot interaction.",
-        )
-        require(
-            self.interaction != "dot_tensorflow" or self.interaction_op != "native",
-            "--interaction dot_tensorflow contradicts --interaction_op native. Leave one of them out.",
-        )
-        require(
-            self.interaction != "dot_custom_cuda" or self.interaction_op != "tensorflow",
-            "--interaction dot_custom_cuda contradicts --interaction_op tensorflow. Leave one of them out.",
-        )
-        require(
-            self.dataset_type != "synthetic" or self.shuffle == "none",
-            f"--shuffle {self.shuffle} and --dataset_type synthetic: synthetic samples come in no order. Leave "
-            "--shuffle out.",
-        )
-        require(self.amp_dtype is None or self.amp, f"--amp_dtype {self.amp_dtype} needs --amp.")
-        require(
-            self.mode == "inference" or isinstance(self.valid_batch_size, int),
-            f"--valid_batch_size {_text(self.valid_batch_size)}: only --mode inference takes a list. Give one.",
-        )
-        for name in ("checkpoint_every", "checkpoint_async", "keep_best"):
-            require(
-                not getattr(self, name) or self.save_checkpoint_path is not None,
-                f"--{name} needs --save_checkpoint_path: the folder to save in.",
-            )
-        require(
-            self.keep_checkpoints == 1 or self.save_checkpoint_path is not None,
-            f"--keep_checkpoints {self.keep_checkpoints} needs --save_checkpoint_path: the folder to save in.",
-        )
-        evaluates = self.evals_per_epoch or self.eval_every
-        for name in ("auc_threshold", "keep_best"):
-            require(
-                not getattr(self, name) or evaluates,
-                f"--{name} and --evals_per_epoch 0: without evaluations there is no AUC. Leave one of them out.",
-            )
-        require(
-            self.mode in ("train", "plan") or self.restore_checkpoint_path is not None,
-            f"--mode {self.mode} needs --restore_checkpoint_path: the checkpoint to use.",
-        )
+        check_config(self)
 
     @property
     def valid_batch_sizes(self) -> tuple[int, ...]:
@@ -266,61 +284,13 @@ class TrainConfig:
         return self.valid_batch_size if isinstance(self.valid_batch_size, tuple) else (self.valid_batch_size,)
 
     @property
-    def interaction_op_asked(self) -> str:
-        """--interaction_op, or what a published spelling of --interaction says about it."""
+    def log_file(self) -> str | None:
+        """--log_path. Its default has another name in each mode, so that each run has a log of its own."""
+        if self.log_path != TrainConfig.log_path or self.mode not in ("eval", "inference"):
+            return self.log_path
+        return f"dlrm_tf_log.{self.mode}.json"
+
+    @property
+    def requested_interaction_op(self) -> str:
+        """--interaction_op, or the op that a published name of --interaction asks for."""
         return "tensorflow" if self.interaction == "dot_tensorflow" else self.interaction_op
-
-
-# The least value of the flags that have one; of every number of a list.
-_LEAST = {
-    **dict.fromkeys(
-        (
-            "batch_size",
-            "valid_batch_size",
-            "num_cross_layers",
-            "print_freq",
-            "decay_steps",
-            "epochs",
-            "column_slice_threshold",
-            "row_slice_threshold",
-            "world_size",
-            "bottom_mlp_dims",
-            "top_mlp_dims",
-            "embedding_dim",
-            "shuffle_window",
-            "synthetic_dataset_train_batches",
-            "synthetic_dataset_valid_batches",
-            "eval_every",
-            "checkpoint_every",
-            "keep_checkpoints",
-            "inter_op_parallelism",
-            "intra_op_parallelism",
-            "profiler_start_step",
-        ),
-        1,
-    ),
-    **dict.fromkeys(
-        (
-            "warmup_steps",
-            "decay_start_step",
-            "evals_per_epoch",
-            "cross_layer_projection_dim",
-            "data_parallel_threshold",
-            "cpu_offloading_threshold_gb",
-            "profiled_rank",
-            "stall_timeout_s",
-        ),
-        0,
-    ),
-}
-
-
-def _text(value: object) -> str:
-    """A value as it is written on the command line."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def require(condition: bool, message: str) -> None:
-    """Raises ConfigError unless the condition holds."""
-    if not condition:
-        raise ConfigError(message)

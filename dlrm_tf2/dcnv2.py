@@ -1,4 +1,4 @@
-"""The program: trains, evaluates or benchmarks DCNv2. It is dlrm with other defaults.
+"""The program: trains, evaluates or benchmarks DCNv2. It is the program dlrm with other defaults.
 
     python -m dlrm_tf2.dcnv2 --dataset_path DIR [--mode train|eval|inference|plan] ...
 
@@ -8,7 +8,7 @@ Source: the defaults of NVIDIA's dcnv2.py.
 import sys
 from pathlib import Path
 
-if __name__ == "__main__" and not __package__:  # run as a file: the packages are beside this one, not in it
+if __name__ == "__main__" and not __package__:  # run as a file: the packages are in this file's parent folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from dlrm_tf2 import dlrm

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-if __name__ == "__main__" and not __package__:  # run as a file: the packages lie next to this one, not in it
+if __name__ == "__main__" and not __package__:  # run as a file: the packages are in this file's parent folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from criteo_prep.feature_spec import FeatureSpec
@@ -49,10 +49,10 @@ def _run(prepared: Prepared, launch: Launch) -> None:
                 planning.report_of(config, model_config, spec=spec, world_size=config.world_size or launch.world_size)
             )
         return
-    with connected_ranks(launch, config) as (runtime, comm):
-        from dlrm_tf2.job.start import start_job  # starts TensorFlow, which connected_ranks prepares
+    with connected_ranks(launch, config) as (device, comm):
+        from dlrm_tf2.job.start import RunContext, start_job  # starts TensorFlow, which connected_ranks prepares
 
-        start_job(config, spec, model_config=model_config, launch=launch, device=runtime, comm=comm).run()
+        start_job(RunContext(config, spec, launch=launch, device=device, comm=comm), model_config).run()
 
 
 if __name__ == "__main__":

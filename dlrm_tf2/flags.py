@@ -4,41 +4,51 @@ import argparse
 import dataclasses
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from dlrm_tf2.config import ConfigError, TrainConfig
+from dlrm_tf2.config import GROUPS, ConfigError, TrainConfig
 
-# Flags of NVIDIA's DLRM and DCNv2 that are not here yet. They are refused by name, so that no script believes in them.
-NOT_THERE = frozenset(
-    """concat_embedding
-    embedding_trainable
-    embedding_zeros_initializer
-    run_eagerly synthetic_dataset_cardinalities
-    synthetic_dataset_hotness synthetic_dataset_num_numerical_features
-    synthetic_dataset_use_feature_spec tfdata_debug use_mde_embeddings""".split()
+# Flags of NVIDIA's DLRM and DCNv2 that this program does not have. They are refused by name: no script relies on them.
+NOT_SUPPORTED = frozenset(
+    """concat_embedding embedding_trainable embedding_zeros_initializer run_eagerly synthetic_dataset_cardinalities
+    synthetic_dataset_hotness synthetic_dataset_num_numerical_features synthetic_dataset_use_feature_spec tfdata_debug
+    use_mde_embeddings""".split()
 )
 
 
-def parse(arguments: list[str], program: str, defaults: Mapping[str, object] | None = None) -> TrainConfig:
+def parse(arguments: Sequence[str], program: str, defaults: Mapping[str, object] | None = None) -> TrainConfig:
     """Turns a command line into a TrainConfig.
-
-    Args:
-      defaults: flag -> its default, where it is not TrainConfig's.
 
     Flags are written with underscores or hyphens, `--flag value` or `--flag=value`, and never abbreviated. A boolean
     flag is `--amp`, `--amp=true`, `--amp=false` or `--noamp`.
 
+    Args:
+      arguments: words of the command line, without the program.
+      program: name of the program in its help.
+      defaults: flag -> default, for the flags whose default differs from TrainConfig's.
+
     Raises:
-      ConfigError: a flag is not there, or a value is not of its kind.
+      ConfigError: a flag does not exist, or its value is not allowed.
       SystemExit: after --help.
     """
     parser = _parser(program)
     parser.set_defaults(**(defaults or {}))
-    values, unknown = parser.parse_known_args([_underscored(argument) for argument in arguments])
+    values, unknown = parser.parse_known_args(with_underscores(arguments))
     if unknown:
         raise ConfigError(_refusal(unknown[0]))
     return TrainConfig(**vars(values))
+
+
+def with_underscores(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line with --some-flag as --some_flag; values stay as they are."""
+    words = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("--"):
+            flag = "--" + flag[2:].replace("-", "_")
+        words.append(flag + equals + value)
+    return words
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,46 +59,47 @@ class _Parser(argparse.ArgumentParser):
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=program,
-        description="Trains, evaluates or benchmarks DLRM on a dataset in the feature-spec layout.",
+        usage=f"{program} --dataset_path PATH [--flag VALUE ...]",
+        description="Trains, evaluates or benchmarks DLRM on a dataset with a feature spec.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
     types = typing.get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):
-        kind = types[field.name]
-        flag, help_text = f"--{field.name}", field.metadata["help"]
-        if kind is bool:
-            parser.add_argument(flag, nargs="?", const=True, type=_boolean, default=field.default, help=help_text)
-            parser.add_argument(
-                f"--no{field.name}",
-                dest=field.name,
-                action="store_false",
-                help=argparse.SUPPRESS,
-                default=argparse.SUPPRESS,
-            )
-            continue
-        default = field.default
-        if kind == tuple[int, ...]:
-            default = ",".join(str(width) for width in default)
-        parser.add_argument(
-            flag, type=_CONVERTERS[kind], default=default, choices=field.metadata["choices"], help=help_text
-        )
+        _add_flag(groups[field.metadata["group"]], field, types[field.name])
     return parser
 
 
-def _underscored(argument: str) -> str:
-    if not argument.startswith("--"):
-        return argument
-    name, equals, value = argument.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value
+def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field, kind: object) -> None:
+    flag, help_text, default = f"--{field.name}", field.metadata["help"], field.default
+    if kind is bool:
+        group.add_argument(
+            flag, nargs="?", const=True, type=_boolean, default=default, help=help_text, metavar="true|false"
+        )
+        hidden = argparse.SUPPRESS
+        group.add_argument(f"--no{field.name}", dest=field.name, action="store_false", help=hidden, default=hidden)
+        return
+    converter, metavar = _CONVERTERS[kind]
+    choices = field.metadata["choices"]
+    if default is not None:
+        default = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        help_text += " (default: %(default)s)"
+    group.add_argument(
+        flag,
+        type=converter,
+        default=default,
+        choices=choices,
+        help=help_text,
+        metavar=None if choices else metavar,
+    )
 
 
 def _refusal(argument: str) -> str:
     name = argument.lstrip("-").partition("=")[0]
-    if name in NOT_THERE or name.removeprefix("no") in NOT_THERE:
-        return f"--{name} is a flag of the published trainers that this one does not have yet. Leave it out."
+    if name in NOT_SUPPORTED or name.removeprefix("no") in NOT_SUPPORTED:
+        return f"--{name} is a flag of the published trainers that this program does not have yet. Leave it out."
     if argument.startswith("-"):
-        return f"--{name} is not a flag of this program. See --help for those it has; flags are not abbreviated."
+        return f"--{name} is not a flag of this program. See --help for its flags; they cannot be abbreviated."
     return f"{argument!r} does not belong to any flag. See --help."
 
 
@@ -135,13 +146,14 @@ def _number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
-_CONVERTERS = {
-    str: str,
-    str | None: str,
-    int: _whole,
-    int | None: _whole,
-    float: _number,
-    float | None: _number,
-    tuple[int, ...]: _widths,
-    int | tuple[int, ...]: _width_or_widths,
+# Type of a field -> what turns the text into a value, and how --help writes the value.
+_CONVERTERS: dict[object, tuple[Callable[[str], typing.Any], str]] = {
+    str: (str, "PATH"),
+    str | None: (str, "PATH"),
+    int: (_whole, "N"),
+    int | None: (_whole, "N"),
+    float: (_number, "X"),
+    float | None: (_number, "X"),
+    tuple[int, ...]: (_widths, "N,N,..."),
+    int | tuple[int, ...]: (_width_or_widths, "N[,N,...]"),
 }

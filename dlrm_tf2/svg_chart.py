@@ -1,4 +1,4 @@
-"""Line charts as SVG text: axes with units, and what is under the mouse in words. No script, no TensorFlow.
+"""Line charts as SVG text: axes with units, and the values under the mouse as text. No script, no TensorFlow.
 
 Colours and line styles are classes, `c0` to `c5` and `d0` to `d2`; STYLE draws them, for light and dark pages.
 """
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 NUM_COLOURS, NUM_DASHES = 6, 3
-_WIDTH, _HEIGHT = 420, 250  # of the drawing; a page shows it as wide as there is room
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 8, 42  # margins of the plot within it
-_MOST_POINTS = 800  # of a curve; more than the plot has pixels
-_MOST_HOVERS = 120  # places of the x axis that say what is there
+_WIDTH, _HEIGHT = 420, 250  # size of the drawing, which a page scales
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 8, 42  # margins of the plot
+_MOST_POINTS = 800  # points of a curve; more than the plot has pixels
+_MOST_HOVERS = 120  # stretches of the x axis that show their values under the mouse
 
 STYLE = """
 :root { --c0: #1f5fbf; --c1: #c2500a; --c2: #1d7d46; --c3: #9a3fa8; --c4: #b0243f; --c5: #00707d; --grid: #dcdfe4; }
@@ -41,9 +41,9 @@ class Curve:
     """A line of a chart.
 
     Attributes:
-      name: for the words under the mouse.
-      points: (x, y), finite, by rising x.
-      colour, dash: number of its class.
+      name: name of the curve in the text under the mouse.
+      points: (x, y), finite numbers, by rising x.
+      colour, dash: numbers of the classes `c` and `d`.
     """
 
     name: str
@@ -52,35 +52,40 @@ class Curve:
     dash: int = 0
 
 
-def line_chart(
-    title: str,
-    x_name: str,
-    *,
-    x_range: tuple[float, float],
-    unit: str,
-    curves: Sequence[Curve],
-    from_zero: bool = False,
-    cut_peaks: bool = False,
-    marks: Sequence[float] = (),
-) -> str:
+@dataclass(frozen=True)
+class Axes:
+    """The axes of a chart.
+
+    Attributes:
+      x_name: unit of the x axis.
+      x_range: begin and end of the x axis, which holds all curves.
+      unit: unit of the y axis.
+      from_zero: the y axis begins at 0.
+      cut_peaks: the y axis ends below the few values that are far above nearly all others, and a text says so.
+    """
+
+    x_name: str
+    x_range: tuple[float, float]
+    unit: str
+    from_zero: bool = False
+    cut_peaks: bool = False
+
+
+def line_chart(title: str, axes: Axes, *, curves: Sequence[Curve], marks: Sequence[float] = ()) -> str:
     """An <svg> element.
 
     Args:
-      title: what it shows, for those who cannot see it.
-      x_name: what the x axis counts.
-      x_range: where it begins and ends; the curves lie within.
-      unit: of the y axis.
-      curves: at least one, none without points.
-      from_zero: the y axis begins at 0.
-      cut_peaks: the axis ends below values that are far above nearly all others, and says so.
-      marks: where dashed lines cross the x axis.
+      title: title for readers who cannot see the chart.
+      axes: its axes.
+      curves: at least one curve; each has a point.
+      marks: places of dashed lines on the x axis.
     """
     ys = [y for curve in curves for _, y in curve.points]
-    left, right = x_range
+    left, right = axes.x_range
     if left == right:
         left, right = left - 1, right + 1
-    top = _usual_top(ys) if cut_peaks else max(ys)
-    low, high = _padded(min(ys), top, from_zero)
+    top = _usual_top(ys) if axes.cut_peaks else max(ys)
+    low, high = _padded(min(ys), top, axes.from_zero)
     plot_width, plot_height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -98,10 +103,10 @@ def line_chart(
         place = at(x, low)[0]
         parts.append(f'<line class="grid" x1="{place:.1f}" x2="{place:.1f}" y1="{floor}" y2="{floor + 4}"/>')
         parts.append(f'<text class="x" x="{place:.1f}" y="{floor + 17}">{text}</text>')
-    told = html.escape(x_name) + (f" (peaks up to {number_text(max(ys))} are cut off)" if top < max(ys) else "")
-    parts.append(f'<text class="unit" x="{_LEFT + plot_width / 2}" y="{_HEIGHT - 5}">{told}</text>')
+    x_text = html.escape(axes.x_name) + (f" (peaks up to {number_text(max(ys))} are cut off)" if top < max(ys) else "")
+    parts.append(f'<text class="unit" x="{_LEFT + plot_width / 2}" y="{_HEIGHT - 5}">{x_text}</text>')
     middle = _TOP + plot_height / 2
-    parts.append(f'<text class="unit" transform="translate(12 {middle}) rotate(-90)">{html.escape(unit)}</text>')
+    parts.append(f'<text class="unit" transform="translate(12 {middle}) rotate(-90)">{html.escape(axes.unit)}</text>')
     for x in marks:
         if left <= x <= right:
             place = at(x, low)[0]
@@ -113,22 +118,18 @@ def line_chart(
         parts.append(f'<polyline class="curve {style} d{curve.dash % NUM_DASHES}" points="{line}"/>')
         if len(places) <= 40:
             parts += [f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in places]
-    for start, stop, words in _hovers(x_name, curves):
+    for start, stop, text in _hovers(axes.x_name, curves):
         start, stop = max(left, start), min(right, stop)
         begin, end = at(start, low)[0], at(stop, low)[0]
         parts.append(
             f'<rect class="hover" x="{begin:.1f}" y="{_TOP}" width="{max(1, end - begin):.1f}" '
-            f'height="{plot_height}"><title>{html.escape(words)}</title></rect>'
+            f'height="{plot_height}"><title>{html.escape(text)}</title></rect>'
         )
     return "".join([*parts, "</svg>"])
 
 
 def ticks(low: float, high: float, *, most: int, whole: bool = False) -> tuple[list[str], list[float]]:
-    """Round numbers from `low` to `high`, at most about `most`, as text and as numbers.
-
-    Args:
-      whole: whole numbers only.
-    """
+    """About `most` round numbers from `low` to `high`, as text and as numbers; whole numbers only with `whole`."""
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
@@ -145,7 +146,7 @@ def ticks(low: float, high: float, *, most: int, whole: bool = False) -> tuple[l
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
-    """At most about `most` of the points: of each stretch the lowest and the highest, so that no peak is lost."""
+    """About `most` of the points: the lowest and the highest point of each stretch, so that no peak is lost."""
     if len(points) <= most:
         return list(points)
     kept = []
@@ -159,12 +160,12 @@ def thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[floa
 
 
 def number_text(value: float) -> str:
-    """A number for people: five digits that count, and no fraction behind large ones."""
+    """A number as text: five significant digits, and no fraction after a large number."""
     return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:,.5g}" if abs(value) < 1e3 else f"{value:,.1f}"
 
 
 def _padded(low: float, high: float, from_zero: bool) -> tuple[float, float]:
-    """The range of an axis that shows these values."""
+    """The range of an axis for these values."""
     if from_zero:
         low = min(low, 0.0)
     room = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
@@ -172,17 +173,17 @@ def _padded(low: float, high: float, from_zero: bool) -> tuple[float, float]:
 
 
 def _usual_top(values: Sequence[float]) -> float:
-    """The largest value, or if nearly all are far below it, somewhat more than those."""
+    """The largest value; or if nearly all values are far below it, 1.5 times their largest."""
     usual = sorted(values)[int(0.95 * (len(values) - 1))]
     return max(values) if max(values) <= 4 * usual else 1.5 * usual
 
 
 def _hovers(x_name: str, curves: Sequence[Curve]) -> list[tuple[float, float, str]]:
-    """(start, stop, words): what the curves are in that stretch of the x axis."""
+    """(start, stop, text): the values of the curves in each stretch of the x axis."""
     places = sorted({x for curve in curves for x, _ in curve.points})
     places = places[:: -(-len(places) // _MOST_HOVERS)]
     middles = [(a + b) / 2 for a, b in zip(places, places[1:], strict=False)]
-    found = []
+    hovers = []
     for x, start, stop in zip(places, [-math.inf, *middles], [*middles, math.inf], strict=True):
         words = [f"{x_name} {x:,.0f}"]
         for curve in curves:
@@ -190,5 +191,5 @@ def _hovers(x_name: str, curves: Sequence[Curve]) -> list[tuple[float, float, st
             near = [point for point in curve.points[max(0, number - 1) : number + 1] if start <= point[0] <= stop]
             if near:
                 words.append(f"{curve.name}: {number_text(min(near, key=lambda point: abs(point[0] - x))[1])}")
-        found.append((start, stop, "\n".join(words)))
-    return found
+        hovers.append((start, stop, "\n".join(words)))
+    return hovers

@@ -1,12 +1,12 @@
 # shellcheck shell=bash disable=SC2034,SC2154
-# What the GPU build of Horovod needs beside the CPU one: nvcc, and NCCL where a linker finds it. Sourced by set_up.sh.
+# What the GPU build of Horovod needs besides the CPU build: nvcc, and NCCL where a linker finds it. Sourced by set_up.sh.
 
-# Sets `cuda_home` and `cuda_version`. Asked before anything large is downloaded.
+# Sets `cuda_home` and `cuda_version`. Runs before anything large is downloaded.
 find_cuda() {
     local nvcc
     cuda_home=
     for nvcc in "${CUDA_HOME:-}/bin/nvcc" /usr/local/cuda/bin/nvcc "$(readlink -f "$(command -v nvcc || true)")"; do
-        # Next to a true nvcc stands the toolkit's include folder; a wrapper script elsewhere has none.
+        # A true nvcc has the toolkit's include folder next to it; a wrapper script has not.
         if [ -x "$nvcc" ] && [ -f "${nvcc%/bin/nvcc}/include/cuda.h" ]; then
             cuda_home=${nvcc%/bin/nvcc}
             break

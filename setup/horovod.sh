@@ -1,9 +1,9 @@
 # shellcheck shell=bash disable=SC2034,SC2154
-# A Horovod wheel for exactly this TensorFlow, Python and transport: from the user's cache, else built from its source
-# distribution and put there. Sourced by set_up.sh.
+# A Horovod wheel for exactly this TensorFlow, Python and transport: from the user's cache, or built from the source
+# distribution and kept in the cache. Sourced by set_up.sh.
 
-# Sets `wheel_folder`. Its name holds everything that the compiled library depends on, and the number of this recipe,
-# which is raised when the recipe changes what it builds.
+# Sets `wheel_folder`. Its name has everything that the compiled library depends on, and the number of this recipe. Raise
+# the number when a change of the recipe changes the built library.
 choose_wheel_folder() {
     local recipe=1 platform key
     platform=$(.venv/bin/python -c 'import platform, sysconfig; print(sysconfig.get_platform() + "-" + "".join(platform.libc_ver()))')
@@ -12,7 +12,7 @@ choose_wheel_folder() {
     wheel_folder="${XDG_CACHE_HOME:-$HOME/.cache}/criteo-dlrm/$key-$platform-recipe-$recipe"
 }
 
-# Installs Horovod, building it where the cache has none. A cached wheel that does not load is built again, once.
+# Installs Horovod; builds it if the cache has no wheel. A cached wheel that does not load is built again, once.
 install_horovod() {
     choose_wheel_folder
     if [ -n "$(wheel_in_cache)" ]; then
@@ -49,7 +49,7 @@ build_wheel() {
     check_build_tools
     rm -rf "${wheel_folder:?}"/build.* # left by a build that was killed
     scratch=$(mktemp -d "$wheel_folder/build.XXXXXX")
-    # The compiler takes up to 2 GB a job.
+    # One compiler job takes up to 2 GB of memory.
     memory_gb=$(awk '/MemTotal/ {print int($2 / 1048576)}' /proc/meminfo)
     jobs=$(nproc)
     [ "$jobs" -le $((memory_gb / 2)) ] || jobs=$((memory_gb / 2 > 0 ? memory_gb / 2 : 1))
@@ -70,10 +70,10 @@ build_wheel() {
     if [ "$code" = 0 ]; then mv "$scratch"/*.whl "$wheel_folder/"; fi
     rm -rf "$scratch"
     [ "$code" = 0 ] || die "Horovod could not be built (above; all of it in .venv/log/horovod_build.txt).
-  Run the same command again once that is mended, or work with one process: make setup HOROVOD=0"
+  Run the same command again once that is repaired, or work with one process: make setup HOROVOD=0"
 }
 
-# Asked before anything is downloaded. No compiler is needed where the wheel is there.
+# Runs before anything is downloaded. A cached wheel needs no compiler.
 check_build_tools() {
     local tool missing=
     if [ "$GPU" = 0 ]; then
@@ -89,7 +89,7 @@ check_build_tools() {
 # From 2.19 on, TensorFlow's wheel leaves out headers that Horovod includes for its XLA operations.
 tensorflow_lacks_xla_headers() { case $TENSORFLOW in 2.15.* | 2.16.* | 2.17.* | 2.18.*) return 1 ;; esac; }
 
-# Those operations are compiled for GPUs only, so that on a CPU an empty file of each name is all that is needed.
+# Only GPU builds compile these operations, so on a CPU an empty file of each name is enough.
 write_empty_xla_headers() {
     local header
     for header in tf2xla/xla_op_kernel.h tf2xla/xla_op_registry.h xla/client/xla_builder.h \

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034,SC2154
-# Which transport Horovod gets between processes: Open MPI where it is there or can be installed, and gloo, which is
-# part of Horovod and needs nothing, always. Sourced by set_up.sh.
+# The transport of Horovod between processes: Open MPI where it is installed or can be installed; and always gloo, which
+# is part of Horovod and needs nothing else. Sourced by set_up.sh.
 
 # Prints "openmpi-4.1.4" where Open MPI can both build (mpicxx) and launch (mpirun); nothing otherwise.
 openmpi_version() {
@@ -8,7 +8,7 @@ openmpi_version() {
     mpirun --version 2>/dev/null | sed -nE '1s/^mpirun \(Open MPI\) ([0-9.]+).*/openmpi-\1/p'
 }
 
-# Sets `mpi`: what openmpi_version prints, empty for gloo alone. Installs Open MPI where that needs no question asked.
+# Sets `mpi`: the output of openmpi_version, empty for gloo alone. Installs Open MPI where that needs no password.
 choose_mpi() {
     local as_root=
     mpi=
@@ -30,7 +30,7 @@ choose_mpi() {
         fi
         as_root='sudo -n'
     fi
-    # numactl is not needed, but stands in the published commands.
+    # numactl is not needed, but the published commands use it.
     if logged 'installing Open MPI with apt-get (libopenmpi-dev openmpi-bin numactl), about 20 s' .venv/log/openmpi.txt \
         apt_get_openmpi "$as_root"; then
         mpi=$(openmpi_version)

@@ -1,17 +1,17 @@
 # shellcheck shell=bash disable=SC2034,SC2154
-# How set-up talks: one line for what is done and about how long it takes, a sign of life during long steps, and an
-# end that says what to do. Sourced by set_up.sh.
+# The messages of set-up: one line for each step and its duration, a sign of life during long steps, and at an error
+# what to do. Sourced by set_up.sh.
 
 say() { printf 'set-up: %s\n' "$*"; }
 
-# die MESSAGE: says what is missing and how to get it, and ends.
+# die MESSAGE: prints what is missing and how to get it, and exits.
 die() {
     printf '\nset-up stopped: %s\n' "$*" >&2
     exit 1
 }
 
-# logged WHAT LOG COMMAND...: runs COMMAND with its output in LOG, saying every 20 s that it is still at work, and how
-# far where a build prints percentages. When it fails, shows the end of LOG and returns its exit code.
+# logged WHAT LOG COMMAND...: runs COMMAND with its output in LOG. Prints every 20 s that it still runs, with the
+# percentage if a build prints one. If COMMAND fails, prints the end of LOG and returns the exit code.
 logged() {
     local what=$1 log=$2 start=$SECONDS code=0
     shift 2
@@ -31,7 +31,7 @@ logged() {
     say "  done in $((SECONDS - start)) s"
 }
 
-# Ends by itself when the process that it reports on is gone, so that a killed set-up leaves nothing behind.
+# Ends when the process that it reports on has ended, so that a killed set-up leaves no process.
 sign_of_life() {
     local log=$1 start=$2 parent=$3 ticks=0 percent
     while sleep 1 && kill -0 "$parent" 2>/dev/null; do

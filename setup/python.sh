@@ -1,13 +1,13 @@
 # shellcheck shell=bash disable=SC2034,SC2154
-# Which Python the virtual environment is made with, and whether the one that is there can be kept. Sourced by set_up.sh.
+# Which Python makes the virtual environment, and whether an existing environment can be kept. Sourced by set_up.sh.
 
 # python_version COMMAND: prints "3.11.7" and so on, nothing where COMMAND does not run.
 python_version() { "$1" -c 'import platform; print(platform.python_version())' 2>/dev/null || true; }
 
 supported() { [[ $1 == 3.11.* || $1 == 3.12.* ]]; }
 
-# Sets `python` (a command) and `python_is` (its full version). What the user asked for comes first, then the Python
-# that .venv already has, then the newest one that Horovod has been built for most.
+# Sets `python` (a command) and `python_is` (its full version). The user's choice comes first, then the Python of an
+# existing .venv, then 3.11, then 3.12.
 choose_python() {
     local candidate
     if [ -n "${PYTHON:-}" ]; then
@@ -28,17 +28,17 @@ choose_python() {
   then run the same make command again, or name another one: make setup PYTHON=/path/to/python3.11"
 }
 
-# Keeps a .venv that works and was made here, for this Python and this TensorFlow; makes it anew otherwise.
+# Keeps a .venv that works and was made in this folder for this Python and this TensorFlow; otherwise makes a new one.
 make_environment() {
     local wanted="$root python-$python_is $tensorflow_package-$TENSORFLOW" why=
     if [ ! -e .venv ]; then
-        why='there is none yet'
+        why='there is no .venv yet'
     elif [ ! -f .venv/pyvenv.cfg ]; then
-        die ".venv is there but is no virtual environment. Move it out of the way and run the same command again."
+        die ".venv exists but is not a virtual environment. Move it away and run the same command again."
     elif ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
-        why='the one that is there is broken or half made'
+        why='the existing one is broken or half made'
     elif [ "$(python_version .venv/bin/python)" != "$python_is" ]; then
-        why="the one that is there has Python $(python_version .venv/bin/python)"
+        why="the existing one has Python $(python_version .venv/bin/python)"
     elif [ -f .venv/made_for ] && [ "$(cat .venv/made_for)" != "$wanted" ]; then
         why='it was made for other settings or in another folder'
     fi
@@ -47,7 +47,7 @@ make_environment() {
         check_disk_space
         say "making .venv with Python $python_is ($why), 5 s"
         if [ -e .venv ]; then
-            # The Python may be the one inside: find what it was made from before it goes.
+            # The chosen Python may be in the old .venv: find the Python that made it before it is removed.
             python=$("$python" -c 'import sys; print(sys._base_executable)')
             rm -rf .venv
         fi

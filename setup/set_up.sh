@@ -23,7 +23,7 @@ main() {
         return
     fi
     take_turns
-    if is_set_up; then # by the one that had its turn before
+    if is_set_up; then # by another set-up, while this one waited
         build_ops
         say_complete
         return
@@ -54,7 +54,7 @@ say_complete() {
     say "complete in $SECONDS s (Python $python_is, $tensorflow_package $TENSORFLOW, several processes: $(cat "$launcher_file"))"
 }
 
-# What is not given on the command line is as it was the last time, so that `make setup GPU=1` is said once.
+# A setting that is not on the command line keeps its last value, so that `make setup GPU=1` is given once.
 read_settings() {
     local name remembered
     for name in GPU TENSORFLOW MPI HOROVOD; do
@@ -81,7 +81,7 @@ fingerprint() {
 
 is_set_up() { [ -f "$done_file" ] && [ -x .venv/bin/python ] && [ "$(cat "$done_file")" = "$(fingerprint)" ]; }
 
-# One set-up at a time in this folder. The lock goes with the process that holds it, so a killed run leaves none.
+# One set-up at a time in this folder. A process that ends gives up its lock, so a killed run leaves no lock.
 take_turns() {
     command -v flock >/dev/null || die 'the command flock is missing. Debian, Ubuntu: apt-get install util-linux'
     exec 9>.venv.lock
@@ -95,15 +95,15 @@ install_packages() {
     [[ $python_is == 3.12.* ]] && setuptools=69.5.1
     logged "installing $tensorflow $TENSORFLOW and the other packages: one or two minutes, $([ "$GPU" = 1 ] && echo 6 || echo 1.5) GB" \
         .venv/log/packages.txt .venv/bin/python -m pip install "setuptools==$setuptools" wheel cloudpickle psutil packaging \
-        "$tensorflow==$TENSORFLOW" || die 'pip could not install the packages (above). With the network back, run the same command again.'
-    # In this environment, not in one of its own: that would download setuptools again.
+        "$tensorflow==$TENSORFLOW" || die 'pip could not install the packages (above). Check the network and run the same command again.'
+    # Without build isolation, which would download setuptools again.
     logged 'installing this project and its development tools, half a minute' .venv/log/project.txt \
         .venv/bin/python -m pip install --no-build-isolation "$tensorflow==$TENSORFLOW" -e '.[dev]' ||
         die 'pip could not install this project (above).'
 }
 
-# Starts two processes in earnest, so that a machine on which MPI is installed but cannot launch falls back to gloo here
-# and not in the middle of a training.
+# Starts two processes for a test. A machine whose MPI is installed but cannot launch then uses gloo from now on, and does
+# not fail at the first training.
 choose_launcher() {
     local launcher
     for launcher in ${mpi:+mpi} gloo; do

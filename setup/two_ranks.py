@@ -1,11 +1,11 @@
-"""Set-up's last question: can two Horovod processes start here and add two numbers? Exit code 0 says yes."""
+"""The last test of set-up: two Horovod processes start and add two numbers. Exit code 0 means success."""
 
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
 
 def main() -> None:
-    tf.config.set_visible_devices([], "GPU")  # two processes on one GPU is not what is asked here
+    tf.config.set_visible_devices([], "GPU")  # the test is not about two processes on one GPU
     hvd.init()
     total = hvd.allreduce(tf.constant(float(hvd.rank() + 1)), op=hvd.Sum).numpy()
     assert hvd.size() == 2 and total == 3.0, f"{hvd.size()} processes added up to {total}; expected 2 and 3.0"

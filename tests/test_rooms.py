@@ -22,7 +22,7 @@ BRIDGE_OF_SAMPLES = ("criteo_prep.transcribe", "criteo_prep.synthetic", "criteo_
 PROGRAMS = (
     "dlrm_tf2.dlrm", "dlrm_tf2.dcnv2", "dlrm_tf2.synthetic_models", "dlrm_tf2.report", "dlrm_tf2.export.__main__",
 )  # fmt: skip
-COMMANDS = ("criteo_prep.cli", "criteo_prep.generate_feature_spec", "criteo_prep.split_bin")
+COMMANDS = ("criteo_prep.cli", "criteo_prep.generate_feature_spec")
 MAKES_PARSERS = ("criteo_prep.flags", "dlrm_tf2.flags", "dlrm_tf2.job.program")
 
 # A library that only these modules may import.
@@ -38,7 +38,8 @@ ONLY_IN = {
 
 # Planning is tested in milliseconds, so these rooms do not start TensorFlow, and nothing that they import does.
 NO_TENSORFLOW = ("dlrm_tf2.sharding", "dlrm_tf2.config", "dlrm_tf2.benchmarks.zoo", "dlrm_tf2.model.config",
-                 "dlrm_tf2.job.planning", "dlrm_tf2.job.preflight", "dlrm_tf2.report")  # fmt: skip
+                 "dlrm_tf2.unused_flags", "dlrm_tf2.job.planning", "dlrm_tf2.job.preflight",
+                 "dlrm_tf2.report")  # fmt: skip
 
 TOUCHES_ENVIRONMENT = "dlrm_tf2.runtime.process"
 LOADS_OP_LIBRARY = "dlrm_tf2.ops"
@@ -46,8 +47,14 @@ NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "misc"}
 
 # criteo_prep from the ground up: a module imports only from its own floor and from the floors before it.
 FLOORS = (
-    ("criteo_prep.schema", "criteo_prep.parallel", "criteo_prep.machine", "criteo_prep.compiled",
-     "criteo_prep.splitmix64"),
+    (
+        "criteo_prep.schema",
+        "criteo_prep.parallel",
+        "criteo_prep.machine",
+        "criteo_prep.compiled",
+        "criteo_prep.splitmix64",
+        "criteo_prep.messages",
+    ),
     ("criteo_prep.feature_spec",),
     ("criteo_prep.batch", "criteo_prep.manifest"),
     ("criteo_prep.synthetic",),
@@ -127,8 +134,9 @@ def reaches_tensorflow(start: str, modules: dict[str, ast.Module]) -> bool:
 
 
 def _without_functions(tree: ast.Module) -> ast.Module:
+    """The imports of a module as it is imported: not those in functions, and not those for type checkers alone."""
     kept = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom | ast.If | ast.Try)]
-    return ast.Module(kept, [])
+    return ast.Module([node for node in kept if "TYPE_CHECKING" not in ast.unparse(getattr(node, "test", node))], [])
 
 
 def _imports_module(names: set[str], module: str) -> bool:

@@ -14,7 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).resolve().parents[2] / "dlrm_tf2" / "ops" / "src" / "dot_interaction_cuda.cu"
+KERNELS = Path(__file__).resolve().parents[2] / "dlrm_tf2" / "ops" / "src"
+SOURCE = KERNELS / "dot_interaction" / "dot_interaction_cuda.cu"
 ARCHITECTURES = (70, 75, 80, 86, 89, 90)
 # HMMA: tensor cores. LDSM: ldmatrix. LDGSTS: asynchronous 16-byte copies. LDL, STL: local memory, that is, spills.
 INSTRUCTIONS = ("HMMA", "LDSM", "LDGSTS", "LDG", "STG", "LDS", "STS", "FFMA", "LDL", "STL")
@@ -47,7 +48,7 @@ def rows_of(architecture: int) -> list[dict]:
     with tempfile.TemporaryDirectory() as scratch:
         cubin = str(Path(scratch) / "kernels.cubin")
         options = ["-O3", "-std=c++17", f"-arch={gpu}", "-Xptxas", "-v", "-cubin"]
-        assembled = run("nvcc", *options, "-o", cubin, str(SOURCE))
+        assembled = run("nvcc", *options, "-I", str(KERNELS), "-o", cubin, str(SOURCE))
         listing = run("cuobjdump", "-sass", cubin)
     counts = {}
     for part in listing.split("Function : ")[1:]:

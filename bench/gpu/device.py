@@ -124,7 +124,8 @@ def compile_kernels() -> Path:
     if nvcc is None:
         raise RuntimeError("no nvcc on the path. Give a library that was built elsewhere: --library PATH")
     library = Path(tempfile.mkdtemp(prefix="dlrm_gpu_check_")) / "libdlrm_kernels.so"
-    sources = ["dot_interaction_cuda.cu", "dot_interaction_cpu.cc", "dot_interaction_cpu_scalar.cc", "errors.cc"]
+    names = ("dot_interaction_cuda.cu", "dot_interaction_cpu.cc", "dot_interaction_cpu_scalar.cc")
+    sources = [SOURCE / "errors.cc", *(SOURCE / "dot_interaction" / name for name in names)]
     command = [
         nvcc,
         "-O3",
@@ -137,7 +138,9 @@ def compile_kernels() -> Path:
         "-shared",
         "-o",
         str(library),
-        *(str(SOURCE / source) for source in sources),
+        "-I",
+        str(SOURCE),
+        *map(str, sources),
     ]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode != 0:

@@ -1,42 +1,43 @@
-"""Which files are read, in which order, and how their rows become train, test and validation."""
+"""Which files are read, in which order, and how their rows become train, test and validation rows."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from criteo_prep.preprocess.parse.text_blocks import InputError
-from criteo_prep.schema import day_number, natural_key, split_rows_of_last_day, split_rows_of_one_file
+from criteo_prep.preprocess.input_files import InputFiles, list_inputs
+from criteo_prep.preprocess.parse.text_stream import InputError
+from criteo_prep.schema import split_rows_of_last_day, split_rows_of_one_file
 
-TEST_FRACTION = 0.1  # of one file, where nothing else is said
+TEST_FRACTION = 0.1  # of the rows of a single file, by default
 
 LAST_DAY, FRACTION, TEST_FILE, ALL_TEST = "last_day", "fraction", "test_file", "all_test"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files of a dataset; their rows, one file after the other, are the dataset's rows.
+    """The files of a dataset. Their rows, one file after the other, are the rows of the dataset.
 
-    Each split is a run of consecutive rows, in the order train, test, validation. Where a run ends in the middle of a
-    file is known only when the file has been read: see `splits`.
+    Each split is a range of consecutive rows, in the order train, test, validation. A range that ends in the middle of
+    a file is known only when the file has been read: see `splits`.
 
     Attributes:
-      train: files in order.
-      evaluation: the file after them: the last day or the test file; None when a part of the train files is the test.
-      rule: LAST_DAY, FRACTION, TEST_FILE, or ALL_TEST, under which all rows are test.
-      test_fraction: of all rows, under FRACTION; else None.
-      ignored: files of the given folder that are no day files and are not read.
+      train: the files of train rows, in order.
+      evaluation: the files after the train files, of the last day or the test file, in order. Empty where the test
+        rows are the last rows of the train files.
+      rule: LAST_DAY, FRACTION, TEST_FILE, or ALL_TEST, under which all rows are test rows.
+      test_fraction: the part of all rows that is test, under FRACTION; else None.
+      ignored: files of the given folder that are not read.
     """
 
     train: tuple[Path, ...]
-    evaluation: Path | None
+    evaluation: tuple[Path, ...]
     rule: str
     test_fraction: float | None = None
     ignored: tuple[Path, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
-        return self.train if self.evaluation is None else (*self.train, self.evaluation)
+        return (*self.train, *self.evaluation)
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -46,7 +47,7 @@ class Inputs:
 
     @property
     def split_rule(self) -> str:
-        """The rule in words, for the manifest."""
+        """The rule in words, as the manifest has it."""
         return {
             LAST_DAY: "the last day is for evaluation: its first half is test (an odd row too), its second validation",
             FRACTION: f"the last floor(n * {self.test_fraction}) of the n rows are test, the others train",
@@ -54,11 +55,11 @@ class Inputs:
         }[self.rule]
 
     def splits(self, num_train: int, num_evaluation: int) -> dict[str, range]:
-        """The rows of each split, counted over all files.
+        """The rows of each split, numbered over all files.
 
         Args:
-          num_train: rows of the train files together.
-          num_evaluation: rows of the evaluation file, 0 where there is none.
+          num_train: rows of all train files together.
+          num_evaluation: rows of the evaluation files together.
         """
         total = num_train + num_evaluation
         if self.rule == ALL_TEST:
@@ -80,103 +81,85 @@ def find_inputs(
     test_fraction: float | None = None,
     days: str | None = None,
 ) -> Inputs:
-    """Decides what the given files are.
+    """Decides which of the given files are train files, and which rows are for evaluation.
 
     Args:
-      paths: one folder (its files named day_N, or the only file in it) or files.
-      test_file: holds the test rows; the others train.
-      test_fraction: this last part of all rows is test. At most one of the two may be given; for one file 0.1 is meant
-        where neither is.
-      days: the numbers of the day files to take, such as "0-3,23"; all by default.
+      paths: files, or one folder; see input_files.list_inputs.
+      test_file: the file of the test rows; all other files are train files.
+      test_fraction: the last part of all rows, which is test. At most one of test_file and test_fraction may be given;
+        the default for a single file is 0.1.
+      days: numbers of the days to read, such as "0-3,23"; all by default.
 
     Raises:
-      InputError: no file, a file twice, or nothing that says which rows are for evaluation.
+      InputError: an input cannot be read, a file is given twice, or nothing says which rows are for evaluation.
     """
     if test_file is not None and test_fraction is not None:
         raise InputError("--test_file and --test_fraction: both say which rows are test. Give one of them.")
     if test_fraction is not None and not 0 < test_fraction < 1:
         raise InputError(f"--test_fraction {test_fraction}: must be above 0 and below 1.")
-    files, ignored = files_of(paths)
+    inputs, ignored = list_inputs(paths)
     if days is not None:
-        files, ignored = _chosen(files, ignored, days)
-    if all(day_number(file) is not None for file in files):
-        files = _days_in_order(files)
-    is_days = len(files) > 1 and all(day_number(file) is not None for file in files)
+        inputs = _inputs_of_days(inputs, days)
+    are_days = all(each.day is not None for each in inputs)
+    if are_days:
+        inputs = _in_order_of_days(inputs)
+    files = _files_of(inputs)
     if test_file is not None:
-        test_file = Path(test_file)
-        _check_file(test_file)
-        if any(test_file.resolve() == file.resolve() for file in files):
-            raise InputError(f"{test_file}: is both an input and the test file. Name it once.")
-        return Inputs(tuple(files), test_file, rule=TEST_FILE, test_fraction=None, ignored=ignored)
-    if len(files) == 1 or test_fraction is not None:
-        return Inputs(
-            tuple(files),
-            None,
-            rule=FRACTION,
-            test_fraction=TEST_FRACTION if test_fraction is None else test_fraction,
-            ignored=ignored,
-        )
-    if is_days:
-        return Inputs(tuple(files[:-1]), files[-1], rule=LAST_DAY, test_fraction=None, ignored=ignored)
-    other = next(file for file in files if day_number(file) is None)
+        evaluation, _ = list_inputs([test_file])
+        if len(evaluation) > 1:
+            raise InputError(f"{test_file}: holds {len(evaluation)} inputs. Name one file, or a folder of part files.")
+        for path in _files_of(evaluation):
+            if any(path.resolve() == file.resolve() for file in files):
+                raise InputError(f"{path}: is both an input and the test file. Name it once.")
+        return Inputs(files, _files_of(evaluation), rule=TEST_FILE, ignored=ignored)
+    if len(inputs) == 1 or test_fraction is not None:
+        fraction = TEST_FRACTION if test_fraction is None else test_fraction
+        return Inputs(files, (), rule=FRACTION, test_fraction=fraction, ignored=ignored)
+    if are_days:
+        return Inputs(_files_of(inputs[:-1]), inputs[-1].pieces, rule=LAST_DAY, ignored=ignored)
+    unnamed = next(each.path for each in inputs if each.day is None)
     raise InputError(
-        f"{other}: is not named day_N, and there are {len(files)} files, so nothing says which rows are test. "
+        f"{unnamed}: is not named day_N, and there are {len(inputs)} inputs, so nothing says which rows are test. "
         "Add --test_file FILE, or --test_fraction F for the last part of all rows."
     )
 
 
-def files_of(paths: Sequence[str | Path]) -> tuple[list[Path], tuple[Path, ...]]:
-    """The files to read, and those of a folder that are left aside."""
-    paths = [Path(path) for path in paths]
-    if len(paths) == 1 and paths[0].is_dir():
-        return _files_in(paths[0])
-    for path in paths:
-        _check_file(path)
-    for number, path in enumerate(paths):
-        if path.resolve() in [earlier.resolve() for earlier in paths[:number]]:
-            raise InputError(f"{path}: is given twice. Name each input once.")
-    if not paths:
-        raise InputError("--input: names no file.")
-    return paths, ()
+def _files_of(inputs: Sequence[InputFiles]) -> tuple[Path, ...]:
+    return tuple(piece for each in inputs for piece in each.pieces)
 
 
-def _files_in(folder: Path) -> tuple[list[Path], tuple[Path, ...]]:
-    """The day files of a folder, or its only file; and the other files. Hidden files do not count."""
-    files = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=natural_key)
-    days = [file for file in files if day_number(file) is not None]
-    if days:
-        return days, tuple(file for file in files if file not in days)
-    if len(files) == 1:
-        return files, ()
-    found = f"{len(files)} files, none of them named day_N" if files else "no file"
-    raise InputError(f"{folder}: holds {found}. Name the files to read.")
+def _inputs_of_days(inputs: list[InputFiles], days: str) -> list[InputFiles]:
+    """The inputs of the wanted days; the inputs of other days are left out without a message."""
+    found = {each.day for each in inputs}
+    wanted = []
+    for first, last in _ranges(days):
+        day = first
+        while day <= last and day in found:
+            day += 1
+        if day <= last:
+            raise InputError(f"--days {days}: no input is of day {day}. Name other days, or add its file.")
+        wanted += [each for each in inputs if each.day is not None and first <= each.day <= last]
+    return [each for each in inputs if each in wanted]
 
 
-def _chosen(files: list[Path], ignored: tuple[Path, ...], days: str) -> tuple[list[Path], tuple[Path, ...]]:
-    """The files of the wanted days."""
-    wanted: set[int] = set()
+def _ranges(days: str) -> list[tuple[int, int]]:
+    """The (first, last) day of each part of text such as "0-3,23"."""
+    ranges = []
     for part in days.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-        if not match:
+        first, dash, last = (text.strip() for text in part.partition("-"))
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and first.isascii() and last.isascii()):
             raise InputError(f"--days {days}: {part.strip()!r} is neither a day nor a range of days such as 0-3.")
-        wanted.update(range(int(match[1]), int(match[2] or match[1]) + 1))
-    if missing := sorted(wanted - {day_number(file) for file in files}):
-        raise InputError(f"--days {days}: there is no file of day {missing[0]} among the inputs.")
-    chosen = [file for file in files if day_number(file) in wanted]
-    return chosen, ignored  # a day that was not asked for is no news
+        if int(first) > int(last):
+            raise InputError(f"--days {days}: {part.strip()!r} ends before it begins. Write {last}-{first}.")
+        ranges.append((int(first), int(last)))
+    return ranges
 
 
-def _days_in_order(files: list[Path]) -> list[Path]:
-    by_day: dict[int, Path] = {}
-    for file in files:
-        twin = by_day.setdefault(day_number(file), file)
-        if twin is not file:
-            raise InputError(f"{file}: is day {day_number(file)}, as is {twin}. Name each day once.")
-    return [by_day[day] for day in sorted(by_day)]
-
-
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder. Name one folder alone, or files.")
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file.")
+def _in_order_of_days(inputs: list[InputFiles]) -> list[InputFiles]:
+    by_day: dict[int | None, InputFiles] = {}
+    for each in inputs:
+        first = by_day.setdefault(each.day, each)
+        if first is not each:
+            raise InputError(f"{each.path}: is day {each.day}, as is {first.path}. Name each day once.")
+    return sorted(inputs, key=lambda each: each.day)

@@ -1,13 +1,13 @@
-"""What a run has done so far, on disk, so that one that is killed can be gone on with.
+"""The finished part of a run's work, on disk, so that a killed run can be resumed.
 
     <folder>/work/journal.json    inputs, rules, and how far the parse is; replaced at every checkpoint
-    <folder>/work/cat_<i>.json    a column that is finished: its cardinality and its files
+    <folder>/work/cat_<i>.json    a finished column: its cardinality and its files
 
-Everything a checkpoint speaks of is in the files already; what stands behind it is cut off and made again.
+A checkpoint lists only bytes that are already in the files. Bytes after them are cut off and made again.
 
-Forcing files to the disk takes time that a small run had rather spend on doing its work again after a power cut. So
-a journal counts only until the machine is started anew, unless it is `forced`: then all that it speaks of was forced to
-the disk before, and so is the journal itself.
+Forcing files to the disk takes time. A small run does better to repeat its work after a power cut. So a journal counts
+only until the machine is restarted, unless it is `forced`: then the files were forced to the disk before the journal,
+and the journal is forced too.
 """
 
 import json
@@ -15,7 +15,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from criteo_prep.durable import boot_id, force
+from criteo_prep.durable import boot_id, force, naming
 from criteo_prep.schema import NUM_CATEGORICAL
 
 _FORMAT = 2
@@ -23,17 +23,17 @@ _FORMAT = 2
 
 @dataclass
 class ParsedFile:
-    """What one input file held.
+    """What was parsed from one input file.
 
     Attributes:
-      path: as it was given.
+      path: the path as the user gave it.
       num_rows: good rows.
-      skipped: reason -> bad rows that were left out, for the reasons that occurred.
-      first_skipped: the first of them for each reason, in words.
-      position: how far it is parsed: bytes of text, or rows of parquet.
-      num_lines: lines up to there.
-      finished: all of it is parsed.
-      num_zeros: see RawColumns; of all files up to this one.
+      skipped: reason -> skipped bad rows, for the reasons that occurred.
+      first_skipped: reason -> the first skipped row, in words.
+      position: where the parse stands: bytes of text, or rows of parquet.
+      num_lines: lines before the position.
+      finished: the whole file is parsed.
+      num_zeros: the zeros of each column in this file and the files before it; see RawColumns.
     """
 
     path: str
@@ -51,12 +51,13 @@ class Journal:
     """The state of a run.
 
     Attributes:
-      folder: of the journal and of other work files.
-      wanted: inputs and rules of the dataset in the making.
-      files: the input files that were begun, in order.
-      parsed: all files are.
-      source: what of a finished dataset it is made of instead of the inputs; see derive.py. None: of the inputs.
-      forced: what is written down here must be on the disk before.
+      folder: folder of the journal and of the other work files.
+      wanted: the keys "made_by", "inputs" and "rules" of the manifest to write.
+      files: the input files whose parsing began, in order.
+      parsed: all input files are parsed.
+      source: what the dataset is derived from, see decide.Decision; None for the inputs.
+      forced: files are forced to the disk before the journal lists them.
+      linked: file -> its entry in the manifest of the finished dataset, for files that are linked from that dataset.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Journal:
     parsed: bool = False
     source: str | None = None
     forced: bool = False
+    linked: dict[str, dict] = field(default_factory=dict)
 
     @property
     def num_zeros(self) -> list[int]:
@@ -76,7 +78,7 @@ class Journal:
 
     @classmethod
     def load(cls, folder: Path) -> "Journal | None":
-        """The journal in `folder`; None where there is none that this version wrote, or none that still counts."""
+        """The journal in `folder`; None where it is missing, is of another version, or no longer counts."""
         try:
             document = json.loads((folder / "journal.json").read_text(encoding="utf-8"))
             if document.pop("format") != _FORMAT or (document.pop("boot") != boot_id() and not document["forced"]):
@@ -87,16 +89,16 @@ class Journal:
             return None
 
     def document(self) -> dict:
-        """What `save` writes, as it is now."""
-        document = {name: getattr(self, name) for name in ("wanted", "parsed", "source", "forced")}
+        """The content that `save` writes now."""
+        document = {name: getattr(self, name) for name in ("wanted", "parsed", "source", "forced", "linked")}
         return {"format": _FORMAT, "boot": boot_id(), **document, "files": [asdict(file) for file in self.files]}
 
     def save(self, document: dict | None = None) -> None:
-        """Writes the journal, or how it was when it gave `document`."""
+        """Writes the journal, or an earlier state of it that `document()` returned."""
         self._write("journal.json", document or self.document())
 
     def column(self, name: str) -> dict | None:
-        """What `finish_column` wrote for a column; None before that."""
+        """What `finish_column` wrote for a column; None for a column that is not finished."""
         path = self.folder / f"{name}.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
@@ -107,9 +109,10 @@ class Journal:
         (self.folder / f"{name}.json").unlink(missing_ok=True)
 
     def _write(self, name: str, document: dict) -> None:
-        """The file appears whole or not at all."""
+        """Writes a file that appears whole or not at all."""
         temporary = self.folder / f".{name}.partial"
-        temporary.write_text(json.dumps(document), encoding="utf-8")
+        with naming(temporary):
+            temporary.write_text(json.dumps(document), encoding="utf-8")
         if self.forced:
             force([temporary])
         os.replace(temporary, self.folder / name)

@@ -1,5 +1,6 @@
-"""The reckoning before anything starts: rows, disk and memory that a run needs, against those that are there."""
+"""The check before a run starts: the rows, disk and memory that it needs, against the disk and memory it has."""
 
+import contextlib
 import re
 import shutil
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from criteo_prep.preprocess.columns.memory import (
     gigabytes,
     large_column_bytes,
 )
-from criteo_prep.preprocess.parse.parquet_rows import is_parquet, num_rows_of
+from criteo_prep.preprocess.parse.parquet_columns import note_on_columns
+from criteo_prep.preprocess.parse.parquet_rows import column_names, is_parquet, num_rows_of
 from criteo_prep.preprocess.parse.text_blocks import BLOCK_BYTES, text_blocks
+from criteo_prep.preprocess.parse.text_stream import TruncatedError
 from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL
 
 RAW_ROW_BYTES = 4 * NUM_CATEGORICAL
@@ -26,7 +29,18 @@ _MARGIN = 0.1
 
 @dataclass(frozen=True)
 class Preflight:
-    """What a run needs and what there is, in bytes where not said otherwise."""
+    """What a run needs and what the machine has; sizes in bytes.
+
+    Attributes:
+      num_rows: estimated rows of all input files.
+      input_bytes: stored bytes of all input files.
+      disk_needed: most bytes that the run writes and still needs at a time.
+      disk_free: free bytes on the disk of the destination.
+      memory_needed: most memory that the run takes.
+      memory_limit: memory that the run may take.
+      most_distinct: distinct values that one column may have under the memory limit.
+      notes: lines about the input files that the user should read.
+    """
 
     num_rows: int
     input_bytes: int
@@ -35,6 +49,7 @@ class Preflight:
     memory_needed: int
     memory_limit: int
     most_distinct: int
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         enough = self.memory_needed <= self.memory_limit
@@ -43,27 +58,33 @@ class Preflight:
             f"preflight: about {self.num_rows:,} rows in {gigabytes(self.input_bytes)}; "
             f"disk {gigabytes(self.disk_needed)} needed, {gigabytes(self.disk_free)} free; "
             f"memory {gigabytes(self.memory_needed)} needed at most, limit {gigabytes(self.memory_limit)}{refused}"
+            + "".join(f"\n  {note}" for note in self.notes)
         )
 
 
-def look_ahead(
-    paths: tuple[Path, ...], destination: Path, *, plan: MemoryPlan, keep_raw: bool, shuffled: bool, already: int = 0
+def check_resources(
+    paths: tuple[Path, ...], destination: Path, *, plan: MemoryPlan, keep_raw: bool, shuffled: bool, written: int = 0
 ) -> Preflight:
-    """Estimates what the work needs, from the size of the files and the rows at their beginning.
+    """Estimates what a run needs, from the sizes of the files and the rows at their beginning.
 
     Args:
-      already: bytes of an earlier run that are there and need no space any more.
+      paths: the input files.
+      destination: the dataset folder to make.
+      plan: memory limit and number of threads.
+      keep_raw: whether the raw columns are kept.
+      shuffled: whether the train rows are shuffled.
+      written: bytes that an earlier run has written already.
 
     Raises:
-      PreflightError: it does not fit.
+      PreflightError: the disk or the memory limit is too small.
     """
     rows = sum(estimated_rows(path) for path in paths)
     parent = next(folder for folder in (destination, *destination.parents) if folder.exists())
     free = shutil.disk_usage(parent).free
-    disk = max(0, _disk_bytes(rows, plan.workers, keep_raw=keep_raw, shuffled=shuffled) - already)
+    disk = max(0, _disk_bytes(rows, plan.workers, keep_raw=keep_raw, shuffled=shuffled) - written)
     memory = plan.base_bytes + large_column_bytes(min(rows, MOST_DISTINCT))
     size = sum(path.stat().st_size for path in paths)
-    found = Preflight(
+    preflight = Preflight(
         rows,
         size,
         disk_needed=disk,
@@ -71,23 +92,24 @@ def look_ahead(
         memory_needed=memory,
         memory_limit=plan.limit_bytes,
         most_distinct=plan.most_distinct,
+        notes=tuple(note for path in paths if is_parquet(path) and (note := note_on_columns(path, column_names(path)))),
     )
     if disk > free:
         raise PreflightError(
-            f"{destination}: {found}. The disk is too small: free {gigabytes(disk - free)}, "
-            "or name a place on another disk."
+            f"{destination}: {preflight}. The disk is too small: free {gigabytes(disk - free)}, "
+            "or name a destination on another disk."
         )
     least = plan.base_bytes + large_column_bytes(0)
     if plan.limit_bytes < least:
         raise PreflightError(
-            f"--memory_limit {gigabytes(plan.limit_bytes)}: {gigabytes(least)} are needed with {plan.workers} workers, "
-            "whatever the data. Give more, or fewer --workers."
+            f"--memory_limit {gigabytes(plan.limit_bytes)}: is too small; {plan.workers} workers need "
+            f"{gigabytes(least)} for any data. Give a larger limit, or fewer --workers."
         )
-    return found
+    return preflight
 
 
 def _disk_bytes(rows: int, workers: int, *, keep_raw: bool, shuffled: bool) -> int:
-    """The most that the folder holds at any time."""
+    """The most bytes that the folder of the run holds at any time."""
     parsed = rows * (LABEL_ROW_BYTES + NUMERICAL_ROW_BYTES + RAW_ROW_BYTES)
     arranging = rows * 2 * NUMERICAL_ROW_BYTES if shuffled else 0
     encoding = rows * 4 * (NUM_CATEGORICAL if keep_raw else workers + workers * shuffled)
@@ -95,21 +117,26 @@ def _disk_bytes(rows: int, workers: int, *, keep_raw: bool, shuffled: bool) -> i
 
 
 def estimated_rows(path: Path) -> int:
-    """Rows of a file: by its footer, or by its size and the length of its first rows."""
+    """Rows of a file: by the footer of parquet; for text, by its size and the length of its first rows."""
     if is_parquet(path):
         return num_rows_of(path)
     size, stored = path.stat().st_size, []
-    for block, _ in text_blocks(path, BLOCK_BYTES, on_read=stored.append):
-        lines = max(1, int(np.count_nonzero(block == ord("\n"))))
-        return max(lines, int(size * lines / max(1, min(sum(stored), size))))
+    with contextlib.suppress(TruncatedError):  # without a whole row; parsing reports it
+        for block, _ in text_blocks(path, BLOCK_BYTES, on_read=stored.append):
+            lines = max(1, int(np.count_nonzero(block == ord("\n"))))
+            return max(lines, int(size * lines / max(1, min(sum(stored), size))))
     return 0
 
 
 def memory_limit(given: int | str | None) -> int:
-    """Bytes of what the user gave: a number, or one with K, M, G or T; by default what there is, less a margin."""
+    """The memory limit in bytes.
+
+    Args:
+      given: bytes, or text such as "8G" with K, M, G or T; None for the memory that is available, less a tenth.
+    """
     if given is None:
         return int(available_memory_bytes() * (1 - _MARGIN))
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(given).strip(), re.IGNORECASE)
     if not match:
-        raise PreflightError(f"--memory_limit {given}: is no size. Write one such as 8G or 1500M.")
+        raise PreflightError(f"--memory_limit {given}: is not a size. Write a size such as 8G or 1500M.")
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))

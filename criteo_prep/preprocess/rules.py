@@ -1,4 +1,4 @@
-"""What a user may decide about a dataset, beside its inputs; and how thresholds and caps per column are written."""
+"""The rules that a user decides: how rows become samples; and how thresholds and caps per column are written."""
 
 import re
 from dataclasses import dataclass
@@ -8,9 +8,10 @@ from criteo_prep.preprocess.columns.vocabulary import CAP_RULE, ID_RULE, Vocabul
 from criteo_prep.schema import CATEGORICAL, NUM_CATEGORICAL, NUM_NUMERICAL, NUMERICAL_RULE
 
 ON_BAD_ROW = ("error", "skip")
+ON_TRUNCATED = ("error", "keep")
 VOCABULARY_DAYS = ("all", "train")
 SHUFFLES = ("none", "global")
-# Published tools number the columns of the file: 14 is cat_0
+# Published tools number the columns of the file, so 14 is cat_0.
 _FIRST_PUBLISHED, _LAST_PUBLISHED = 1 + NUM_NUMERICAL, NUM_NUMERICAL + NUM_CATEGORICAL
 
 
@@ -19,30 +20,34 @@ class Rules:
     """How rows become samples.
 
     Attributes:
-      thresholds: for each categorical column: a value that occurs less often has id 0.
-      caps: for each categorical column the largest cardinality, or None; see threshold.CAP_RULE.
+      thresholds: for each categorical column, the least count of a value with an id; rarer values have id 0.
+      caps: for each categorical column, the largest cardinality, or None; see vocabulary.CAP_RULE.
       vocabulary_days: "all", or "train" to count the values of the train rows only.
       on_bad_row: "error", or "skip" to leave bad rows out and count them.
-      shuffle: "none", or "global" for the train rows in an order drawn by `seed`.
-      seed: of the shuffle.
+      on_truncated: "error", or "keep" to use the whole rows of a compressed file that ends early.
+      shuffle: "none", or "global" for the train rows in a random order.
+      seed: seed of the random order.
     """
 
     thresholds: tuple[int, ...]
     caps: tuple[int | None, ...] = (None,) * NUM_CATEGORICAL
     vocabulary_days: str = "all"
     on_bad_row: str = "error"
+    on_truncated: str = "error"
     shuffle: str = "none"
     seed: int = 0
 
     def document(self) -> dict:
-        """For the manifest. What is as it always is, is left out."""
-        caps = {} if not any(self.caps) else {"max_cardinality": shown_per_column(self.caps), "cap": CAP_RULE}
+        """The rules as the manifest has them; rules with their default values are left out."""
+        caps = {} if not any(self.caps) else {"max_cardinality": format_per_column(self.caps), "cap": CAP_RULE}
+        truncated = {} if self.on_truncated == "error" else {"on_truncated": self.on_truncated}
         shuffle = {} if self.shuffle == "none" else {"shuffle": self.shuffle, "seed": self.seed}
         return {
-            "threshold": shown_per_column(self.thresholds),
+            "threshold": format_per_column(self.thresholds),
             **caps,
             "vocabulary_days": self.vocabulary_days,
             "on_bad_row": self.on_bad_row,
+            **truncated,
             **shuffle,
             "ids": ID_RULE,
             "numerical": NUMERICAL_RULE,
@@ -55,22 +60,24 @@ def make_rules(
     *,
     vocabulary_days: str = "all",
     on_bad_row: str = "error",
+    on_truncated: str = "error",
     shuffle: str = "none",
     seed: int = 0,
 ) -> Rules:
-    """Rules of what the user gave; raises VocabularyError where that makes no sense."""
-    assert vocabulary_days in VOCABULARY_DAYS and on_bad_row in ON_BAD_ROW and shuffle in SHUFFLES
+    """The rules for the values of the flags. Raises VocabularyError for a value that is not valid."""
+    assert vocabulary_days in VOCABULARY_DAYS and shuffle in SHUFFLES
+    assert on_bad_row in ON_BAD_ROW and on_truncated in ON_TRUNCATED
     thresholds = per_column("threshold", threshold)
     caps = per_column("max_cardinality", max_cardinality)
     if any(each is None for each in thresholds):
         raise VocabularyError(
-            f"--threshold {threshold}: gives no threshold for all columns. Begin with one: 15,cat_0:3."
+            f"--threshold {threshold}: gives no threshold for all columns. Begin with one, such as 15,cat_0:3."
         )
     if negative := [each for each in thresholds if each < 0]:
         raise VocabularyError(f"--threshold {negative[0]}: is negative; 0 keeps every value.")
     for cap in caps:
         if cap is not None and cap < 2:
-            raise VocabularyError(f"--max_cardinality {cap}: must be at least 2, id 0 and another one.")
+            raise VocabularyError(f"--max_cardinality {cap}: must be at least 2: id 0 and one other id.")
         if cap is not None:
             minimal_dtype(cap)
     if not 0 <= seed < 1 << 63:
@@ -80,14 +87,17 @@ def make_rules(
         caps,
         vocabulary_days=vocabulary_days,
         on_bad_row=on_bad_row,
+        on_truncated=on_truncated,
         shuffle=shuffle,
         seed=seed if shuffle != "none" else 0,
     )
 
 
 def per_column(flag: str, given: int | str | None) -> tuple[int | None, ...]:
-    """A number for each categorical column: of "15", or "15,cat_0:3" (all 15, but cat_0 3), or "15,14:3", which is the
-    same by the published number of the column. None where nothing is said."""
+    """A number for each categorical column, from text such as "15,cat_0:3": 3 for cat_0, 15 for all other columns.
+
+    "15,14:3" is the same, by the published number of the column. A column without a number gets None.
+    """
     numbers: list[int | None] = [None] * NUM_CATEGORICAL
     if given is None:
         return tuple(numbers)
@@ -101,7 +111,7 @@ def per_column(flag: str, given: int | str | None) -> tuple[int | None, ...]:
                 f"{CATEGORICAL[0]} to {CATEGORICAL[-1]}, or {_FIRST_PUBLISHED} to {_LAST_PUBLISHED}."
             )
         if column is None and numbers[0] is not None or column in named:
-            raise VocabularyError(f"--{flag} {given}: says {match[1] or 'what holds for all columns'} twice.")
+            raise VocabularyError(f"--{flag} {given}: gives the number for {match[1] or 'all columns'} twice.")
         if column is None:
             numbers = [int(match[2])] * NUM_CATEGORICAL
         else:
@@ -109,8 +119,8 @@ def per_column(flag: str, given: int | str | None) -> tuple[int | None, ...]:
     return tuple(named.get(column, number) for column, number in enumerate(numbers))
 
 
-def shown_per_column(numbers: tuple[int | None, ...]) -> int | str | None:
-    """The shortest text that `per_column` reads as these numbers; a single number as such."""
+def format_per_column(numbers: tuple[int | None, ...]) -> int | str | None:
+    """The shortest text that `per_column` reads as these numbers; an int where all columns have the same number."""
     given = [number for number in numbers if number is not None]
     if not given:
         return None
@@ -121,6 +131,7 @@ def shown_per_column(numbers: tuple[int | None, ...]) -> int | str | None:
 
 
 def _column(name: str) -> int | None:
+    """The categorical column with a name or a published number; None for other text."""
     if name in CATEGORICAL:
         return CATEGORICAL.index(name)
     if name.isdecimal() and _FIRST_PUBLISHED <= int(name) <= _LAST_PUBLISHED:

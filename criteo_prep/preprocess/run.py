@@ -1,4 +1,4 @@
-"""Criteo's logs -> a tf_raw dataset: `preprocess` is the whole way, the modules beside it are its steps."""
+"""The whole way from Criteo's logs to a dataset: find the inputs, decide what to do, do it, report."""
 
 import os
 from collections import Counter
@@ -9,16 +9,31 @@ from pathlib import Path
 from criteo_prep import manifest
 from criteo_prep.destination import new_dataset, recover, staging_of
 from criteo_prep.feature_spec import FeatureSpec
-from criteo_prep.preprocess import derive
+from criteo_prep.guard import check_apart
+from criteo_prep.manifest import DamagedError
+from criteo_prep.preprocess.decide import RAW, Action, Decision, Existing, decide, has_raw
+from criteo_prep.preprocess.derive import begin_derivation, read_existing
 from criteo_prep.preprocess.inputs import find_inputs
+from criteo_prep.preprocess.journal import Journal
+from criteo_prep.preprocess.request import FEATURE_SPEC, DatasetRequest, Resources
 from criteo_prep.preprocess.rules import Rules
-from criteo_prep.preprocess.stages import FEATURE_SPEC, DatasetRequest, Resources, make_dataset, remove_if_worthless
+from criteo_prep.preprocess.stages import make_dataset
+from criteo_prep.preprocess.unfinished import (
+    discard,
+    keep_files,
+    read_unfinished,
+    remove_if_worthless,
+    remove_work,
+    start_over,
+)
+from criteo_prep.schema import CATEGORICAL
+from criteo_prep.unchanged import state_of
 
 MADE_BY = "criteo-prep preprocess"
 
 
 class DifferentDatasetError(ValueError):
-    """The destination holds a dataset that was made of other inputs or by other rules."""
+    """The destination holds a dataset of other inputs, or of other rules that are not about ids."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +41,10 @@ class Outcome:
     """What `preprocess` did.
 
     Attributes:
-      manifest: the dataset's manifest.
-      spec: its feature spec.
-      already_complete: it was there, made of the same inputs by the same rules, and nothing was done.
-      warnings: what the user should know, a line each.
+      manifest: the manifest of the dataset.
+      spec: the feature spec of the dataset.
+      already_complete: the dataset of these inputs and rules was already finished, so nothing was done.
+      warnings: what the user should know, one line each.
     """
 
     manifest: dict
@@ -38,7 +53,7 @@ class Outcome:
     warnings: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """What is in the dataset, in a few lines."""
+        """The content of the dataset, in a few lines."""
         inputs, splits = self.manifest["inputs"], self.manifest["splits"]
         skipped: Counter[str] = Counter()
         for entry in inputs:
@@ -68,128 +83,139 @@ def preprocess(
     overwrite: bool = False,
     resources: Resources | None = None,
 ) -> Outcome:
-    """Makes a dataset of Criteo's logs; it appears whole or not at all. What an earlier run left is gone on with.
+    """Makes a dataset from Criteo's logs. The dataset appears whole or not at all.
 
-    A finished dataset of the same inputs with other thresholds, caps or vocabulary days is replaced: made of the old
-    one where that is possible (see derive.py), else of the inputs again.
+    The work of a stopped run is resumed. A finished dataset of the same samples with other ids is replaced; the ids
+    come from the finished dataset where that is possible (see decide.py), and else from the inputs.
 
     Args:
       paths, test_file, test_fraction, days: see inputs.find_inputs.
       destination: the dataset folder.
       rules: how rows become samples.
-      keep_raw: keep the raw columns in the dataset, to make other vocabularies of them later.
-      overwrite: make it anew and replace what is at the destination, at the end.
-      how: threads, memory, progress; none of it changes what is written.
+      keep_raw: keep the raw columns in the dataset, to make other vocabularies from them later.
+      overwrite: make the dataset again, and replace the one at the destination when the new one is finished.
+      resources: threads, memory and progress; they do not change the bytes.
 
     Raises:
-      DifferentDatasetError: the destination holds a dataset of other inputs, or of rules that are not about ids.
+      DifferentDatasetError: the destination holds a dataset of other inputs, or of other rules that are not about ids.
       InputError, BadRowError, VocabularyError, DestinationError, PreflightError, OSError: see the modules.
     """
-    destination, resources = Path(destination), resources or Resources()
     inputs = find_inputs(paths, test_file, test_fraction=test_fraction, days=days)
     wanted = {
         "made_by": MADE_BY,
         "inputs": [input_entry(path) for path in inputs.files],
         "rules": {**rules.document(), "split": inputs.split_rule},
     }
-    return carry_out(
-        DatasetRequest(inputs, rules, wanted=wanted, keep_raw=keep_raw),
-        destination,
-        overwrite=overwrite,
-        resources=resources,
-    )
+    reads = [*map(Path, paths), *inputs.files]
+    request = DatasetRequest(inputs, rules, wanted=wanted, keep_raw=keep_raw, reads=tuple(reads))
+    return carry_out(request, Path(destination), overwrite=overwrite, resources=resources or Resources())
 
 
 def carry_out(request: DatasetRequest, destination: Path, *, overwrite: bool, resources: Resources) -> Outcome:
-    """Makes what is ordered, unless it is there."""
+    """Makes the requested dataset, unless it is already finished."""
+    check_apart(destination, request.reads)
     recover(destination)
-    existing_manifest, replaced, warnings = None, (), ()
-    if not overwrite and (destination / manifest.MANIFEST).exists():
-        existing_manifest = manifest.load_manifest(destination)
-        manifest.check_files(destination, existing_manifest)
-        lines = manifest.differences(existing_manifest, request.wanted)
-        if not lines:
-            spec = FeatureSpec.load(destination / FEATURE_SPEC)
-            return Outcome(
-                existing_manifest,
-                spec,
-                already_complete=True,
-                warnings=_left_over(destination, existing_manifest, request),
-            )
-        request = _again(request, destination, existing_manifest=existing_manifest, lines=lines, resources=resources)
-        replaced = ("replaced what was there: " + "; ".join(lines),)
-    with new_dataset(destination, overwrite or existing_manifest is not None, resume=True) as root:
+    existing = None if overwrite else read_existing(destination)
+    decision = decide(existing, None, request)
+    if decision.action is Action.COMPLETE:
+        return _outcome(destination, already_complete=True, warnings=_left_over(destination, existing, request))
+    lines = "\n  ".join(["", *decision.differences])
+    if decision.action is Action.REFUSE:
+        raise DifferentDatasetError(
+            f"{destination}: holds another dataset:{lines}\nName another destination, or add --overwrite to replace it."
+        )
+    if existing:
+        parsed = "the inputs, which are parsed again (with --keep_raw, the next time nothing is parsed)"
+        source = f"its {decision.source}; nothing is parsed" if decision.source else parsed
+        resources.say(
+            f"{destination} is made again from {source}; it stays as it is until the new one is finished:{lines}"
+        )
+    request = replace(request, keep_raw=request.keep_raw or decision.source == RAW)
+    warnings: tuple[str, ...] = ()
+    replaces = overwrite or existing is not None
+    with new_dataset(destination, reads=request.reads, overwrite=replaces, resume=True) as root:
         try:
-            if not _is_finished(root, request.wanted):
-                if request.source:
-                    derive.begin_derivation(
-                        root, destination, existing_manifest=existing_manifest, request=request, resources=resources
-                    )
-                warnings = make_dataset(root, destination, request=request, resources=resources)
+            journal = _begin(root, destination, existing=existing, request=request, resources=resources)
+            if journal:
+                warnings = make_dataset(root, destination, request=request, journal=journal, resources=resources)
+        except DamagedError:
+            if decision.source:
+                discard(root)  # it has links to the damaged file, which outlive the repair of the dataset
+            raise
         except BaseException:
             remove_if_worthless(root)
             raise
-    made = manifest.load_manifest(destination)
-    return Outcome(
-        made, FeatureSpec.load(destination / FEATURE_SPEC), already_complete=False, warnings=(*warnings, *replaced)
-    )
+    replaced = ("replaced the existing dataset: " + "; ".join(decision.differences),) if existing else ()
+    return _outcome(destination, already_complete=False, warnings=(*warnings, *replaced))
 
 
-def _again(
-    request: DatasetRequest, destination: Path, *, existing_manifest: dict, lines: list[str], resources: Resources
-) -> DatasetRequest:
-    """The order to make a finished dataset, whose manifest is `there`, again with other ids; says what is done."""
-    source, what = derive.source_for(destination, existing_manifest, request), "\n  " + "\n  ".join(lines)
-    if source is None:
-        raise DifferentDatasetError(
-            f"{destination}: holds another dataset:{what}\nName another destination, or add --overwrite to replace it."
+def _begin(
+    root: Path, destination: Path, *, existing: Existing | None, request: DatasetRequest, resources: Resources
+) -> Journal | None:
+    """Brings the staging folder to where the stages resume. Returns its journal; None where nothing is left to do."""
+    unfinished = read_unfinished(root)
+    decision = decide(existing, unfinished, request)
+    if unfinished:
+        resources.say(_fate(root, unfinished.journal, decision))
+    if decision.action is Action.DERIVE:
+        return begin_derivation(
+            root, destination, existing=existing, request=request, source=decision.source, resources=resources
         )
-    parsed = "are parsed again (add --keep_raw, and the next time they need not be)"
-    resources.say(
-        f"{destination} is made again of {source}, "
-        f"{f'which {parsed}' if source == derive.FROM_INPUTS else 'nothing is parsed'}; "
-        f"it stays as it is until the new one is whole:{what}"
+    if decision.action is Action.REBUILD:
+        return start_over(root, request)
+    assert decision.action is Action.RESUME and unfinished
+    if decision.kept_files:
+        keep_files(unfinished.journal, request, decision.kept_files)
+    if decision.is_finished:
+        remove_work(root)
+        return None
+    return unfinished.journal
+
+
+def _fate(root: Path, journal: Journal | None, decision: Decision) -> str:
+    """What becomes of the unfinished work, for the user."""
+    lines = "\n  ".join(["", *decision.outdated])
+    if decision.kept_files:
+        num_rows = sum(file.num_rows for file in decision.kept_files)
+        return f"the unfinished work in {root} differs; {num_rows:,} rows need not be parsed again:{lines}"
+    if decision.outdated:
+        return f"the unfinished work in {root} differs; all of it is made again:{lines}"
+    if decision.action is not Action.RESUME:
+        return (
+            f"the unfinished work in {root} cannot be used; all of it is made again (it lacks something that is wanted "
+            "now, or this machine was restarted since)"
+        )
+    if decision.is_finished:
+        return f"resuming {root}: all of it is finished"
+    num_columns = sum(journal.column(name) is not None for name in CATEGORICAL)
+    return f"resuming {root}: {journal.num_rows:,} rows are parsed, {num_columns} columns are finished"
+
+
+def _outcome(destination: Path, *, already_complete: bool, warnings: tuple[str, ...]) -> Outcome:
+    return Outcome(
+        manifest.load_manifest(destination),
+        FeatureSpec.load(destination / FEATURE_SPEC),
+        already_complete=already_complete,
+        warnings=warnings,
     )
-    if source == derive.FROM_INPUTS:
-        return request
-    return replace(request, source=source, keep_raw=request.keep_raw or source == derive.FROM_RAW)
 
 
-def _left_over(destination: Path, existing_manifest: dict, request: DatasetRequest) -> tuple[str, ...]:
-    """What is to be said of a dataset that is there already."""
+def _left_over(destination: Path, existing: Existing, request: DatasetRequest) -> tuple[str, ...]:
+    """Warnings about a dataset that is already finished."""
     warnings = []
-    if request.keep_raw and not derive.has_raw(existing_manifest):
+    if request.keep_raw and not has_raw(existing.manifest):
         warnings.append(f"{destination}: has no raw columns; add --overwrite to make it with them")
-    if other := unfinished(destination):
-        warnings.append(f"{other}: is left of another run; if that is not at work still, delete it to free its space")
+    if other := unfinished_of(destination):
+        warnings.append(f"{other}: is left from another run; if no run is working in it, delete it to free its space")
     return tuple(warnings)
 
 
-def unfinished(destination: str | Path) -> Path | None:
-    """The folder of a run to this destination that was stopped, where there is one."""
+def unfinished_of(destination: str | Path) -> Path | None:
+    """The folder of a stopped run to this destination; None where there is none."""
     staging = staging_of(Path(os.path.realpath(destination)))
     return staging if staging.exists() else None
 
 
-def _is_finished(root: Path, wanted: dict) -> bool:
-    """Whether a run was killed between its last file and the naming of its folder; the rest is done here."""
-    if not (root / manifest.MANIFEST).exists():
-        return False
-    try:
-        existing_manifest = manifest.load_manifest(root)
-        if manifest.differences(existing_manifest, wanted):
-            return False
-        manifest.check_files(root, existing_manifest)
-    except manifest.ManifestError:  # killed as it was being deleted
-        return False
-    for path in root.glob("work/*"):
-        path.unlink()
-    if (root / "work").exists():
-        (root / "work").rmdir()
-    return True
-
-
 def input_entry(path: Path) -> dict:
-    """What tells an input file apart from another one without reading it."""
-    status = path.stat()
-    return {"name": path.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+    """What distinguishes an input file from another one without reading it."""
+    return {"name": path.name, **state_of(path)}

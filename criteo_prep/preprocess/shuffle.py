@@ -1,8 +1,8 @@
-"""A random order of rows, each exactly once, the same for every file of a split, in bounded memory.
+"""A random order of rows in bounded memory: each row once, and the same order for every file of a split.
 
-Row i goes to a bucket that a counter-based random number of (seed, i) chooses; then each bucket is shuffled in
-memory, and the buckets follow one another. The order is uniform over all permutations, as far as the random numbers
-are random. It depends on the seed and the number of rows only. Nothing passes through floating point.
+A random number, computed from the seed and i, puts row i into a bucket. Then each bucket is shuffled in memory, and the
+buckets follow one another. All orders are equally likely, as far as the random numbers are random. The order depends on
+the seed and on the number of rows alone. Rows are moved as integers, so their bits stay as they are.
 
 Source: Rao (1961) and Sandelius (1962), shuffling by distribution.
 """
@@ -14,20 +14,20 @@ import numpy as np
 
 from criteo_prep.compiled import compiled
 
-BUCKET_ROWS = 1 << 22  # mean rows of a bucket: 104 MiB of numericals
-_BUFFER_BYTES = 1 << 15  # of each bucket, before it is written
+BUCKET_ROWS = 1 << 22  # mean number of rows in a bucket: 104 MiB of numericals
+_BUFFER_BYTES = 1 << 15  # bytes of a bucket that are collected before they are written
 _MIX_1, _MIX_2, _STEP = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), np.uint64(0x9E3779B97F4A7C15)
 
 
 class ShuffledFile:
-    """Takes rows in their order and writes them to `path` in a random one; a context manager, whose clean exit does it.
+    """Takes rows in order and writes them to `path` in random order. A context manager: its clean exit writes `path`.
 
     Args:
       path: the file to make.
-      scratch: a path for as many bytes again, for the time of the work.
-      num_rows: how many rows will come.
+      scratch: path of a temporary file of the same size.
+      num_rows: number of rows that `write` will take.
       dtype, width: a row is `width` numbers of `dtype`.
-      seed: of the order.
+      seed: seed of the order.
     """
 
     def __init__(self, path: Path, scratch: Path, *, num_rows: int, dtype: np.dtype, width: int, seed: int):
@@ -67,7 +67,7 @@ class ShuffledFile:
         self._filled[bucket] = 0
 
     def _finish(self) -> None:
-        assert self._taken == self._num_rows, "all rows, and no more, must have come"
+        assert self._taken == self._num_rows, "write takes exactly num_rows rows"
         for bucket in range(len(self._sizes)):
             self._flush(bucket)
         with open(self._path, "wb", buffering=0) as out:
@@ -99,7 +99,7 @@ class ShuffledFile:
 
 
 def order_of(seed: int, num_rows: int) -> np.ndarray:
-    """int64 [num_rows]: which row comes first, second, ...: the order of ShuffledFile, in memory."""
+    """The order of ShuffledFile, in memory: int64 [num_rows], the row at each position."""
     num_buckets = max(1, -(-num_rows // BUCKET_ROWS))
     bucket = np.array([_bucket(np.uint64(seed), i, num_buckets) for i in range(num_rows)], np.int64)
     parts = [np.flatnonzero(bucket == b) for b in range(num_buckets)]
@@ -108,7 +108,7 @@ def order_of(seed: int, num_rows: int) -> np.ndarray:
 
 @compiled
 def _mixed(number):
-    """splitmix64's finalizer."""
+    """The finalizer of SplitMix64."""
     number = (number ^ (number >> np.uint64(30))) * _MIX_1
     number = (number ^ (number >> np.uint64(27))) * _MIX_2
     return number ^ (number >> np.uint64(31))
@@ -123,7 +123,7 @@ def _bucket(seed, row, num_buckets):
 
 @compiled
 def _bucket_sizes(seed, num_rows, num_buckets):
-    """int64 [num_buckets]"""
+    """The number of rows in each bucket: int64 [num_buckets]."""
     sizes = np.zeros(num_buckets, np.int64)
     for row in range(num_rows):
         sizes[_bucket(seed, row, num_buckets)] += 1
@@ -132,8 +132,14 @@ def _bucket_sizes(seed, num_rows, num_buckets):
 
 @compiled
 def _deal(rows, start, first_row, seed, buffers, filled):
-    """Puts rows[start:] into the buffers of their buckets; the row at 0 has number first_row. Returns (rows done, the
-    bucket whose buffer is full, or -1)."""
+    """Puts rows[start:] into the buffers of their buckets, until a buffer is full.
+
+    Args:
+      first_row: the number of rows[0] in the whole file.
+
+    Returns:
+      (rows of `rows` that are done, the bucket whose buffer is full, or -1)
+    """
     num_buckets, capacity, width = buffers.shape
     for i in range(start, rows.shape[0]):
         bucket = _bucket(seed, first_row + i, num_buckets)
@@ -148,7 +154,7 @@ def _deal(rows, start, first_row, seed, buffers, filled):
 
 @compiled
 def _permutation(seed, bucket, size):
-    """int64 [size]: a random order, by Fisher and Yates."""
+    """A random order of a bucket's rows, by Fisher and Yates: int64 [size]."""
     order = np.arange(size)
     key = _mixed(_mixed(np.uint64(seed) + np.uint64(2) * _STEP) + np.uint64(bucket))
     for i in range(size - 1, 0, -1):

@@ -1,1 +1,4 @@
-"""What the published benchmark programs measure."""
+"""The published benchmark models.
+
+zoo     the synthetic models, tiny to colossal, and criteo: tables, hotness, MLPs as plain data
+"""

@@ -12,12 +12,13 @@ from dlrm_tf2.sharding.tables import TableConfig
 
 @dataclass(frozen=True)
 class TableGroup:
-    """Equal tables.
+    """Tables of the same shape.
 
     Attributes:
-      num_tables: how many of them.
-      hotness: ids per sample of each feature that looks up in a table of the group; all features share the table.
-      num_rows, embedding_dim: of each table.
+      num_tables: number of tables.
+      hotness: ids per sample of each feature that looks up in a table of this group. These features share the table.
+      num_rows: rows of each table.
+      embedding_dim: width of each table.
     """
 
     num_tables: int
@@ -33,9 +34,9 @@ class ZooModel:
     Attributes:
       name: as published.
       groups: the tables, in the order of the model's inputs.
-      num_numerical: numerical columns, joined after the embeddings.
-      mlp_dims: layer widths, the last one of width 1 included.
-      pooling: window and stride of the average pooling over the joined embeddings; None for none.
+      num_numerical: numerical columns; they follow the embeddings in the input of the MLP.
+      mlp_dims: layer widths of the MLP, the last width 1 included.
+      pooling: window and stride of the average pooling over the joined embeddings; None for no pooling.
     """
 
     name: str
@@ -46,7 +47,7 @@ class ZooModel:
 
     @cached_property
     def tables(self) -> tuple[TableConfig, ...]:
-        """table_0, table_1, ... with the features cat_0, cat_1, ..., both in the order of the inputs."""
+        """The tables table_0, table_1, ... with the features cat_0, cat_1, ..., both in the order of the inputs."""
         tables, feature = [], 0
         for group in self._each_table():
             names = tuple(f"cat_{feature + i}" for i in range(len(group.hotness)))
@@ -65,17 +66,17 @@ class ZooModel:
     @cached_property
     def hotness(self) -> dict[str, int]:
         """Feature -> ids per sample, in the order of the inputs."""
-        all_of_them = [hotness for group in self._each_table() for hotness in group.hotness]
-        return {f"cat_{i}": hotness for i, hotness in enumerate(all_of_them)}
+        each_feature = (hotness for group in self._each_table() for hotness in group.hotness)
+        return {f"cat_{i}": hotness for i, hotness in enumerate(each_feature)}
 
     @property
     def output_width(self) -> int:
-        """Width of all embeddings of a sample joined."""
+        """Width of a sample's joined embeddings."""
         return sum(group.num_tables * len(group.hotness) * group.embedding_dim for group in self.groups)
 
     @property
     def mlp_input_width(self) -> int:
-        """Width of what the MLP takes in: the pooled embeddings and the numericals."""
+        """Width of the MLP's input: the pooled embeddings and the numericals."""
         return -(-self.output_width // (self.pooling or 1)) + self.num_numerical
 
     def _each_table(self) -> Iterator[TableGroup]:

@@ -1,14 +1,24 @@
 """Saves and restores the model over all ranks: each rank its own shards, onto any other number of ranks or plan.
 
-A checkpoint is written beside its destination and renamed when it is complete; until then the one before stays. What
-goes wrong on one rank ends the operation on all of them. The folder is drawn in manifest.py. No TensorFlow here:
-variables are asked for `.numpy()` and given `.assign(values)`.
+    saving.py            CheckpointWriter: one checkpoint, written by all ranks at once or behind the training
+    part.py              what one rank writes of a checkpoint, or a copy of it
+    restoring.py         opens a checkpoint; copies the stored shards into the shards of the ranks
+    manifest.py          the drawing of the folder; the manifest, read and checked
+    manifest_entries.py  the records of the manifest, from JSON values of any type
+    document.py          the keys and types of the trainer's document
+    files.py             .npy files, written and read a block at a time, with checksums
+    staging.py           the folder that becomes the next checkpoint
+    kept.py              the older checkpoints of a run: NAME.step-N, NAME.best
+
+A checkpoint is written next to its destination and renamed when it is complete. An error on one rank ends the operation
+on all ranks.
 """
 
+from dlrm_tf2.checkpoint.document import check_document
 from dlrm_tf2.checkpoint.files import CheckpointError
 from dlrm_tf2.checkpoint.kept import best_path, of_other_runs
 from dlrm_tf2.checkpoint.restoring import (
-    is_there,
+    has_checkpoint,
     load_checkpoint,
     open_checkpoint,
     peek_document,
@@ -23,7 +33,8 @@ __all__ = [
     "CheckpointWriter",
     "best_path",
     "check_destination",
-    "is_there",
+    "check_document",
+    "has_checkpoint",
     "load_checkpoint",
     "of_other_runs",
     "open_checkpoint",

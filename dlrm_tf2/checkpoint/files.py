@@ -1,6 +1,6 @@
 """The .npy files of a checkpoint: written and read a block at a time, with size and checksum. No TensorFlow.
 
-Every file is a plain .npy file, which numpy opens and maps; a table's rectangle never is in memory as a whole.
+Every file is a plain .npy file, which numpy opens and maps. A shard is never in memory as a whole.
 """
 
 import io
@@ -20,12 +20,18 @@ _BLOCK_BYTES = 8 << 20
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be saved, is damaged, or is not the model's."""
+    """A checkpoint cannot be saved, is damaged, or holds another model."""
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One .npy file: path relative to the checkpoint, what it holds, and how to tell that it is whole."""
+    """One .npy file of a checkpoint.
+
+    Attributes:
+      path: relative to the checkpoint.
+      shape, dtype: shape and numpy type (such as "<f4") of the array.
+      num_bytes, crc32: size and checksum of the whole file, header included.
+    """
 
     path: str
     shape: tuple[int, ...]
@@ -35,20 +41,21 @@ class StoredFile:
 
 
 def rows_per_block(num_columns: int) -> int:
-    """Rows of float32 that are read or written at a time."""
+    """Rows of a float32 array that are read or written at a time."""
     return max(1, _BLOCK_BYTES // (4 * max(1, num_columns)))
 
 
 def write_npy(folder: Path, path: str, *, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterable) -> StoredFile:
-    """Writes an array, given as consecutive blocks of it, to the disk itself (fsync).
+    """Writes an array, block by block, to the disk itself (fsync).
 
     Args:
-      folder: the checkpoint; `path` is relative to it and must not exist.
-      shape, dtype: of the whole array.
-      blocks: arrays whose elements, one block after the other, are those of the array in row-major order.
+      folder: the checkpoint.
+      path: file to create, relative to the folder; it must not exist.
+      shape, dtype: shape and type of the whole array.
+      blocks: arrays; their elements, one block after the other, are the whole array in row-major order.
 
     Raises:
-      CheckpointError: naming the file and what the system said, such as a full disk.
+      CheckpointError: the file cannot be written, for example on a full disk; names the file and the reason.
     """
     dtype = np.dtype(dtype)
     header = io.BytesIO()
@@ -62,22 +69,22 @@ def write_npy(folder: Path, path: str, *, shape: tuple[int, ...], dtype: np.dtyp
                 file.write(data)
                 checksum = crc32(data, checksum)
                 num_bytes += len(data)
-                activity.goes_on()
+                activity.report_progress()
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise CheckpointError(f"{folder / path}: cannot be written: {error.strerror or error}.") from error
+        raise unwritable(folder / path, error) from error
     assert num_bytes == len(header.getvalue()) + math.prod(shape) * dtype.itemsize, "the blocks are not the array"
     return StoredFile(path, tuple(shape), dtype=dtype.str, num_bytes=num_bytes, crc32=f"{checksum:08x}")
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
-    """The memory of a contiguous array, writable if the array is."""
+    """The memory of a contiguous array; writable if the array is writable."""
     return memoryview(array.reshape(-1).view(np.uint8))
 
 
 def read_array(folder: Path, file: StoredFile) -> np.ndarray:
-    """The whole array, its checksum compared. Raises CheckpointError."""
+    """The whole array, after its checksum was compared. Raises CheckpointError."""
     path = folder / file.path
     try:
         content = path.read_bytes()
@@ -93,13 +100,15 @@ def stream_rows(folder: Path, file: StoredFile, rows: tuple[int, int] | None) ->
     """Reads a two-dimensional file a block of rows at a time.
 
     Args:
-      rows: (start, stop), counted in the file; None reads all of it and compares the checksum at the end.
+      folder: the checkpoint.
+      file: the file to read.
+      rows: (start, stop), counted in the file; None reads the whole file and compares its checksum at the end.
 
     Yields:
-      (first row, float32 [n, columns]).
+      (first row of the block, float32 [rows of the block, columns]).
 
     Raises:
-      CheckpointError: the file is missing, truncated, something else, or (with rows None) damaged.
+      CheckpointError: the file is missing, truncated, of another form, or (with rows None) damaged.
     """
     path = folder / file.path
     num_rows, columns = file.shape
@@ -113,12 +122,12 @@ def stream_rows(folder: Path, file: StoredFile, rows: tuple[int, int] | None) ->
             source.seek(len(header) + start * columns * 4)
             step = rows_per_block(columns)
             for first in range(start, stop, step):
-                # A new array each time: whoever takes it may keep it.
+                # A new array for every block, which the caller may keep.
                 block = np.empty((min(step, stop - first), columns), np.dtype(file.dtype))
                 _read_into(path, source, block)
                 if rows is None:
                     checksum = crc32(block, checksum)
-                activity.goes_on()
+                activity.report_progress()
                 yield first, block
     except OSError as error:
         raise unreadable(path, error) from None
@@ -127,22 +136,29 @@ def stream_rows(folder: Path, file: StoredFile, rows: tuple[int, int] | None) ->
 
 
 def _read_into(path: Path, source: io.RawIOBase, block: np.ndarray) -> None:
-    rest = _bytes_of(block)
-    while rest:
-        count = source.readinto(rest)
+    unread = _bytes_of(block)
+    while unread:
+        count = source.readinto(unread)
         if not count:
             raise CheckpointError(f"{path}: ended while it was read. Restore another checkpoint.")
-        rest = rest[count:]
+        unread = unread[count:]
+
+
+def unwritable(path: str | Path, error: OSError) -> CheckpointError:
+    """The error of a file that cannot be written."""
+    return CheckpointError(f"{path}: cannot be written: {error.strerror or error}.")
 
 
 def unreadable(path: Path, error: OSError) -> CheckpointError:
+    """The error of a file that cannot be read."""
     return CheckpointError(
         f"{path}: cannot be read: {error.strerror or error}. The checkpoint is incomplete, or this machine does not "
-        "see the file system that it lies on."
+        "see its file system."
     )
 
 
 def check_size(path: Path, found: int, file: StoredFile) -> None:
+    """Raises CheckpointError unless the file has the size that the manifest says."""
     if found != file.num_bytes:
         raise CheckpointError(
             f"{path}: has {found} bytes, the manifest says {file.num_bytes}. The file is truncated or belongs to "

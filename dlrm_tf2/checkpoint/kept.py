@@ -1,6 +1,6 @@
-"""The checkpoints that stay beside the newest of a run, as NAME.step-N. Rank 0 alone does this.
+"""The older checkpoints of a run, next to its newest one: NAME.step-N and NAME.best. Rank 0 alone does this.
 
-Which run a checkpoint is of stands in its document, under run: id. Those of other runs are left alone.
+The document of a checkpoint names its run, under run: id. Checkpoints of other runs are left alone.
 """
 
 import contextlib
@@ -12,76 +12,86 @@ from dlrm_tf2.checkpoint.manifest import document_of
 
 
 def best_path(path: str | Path) -> Path:
-    """Where the checkpoint of the best evaluation is, beside the newest in `path`."""
+    """Where the checkpoint of the best evaluation is, next to the newest checkpoint in `path`."""
     newest = Path(os.path.realpath(path))
     return newest.with_name(f"{newest.name}.best")
 
 
 def of_other_runs(path: str | Path, run: str) -> list[Path]:
-    """The checkpoints beside `path` that are called NAME.step-N or NAME.best, but are not of this run."""
+    """The checkpoints next to `path` that are named NAME.step-N or NAME.best and belong to another run."""
     newest = Path(os.path.realpath(path))
-    beside = [*kept_steps(newest).values(), best_path(path)]
-    return [folder for folder in beside if document_of(folder) is not None and run_of(document_of(folder)) != run]
+    neighbours = [*kept_steps(newest).values(), best_path(path)]
+    return [
+        folder for folder in neighbours if (document := document_of(folder)) is not None and run_of(document) != run
+    ]
 
 
 def kept_steps(path: Path) -> dict[int, Path]:
-    """The checkpoints beside `path` that are called NAME.step-N: step -> folder, the newest first."""
-    prefix, found = f"{path.name}.step-", {}
+    """The checkpoints next to `path` that are named NAME.step-N: step -> folder, the newest first."""
+    prefix, kept = f"{path.name}.step-", {}
     for folder in path.parent.glob("*") if path.parent.is_dir() else ():
         step = folder.name.removeprefix(prefix)
-        if folder.name.startswith(prefix) and step.isdigit() and document_of(folder) is not None:
-            found[int(step)] = folder
-    return dict(sorted(found.items(), reverse=True))
+        if folder.name.startswith(prefix) and step.isdecimal() and document_of(folder) is not None:
+            kept[int(step)] = folder
+    return dict(sorted(kept.items(), reverse=True))
 
 
-def put_aside(old: Path, path: Path, keep: int) -> list[str]:
-    """Finds a place for the checkpoint that was in `path` before the one there now, and removes what is too old.
+def keep_or_remove(old: Path, path: Path, keep: int) -> list[str]:
+    """Renames the replaced checkpoint to NAME.step-N or removes it; then removes the steps that are too old.
 
     Args:
-      old: where it is now; it is gone afterwards.
-      keep: how many checkpoints of the run stay, the one in `path` among them.
+      old: folder of the checkpoint that `path` held before; it does not exist afterwards.
+      path: folder of the newest checkpoint.
+      keep: how many checkpoints of the run stay, the newest included.
 
     Returns:
       Lines for the user.
     """
     notes = []
-    newest, before = (document_of(folder) or {} for folder in (path, old))
-    run, step = run_of(newest), newest.get("step")
+    newest, replaced = (document_of(folder) or {} for folder in (path, old))
+    run, step = run_of(newest), step_of(newest)
     if old.exists():
-        if keep > 1 and run is not None and run == run_of(before) and before.get("step") != step:
-            notes += _move(old, path.with_name(f"{path.name}.step-{before['step']}"), path=path, run=run)
+        old_step = step_of(replaced)
+        if keep > 1 and run is not None and run == run_of(replaced) and old_step not in (None, step):
+            notes += _rename(old, path.with_name(f"{path.name}.step-{old_step}"), path=path, run=run)
         else:
             remove(old, path)
-    older = [
-        folder
-        for of, folder in kept_steps(path).items()
-        if run is not None and of < step and run_of(document_of(folder)) == run
-    ]
+    if run is None or step is None:
+        return notes
+    older = [folder for kept, folder in kept_steps(path).items() if kept < step and run_of(document_of(folder)) == run]
     for folder in older[keep - 1 :]:
         remove(folder, path)
     return notes
 
 
 def run_of(document: dict | None) -> str | None:
-    """The run that a checkpoint is of; None if it does not say."""
-    return ((document or {}).get("run") or {}).get("id")
+    """The id of the run that saved a checkpoint; None if the document does not name it."""
+    run = (document or {}).get("run")
+    return run.get("id") if isinstance(run, dict) else None
+
+
+def step_of(document: dict) -> int | None:
+    """The step of a checkpoint; None if the document does not say it."""
+    step = document.get("step")
+    return step if isinstance(step, int) else None
 
 
 def remove(folder: Path, path: Path) -> None:
-    """Removes a checkpoint, which is never taken for one again, even if this is stopped half-way.
+    """Removes a checkpoint. It is renamed first, so that half a checkpoint never has its name.
 
     Args:
-      path: the newest checkpoint, beside which it is.
+      folder: folder of the checkpoint.
+      path: folder of the newest checkpoint, next to `folder`.
     """
-    gone = path.with_name(f".{path.name}.gone")
-    shutil.rmtree(gone, ignore_errors=True)  # what cannot go now goes the next time
+    removed = path.with_name(f".{path.name}.gone")
+    shutil.rmtree(removed, ignore_errors=True)  # the next call removes what this call cannot
     with contextlib.suppress(OSError):
-        os.rename(folder, gone)
-    shutil.rmtree(gone, ignore_errors=True)
+        os.rename(folder, removed)
+    shutil.rmtree(removed, ignore_errors=True)
 
 
-def _move(old: Path, place: Path, *, path: Path, run: str) -> list[str]:
-    """Puts the checkpoint before into `place`, or removes it where that cannot be; the newest is complete by now."""
+def _rename(old: Path, place: Path, *, path: Path, run: str) -> list[str]:
+    """Renames a replaced checkpoint to `place`, or removes it where it cannot be renamed."""
     notes = []
     if place.exists() and document_of(place) is not None:
         if run_of(document_of(place)) != run:

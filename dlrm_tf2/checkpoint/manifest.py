@@ -1,57 +1,38 @@
-"""The manifest of a checkpoint: what is in the folder, checked before anything is read from it. No TensorFlow.
+"""The manifest of a checkpoint: the content of the folder, checked before a weight is read. No TensorFlow.
 
     <checkpoint>/manifest.json            written last: tables, shards, files with sizes and checksums, the document
     <checkpoint>/dense/<name>.npy         one file per dense variable
     <checkpoint>/tables/<table>.<slot>.r<start>-<stop>.c<start>-<stop>.npy     one float32 file per shard and slot
 
-A table is a set of rectangles, the shards of the plan that it was saved under, which tile it exactly once.
+A table is stored as the shards of the plan that saved it: rectangles that tile the table exactly once.
 """
 
 import itertools
 import json
 import os
 import urllib.parse
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from zlib import crc32
 
-from dlrm_tf2.checkpoint.files import CheckpointError, StoredFile, check_size, unreadable
+from dlrm_tf2.checkpoint.files import CheckpointError, StoredFile, check_size, unreadable, unwritable
+from dlrm_tf2.checkpoint.manifest_entries import StoredShard, StoredTable, parse_dense, parse_shards, parse_tables
 
 MANIFEST = "manifest.json"
-_KIND = "dlrm checkpoint"  # tells it from the manifest of a dataset
+_KIND = "dlrm checkpoint"  # a dataset has a manifest.json of another kind
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class StoredShard:
-    """The rectangle `rows` x `columns` (each start, stop) of one slot of a table: its weights, or optimizer state."""
-
-    table: str
-    slot: str
-    rows: tuple[int, int]
-    columns: tuple[int, int]
-    file: StoredFile
-
-
-@dataclass(frozen=True)
-class StoredTable:
-    """A whole table, and the features that look up in it."""
-
-    name: str
-    num_rows: int
-    embedding_dim: int
-    features: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Manifest:
-    """Everything about a checkpoint but the weights.
+    """A checkpoint without its weights.
 
     Attributes:
-      document: what the program wanted to keep: the model, the step.
-      tables: in the model's order.
+      document: what the program keeps next to the weights, such as the model and the step.
+      tables: all tables, in the model's order.
       shards: rectangles of all tables and slots.
-      dense: name -> file.
+      dense: name of a dense variable -> its file.
     """
 
     document: dict
@@ -75,9 +56,18 @@ def dense_path(name: str) -> str:
 
 
 def _file_name(name: str) -> str:
-    """A name as part of a file name: what is not a letter, a digit or one of `_.-~` becomes %XX; no two names meet."""
+    """A name as part of a file name: a character that is not a letter, a digit or one of `_.-~` becomes %XX.
+
+    Two names never become the same part: a long one is cut, and its checksum appended.
+    """
     quoted = urllib.parse.quote(name, safe="")
     return quoted if len(quoted) <= 120 else f"{quoted[:100]}~{crc32(name.encode()):08x}"
+
+
+def is_state(name: str, names: Iterable[str]) -> bool:
+    """Whether a dense variable is optimizer state of another one: VARIABLE.SLOT, where VARIABLE is one of the names."""
+    variable, _, slot = name.rpartition(".")
+    return bool(slot) and variable in names
 
 
 def write_manifest(folder: Path, manifest: Manifest, made_by: str) -> None:
@@ -85,17 +75,20 @@ def write_manifest(folder: Path, manifest: Manifest, made_by: str) -> None:
     _check_tiling(folder / MANIFEST, manifest)
     content = {"kind": _KIND, "format": _FORMAT, "made_by": made_by, **asdict(manifest)}
     content["crc32"] = _content_checksum(content)
-    with open(folder / MANIFEST, "x", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(folder / MANIFEST, "x", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise unwritable(folder / MANIFEST, error) from error
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads and checks manifest.json, and that every file it names is there in full size (checksums are not compared).
+    """Reads and checks manifest.json, and the sizes of all files. Compares no checksum of a file.
 
     Raises:
-      CheckpointError: it is missing, damaged, of another kind, or a file is missing or truncated.
+      CheckpointError: the manifest is missing, damaged or of another kind, or a file is missing or truncated.
     """
     path = folder / MANIFEST
     content = _parse(path)
@@ -103,25 +96,19 @@ def read_manifest(folder: Path) -> Manifest:
         raise CheckpointError(f"{path}: is not the manifest of a checkpoint. Name a folder that this program saved.")
     if content.get("format") != _FORMAT:
         raise CheckpointError(
-            f"{path}: is of format {content.get('format')}; this program reads format {_FORMAT}. Use the version that "
-            "saved it."
+            f"{path}: is of format {str(content.get('format'))[:40]}; this program reads format {_FORMAT}. Use the "
+            "version that saved it."
         )
     if content.pop("crc32", None) != _content_checksum(content):
-        raise CheckpointError(f"{path}: its checksum does not fit what it says: it was changed or damaged.")
+        raise CheckpointError(f"{path}: its checksum does not fit its content: it was changed or damaged.")
+    document = content.get("document")
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{path}: document is not an object. The manifest is damaged.")
     manifest = Manifest(
-        content["document"],
-        tuple(StoredTable(**(table | {"features": tuple(table["features"])})) for table in content["tables"]),
-        shards=tuple(
-            StoredShard(
-                shard["table"],
-                shard["slot"],
-                rows=tuple(shard["rows"]),
-                columns=tuple(shard["columns"]),
-                file=_file(path, shard["file"]),
-            )
-            for shard in content["shards"]
-        ),
-        dense={name: _file(path, entry) for name, entry in content["dense"].items()},
+        document,
+        parse_tables(path, content.get("tables")),
+        shards=parse_shards(path, content.get("shards")),
+        dense=parse_dense(path, content.get("dense")),
     )
     _check_tiling(path, manifest)
     for file in manifest.files:
@@ -134,46 +121,36 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def document_of(folder: Path) -> dict | None:
-    """The document of a checkpoint of any format, whose files are not looked at; None if the folder holds none.
+    """The document of a checkpoint of any format, without a look at its files; None if the folder holds no checkpoint.
 
-    None too if the folder holds something else besides, which would be lost with it.
+    None too if the folder holds other files as well: replacing the checkpoint would delete them.
     """
     try:
         content = _parse(folder / MANIFEST)
-    except CheckpointError:
+        names = {entry.name for entry in folder.iterdir()}
+    except (CheckpointError, OSError):
         return None
-    if content.get("kind") != _KIND or not _names(folder) <= {MANIFEST, "dense", "tables"}:
+    if content.get("kind") != _KIND or not names <= {MANIFEST, "dense", "tables"}:
         return None
     document = content.get("document")
     return document if isinstance(document, dict) else {}
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether the folder holds a checkpoint of any format, and nothing else that would be lost with it."""
+    """Whether the folder holds a checkpoint of any format, and no other file."""
     return document_of(folder) is not None
-
-
-def _names(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir()}
 
 
 def _parse(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file, so {path.parent} is no checkpoint.") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(f"{path}: there is no such file, so {path.parent} is not a checkpoint.") from None
     except OSError as error:
         raise unreadable(path, error) from None
-    except ValueError as error:  # neither JSON nor UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deep
         raise CheckpointError(f"{path}: is not whole: {error}. Restore another checkpoint.") from None
     return content if isinstance(content, dict) else {}
-
-
-def _file(manifest: Path, entry: dict) -> StoredFile:
-    file = StoredFile(**(entry | {"shape": tuple(entry["shape"])}))
-    if PurePosixPath(file.path).is_absolute() or ".." in PurePosixPath(file.path).parts:
-        raise CheckpointError(f"{manifest}: names the file {file.path!r}, which leads out of the checkpoint.")
-    return file
 
 
 def _content_checksum(content: dict) -> str:
@@ -181,7 +158,7 @@ def _content_checksum(content: dict) -> str:
 
 
 def _check_tiling(path: Path, manifest: Manifest) -> None:
-    """Every slot of every table must be covered exactly once."""
+    """Raises CheckpointError unless the shards of each slot cover its table exactly once."""
     tables = {table.name: table for table in manifest.tables}
     groups: dict[tuple[str, str], list[StoredShard]] = {(name, "weights"): [] for name in tables}
     for shard in manifest.shards:
@@ -190,14 +167,14 @@ def _check_tiling(path: Path, manifest: Manifest) -> None:
         where = f"{path}: table {name!r}, {slot}"
         table = tables.get(name)
         if table is None:
-            raise CheckpointError(f"{where}: a shard of a table that is not listed.")
+            raise CheckpointError(f"{where}: has a shard, but the table is not listed.")
         area = 0
         for shard in shards:
             (top, bottom), (left, right) = shard.rows, shard.columns
             if not (0 <= top < bottom <= table.num_rows and 0 <= left < right <= table.embedding_dim):
                 raise CheckpointError(f"{where}: the shard {shard.rows} x {shard.columns} does not lie in the table.")
             if shard.file.shape != (bottom - top, right - left) or shard.file.dtype != "<f4":
-                raise CheckpointError(f"{where}: {shard.file.path} is not the float32 rectangle that it stands for.")
+                raise CheckpointError(f"{where}: {shard.file.path} is not the float32 rectangle of its shard.")
             area += (bottom - top) * (right - left)
         pairs = itertools.combinations(shards, 2)
         overlap = any(overlaps(a.rows, b.rows) and overlaps(a.columns, b.columns) for a, b in pairs)

@@ -1,28 +1,42 @@
-"""Restores a checkpoint onto any number of ranks and any plan. No TensorFlow: variables are given `.assign(values)`."""
+"""Restores a checkpoint onto any number of ranks and any plan. No TensorFlow: variables get `.assign(values)`."""
 
+import dataclasses
 import os
-import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dlrm_tf2.checkpoint.files import CheckpointError, read_array, stream_rows
-from dlrm_tf2.checkpoint.manifest import MANIFEST, Manifest, StoredShard, document_of, overlaps, read_manifest
-from dlrm_tf2.checkpoint.staging import Staging
-from dlrm_tf2.runtime import activity
+from dlrm_tf2.checkpoint.manifest import MANIFEST, Manifest, StoredShard, document_of, is_state, overlaps, read_manifest
+from dlrm_tf2.checkpoint.staging import replaced_path
+from dlrm_tf2.runtime import activity, terminal
 from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
 
+_WEIGHTS = "weights"  # the slot of a table that is not optimizer state
 
-def load_checkpoint(path: str | Path, comm, *, dense: dict, embedding) -> dict:
-    """Restores the model from a checkpoint of any number of ranks and any plan. All ranks call it.
 
-    Every byte of the checkpoint is read by one rank at least and compared with its checksum. Where this raises, weights
-    may have been overwritten: the model must not be used.
+def load_checkpoint(
+    path: str | Path,
+    comm,
+    *,
+    dense: dict,
+    embedding,
+    with_state: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> dict:
+    """Restores the model from a checkpoint that any number of ranks saved, under any plan. All ranks call it.
+
+    At least one rank reads each file as a whole and compares its checksum. If this raises, some weights may have been
+    overwritten: the model must not be used.
 
     Args:
       path: folder that save_checkpoint wrote, on a file system that all ranks share.
-      comm, dense, embedding: as in save_checkpoint. The checkpoint must hold exactly these dense variables and tables,
-        and all slots of the embedding; slots that the embedding does not have are left alone.
+      comm, dense, embedding: as in save_checkpoint. The checkpoint must hold exactly these dense variables and tables.
+        A dense variable VARIABLE.SLOT and a slot of the embedding other than "weights" are optimizer state.
+      with_state: restore the optimizer state that the model has, all of which the checkpoint must hold. False: restore
+        the weights alone.
+      say: called with lines for the user about optimizer state that is not restored; None for no lines.
 
     Returns:
       The document.
@@ -32,14 +46,23 @@ def load_checkpoint(path: str | Path, comm, *, dense: dict, embedding) -> dict:
     """
     folder, manifest = on_rank_0(comm, "checkpoint.manifest", work=lambda: open_checkpoint(path), error=CheckpointError)
 
+    manifest = _with_unique_slots(manifest)
+    slots = tuple(embedding.slots) if with_state else (_WEIGHTS,)
+    names = [name for name in dense if with_state or not is_state(name, dense)]
+
     def restore() -> None:
-        _check_model(folder, manifest, dense=dense, embedding=embedding)
-        arrays = {name: read_array(folder, file) for name, file in manifest.dense.items()}
-        restore_tables(folder, manifest, embedding)
+        _check_model(folder, manifest, dense={name: dense[name] for name in names}, embedding=embedding)
+        if with_state:
+            _check_state(folder, manifest, names=names, slots=slots)
+        arrays = {name: read_array(folder, manifest.dense[name]) for name in names}
+        restore_tables(folder, manifest, embedding=embedding, slots=slots)
         for name, values in arrays.items():
             dense[name].assign(values)
 
     on_all_ranks(comm, "checkpoint.restore", work=restore, error=CheckpointError)
+    unused = sorted(_state_of(manifest.dense, {shard.slot for shard in manifest.shards}) - _state_of(names, slots))
+    if say and unused:
+        say(f"{path}: the optimizer state of the checkpoint ({', '.join(unused)}) is not restored")
     return manifest.document
 
 
@@ -48,30 +71,33 @@ def read_document(path: str | Path) -> dict:
     return open_checkpoint(path)[1].document
 
 
-def restore_tables(folder: Path, manifest: Manifest, embedding) -> None:
-    """Writes into this rank's shards what the stored rectangles have for them, a block of rows at a time.
+def restore_tables(folder: Path, manifest: Manifest, *, embedding, slots: Sequence[str] = (_WEIGHTS,)) -> None:
+    """Copies the stored shards into the shards of this rank, a block of rows at a time.
 
-    The lowest rank that needs a file reads all of it and compares its checksum; the others read the rows they need.
+    The lowest rank that needs a file reads the whole file and compares its checksum. The other ranks read only the rows
+    that they need.
 
     Args:
-      embedding: the target; its plan may be any that tiles the same tables.
+      folder, manifest: the checkpoint, from open_checkpoint.
+      embedding: the tables to write into, under any plan.
+      slots: the slots to copy.
     """
     shards_of = {table.name: embedding.plan.of_table(table.name) for table in embedding.tables}
     for stored in manifest.shards:
-        if stored.slot not in embedding.slots:
+        if stored.slot not in slots:
             continue
-        takers = [shard for shard in shards_of[stored.table] if _shared(stored, shard)]
-        mine = [shard for shard in takers if shard.rank == embedding.rank]
+        readers = [shard for shard in shards_of[stored.table] if _shared(stored, shard)]
+        mine = [shard for shard in readers if shard.rank == embedding.rank]
         if not mine:
             continue
         rows = None
-        if embedding.rank != min(shard.rank for shard in takers):
+        if embedding.rank != min(shard.rank for shard in readers):
             ranges = [_shared(stored, shard)[0] for shard in mine]
             rows = min(start for start, _ in ranges) - stored.rows[0], max(stop for _, stop in ranges) - stored.rows[0]
         for first, block in stream_rows(folder, stored.file, rows):
-            activity.goes_on()
+            activity.report_progress()
             for shard in mine:
-                _take(embedding, shard, stored=stored, first=first + stored.rows[0], block=block)
+                _copy_block(embedding, shard, stored=stored, first=first + stored.rows[0], block=block)
 
 
 def _shared(one, other) -> tuple[tuple[int, int], tuple[int, int]] | None:
@@ -81,19 +107,21 @@ def _shared(one, other) -> tuple[tuple[int, int], tuple[int, int]] | None:
     return tuple((max(a[0], b[0]), min(a[1], b[1])) for a, b in ((one.rows, other.rows), (one.columns, other.columns)))
 
 
-def _take(embedding, shard, *, stored: StoredShard, first: int, block: np.ndarray) -> None:
-    """Writes into `shard` what it shares with a block of a stored rectangle.
+def _copy_block(embedding, shard, *, stored: StoredShard, first: int, block: np.ndarray) -> None:
+    """Copies into `shard` the part of a block that lies in it.
 
     Args:
-      first: the row of the table that is the block's first.
-      block: whole rows of the stored rectangle.
+      shard: the shard to write into.
+      stored: the stored shard that the block belongs to.
+      first: first row of the block, counted in the table.
+      block: whole rows of the stored shard.
     """
     start, stop = max(shard.rows[0], first), min(shard.rows[1], first + len(block))
     if start >= stop:
         return
     left, right = _shared(stored, shard)[1]
     values = block[start - first : stop - first, left - stored.columns[0] : right - stored.columns[0]]
-    if (left, right) != shard.columns:  # the other columns of these rows come from other files
+    if (left, right) != shard.columns:  # other files have the other columns of these rows
         whole = np.array(embedding.read_rows(shard, stored.slot, start=start, stop=stop))
         whole[:, left - shard.columns[0] : right - shard.columns[0]] = values
         values = whole
@@ -101,30 +129,34 @@ def _take(embedding, shard, *, stored: StoredShard, first: int, block: np.ndarra
 
 
 def peek_document(path: str | Path) -> dict | None:
-    """The document that open_checkpoint would find, whether or not the files are whole; None if there is none to see.
+    """The document that open_checkpoint would read, even if other files are damaged; None if there is no document.
 
-    None too for a folder with other files besides a checkpoint's, which no save would replace.
+    None too for a folder that holds other files as well, which no save replaces.
     """
     return document_of(_folder_of(path))
 
 
-def is_there(path: str | Path) -> bool:
-    """Whether open_checkpoint finds one, whole or damaged."""
+def has_checkpoint(path: str | Path) -> bool:
+    """Whether `path` has a checkpoint for open_checkpoint, whole or damaged."""
     return (_folder_of(path) / MANIFEST).exists()
 
 
 def open_checkpoint(path: str | Path) -> tuple[Path, Manifest]:
-    """The folder to read and its manifest; both of the checkpoint before, where a save was killed as it replaced it."""
+    """The folder of a checkpoint and its manifest. If a save was killed while it replaced the checkpoint, the old one.
+
+    Raises:
+      CheckpointError: the checkpoint is missing, incomplete or damaged.
+    """
     folder = _folder_of(path)
     if folder != Path(os.path.realpath(path)):
-        said = f"{path}: a save was killed as it replaced this; reading the checkpoint before: {folder}"
-        print(said, file=sys.stderr)
+        terminal.warn(f"{path}: a save was killed while it replaced this checkpoint; reading the older one: {folder}")
     return folder, read_manifest(folder)
 
 
 def _folder_of(path: str | Path) -> Path:
-    """The checkpoint's folder, or that of the one before, where a save was killed as it replaced it."""
-    folder, old = Path(os.path.realpath(path)), Staging(path).old
+    """The folder of the checkpoint, or of the older one if a save was killed while it replaced that."""
+    folder = Path(os.path.realpath(path))
+    old = replaced_path(folder) if folder.name else folder
     return old if not (folder / MANIFEST).exists() and (old / MANIFEST).exists() else folder
 
 
@@ -143,10 +175,11 @@ def _check_model(folder: Path, manifest: Manifest, *, dense: dict, embedding) ->
                 f"{folder}: table {name!r} has {found[0]} rows of width {found[1]} in the checkpoint, {expected[0]} of "
                 f"width {expected[1]} in the model. {advice}"
             )
-    slots = {shard.slot for shard in manifest.shards}
-    if missing := [slot for slot in embedding.slots if slot not in slots and tables]:
-        raise CheckpointError(f"{folder}: has no {missing[0]!r} of the tables, only {sorted(slots)}. {advice}")
     for name in [*dense, *manifest.dense]:
+        if is_state(name, dense) and name not in manifest.dense:
+            continue  # see _check_state
+        if is_state(name, manifest.dense) and name not in dense:
+            continue  # the model does not need it
         if name not in manifest.dense or name not in dense:
             who = "the checkpoint" if name in manifest.dense else "the model"
             raise CheckpointError(f"{folder}: only {who} has a dense variable {name!r}. {advice}")
@@ -156,3 +189,39 @@ def _check_model(folder: Path, manifest: Manifest, *, dense: dict, embedding) ->
                 f"{folder}: dense variable {name!r} is {found.dtype} {list(found.shape)} in the checkpoint, "
                 f"{expected.dtype.str} {list(expected.shape)} in the model. {advice}"
             )
+
+
+def _check_state(folder: Path, manifest: Manifest, *, names: Sequence[str], slots: Sequence[str]) -> None:
+    """Raises CheckpointError unless the checkpoint has all optimizer state that the model needs.
+
+    Args:
+      folder, manifest: the checkpoint.
+      names: dense variables to restore.
+      slots: slots of the tables to restore.
+    """
+    stored_slots = {shard.slot for shard in manifest.shards}
+    needed, stored = _state_of(names, slots), _state_of(manifest.dense, stored_slots)
+    is_missing = any(is_state(name, names) and name not in manifest.dense for name in names)
+    if is_missing or (manifest.tables and not set(slots) <= stored_slots):
+        raise CheckpointError(
+            f"{folder}: has no optimizer state {', '.join(sorted(needed - stored or needed))}, which the optimizer of "
+            f"this run needs; found {', '.join(sorted(stored)) or 'none'}. Use the optimizer of the checkpoint, or "
+            "begin the state again with --fresh_optimizer."
+        )
+
+
+def _state_of(names: Iterable[str], slots: Iterable[str]) -> set[str]:
+    """The kinds of optimizer state among dense variables and slots of tables."""
+    names = list(names)
+    of_dense = {name.rpartition(".")[2] for name in names if is_state(name, names)}
+    return of_dense | {slot for slot in slots if slot != _WEIGHTS}
+
+
+def _with_unique_slots(manifest: Manifest) -> Manifest:
+    """The manifest with today's names. rowwise_adagrad once named its number a row as adagrad names its state."""
+    config = manifest.document.get("config")
+    if not isinstance(config, dict) or config.get("optimizer") != "rowwise_adagrad":
+        return manifest
+    renamed = {"accumulator": "row_accumulator"}
+    shards = (dataclasses.replace(shard, slot=renamed.get(shard.slot, shard.slot)) for shard in manifest.shards)
+    return dataclasses.replace(manifest, shards=tuple(shards))

@@ -1,4 +1,4 @@
-"""A checkpoint on its way to its place, over all ranks. No TensorFlow: variables are asked for `.numpy()`."""
+"""Saves a checkpoint over all ranks. No TensorFlow: of a variable only `.numpy()` is called."""
 
 import contextlib
 import json
@@ -9,69 +9,67 @@ from functools import partial
 from pathlib import Path
 
 from dlrm_tf2.checkpoint.files import CheckpointError
-from dlrm_tf2.checkpoint.manifest import Manifest, StoredTable
+from dlrm_tf2.checkpoint.manifest import Manifest
+from dlrm_tf2.checkpoint.manifest_entries import StoredTable
 from dlrm_tf2.checkpoint.part import TablesCopy, dense_arrays, write_part
 from dlrm_tf2.checkpoint.staging import Staging
 from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
 
 
 def save_checkpoint(path: str | Path, comm, *, dense: dict, embedding, document: dict, keep: int = 1) -> list[str]:
-    """Saves the model; `path` then holds this checkpoint, or on any failure what it held before. All ranks call it.
+    """Saves the model in `path`. After a failure, `path` holds what it held before. All ranks call it.
 
     Args:
       path: folder on a file system that all ranks share; absent, empty, or an older checkpoint, which is replaced.
       comm: the ranks (dlrm_tf2.runtime.comm).
-      dense: name -> variable, equal on all ranks; rank 0's are saved.
+      dense: name -> variable, equal on all ranks; rank 0 saves them.
       embedding: the tables (see DistributedEmbedding: tables, plan, rank, slots, read_rows).
-      document: JSON-able; what else a restart needs. Rank 0's is saved.
-      keep: see Save.
+      document: further values that a restart needs, JSON-able; rank 0 saves it.
+      keep: see CheckpointWriter.
 
     Returns:
       Lines for the user, on rank 0.
 
     Raises:
-      CheckpointError: on every rank, if a rank could not write its part, with the ranks and their reasons.
+      CheckpointError: on every rank, if a rank cannot write its part; names the ranks and their reasons.
     """
-    save = CheckpointWriter(path, comm, document=document, keep=keep)
-    save.write(dense, embedding)
-    return save.commit()
+    writer = CheckpointWriter(path, comm, document=document, keep=keep)
+    writer.write(dense, embedding)
+    return writer.commit()
 
 
 class CheckpointWriter:
-    """One checkpoint, from its beginning to its place. What is there stays until then. All ranks make the same calls.
+    """Writes one checkpoint. The checkpoint before it stays in place until `commit`. All ranks make the same calls.
 
-        save = Save(path, comm, document)
-        save.write(dense, embedding)                # or write_behind, and is_written until it says so
-        save.commit()
+        writer = CheckpointWriter(path, comm, document=document)
+        writer.write(dense, embedding)                # or write_behind, and is_written until it returns True
+        writer.commit()
 
-    Where a call raises, nothing is left of the checkpoint.
+    Each call may raise CheckpointError, as save_checkpoint does. Then the files of this checkpoint are deleted.
 
     Args:
       path, comm, document: as in save_checkpoint.
-      keep: how many checkpoints of one run stay: this one, and beside it as NAME.step-N those before it.
-
-    Raises:
-      CheckpointError: as save_checkpoint, in each of the calls.
+      keep: how many checkpoints of one run stay: this one, and older ones next to it as NAME.step-N.
     """
 
     def __init__(self, path: str | Path, comm, *, document: dict, keep: int = 1):
         self.path, self.step = path, document.get("step")
         self._comm, self._staging, self._part, self._tables = comm, Staging(path, keep), Future(), ()
-        with self._or_nothing():
+        with self._discarded_on_error():
             self._document = on_rank_0(
                 comm, "checkpoint.begin", work=lambda: _prepared(self._staging, document), error=CheckpointError
             )
 
     def write(self, dense: dict, embedding) -> None:
-        """Writes this rank's part."""
+        """Writes this rank's part of the checkpoint."""
         self._tables = embedding.tables
-        with self._or_nothing():
+        with self._discarded_on_error():
             _settle(self._part, lambda: self._write(dense_arrays(dense, embedding.rank), embedding))
 
     def write_behind(self, dense: dict, embedding) -> None:
-        """Copies this rank's part, and returns while a thread, which makes no exchange, writes the copy."""
+        """Copies this rank's part and returns. A thread writes the copy; it makes no exchange with other ranks."""
         self._tables = embedding.tables
-        with self._or_nothing():
+        with self._discarded_on_error():
             copies = []
             on_all_ranks(
                 self._comm,
@@ -79,21 +77,21 @@ class CheckpointWriter:
                 work=lambda: copies.append(_copies(dense, embedding)),
                 error=CheckpointError,
             )
-        # The thread alone holds the copies, so that their memory is free again once they are written.
+        # Only the thread holds the copies, so their memory is free as soon as they are written.
         work = partial(_settle, self._part, lambda: self._write(*copies.pop()))
         threading.Thread(target=work, name="checkpoint", daemon=True).start()
 
     def is_written(self) -> bool:
-        """Whether every rank is done with its part, well or not, so that commit need not wait."""
+        """Whether every rank has written its part or failed, so that `commit` does not wait."""
         return all(self._comm.allgather_object(self._part.done(), name="checkpoint.is_written"))
 
     def commit(self) -> list[str]:
-        """Waits until every rank has written its part, and puts the checkpoint in place.
+        """Waits until every rank has written its part, and puts the checkpoint in `path`.
 
         Returns:
           Lines for the user, on rank 0.
         """
-        with self._or_nothing():
+        with self._discarded_on_error():
             parts = on_all_ranks(self._comm, "checkpoint.write", work=self._part.result, error=CheckpointError)
             notes = on_rank_0(
                 self._comm,
@@ -101,18 +99,18 @@ class CheckpointWriter:
                 work=lambda: self._staging.commit(_assemble(self._document, self._tables, parts)),
                 error=CheckpointError,
             )
-        self._staging.unlock()
+        self._staging.release()
         return notes
 
     def discard(self) -> None:
-        """Gives the checkpoint up."""
+        """Deletes the files of this checkpoint."""
         self._staging.discard()
 
     def _write(self, arrays: dict, embedding) -> tuple:
         return write_part(self._staging.folder, arrays, embedding)
 
     @contextlib.contextmanager
-    def _or_nothing(self) -> Iterator[None]:
+    def _discarded_on_error(self) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
@@ -121,12 +119,12 @@ class CheckpointWriter:
                 raise
             which = "the checkpoint" if self.step is None else f"the checkpoint of step {self.step}"
             raise CheckpointError(
-                f"{self.path}: {which} was not saved; what was there is unchanged.\n{error}"
+                f"{self.path}: {which} was not saved; the content of the folder is unchanged.\n{error}"
             ) from error.__cause__
 
 
 def _settle(future: Future, work: Callable) -> None:
-    """Runs `work` and leaves in the future what it returns, or raises. What is no failure, such as Ctrl-C, goes on."""
+    """Runs `work`, and puts its result or its exception into the future. Ctrl-C is raised."""
     try:
         future.set_result(work())
     except Exception as error:
@@ -138,7 +136,7 @@ def _copies(dense: dict, embedding) -> tuple[dict, TablesCopy]:
 
 
 def _prepared(staging: Staging, document: dict) -> dict:
-    """Makes the staging folder. Returns the document as JSON gives it back."""
+    """Makes the staging folder. Returns the document as it reads back from JSON."""
     document = json.loads(json.dumps(document))
     staging.prepare()
     return document

@@ -5,14 +5,14 @@ import threading
 
 import numpy as np
 
-_REFERENCES_WHEN_FREE = 3  # the pool's list, the loop over it, and getrefcount's argument
+_REFERENCES_WHEN_FREE = 3  # the pool's list, the loop over the list, and the argument of getrefcount
 
 
 class ArrayPool:
-    """Hands out arrays, and hands one out again as soon as nobody holds it any more.
+    """Hands out arrays, and hands an array out again as soon as nobody holds it.
 
-    What is handed out is a view, and a view keeps its array alive: so do all views of it, and a tensor that shares its
-    memory. An array is free when no view of it is left, whoever held them, so nothing has to be given back.
+    The pool hands out views, and a view keeps its array alive. So do views of the view, and a tensor that shares the
+    memory. An array is free when it has no view left, so nobody has to give it back.
     """
 
     def __init__(self) -> None:

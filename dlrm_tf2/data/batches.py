@@ -1,8 +1,8 @@
 """A dataset's files -> the batches of one rank.
 
-A rank reads label and numericals of its own samples, and the ids that the embedding layer wants: those of its own
-tables for every sample of the global batch (model-parallel input), or those of all tables for its own samples
-(data-parallel input), or some of both. Threads read ahead, so that the step finds its batch in memory.
+A rank reads the label and the numericals of its own samples. It reads the ids that the embedding layer needs: with
+model-parallel input the ids of its own tables for all samples of the global batch; with data-parallel input the ids of
+all tables for its own samples; or some ids of each kind. Threads read ahead, so that a step finds its batch in memory.
 """
 
 import itertools
@@ -26,7 +26,7 @@ from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.sharding.plan import samples_of_rank
 
 _THREADS = 2
-_TILE = 4096  # samples whose ids are put side by side at a time; they stay in the cache meanwhile
+_TILE = 4096  # samples whose ids are copied side by side at a time: few enough for the cache
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Reading:
     """How a split is read.
 
     Attributes:
-      shuffle: one of ORDERS: "none", by "window", or "full".
+      shuffle: order of the samples, one of ORDERS: "none", "window" or "full".
       window: samples of a window.
-      seed: of the order of the samples and of synthetic ones; the same on all ranks.
-      drop_last: leave out what is left of a pass after its last whole batch.
-      synthetic_samples: make that many samples a pass, from the spec's cardinalities, instead of reading files.
+      seed: seed of the order, and of synthetic samples; the same on all ranks.
+      drop_last: leave out the samples of a pass after its last whole batch.
+      synthetic_samples: samples of a pass that are made from the spec's cardinalities; None to read the files.
     """
 
     shuffle: str = "none"
@@ -48,8 +48,24 @@ class Reading:
     synthetic_samples: int | None = None
 
 
+@dataclass(frozen=True)
+class RankShare:
+    """The part of each global batch that one rank reads.
+
+    Attributes:
+      rank, world_size: decide which samples of a batch are the rank's own.
+      global_features: categorical features whose ids the rank reads for the whole global batch.
+      sample_features: categorical features whose ids the rank reads for its own samples.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    global_features: tuple[str, ...] = ()
+    sample_features: tuple[str, ...] = ()
+
+
 class Position(NamedTuple):
-    """Where training stands in the data: `sample` samples of pass number `epoch` (from 0) are behind it."""
+    """A place in the training data: after `sample` samples of pass number `epoch`, which counts from 0."""
 
     epoch: int = 0
     sample: int = 0
@@ -57,14 +73,14 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True)
 class RankBatch:
-    """One rank's part of a global batch. Its arrays are used again when nobody holds them any more.
+    """One rank's part of a global batch. Its arrays are used again when nobody holds them.
 
     Attributes:
       global_batch: number of samples in the global batch.
       label: float32 [local batch].
       numerical: float32 [local batch, numericals].
       ids: int32 arrays, in the form that DistributedEmbedding.lookup takes.
-      after: the position that follows the batch.
+      after: position of the next batch.
     """
 
     global_batch: int
@@ -75,18 +91,19 @@ class RankBatch:
 
 
 class RankData:
-    """One split of a dataset, as one rank sees it.
+    """One split of a dataset, as one rank reads it.
 
     Args:
       spec: a loaded feature spec, whose root is the dataset folder.
       split: "train" or "test".
-      global_features: categorical features to read for the whole global batch.
-      sample_features: categorical features to read for this rank's samples.
-      rank, world_size: which samples of a batch are this rank's.
-      reading: in which order, and from where.
+      share: what this rank reads of each batch.
+      reading: order of the samples, and whether files are read.
+
+    Attributes:
+      num_samples: samples of a pass, all ranks together.
 
     Raises:
-      FeatureSpecError: the split's files are missing, truncated or disagree, or it holds no sample.
+      FeatureSpecError: the split's files are missing, truncated or disagree, or the split holds no sample.
     """
 
     def __init__(
@@ -94,26 +111,22 @@ class RankData:
         spec: FeatureSpec,
         split: str,
         *,
-        global_features: tuple[str, ...],
-        sample_features: tuple[str, ...],
-        rank: int,
-        world_size: int,
+        share: RankShare,
         reading: Reading = Reading(),  # noqa: B008 - frozen
     ):
-        self._spec, self._rank, self._world_size, self._reading = spec, rank, world_size, reading
-        self._global_features, self._sample_features = global_features, sample_features
-        own = (spec.label.name, *(feature.name for feature in spec.numerical), *sample_features)
+        self._spec, self._share, self._reading = spec, share, reading
+        own = (spec.label.name, *(feature.name for feature in spec.numerical), *share.sample_features)
         if reading.synthetic_samples is None:
-            readers = [Reader(spec.root, spec, split=split, features=features) for features in (own, global_features)]
+            readers = [Reader(spec.root, spec, split=split, features=names) for names in (own, share.global_features)]
             self.num_samples = readers[0].num_samples
             self._samples, self._tables = (ORDERS[reading.shuffle](r, reading.seed, reading.window) for r in readers)
-            chunks = [spec.chunk_of(split, feature) for feature in (*own, *global_features)]
+            chunks = [spec.chunk_of(split, feature) for feature in (*own, *share.global_features)]
             self._watch = FileWatch(spec.root / file for chunk in chunks for file in chunk.files)
         else:
             self.num_samples = reading.synthetic_samples
             self._samples, self._tables = (
                 _Endless(spec, split, features=features, num_samples=self.num_samples, seed=reading.seed)
-                for features in (own, global_features)
+                for features in (own, share.global_features)
             )
             self._watch = FileWatch([])
         self._pool = ArrayPool()
@@ -121,15 +134,15 @@ class RankData:
             raise FeatureSpecError(f"{spec.path}: the split {split!r} holds no sample. Make it from more rows.")
 
     def num_batches(self, global_batch: int, start: int = 0) -> int:
-        """Batches of a pass over the split from sample `start` on; the last one may be smaller."""
+        """Number of batches in a pass over the split from sample `start` on; the last batch may be smaller."""
         left = self.num_samples - start
         return left // global_batch if self._reading.drop_last else -(-left // global_batch)
 
     def batches(self, global_batch: int, position: Position = Position()) -> Iterator[RankBatch]:  # noqa: B008
-        """What is left of a pass from `position` on; the last batch holds what is left, unless drop_last.
+        """The batches from `position` to the end of its pass. Without drop_last, the last batch may be smaller.
 
         Raises:
-          FeatureSpecError: a file shrank or is gone, or holds an id that is not below its cardinality.
+          FeatureSpecError: a file changed or was removed, or holds an id that is not below its cardinality.
         """
         epoch, start = position
         starts = (start + global_batch * number for number in range(self.num_batches(global_batch, start)))
@@ -142,36 +155,37 @@ class RankData:
         yield from in_order(read, starts, _THREADS)
 
     def passes(self, global_batch: int, position: Position) -> Iterator[RankBatch]:
-        """What is left of the pass that `position` is in, and then pass after pass without end. Raises as `batches`."""
+        """The batches from `position` on, pass after pass without end. Raises as `batches` does."""
         yield from self.batches(global_batch, position)
         for epoch in itertools.count(position.epoch + 1):
             yield from self.batches(global_batch, Position(epoch, 0))
 
     def document(self, position: Position) -> dict:
-        """What a checkpoint keeps, so that training can go on from `position`: JSON-able."""
+        """What a checkpoint keeps so that training can continue at `position`, as JSON values."""
         reading = self._reading
         window = reading.window if reading.shuffle == "window" else None
         order = {"shuffle": reading.shuffle, "shuffle_window": window, "num_samples": self.num_samples}
         return {**position._asdict(), "seed": reading.seed, **order}
 
     def position_in(self, document: dict) -> Position | None:
-        """The position of a checkpoint's document; None if that is of another order or number of samples."""
+        """The position in a checkpoint's document; None where the order or the number of samples differs."""
         position = Position(document["epoch"], document["sample"])
         return position if self.document(position) == document else None
 
     def _read(self, epoch: int, start: int, *, stop: int, after: Position) -> RankBatch:
         self._watch.check(start)
-        first, last = samples_of_rank(stop - start, self._world_size, self._rank)
-        mine = self._samples.read(epoch, start + first, start + last)
-        of_all = self._tables.read(epoch, start, stop).categorical if self._global_features else {}
+        share = self._share
+        first, last = samples_of_rank(stop - start, share.world_size, share.rank)
+        own = self._samples.read(epoch, start + first, start + last)
+        of_all = self._tables.read(epoch, start, stop).categorical if share.global_features else {}
         ids = RankIds(
-            self._id_batch(of_all, self._global_features, stop - start),
-            self._id_batch(mine.categorical, self._sample_features, last - first),
+            self._id_batch(of_all, share.global_features, stop - start),
+            self._id_batch(own.categorical, share.sample_features, last - first),
         )
         label = self._pool.empty(last - first, (), np.float32)
-        label[:] = mine.label
+        label[:] = own.label
         return RankBatch(
-            stop - start, label, numerical=self._numerical(mine.numerical, last - first), ids=ids, after=after
+            stop - start, label, numerical=self._numerical(own.numerical, last - first), ids=ids, after=after
         )
 
     def _numerical(self, numerical: np.ndarray | None, rows: int) -> np.ndarray:
@@ -185,7 +199,7 @@ class RankData:
         return out
 
     def _id_batch(self, columns: Mapping, features: tuple[str, ...], num_samples: int) -> IdBatch:
-        """The Ids of some features: those with a fixed number of ids side by side, the others by name."""
+        """The ids of some features: side by side for features with a fixed number of ids, by name for the others."""
         ragged = {
             name: (columns[name].values, columns[name].row_lengths.astype(np.int32, copy=False))
             for name in features
@@ -206,19 +220,23 @@ def open_split(
     comm: Comm,
     restored: dict | None = None,
 ) -> RankData:
-    """The split as a rank reads it in this run.
+    """A split as this rank reads it in this run.
 
     Args:
+      config: the run.
+      spec: feature spec of the dataset.
+      split: "train" or "test".
       embedding: decides which features the rank reads.
-      restored: the document of the checkpoint that the model comes from, if it does. Its seed, of the order of the
-        samples and of synthetic ones, then counts, because its position is one among those samples.
+      comm: the ranks.
+      restored: document of the checkpoint that the model comes from; None for a model with first weights. The seed in
+        the document decides the samples and their order, because the position in it counts those samples.
 
     Raises:
       FeatureSpecError: see RankData.
     """
     training, samples = split == "train", None
-    kept = (restored or {}).get("data")
-    seed = kept["seed"] if kept else config.seed
+    saved = (restored or {}).get("data")
+    seed = saved["seed"] if saved else config.seed
     if config.dataset_type == "synthetic":
         samples = (
             config.synthetic_dataset_train_batches * config.batch_size
@@ -230,19 +248,17 @@ def open_split(
         reading = Reading(
             config.shuffle, config.shuffle_window, seed=seed, drop_last=config.drop_last, synthetic_samples=samples
         )
-    return RankData(
-        spec,
-        split,
+    share = RankShare(
+        comm.rank,
+        comm.size,
         global_features=embedding.global_features,
         sample_features=embedding.sample_features,
-        rank=comm.rank,
-        world_size=comm.size,
-        reading=reading,
     )
+    return RankData(spec, split, share=share, reading=reading)
 
 
 class _Endless:
-    """Synthetic samples, other ones in each pass."""
+    """Synthetic samples, different ones in each pass."""
 
     def __init__(self, spec: FeatureSpec, split: str, *, features: tuple[str, ...], num_samples: int, seed: int):
         self._num_samples = num_samples
@@ -265,8 +281,8 @@ def _put_side_by_side(columns: list[np.ndarray], out: np.ndarray) -> None:
 def _widen(halves: np.ndarray, out: np.ndarray) -> None:
     """Finite float16 [n, m] -> float32 [n, m], six times as fast as NumPy's own conversion.
 
-    Sign, exponent and fraction move to their places in a float32; its exponent is then short of the difference of the
-    two biases, 127 - 15, which the product makes good, subnormal numbers included.
+    Sign, exponent and fraction move to their places in a float32. The exponent is then too small by the difference of
+    the two biases, 127 - 15. The product corrects it, for subnormal numbers too.
     """
     bits = out.view(np.int32)
     np.copyto(bits, halves.view(np.int16))

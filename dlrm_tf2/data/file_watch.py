@@ -1,7 +1,7 @@
-"""Notices that a file which is being read is not the same any more.
+"""Notices that a file changes while it is read.
 
-An open file that somebody deletes or replaces can still be read: without a look at its path, a training run would go on
-with data that nobody has.
+An open file can still be read after somebody deletes or replaces it. Without a look at the path, training would
+continue on data that no longer exists.
 """
 
 import time
@@ -14,10 +14,10 @@ _INTERVAL_S = 1.0
 
 
 class FileWatch:
-    """The files as they were at first.
+    """Compares files with what they were when reading began.
 
     Args:
-      paths: all of them there.
+      paths: existing files.
     """
 
     def __init__(self, paths: Iterable[Path]):
@@ -25,13 +25,13 @@ class FileWatch:
         self._next = time.monotonic()
 
     def check(self, sample: int) -> None:
-        """Looks at the files, once a second at most.
+        """Looks at the files, at most once a second.
 
         Args:
-          sample: about to be read, for the message.
+          sample: the sample that is read next, for the message.
 
         Raises:
-          FeatureSpecError: one is gone, was replaced by another one, or has another size.
+          FeatureSpecError: a file was removed or replaced, or its size changed.
         """
         if (now := time.monotonic()) < self._next:
             return
@@ -41,7 +41,7 @@ class FileWatch:
                 inode_now, size_now = _identity(path)
             except FileNotFoundError:
                 raise FeatureSpecError(
-                    f"{path}: is gone; training had read up to row {sample}. Put the dataset back, and start again."
+                    f"{path}: was removed; training had read up to row {sample}. Put the dataset back, and start again."
                 ) from None
             if size_now != size:
                 raise FeatureSpecError(

@@ -1,8 +1,8 @@
-"""Which features to deduplicate: whose ids repeat so much in a rank's batch that asking for each once is worth it.
+"""Which features to deduplicate: features whose ids repeat often in a rank's batch.
 
-Deduplicated, a rank fetches one row per different id and pools it itself; otherwise the table's rank sends one vector
-per sample. The fewer different ids there are to a sample, the less travels, forwards and backwards; finding the
-different ones costs time on either side.
+For a deduplicated feature a rank fetches one row per different id, and pools the rows itself. For the other features
+the table's rank sends one vector per sample. The fewer different ids a batch has, the fewer bytes travel in both
+directions; finding the different ids costs time on both sides.
 """
 
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ import numpy as np
 
 from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.data.batches import RankData, Reading
+from dlrm_tf2.data.batches import RankData, RankShare, Reading
 from dlrm_tf2.embedding.ids import IdBatch
 from dlrm_tf2.runtime.comm import Comm
 
-PAYS_BELOW = 0.5  # different ids per sample: at least half of the traffic saved
+PAYS_BELOW = 0.5  # different ids per sample: deduplication saves at least half of the bytes
 
 
 def choose_features(config: TrainConfig, spec: FeatureSpec, comm: Comm) -> tuple[tuple[str, ...], str | None]:
-    """What `--dedup_ids` means for this dataset, the same on every rank.
+    """The features that `--dedup_ids` means for this dataset, the same on every rank.
 
     Returns:
-      (features to deduplicate, a line for the log, None where there is nothing to say).
+      (features to deduplicate, a line for the log or None).
     """
     if not config.data_parallel_input or comm.size == 1 or config.dedup_ids == "off":
         return (), None
@@ -35,16 +35,18 @@ def choose_features(config: TrainConfig, spec: FeatureSpec, comm: Comm) -> tuple
     chosen = tuple(name for name in features if ratios[name] < PAYS_BELOW)
     mean = np.mean([ratios[name] for name in chosen]) if chosen else 0.0
     return chosen, (
-        f"ids deduplicated: {len(chosen)} of {len(features)} features, those with fewer than {PAYS_BELOW} different "
-        f"ids per sample in the first batch (they have {mean:.3f})"
+        f"ids deduplicated: {len(chosen)} of {len(features)} features, which have fewer than {PAYS_BELOW} different "
+        f"ids per sample in the first batch ({mean:.3f} on average)"
     )
 
 
 def different_ids(batch: IdBatch, features: Sequence[str], hotness: Sequence[int | None]) -> dict[str, int]:
-    """Number of different ids of each feature in a batch of arrays.
+    """Number of different ids of each feature in a batch.
 
     Args:
-      hotness: of each feature; None for any number of ids.
+      batch: ids, as arrays.
+      features: names of the features in the batch, in order.
+      hotness: ids per sample of each feature; None for any number.
     """
     counts, start = {}, 0
     for name, width in zip(features, hotness, strict=True):
@@ -59,12 +61,13 @@ def different_ids(batch: IdBatch, features: Sequence[str], hotness: Sequence[int
 def _measured(
     config: TrainConfig, spec: FeatureSpec, *, features: tuple[str, ...], comm: Comm
 ) -> tuple[int, dict[str, int]]:
-    """(samples, different ids by feature) of this rank's part of the first batch of the split that the mode reads."""
-    split, size = ("train", config.batch_size) if config.mode == "train" else ("test", max(config.valid_batch_sizes))
+    """(samples, feature -> different ids) in this rank's part of the first batch that the mode reads."""
+    split, size = "train", config.batch_size
+    if config.mode != "train":
+        split, size = config.eval_split, max(config.valid_batch_sizes)
     reading = Reading(seed=config.seed, synthetic_samples=size if config.dataset_type == "synthetic" else None)
-    batches = RankData(
-        spec, split, global_features=(), sample_features=features, rank=comm.rank, world_size=comm.size, reading=reading
-    ).batches(size)
+    share = RankShare(comm.rank, comm.size, sample_features=features)
+    batches = RankData(spec, split, share=share, reading=reading).batches(size)
     batch = next(batches)
     batches.close()
     hotness = [None if feature.ragged else feature.hotness for feature in spec.categorical]

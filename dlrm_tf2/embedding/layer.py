@@ -222,7 +222,7 @@ class DistributedEmbedding:
         *,
         learning_rate: tf.Tensor | float,
         step: tf.Tensor | None = None,
-    ) -> None:
+    ) -> tf.Tensor:
         """Makes one step of the optimizer on the rows that were looked up.
 
         Args:
@@ -231,7 +231,11 @@ class DistributedEmbedding:
             global batch, so that no gradient depends on the number of ranks.
           learning_rate: scalar.
           step: scalar, the number of the step from 1 on; only adam reads it.
+
+        Returns:
+          A scalar in the type of the weights: 0 if all updates on this rank and their state are finite, else nan.
         """
+        check = tf.zeros([], self._dtype)
         updates: dict[Slab, list[tuple[tf.Tensor, tf.Tensor]]] = defaultdict(list)
         for part, gradient in zip(lookup.parts, gradients, strict=True):
             if part.slab is None:
@@ -244,7 +248,8 @@ class DistributedEmbedding:
             updates[part.slab].append((rows, gradient))
         for slab, parts in updates.items():
             rows, gradient = parts[0] if len(parts) == 1 else (tf.concat(part, 0) for part in zip(*parts, strict=True))
-            slab.update(rows, gradient, learning_rate=learning_rate, step=step)
+            check += slab.update(rows, gradient, learning_rate=learning_rate, step=step)
+        return check
 
     def train_step(
         self,

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from dlrm_tf2.embedding.initial_weights import initial_rows
-from dlrm_tf2.optim import Optimizer
+from dlrm_tf2.optim import Optimizer, zero_if_finite
 from dlrm_tf2.runtime import activity
 from dlrm_tf2.runtime.memory import use_huge_pages
 from dlrm_tf2.sharding.plan import Shard
@@ -75,7 +75,7 @@ class Slab:
 
     def update(
         self, rows: tf.Tensor, gradients: tf.Tensor, *, learning_rate: tf.Tensor, step: tf.Tensor | None
-    ) -> None:
+    ) -> tf.Tensor:
         """Makes one step of the optimizer on some rows. The gradients of a row that occurs several times are added up.
 
         Args:
@@ -83,6 +83,9 @@ class Slab:
           gradients: [n, width], in the type of the weights.
           learning_rate: scalar.
           step: scalar, the number of the step from 1 on; only adam reads it.
+
+        Returns:
+          A scalar: 0 if the update and the new state are finite, else nan.
         """
         with self.device():
             learning_rate = tf.cast(learning_rate, self.dtype)
@@ -93,7 +96,9 @@ class Slab:
             direction, new = self._optimizer.update(gradients, slots, step=step, rows=True)
             for slot, values in new.items():
                 self._slots[slot].scatter_update(tf.IndexedSlices(values, rows))
-            self.variable.scatter_sub(tf.IndexedSlices(direction * learning_rate, rows))
+            update = direction * learning_rate
+            self.variable.scatter_sub(tf.IndexedSlices(update, rows))
+            return zero_if_finite(update, new)
 
     def read_rows(self, shard: Shard, slot: str, *, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of a table, of which this shard has the columns: [stop - start, width].
@@ -131,7 +136,7 @@ class Slab:
         rows_at_once = max(1, _BLOCK_BYTES // (FLOAT_BYTES * self.width))
         for start in range(*shard.rows, rows_at_once):
             stop = min(start + rows_at_once, shard.rows[1])
-            activity.goes_on()
+            activity.report_progress()
             self.write_rows(
                 shard,
                 WEIGHTS,

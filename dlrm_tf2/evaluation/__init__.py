@@ -1,1 +1,8 @@
-"""Modes eval and inference: scores over all ranks, metrics, latencies, predictions as a file."""
+"""The test split scored by all ranks, and what is reported about the scores.
+
+evaluator    Evaluator: scores the test split
+metrics      AUC, log loss, normalised entropy, calibration
+auc          the AUC, exact or in the published bins
+predictions  the scores as a Parquet file
+inference    latencies by batch size
+"""

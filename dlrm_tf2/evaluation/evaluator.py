@@ -1,4 +1,4 @@
-"""Scores the test split over all ranks: mode eval, the evaluations of a training, and the model's part of inference."""
+"""Scores the test split on all ranks: for mode eval, for evaluations during training, and for mode inference."""
 
 import itertools
 import time
@@ -16,12 +16,11 @@ from dlrm_tf2.evaluation.predictions import PredictionsFile
 from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.model.dlrm import Dlrm
 from dlrm_tf2.runtime import activity
-from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.sharding.plan import samples_of_rank
 
 
 def compiled_forward(model: Dlrm) -> Callable[[tf.Tensor, RankIds], tf.Tensor]:
-    """(numericals, ids) -> logits of this rank's samples, [local batch]; every rank must call it."""
+    """A compiled function (numericals, ids) -> logits [local batch] of this rank's samples. All ranks must call it."""
     numerical = tf.TensorSpec([None, model.config.num_numerical], tf.float32)
 
     def forward(numerical: tf.Tensor, ids: RankIds) -> tf.Tensor:
@@ -31,26 +30,28 @@ def compiled_forward(model: Dlrm) -> Callable[[tf.Tensor, RankIds], tf.Tensor]:
 
 
 class Evaluator:
-    """Scores the test split, from its first sample on at every call. All ranks must call it.
+    """Scores the test split; every evaluation begins at the first sample. All ranks must make the same calls.
 
     Args:
       config: the run.
       model: this rank's part of the model.
-      comm: the ranks.
-      log: where to show progress.
+      log: shows the progress.
       data: the test split.
+
+    Attributes:
+      comm: the ranks.
     """
 
-    def __init__(self, config: TrainConfig, model: Dlrm, *, comm: Comm, log: RunLog, data: RankData):
-        self._config, self._comm, self._log, self._data = config, comm, log, data
+    def __init__(self, config: TrainConfig, model: Dlrm, *, log: RunLog, data: RankData):
+        self._config, self.comm, self._log, self._data = config, model.comm, log, data
         self._forward = compiled_forward(model)
 
     def score(self, batch: RankBatch) -> np.ndarray:
-        """Logits of this rank's samples of the batch, float32 [local batch]; they are in memory when it returns."""
+        """Logits of this rank's samples of the batch, float32 [local batch], in host memory."""
         return self._forward(batch.numerical, batch.ids).numpy()
 
     def num_batches(self, size: int, limit: int) -> int:
-        """Batches of `size` samples that the split has, or the first `limit` of them unless that is -1."""
+        """Number of batches of `size` samples in the split; at most `limit` unless that is -1."""
         num_batches = self._data.num_batches(size)
         return num_batches if limit == -1 else min(num_batches, limit)
 
@@ -62,12 +63,13 @@ class Evaluator:
         score: Callable[[RankBatch], np.ndarray] | None = None,
         predictions: PredictionsFile | None = None,
     ) -> Evaluation:
-        """Scores every sample of the split once, or `limit` batches of it.
+        """Scores every sample of the split once, or the first `limit` batches.
 
         Args:
-          size: samples of a batch, all ranks together; --valid_batch_size when not given.
-          score: in place of this object's `score`, to do more than that.
-          predictions: takes up the scores.
+          limit: number of batches; -1 for all batches.
+          size: samples of a batch, all ranks together; None for --valid_batch_size.
+          score: replaces the method `score`, for example to time it.
+          predictions: file that takes the scores.
 
         Raises:
           NotFinite: on every rank, if a logit is nan or infinite.
@@ -75,7 +77,7 @@ class Evaluator:
         size, score = size or self._config.valid_batch_sizes[0], score or self.score
         num_batches = self.num_batches(size, limit)
         if self._config.auc_thresholds is None:
-            tally = Tally(ExactAuc(self._num_mine(size, num_batches)))
+            tally = Tally(ExactAuc(self._num_own_samples(size, num_batches)))
         else:
             tally = Tally(BinnedAuc(self._config.auc_thresholds))
         for batch in self._batches(size, num_batches):
@@ -84,24 +86,24 @@ class Evaluator:
             if predictions is not None:
                 predictions.add(logits, labels, batch.global_batch)
         activity.doing("adding up an evaluation")
-        evaluation = tally.evaluation(self._comm)
+        evaluation = tally.evaluation(self.comm)
         if evaluation.auc is None:
-            self._log.say("AUC is not defined: every label of the test split is the same.")
+            self._log.say(f"AUC is not defined: every label of the {self._config.eval_split} split is the same.")
         return evaluation
 
-    def _num_mine(self, size: int, num_batches: int) -> int:
-        """This rank's samples of the first batches."""
+    def _num_own_samples(self, size: int, num_batches: int) -> int:
+        """Number of this rank's samples in the first batches."""
         whole, rest = divmod(min(self._data.num_samples, num_batches * size), size)
-        ranges = [samples_of_rank(samples, self._comm.size, self._comm.rank) for samples in (size, rest)]
+        ranges = [samples_of_rank(samples, self.comm.size, self.comm.rank) for samples in (size, rest)]
         shares = [stop - start for start, stop in ranges]
         return whole * shares[0] + shares[1]
 
     def _batches(self, size: int, num_batches: int) -> Iterator[RankBatch]:
-        """The first batches of the split, with the progress shown."""
+        """Yields the first batches of the split, and shows the progress."""
         start = time.perf_counter()
         for number, batch in enumerate(itertools.islice(self._data.batches(size), num_batches), 1):
             activity.doing(f"evaluating batch {number} of {num_batches}")
             yield batch
             left_s = (time.perf_counter() - start) / number * (num_batches - number)
-            self._log.live(f"test split: batch {number} of {num_batches}, {left_s:.0f} s left")
+            self._log.live(f"{self._config.eval_split} split: batch {number} of {num_batches}, {left_s:.0f} s left")
         self._log.live("")

@@ -1,4 +1,4 @@
-"""Mode inference: scores batch by batch, the way a server would, and times each; for one size of batches or several."""
+"""Mode inference: scores batch by batch, as a server does, and times each batch; for one batch size or several."""
 
 import time
 from collections.abc import Callable
@@ -12,16 +12,16 @@ from dlrm_tf2.evaluation.predictions import PredictionsFile
 from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.runtime.comm import Comm
 
-_WARMUP = 10  # batches whose latency does not count, as published; at most half of them
-_MOST_BATCHES = 1000  # without --max_steps, as published
+_WARMUP = 10  # first batches whose latency does not count, as published; at most half of the batches
+_MOST_BATCHES = 1000  # batches of a size without --max_steps, as published
 _PERCENTILES = (50, 90, 95, 99)
 
 
 class LatencyTimer:
-    """Scores batches and notes how long each took: from when all ranks are ready until the last of them has its logits.
+    """Scores batches and times each: from when all ranks are ready until the slowest rank has its logits.
 
     Args:
-      score: the logits of this rank's samples, in memory when it returns.
+      score: batch -> logits of this rank's samples, in host memory.
       comm: the ranks.
     """
 
@@ -31,10 +31,12 @@ class LatencyTimer:
         self._samples: list[int] = []
 
     def __call__(self, batch: RankBatch) -> np.ndarray:
-        """The logits of this rank's samples. All ranks must call it."""
+        """Logits of this rank's samples. All ranks must call it."""
         if not self._seconds:
             self._score(batch)  # traces and compiles
-        self._comm.allgather_object(None, name="inference_start")  # a barrier: nobody's time is a wait for another
+        self._comm.allgather_object(
+            None, name="inference_start"
+        )  # a barrier: no rank's time includes waiting for another
         start = time.perf_counter()
         logits = self._score(batch)
         self._seconds.append(time.perf_counter() - start)
@@ -42,9 +44,9 @@ class LatencyTimer:
         return logits
 
     def timed(self) -> tuple[np.ndarray, np.ndarray]:
-        """(seconds, samples) of each batch that counts: after the warm-up, and whole. All ranks must call it.
+        """(seconds, samples) of each whole batch after the warm-up. All ranks must call it.
 
-        A smaller last batch counts only where there is no other: it is another size, and XLA compiles anew for it.
+        A smaller last batch counts only if it is the only batch: XLA compiles again for its size.
         """
         seconds = np.max(self._comm.allgather_object(self._seconds, name="inference_seconds"), axis=0)
         samples = np.array(self._samples)
@@ -55,20 +57,23 @@ class LatencyTimer:
 
 
 def infer(
-    config: TrainConfig, evaluator: Evaluator, *, comm: Comm, log: RunLog, predictions: PredictionsFile | None = None
+    config: TrainConfig, evaluator: Evaluator, *, log: RunLog, predictions: PredictionsFile | None = None
 ) -> None:
-    """Measures every size of --valid_batch_size; logs a record each, and a table. All ranks must call it.
+    """Measures every batch size of --valid_batch_size; logs a record for each, and a table. All ranks must call it.
 
     Args:
-      predictions: takes up the scores of the last size.
+      config: the run.
+      evaluator: scores the test split.
+      log: takes the records and the table.
+      predictions: file that takes the scores of the last batch size.
     """
     limit = _MOST_BATCHES if config.max_steps == -1 else config.max_steps
     log.say(_row(("batch", "batches", "samples/s", "mean ms", *(f"p{p} ms" for p in _PERCENTILES), "AUC")))
     for number, size in enumerate(config.valid_batch_sizes, 1):
-        stopwatch = LatencyTimer(evaluator.score, comm)
+        timer = LatencyTimer(evaluator.score, evaluator.comm)
         last = number == len(config.valid_batch_sizes)
-        evaluation = evaluator.evaluate(limit, size, score=stopwatch, predictions=predictions if last else None)
-        seconds, samples = stopwatch.timed()
+        evaluation = evaluator.evaluate(limit, size, score=timer, predictions=predictions if last else None)
+        seconds, samples = timer.timed()
         percentiles = np.percentile(seconds, _PERCENTILES)
         throughput = float(samples.sum() / seconds.sum())
         log.record(

@@ -1,4 +1,4 @@
-"""What evaluation reports, over all ranks: AUC, log loss, normalised entropy and calibration. numpy only."""
+"""The metrics of an evaluation, over all ranks: AUC, log loss, normalised entropy and calibration. numpy only."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -9,20 +9,20 @@ from dlrm_tf2.evaluation.auc import BinnedAuc, ExactAuc
 
 
 class NotFinite(ValueError):
-    """A model's logits are no numbers any more."""
+    """A logit of the model is nan or infinite."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of the samples that were scored; None where the labels leave one undefined.
+    """Metrics of the scored samples; None for a metric that these labels leave undefined.
 
     Attributes:
       auc: area under the ROC curve; None when all labels are the same.
       loss: mean binary cross entropy in nats.
-      normalized_entropy: the loss over that of a model that always says the click rate; None when all labels are the
-        same. Below 1 is better than that.
-      calibration: mean predicted probability over the click rate; None without a click. 1 is right on average.
-      num_samples: samples scored.
+      normalized_entropy: the loss divided by the loss of a model that always predicts the click rate; None when all
+        labels are the same. Below 1, the model is better than that.
+      calibration: mean predicted probability divided by the click rate; None without a click. 1 is right on average.
+      num_samples: number of scored samples.
 
     Source: He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook" (2014), section 2.
     """
@@ -34,12 +34,12 @@ class Evaluation:
     num_samples: int
 
     def record(self) -> dict:
-        """For the log."""
+        """The metrics as a record of the log."""
         values = asdict(self)
         return {"auc": values.pop("auc"), "test_loss": values.pop("loss"), **values}
 
     def line(self) -> str:
-        """For people: `AUC 0.xxxxxx, test loss ...`."""
+        """The metrics as a line for people: `AUC 0.xxxxxx, test loss ...`."""
         of_classes = (
             f"{name} {'undefined' if value is None else f'{value:.6f}'}"
             for name, value in (("normalised entropy", self.normalized_entropy), ("calibration", self.calibration))
@@ -49,13 +49,13 @@ class Evaluation:
 
 
 class Tally:
-    """Takes in what one rank scores, batch by batch, and has the metrics of all ranks at the end.
+    """Adds up what one rank scores, batch by batch, and computes the metrics of all ranks at the end.
 
-    Memory: what the AUC keeps, and five numbers. Sums are float64, and computed from the logits, so that a confident
-    mistake costs its logit rather than infinity.
+    Memory: the memory of the AUC, and five numbers. Sums are float64. The loss is computed from the logits, so that a
+    confident mistake costs its logit and not infinity.
 
     Args:
-      auc: the kind of AUC, empty.
+      auc: an AUC without samples.
     """
 
     def __init__(self, auc: ExactAuc | BinnedAuc):
@@ -64,7 +64,7 @@ class Tally:
         self._loss = self._predicted = 0.0
 
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
-        """Takes in samples of this rank, in any order.
+        """Adds samples of this rank, in any order.
 
         Args:
           logits: float32 [n].
@@ -73,7 +73,7 @@ class Tally:
         assert logits.ndim == 1 and logits.shape == labels.shape, f"{logits.shape} logits, {labels.shape} labels"
         self._samples += len(logits)
         not_finite = len(logits) - int(np.count_nonzero(np.isfinite(logits)))
-        if not_finite:  # there will be no metrics, but the other ranks wait to hear it
+        if not_finite:  # evaluation() raises, on all ranks together
             self._not_finite += not_finite
             return
         self._auc.add(logits, labels)
@@ -84,14 +84,14 @@ class Tally:
         self._predicted += float(np.sum(np.where(logits >= 0, 1.0, small) / (1.0 + small)))
 
     def evaluation(self, comm) -> Evaluation:
-        """The metrics over the samples of all ranks, which all must call this.
+        """The metrics over the samples of all ranks. All ranks must call it.
 
         Raises:
-          NotFinite: on every rank, if a logit of any of them is nan or infinite.
+          NotFinite: on every rank, if a logit of any rank is nan or infinite.
         """
-        mine = self._samples, self._clicks, self._not_finite, self._loss, self._predicted
-        of_all = comm.allgather_object(mine, name="evaluation_sums")
-        samples, clicks, not_finite, loss, predicted = (math.fsum(of_rank) for of_rank in zip(*of_all, strict=True))
+        own = self._samples, self._clicks, self._not_finite, self._loss, self._predicted
+        of_all = comm.allgather_object(own, name="evaluation_sums")
+        samples, clicks, not_finite, loss, predicted = (math.fsum(sums) for sums in zip(*of_all, strict=True))
         if not_finite:
             raise NotFinite(
                 f"{not_finite:.0f} of the logits of {samples:.0f} samples are nan or infinite: the model has diverged. "

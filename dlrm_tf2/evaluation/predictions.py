@@ -1,12 +1,11 @@
-"""The scores of a split as a Parquet file: row, score, label; in the split's order, for any number of ranks.
+"""The scores of a split as a Parquet file, in the order of the split for any number of ranks.
 
-row    int64    the sample's place in the split, from 0
-score  float32  the probability of a click that the model gives it
-label  bool     whether it was clicked
+row    int64    number of the sample in the split, from 0
+score  float32  predicted probability of a click
+label  bool     whether the sample was clicked
 """
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,15 +14,16 @@ import numpy as np
 
 from dlrm_tf2.evaluation.auc import probabilities
 from dlrm_tf2.runtime.agreement import on_rank_0
+from dlrm_tf2.runtime.staging import StagedPath, StagingError
 from dlrm_tf2.sharding.plan import samples_of_rank
 
-_BLOCK = 1 << 20  # samples of all ranks that rank 0 gets and writes at a time: a row group of the file
-_BATCHES = 4096  # of which there are no more than this
+_BLOCK = 1 << 20  # samples of all ranks that rank 0 receives and writes at a time, as a row group
+_BATCHES = 4096  # most batches of a row group
 _MAGIC = b"PAR1"
 
 
 class PredictionsError(ValueError):
-    """The file cannot be written."""
+    """The predictions file cannot be written."""
 
 
 def check_predictions_path(path: str, comm) -> None:
@@ -32,22 +32,21 @@ def check_predictions_path(path: str, comm) -> None:
 
 
 class PredictionsFile:
-    """The file, written beside its destination by rank 0 and renamed on a clean exit; on another it is removed.
+    """Collects scores and labels; rank 0 writes them next to the destination, and renames the file on a clean exit.
 
-    What was at the destination stays until then. All ranks make it, feed it the same batches, and leave it; what goes
-    wrong on rank 0 is raised on all of them. Memory: a block of samples, about 40 MiB on rank 0 and 10 on the others.
+    On another exit the new file is removed, and the destination stays as it is. All ranks must make the same calls; an
+    error on rank 0 is raised on all ranks. Memory: a block of samples, about 40 MiB on rank 0 and 10 MiB on the others.
 
     Args:
-      path: the file to write. A Parquet file that is there is replaced.
+      path: the file to write. An existing Parquet file is replaced.
       comm: the ranks (dlrm_tf2.runtime.comm).
     """
 
     def __init__(self, path: str, comm):
         self._path, self._comm = Path(path), comm
-        self._partial = self._path.with_name(f".{self._path.name}.partial")
-        self._lock = self._writer = None  # a descriptor of the partial file, and what writes it
-        self._row = 0  # of the first sample that is not written
-        self._batches: list[int] = []  # samples of the batches that are not written, all ranks together
+        self._staged, self._writer = StagedPath(self._path, is_folder=False), None
+        self._row = 0  # row of the first sample that is not written
+        self._batches: list[int] = []  # samples of each batch that is not written, all ranks together
         self._logits: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
 
@@ -68,7 +67,7 @@ class PredictionsFile:
             self._discard()
 
     def add(self, logits: np.ndarray, labels: np.ndarray, global_batch: int) -> None:
-        """Takes in this rank's samples of the next batch.
+        """Adds this rank's samples of the next batch.
 
         Args:
           logits: float32 [local batch].
@@ -94,7 +93,7 @@ class PredictionsFile:
         """Appends a row group.
 
         Args:
-          logits, labels: of all ranks, one after the other.
+          logits, labels: arrays of all ranks, one rank after the other.
         """
         import pyarrow as pa
 
@@ -110,33 +109,28 @@ class PredictionsFile:
         import pyarrow.parquet as pq
 
         _check_destination(self._path)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self._partial, self._path)
+        self._staged.claim()
         schema = pa.schema([("row", pa.int64()), ("score", pa.float32()), ("label", pa.bool_())])
-        self._writer = pq.ParquetWriter(self._partial, schema, compression="zstd", use_dictionary=False)
+        self._writer = pq.ParquetWriter(self._staged.path, schema, compression="zstd", use_dictionary=False)
 
     def _commit(self) -> None:
         self._writer.close()
-        os.fsync(self._lock)
-        os.replace(self._partial, self._path)
-        os.close(self._lock)
-        self._lock = None
+        os.fsync(self._staged.descriptor)
+        self._staged.rename()
 
     def _discard(self) -> None:
-        """Removes what is not in place."""
-        if self._lock is None:
+        """Removes a file that is not in place."""
+        if self._staged.descriptor is None:
             return
         with contextlib.suppress(OSError):
-            os.truncate(self._lock, 0)  # room on a full disk, so that the writer can end
+            os.truncate(self._staged.descriptor, 0)  # makes room on a full disk, so that the writer can close
             if self._writer is not None:
                 self._writer.close()
-        self._partial.unlink(missing_ok=True)
-        os.close(self._lock)
-        self._lock = None
+        self._staged.discard()
 
 
 def _order(batches: list[int], num_ranks: int) -> np.ndarray:
-    """The place in the block of each of its samples, given rank by rank, and those of a rank batch by batch."""
+    """Positions in the block of its samples, which are ordered by rank, and within a rank by batch."""
     starts = np.cumsum([0, *batches])
     places = []
     for rank in range(num_ranks):
@@ -146,20 +140,6 @@ def _order(batches: list[int], num_ranks: int) -> np.ndarray:
     return np.concatenate(places)
 
 
-def _locked(partial: Path, path: Path) -> int:
-    """A descriptor of the file `partial`, which is this process's alone until it is closed; it is to become `path`."""
-    lock = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Between our open and our lock the other process may have renamed the file into place.
-        if not partial.exists() or partial.stat().st_ino != os.fstat(lock).st_ino:
-            raise BlockingIOError
-    except BlockingIOError:
-        os.close(lock)
-        raise PredictionsError(f"{path}: another process is writing it. Wait for it, or name another file.") from None
-    return lock
-
-
 def _check_destination(path: Path) -> None:
     if path.is_dir():
         raise PredictionsError(f"{path}: is a folder. Name a file in it.")
@@ -167,11 +147,11 @@ def _check_destination(path: Path) -> None:
         with open(path, "rb") as file:
             if file.read(len(_MAGIC)) != _MAGIC:
                 raise PredictionsError(
-                    f"{path}: is there and no Parquet file; predictions would replace it. Name another file."
+                    f"{path}: exists and is not a Parquet file; predictions would replace it. Name another file."
                 )
     parent = next(parent for parent in path.absolute().parents if parent.exists())
     if not parent.is_dir():
-        raise PredictionsError(f"{path}: {parent} is not a folder. Name a file in one.")
+        raise PredictionsError(f"{path}: {parent} is not a folder. Name a file in a folder.")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise PredictionsError(f"{path}: {parent} is not writable for this user. Name another file.")
 
@@ -182,7 +162,7 @@ def _on_rank_0(comm, path: str | Path, work: Callable[[], None]) -> None:
     def named() -> None:
         try:
             work()
-        except PredictionsError as error:
+        except (PredictionsError, StagingError) as error:
             raise PredictionsError(f"--predictions_path {error}") from error
         except OSError as error:
             reason = f"cannot be written: {error.strerror or error}."

@@ -1,1 +1,7 @@
-"""A checkpoint in the forms that other programs read: .npy files, NVIDIA's folders, a SavedModel."""
+"""A checkpoint in forms that other programs read.
+
+__main__.py     the program: `python -m dlrm_tf2.export`
+npy.py          plain .npy files
+nvidia.py       NVIDIA's folders sparse/ and dense/
+saved_model.py  a TensorFlow SavedModel; the only file here that imports TensorFlow
+"""

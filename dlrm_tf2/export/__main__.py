@@ -1,18 +1,16 @@
 """`python -m dlrm_tf2.export`: a checkpoint in a form that other programs read.
 
-    --format npy          feature_<i>.npy, one whole table per categorical feature, and dense/<name>.npy (npy_tables.py)
-    --format published    NVIDIA's folders sparse/ and dense/ (published_form.py)
+    --format npy          feature_<i>.npy, one whole table per categorical feature, and dense/<name>.npy (npy.py)
+    --format published    NVIDIA's folders sparse/ and dense/ (nvidia.py)
     --format saved_model  a TensorFlow SavedModel that answers without this package (saved_model.py)
 
-In each of them export.json says what is what, and holds the checkpoint's document. The output appears when complete.
-Only saved_model starts TensorFlow.
+In each format, export.json lists the files and holds the checkpoint's document. The output appears when it is complete.
 """
 
 import argparse
 import contextlib
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,13 +18,14 @@ from pathlib import Path
 from criteo_prep.machine import available_memory_bytes
 from dlrm_tf2.checkpoint import open_checkpoint
 from dlrm_tf2.checkpoint.manifest import Manifest
-from dlrm_tf2.checkpoint.staging import take_empty
 from dlrm_tf2.export.npy import write_dense, write_tables
 from dlrm_tf2.export.nvidia import write_published_form
+from dlrm_tf2.job.program import run_alone
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.runtime import process
+from dlrm_tf2.runtime.staging import StagedPath
 
-# TensorFlow and this program as a process, measured as resident memory of an export of a tiny model.
+# TensorFlow and this program without tables: resident memory of an export of a tiny model.
 _PROCESS_BYTES = 700 << 20
 
 
@@ -39,20 +38,20 @@ def export(checkpoint: str | Path, output: str | Path, form: str = "npy") -> dic
 
     Args:
       checkpoint: folder that training saved.
-      output: folder to create; it may exist if it is empty. It appears when it is complete.
+      output: folder to create, absent or empty. It appears when it is complete.
       form: a key of FORMATS.
 
     Returns:
-      What export.json holds.
+      The content of export.json.
 
     Raises:
       CheckpointError: the checkpoint is incomplete or damaged.
-      ExportError: the output is not empty, or is no folder, or the model does not fit in memory.
+      ExportError: the output is not an empty folder, or the model does not fit in memory.
     """
     folder, manifest = open_checkpoint(checkpoint)
-    with _new_folder(Path(os.path.realpath(output))) as staging:
-        contents = {"format": form, **FORMATS[form](folder, manifest, staging), "document": manifest.document}
-        (staging / "export.json").write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+    with _new_folder(Path(os.path.realpath(output))) as folder_to_fill:
+        contents = {"format": form, **FORMATS[form](folder, manifest, folder_to_fill), "document": manifest.document}
+        (folder_to_fill / "export.json").write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
     return contents
 
 
@@ -68,45 +67,57 @@ def _published(folder: Path, manifest: Manifest, output: Path) -> dict:
 def _saved_model(folder: Path, manifest: Manifest, output: Path) -> dict:
     shape = _shape_of(folder, manifest)
     needed = 4 * sum(rows * dim for rows, dim in zip(shape.cardinalities, shape.dims, strict=True)) + _PROCESS_BYTES
-    there = available_memory_bytes()
-    if needed > there:
+    available = available_memory_bytes()
+    if needed > available:
         raise ExportError(
-            f"{folder}: a SavedModel is written from memory, which needs {needed} bytes ({needed / 2**30:.2f} GiB) for "
-            f"this model, and {there} bytes ({there / 2**30:.2f} GiB) are there. Use a larger machine, or --format npy."
+            f"{folder}: a SavedModel is written from memory. This model needs {needed} bytes ({needed / 2**30:.2f} "
+            f"GiB), and {available} bytes ({available / 2**30:.2f} GiB) are available. Use a larger machine, or "
+            "--format npy."
         )
-    process.set_up_process(process.Launch(), cpu=True, amp=False)
-    from dlrm_tf2.export.saved_model import write_saved_model  # TensorFlow must not be imported before that
+    process.set_up_process(process.Launch(), cpu=True, amp=False)  # before TensorFlow is imported
+    from dlrm_tf2.export.saved_model import write_saved_model
 
     return {"inputs": write_saved_model(folder, manifest, shape=shape, output=output)}
 
 
-# Each writes a checkpoint into an empty folder, and returns what export.json is to say of it.
+# Format -> function that writes a checkpoint into an empty folder, and returns its entries of export.json.
 FORMATS = {"npy": _npy, "published": _published, "saved_model": _saved_model}
 
 
 def _shape_of(folder: Path, manifest: Manifest) -> ModelConfig:
     if "model" not in manifest.document:
-        raise ExportError(f"{folder}: does not say the shape of its model, which only --format npy can do without.")
-    return ModelConfig.from_document(manifest.document["model"])
+        raise ExportError(f"{folder}: does not say the shape of its model. Only --format npy works without the shape.")
+    try:
+        shape = ModelConfig.from_document(manifest.document["model"])
+        tables = [(table.name, table.num_rows, table.embedding_dim) for table in shape.tables]
+        is_shape = min(shape.num_numerical, *shape.bottom_mlp_dims, *shape.top_mlp_dims) > 0 <= shape.num_cross_layers
+    except (ValueError, TypeError, AttributeError, IndexError, KeyError):
+        is_shape = False
+    if not is_shape or tables != [(table.name, table.num_rows, table.embedding_dim) for table in manifest.tables]:
+        raise ExportError(
+            f"{folder}: model in its document is not the shape of a model with these tables. Export another "
+            "checkpoint, or use --format npy."
+        )
+    return shape
 
 
 @contextlib.contextmanager
 def _new_folder(path: Path) -> Iterator[Path]:
-    """A staging folder beside `path`, renamed to it on a clean exit and removed on another."""
+    """Yields an empty folder next to `path`. A clean exit renames it to `path`, and an exception deletes it."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ExportError(f"{path}: is not an empty folder. Name another --output.")
     if os.path.ismount(path):
         raise ExportError(f"{path}: is a mount point, which cannot be replaced. Name a folder inside it.")
-    staging = path.with_name(f".{path.name}.partial")
-    lock = take_empty(staging, path)
+    staged = StagedPath(path, is_folder=True)
+    staged.claim()
     try:
-        yield staging
-        os.replace(staging, path)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
+        yield staged.path
+        staged.rename()
+    except BaseException as error:
+        staged.discard()
+        if isinstance(error, OSError) and error.strerror and not error.filename:
+            error.filename = str(path)  # which the message names
         raise
-    finally:
-        os.close(lock)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,14 +135,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="plain .npy files (the default), NVIDIA's folders, or a TensorFlow SavedModel",
     )
     arguments = parser.parse_args(argv)
-    try:
-        contents = export(arguments.checkpoint, arguments.output, arguments.format)
-    except (ValueError, OSError) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("export: stopped; nothing was written", file=sys.stderr)
-        return 130
+    return run_alone("export", lambda: _export_and_report(arguments))
+
+
+def _export_and_report(arguments: argparse.Namespace) -> None:
+    contents = export(arguments.checkpoint, arguments.output, arguments.format)
     for entry in contents.get("features", ()):
         print(f"{entry['file']}: {entry['feature']}, {entry['rows']} x {entry['embedding_dim']}")
     for note in contents.get("notes", ()):
@@ -140,7 +148,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{arguments.output}: {len(contents['features'])} tables, {len(contents['dense'])} dense variables")
     else:
         print(f"{arguments.output}: a SavedModel with the inputs {', '.join(contents['inputs'])}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A checkpoint's tables and dense variables as plain .npy files, streamed. No TensorFlow."""
+"""The tables and dense variables of a checkpoint as plain .npy files. No TensorFlow."""
 
 import contextlib
 import io
@@ -11,17 +11,18 @@ import numpy as np
 
 from dlrm_tf2.checkpoint import restore_tables
 from dlrm_tf2.checkpoint.files import read_array, write_npy
-from dlrm_tf2.checkpoint.manifest import Manifest, StoredTable, dense_path
+from dlrm_tf2.checkpoint.manifest import Manifest, dense_path, is_state
+from dlrm_tf2.checkpoint.manifest_entries import StoredTable
 from dlrm_tf2.sharding.plan import Shard, ShardingPlan
 
 
 def write_tables(folder: Path, manifest: Manifest, output: Path) -> list[dict]:
-    """Writes `feature_<i>.npy`, float32 [rows, width], of the i-th categorical feature in channel order, into `output`.
+    """Writes `feature_<i>.npy` into `output`: the table of the i-th categorical feature, float32 [rows, width].
 
-    Tables are streamed, whatever shards they were saved in: memory is that of a block of rows.
+    Features count in channel order. Memory: one block of rows, for any shards.
 
     Returns:
-      What each file is: an entry per feature.
+      One entry per feature: its file, name, table, rows and width.
 
     Raises:
       CheckpointError: the checkpoint is damaged.
@@ -39,29 +40,37 @@ def write_tables(folder: Path, manifest: Manifest, output: Path) -> list[dict]:
     ]
     file_of = {entry["table"]: entry["file"] for entry in reversed(features)}
     with contextlib.closing(NpyTables(output, manifest.tables, file_of)) as tables:
-        restore_tables(folder, manifest, tables)
+        restore_tables(folder, manifest, embedding=tables)
     for entry in features:
-        if entry["file"] != file_of[entry["table"]]:  # features that share a table
+        if entry["file"] != file_of[entry["table"]]:  # another feature shares the table
             shutil.copyfile(output / file_of[entry["table"]], output / entry["file"])
     return features
 
 
 def write_dense(folder: Path, manifest: Manifest, output: Path) -> dict[str, str]:
-    """Writes `dense/<name>.npy` for each dense variable into `output`; returns name -> file. Raises CheckpointError."""
+    """Writes `dense/<name>.npy` into `output` for each dense variable, without optimizer state.
+
+    Returns:
+      Name of the variable -> its file.
+
+    Raises:
+      CheckpointError: the checkpoint is damaged.
+    """
     (output / "dense").mkdir(exist_ok=True)
-    for name, file in manifest.dense.items():
-        array = read_array(folder, file)
+    names = [name for name in manifest.dense if not is_state(name, manifest.dense)]
+    for name in names:
+        array = read_array(folder, manifest.dense[name])
         write_npy(output, dense_path(name), shape=array.shape, dtype=array.dtype, blocks=[array])
-    return {name: dense_path(name) for name in manifest.dense}
+    return {name: dense_path(name) for name in names}
 
 
 class NpyTables:
-    """Whole tables as .npy files, in the role of an embedding that a checkpoint is restored into.
+    """Whole tables as .npy files: a checkpoint is restored into them as into a DistributedEmbedding of one rank.
 
     Args:
-      folder: where the files are made.
-      tables: what is to be in them.
-      file_of: table -> the name of its file.
+      folder: folder of the files, which are created.
+      tables: the tables, one file each.
+      file_of: name of a table -> name of its file.
     """
 
     slots = ("weights",)
@@ -92,11 +101,11 @@ class NpyTables:
         self._transfer(os.pwritev, shard, start=start, values=np.ascontiguousarray(values, "<f4"))
 
     def _transfer(self, call, shard: Shard, *, start: int, values: np.ndarray) -> None:
-        rest = memoryview(values.reshape(-1).view(np.uint8))
+        waiting = memoryview(values.reshape(-1).view(np.uint8))
         offset = self._header_bytes[shard.table] + start * shard.num_columns * 4
-        while rest:
-            count = call(self._descriptors[shard.table], [rest], offset)
-            rest, offset = rest[count:], offset + count
+        while waiting:
+            count = call(self._descriptors[shard.table], [waiting], offset)
+            waiting, offset = waiting[count:], offset + count
 
     def close(self) -> None:
         for descriptor in self._descriptors.values():

@@ -1,12 +1,12 @@
-"""A checkpoint in the folder form of NVIDIA's DLRM: `sparse/` and `dense/`, each with its config.json. No TensorFlow.
+"""A checkpoint in the folders of NVIDIA's DLRM: `sparse/` and `dense/`, each with its config.json. No TensorFlow.
 
     sparse/config.json         the published keys
     sparse/feature_<i>.npy     float32 [rows, width] of the i-th categorical feature: what the published trainer loads
     dense/config.json          the published keys
-    dense/<name>.npy           the MLPs' variables. There they are a TensorFlow checkpoint of Keras objects, whose names
-                               are those of the published classes; this program cannot make one
+    dense/<name>.npy           the MLPs' variables. NVIDIA's trainer has a TensorFlow checkpoint of Keras objects here,
+                               named after its own classes; this program cannot make one
 
-Source: NVIDIA's DLRM of 2023 (TensorFlow2/Recommendation/DLRM_and_DCNv2), as its loader reads it.
+Source: the loader of NVIDIA's DLRM of 2023 (TensorFlow2/Recommendation/DLRM_and_DCNv2).
 """
 
 import json
@@ -16,7 +16,7 @@ from dlrm_tf2.checkpoint.manifest import Manifest
 from dlrm_tf2.export.npy import write_dense, write_tables
 from dlrm_tf2.model.config import ModelConfig
 
-# What the published trainer takes for a flag that is not given.
+# Defaults of the published trainer.
 _COLUMN_SLICE_THRESHOLD = 5_000_000_000
 _ROW_SLICE_THRESHOLD = 10_000_000_000
 _CPU_OFFLOADING_THRESHOLD_GB = 75
@@ -26,7 +26,7 @@ def write_published_form(folder: Path, manifest: Manifest, *, shape: ModelConfig
     """Writes the two folders into `output`.
 
     Returns:
-      What the files of tables ("features") and variables ("dense") are; what a published reader misses ("notes").
+      The files of the tables ("features") and of the variables ("dense"), and lines for the user ("notes").
 
     Raises:
       CheckpointError: the checkpoint is damaged.
@@ -45,7 +45,7 @@ def write_published_form(folder: Path, manifest: Manifest, *, shape: ModelConfig
 
 
 def sparse_config(shape: ModelConfig, flags: dict) -> dict:
-    """sparse/config.json; `flags` are those of the training."""
+    """The content of sparse/config.json; `flags` are the flags of the training."""
     column_slice, row_slice = flags.get("column_slice_threshold"), flags.get("row_slice_threshold")
     return {
         "use_mde_embeddings": True,
@@ -63,10 +63,10 @@ def sparse_config(shape: ModelConfig, flags: dict) -> dict:
 
 
 def dense_config(shape: ModelConfig, flags: dict) -> dict:
-    """dense/config.json; `flags` are those of the training."""
+    """The content of dense/config.json; `flags` are the flags of the training."""
     return {
         "embedding_dim": _embedding_dim(shape),
-        # The published CUDA op is wrong for few vectors; its TensorFlow twin computes the same for any number.
+        # The published CUDA op is wrong for few vectors. Its TensorFlow twin is right for any number.
         "interaction": "cross" if shape.interaction == "cross" else "dot_tensorflow",
         "bottom_mlp_dims": list(shape.bottom_mlp_dims),
         "top_mlp_dims": list(shape.top_mlp_dims),

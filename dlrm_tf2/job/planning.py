@@ -15,7 +15,7 @@ _PUBLISHED_COLUMN_SLICE_THRESHOLD = 5 * 10**9  # elements. Source: the default o
 
 
 def plan_of(config: TrainConfig, model: ModelConfig, *, spec: FeatureSpec, world_size: int) -> ShardingPlan:
-    """The same on every rank, whatever the mode, so that a training and its evaluation place tables alike."""
+    """The plan of a run: the same on every rank and in every mode, so an evaluation places tables as training does."""
     column_slice_threshold = config.column_slice_threshold
     if config.dist_strategy != "balanced" and config.optimizer != "rowwise_adagrad" and column_slice_threshold is None:
         column_slice_threshold = _PUBLISHED_COLUMN_SLICE_THRESHOLD
@@ -36,12 +36,23 @@ def plan_of(config: TrainConfig, model: ModelConfig, *, spec: FeatureSpec, world
 
 
 def hotness_of(spec: FeatureSpec) -> dict[str, int]:
-    """Feature -> ids per sample; of a ragged feature what the spec says about it."""
+    """Feature -> ids per sample; for a ragged feature the hotness in its spec."""
     return {feature.name: feature.hotness for feature in spec.categorical}
 
 
+def data_shape_of(config: TrainConfig, spec: FeatureSpec) -> preflight.DataShape:
+    """Hotness of the features, and samples of each split whose files exist: the label's file has a byte a sample."""
+    num_samples = {}
+    for split in ("train", config.eval_split) if config.dataset_type == "tf_raw" else ():
+        try:
+            num_samples[split] = spec.path_of(split, spec.label.name).stat().st_size
+        except (OSError, ValueError):
+            pass  # opening the split reports it
+    return preflight.DataShape(hotness_of(spec), num_samples)
+
+
 def report_of(config: TrainConfig, model: ModelConfig, *, spec: FeatureSpec, world_size: int) -> str:
-    """What mode plan prints."""
+    """The text that mode plan prints."""
     plan = plan_of(config, model, spec=spec, world_size=world_size)
     step = Step(
         config.batch_size,
@@ -50,12 +61,9 @@ def report_of(config: TrainConfig, model: ModelConfig, *, spec: FeatureSpec, wor
         wire_bytes=2 if config.amp else 4,
         data_parallel_input=config.data_parallel_input,
     )
+    kind = preflight.StepKind(True, config.optimizer, hotness=step.hotness, xla=config.xla)
     activations = [
-        config.batch_size
-        * preflight.batch_bytes(
-            model, plan, rank=rank, training=True, xla=config.xla, optimizer=config.optimizer, hotness=hotness_of(spec)
-        )
-        for rank in range(world_size)
+        config.batch_size * preflight.batch_bytes(model, plan, rank=rank, step=kind) for rank in range(world_size)
     ]
     offloading_bytes = None
     if config.cpu_offloading_threshold_gb is not None:
@@ -66,12 +74,12 @@ def report_of(config: TrainConfig, model: ModelConfig, *, spec: FeatureSpec, wor
 
 
 def offloading_note(config: TrainConfig, plan: ShardingPlan, device: str) -> str | None:
-    """What there is to say about --cpu_offloading_threshold_gb."""
+    """A line about --cpu_offloading_threshold_gb for the log; None without the flag."""
     if config.cpu_offloading_threshold_gb is None:
         return None
     if device == "cpu":
         return "--cpu_offloading_threshold_gb: no GPU is used, all tables are in host memory"
     if not plan.on_host:
-        return "--cpu_offloading_threshold_gb: all tables are within it and stay on the GPU"
+        return "--cpu_offloading_threshold_gb: no table exceeds it, so all tables stay on the GPU"
     num_bytes = sum(shard.num_bytes for shard in plan.on_host)
     return f"--cpu_offloading_threshold_gb: {len(plan.on_host)} shards ({num_bytes} bytes) stay in host memory"

@@ -1,11 +1,11 @@
-"""What a run will need in memory, counted before anything is allocated. No TensorFlow.
+"""The memory that a run needs, counted before anything is allocated. No TensorFlow.
 
-With a GPU that is two memories: the GPU has tables, MLPs and what a step needs; its host has the process, the tables
-that are offloaded, and copies for checkpoints. The figures were fitted on CPUs, and are taken to hold for GPUs.
+A machine with a GPU has two memories: the GPU holds tables, MLPs and what a step needs; the host holds the process, the
+offloaded tables, and the copies for checkpoints. The figures were fitted on CPUs and are assumed to hold for GPUs.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.model.config import ModelConfig
@@ -14,24 +14,24 @@ from dlrm_tf2.sharding.plan import ShardingPlan
 from dlrm_tf2.sharding.tables import TableConfig, fetched_per_sample, state_bytes, vectors_per_sample
 
 _FLOAT_BYTES = 4
-# TensorFlow itself, its threads and this program, measured as resident memory of a process that trained a tiny model.
+# TensorFlow, its threads and this program: the resident memory of a process that trained a tiny model.
 _PROCESS_BYTES = 900 << 20
 
 
 class DoesNotFit(ValueError):
-    """The run needs more memory than there is."""
+    """The run needs more memory than is available."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory that some ranks share, and what they have in it. On a CPU it is of both kinds.
+    """A memory that some ranks share. On a CPU it is device memory and host memory at the same time.
 
     Attributes:
       name: for people, such as "this machine".
-      ranks: the ranks that share it.
-      available_bytes: what they may use of it, all of them together.
-      of_device: they compute in it, and have their tables in it.
-      of_host: their processes are in it, the tables that a GPU leaves there, and copies for checkpoints.
+      ranks: the ranks that share the memory.
+      available_bytes: bytes that all these ranks together may use.
+      of_device: the ranks compute in this memory, and it holds the tables that are not offloaded.
+      of_host: this memory holds the processes, the offloaded tables, and the copies for checkpoints.
     """
 
     name: str
@@ -44,19 +44,49 @@ class Memory:
         return self.name if len(self.ranks) == 1 else f"{self.name} ({len(self.ranks)} ranks)"
 
     def part_of(self, plan: ShardingPlan) -> ShardingPlan:
-        """The shards that are in it."""
-        here = [shard for shard in plan.shards if (self.of_host if shard in plan.on_host else self.of_device)]
-        return replace(plan, shards=tuple(here))
+        """The plan with only the shards that are in this memory."""
+        shards = [shard for shard in plan.shards if (self.of_host if shard in plan.on_host else self.of_device)]
+        return replace(plan, shards=tuple(shards))
+
+
+@dataclass(frozen=True)
+class StepKind:
+    """What a step does, as far as its memory depends on it.
+
+    Attributes:
+      training: gradients and updates follow the scores.
+      optimizer: name of the optimizer; read in training only.
+      hotness: feature -> ids per sample; 1 for a feature that is not named.
+      xla: XLA compiles the step.
+    """
+
+    training: bool
+    optimizer: str = "sgd"
+    hotness: Mapping[str, float] = field(default_factory=dict)
+    xla: bool = False
+
+
+@dataclass(frozen=True)
+class DataShape:
+    """What the memory of a run depends on in its dataset.
+
+    Attributes:
+      hotness: feature -> ids per sample; 1 for a feature that is not named.
+      num_samples: split -> samples. A batch is never larger; a split that is not named has enough samples.
+    """
+
+    hotness: Mapping[str, float] = field(default_factory=dict)
+    num_samples: Mapping[str, int] = field(default_factory=dict)
 
 
 def table_bytes(plan: ShardingPlan, rank: int, *, optimizer: str, training: bool) -> int:
-    """Bytes of the shards on a rank, and in training of what the optimizer keeps for them."""
+    """Bytes of the shards on a rank, in training with the state that the optimizer keeps for these shards."""
     state = sum(state_bytes(optimizer, shard.num_rows, shard.num_columns) for shard in plan.of_rank(rank))
     return plan.bytes_of(rank) + (state if training else 0)
 
 
 def dense_bytes(model: ModelConfig, optimizer: str) -> int:
-    """Bytes of the MLPs, of what the optimizer keeps for them, and of their gradients."""
+    """Bytes of the MLPs, their optimizer state, and their gradients."""
     return (3 + len(OPTIMIZERS[optimizer].slots)) * _dense_elements(model) * _FLOAT_BYTES
 
 
@@ -69,72 +99,47 @@ def _dense_elements(model: ModelConfig) -> int:
 
 
 def copy_bytes(model: ModelConfig, plan: ShardingPlan, *, rank: int, optimizer: str) -> int:
-    """Bytes of the copy that --checkpoint_async makes on a rank: what it writes of the tables and of what the optimizer
-    keeps for them, and on rank 0 the MLPs with theirs.
-    """
+    """Bytes of the copy that --checkpoint_async makes on a rank: the weights and state that this rank writes."""
     shards = [shard for shard in plan.of_rank(rank) if rank == 0 or shard.table not in plan.replicated]
     tables = table_bytes(replace(plan, shards=tuple(shards)), rank, optimizer=optimizer, training=True)
     return tables + (_dense_elements(model) * (1 + len(OPTIMIZERS[optimizer].slots)) * _FLOAT_BYTES if rank == 0 else 0)
 
 
-def batch_bytes(
-    model: ModelConfig,
-    plan: ShardingPlan,
-    *,
-    rank: int,
-    training: bool,
-    xla: bool,
-    optimizer: str = "sgd",
-    hotness: Mapping[str, float] | None = None,
-) -> float:
-    """Bytes that one sample of the global batch needs on a rank while a step runs.
+def batch_bytes(model: ModelConfig, plan: ShardingPlan, *, rank: int, step: StepKind) -> float:
+    """Bytes on a rank while a step runs, for each sample of the global batch.
 
-    Counts the vectors looked up, for the whole global batch (of replicated tables for the rank's share), and in
-    training the update of their rows; and for the rank's share of the batch the vectors as exchanged, the products of
-    the interaction and the activations of the MLPs. XLA keeps those of the gradients besides, where TensorFlow reuses
-    the memory.
-
-    Args:
-      hotness: feature -> ids per sample; 1 for a feature that is not named.
+    These are the bytes of `looked_up_elements`, and for the rank's share of the batch: the exchanged vectors, the
+    products of the interaction, and the activations of the MLPs. In training with XLA the share counts twice, because
+    XLA keeps memory for gradients where TensorFlow uses the same memory again.
 
     Source: fitted to the resident memory of processes that trained with sgd and batches of 8192 to 65536, and checked
-    with the other optimizers at 16384; 10 to 20 % above it.
+    with the other optimizers at 16384; the result is 10 to 20 % above the measurement.
     """
     vectors = model.bottom_mlp_dims[-1] + sum(model.dims)
-    met = (len(model.features) + 1) ** 2  # products of the dot interaction
+    interaction_elements = (len(model.features) + 1) ** 2  # products of the dot interaction
     if model.interaction == "cross":
-        met = model.num_cross_layers * (3 * vectors + model.cross_layer_projection_dim)
+        interaction_elements = model.num_cross_layers * (3 * vectors + model.cross_layer_projection_dim)
     layers = model.interaction_width + sum(model.bottom_mlp_dims) + sum(model.top_mlp_dims)
-    share = met + vectors * (1 if plan.world_size == 1 else 3) + 2 * layers
-    if training and xla:
+    share = interaction_elements + vectors * (1 if plan.world_size == 1 else 3) + 2 * layers
+    if step.training and step.xla:
         share *= 2
-    looked_up = looked_up_elements(
-        plan, rank, tables=model.tables, training=training, optimizer=optimizer, hotness=hotness or {}
-    )
+    looked_up = looked_up_elements(plan, rank, tables=model.tables, step=step)
     return _FLOAT_BYTES * (looked_up + share / plan.world_size)
 
 
-def looked_up_elements(
-    plan: ShardingPlan,
-    rank: int,
-    *,
-    tables: Sequence[TableConfig],
-    training: bool,
-    optimizer: str,
-    hotness: Mapping[str, float],
-) -> float:
-    """Elements that the lookups of a rank, and in training the updates, need at a time, for one sample.
+def looked_up_elements(plan: ShardingPlan, rank: int, *, tables: Sequence[TableConfig], step: StepKind) -> float:
+    """Elements that the lookups of a rank hold at a time, in training with the updates, for each sample of the batch.
 
-    Args: as in batch_bytes.
+    A rank looks up for the whole global batch; in replicated tables for its own share of the batch.
     """
-    of_table, elements = {table.name: table for table in tables}, 0.0
+    table_of, elements = {table.name: table for table in tables}, 0.0
     for shard in plan.of_rank(rank):
-        ids = fetched_per_sample(of_table[shard.table], hotness)
-        vectors = vectors_per_sample(of_table[shard.table], hotness)
-        rows = ids + (vectors if vectors < ids else 0)  # what is pooled is there beside its pool
-        if training:
-            # A gradient for each; then each row once, with its state.
-            rows += ids * (1 if optimizer == "sgd" else 2 + OPTIMIZERS[optimizer].num_per_weight)
+        ids = fetched_per_sample(table_of[shard.table], step.hotness)
+        vectors = vectors_per_sample(table_of[shard.table], step.hotness)
+        rows = ids + (vectors if vectors < ids else 0)  # pooling holds the rows and the pooled vectors
+        if step.training:
+            # A gradient for each row; then each distinct row once, with its state.
+            rows += ids * (1 if step.optimizer == "sgd" else 2 + OPTIMIZERS[step.optimizer].num_per_weight)
         elements += rows * shard.num_columns / (plan.world_size if shard.table in plan.replicated else 1)
     return elements
 
@@ -145,69 +150,69 @@ def check_memory(
     *,
     plan: ShardingPlan,
     memory: Memory,
-    hotness: Mapping[str, float] | None = None,
+    data: DataShape,
 ) -> str:
-    """Compares what the ranks need in a memory that they share with what is there.
-
-    Args:
-      hotness: as in batch_bytes.
+    """Compares the bytes that the ranks of a memory need with its available bytes.
 
     Returns:
       One line for the log.
 
     Raises:
-      DoesNotFit: with the bytes needed and there, and the largest batch that fits, if any does.
+      DoesNotFit: with the bytes needed and available, and the largest batch that fits, if any does.
     """
-    training, optimizer = config.mode == "train", config.optimizer
-    ranks, there, here = memory.ranks, memory.available_bytes, memory.part_of(plan)
-
-    def of_a_sample(trains: bool) -> float:
-        """Bytes for each sample of a global batch. What is looked up on a host comes to the device, too."""
-        if memory.of_device:
-            return sum(
-                batch_bytes(
-                    model, plan, rank=rank, training=trains, xla=config.xla, optimizer=optimizer, hotness=hotness
-                )
-                for rank in ranks
-            )
-        of_ranks = (
-            looked_up_elements(
-                here, rank, tables=model.tables, training=trains, optimizer=optimizer, hotness=hotness or {}
-            )
-            for rank in ranks
-        )
-        return _FLOAT_BYTES * sum(of_ranks)
-
-    tables = sum(here.bytes_of(rank) for rank in ranks)
-    fixed = sum(table_bytes(here, rank, optimizer=optimizer, training=training) for rank in ranks)
-    fixed += len(ranks) * (memory.of_device * dense_bytes(model, optimizer) + memory.of_host * _PROCESS_BYTES)
-    advice = "Use more machines, a smaller --embedding_dim, or a dataset made with a higher frequency threshold."
-    if not memory.of_host:
-        advice = "Use more GPUs, a smaller --embedding_dim, or leave tables to the host: --cpu_offloading_threshold_gb."
-    if training and config.checkpoint_async and memory.of_host:
-        copies = sum(copy_bytes(model, plan, rank=rank, optimizer=optimizer) for rank in ranks)
-        fixed += copies
-        advice = f"{_gib(copies)} of it are --checkpoint_async's copy, without which training waits for checkpoints."
-
+    training = config.mode == "train"
+    ranks, available, shards = memory.ranks, memory.available_bytes, memory.part_of(plan)
+    tables = sum(shards.bytes_of(rank) for rank in ranks)
+    fixed, advice = _fixed_bytes(config, model, plan=plan, memory=memory)
     batches = {"batch_size": config.batch_size} if training else {}
     if not training or config.evals_per_epoch or config.eval_every:
         batches["valid_batch_size"] = max(config.valid_batch_sizes)
     needed = fixed
-    for name, size in batches.items():
-        each = of_a_sample(name == "batch_size")
-        if fixed + each > there:
+    for name, asked in batches.items():
+        split = "train" if name == "batch_size" else config.eval_split
+        size = min(asked, data.num_samples.get(split, asked))
+        step = StepKind(name == "batch_size", config.optimizer, hotness=data.hotness, xla=config.xla)
+        each = _sample_bytes(model, plan, memory=memory, step=step)
+        if fixed + each > available:
             raise DoesNotFit(
                 f"The model does not fit on {memory}: it needs {fixed} bytes ({_gib(fixed)}, {_gib(tables)} of them "
-                f"tables), and {there} bytes ({_gib(there)}) are there. {advice}"
+                f"tables), and {available} bytes ({_gib(available)}) are available. {advice}"
             )
-        if fixed + size * each > there:
+        if fixed + size * each > available:
             raise DoesNotFit(
-                f"--{name} {size} does not fit on {memory}: it needs {int(size * each)} bytes ({_gib(size * each)}) "
-                f"beside the {_gib(fixed)} of the model, and {there} bytes ({_gib(there)}) are there. The largest that "
-                f"fits is --{name} {int((there - fixed) / each)}."
+                f"--{name} {asked} does not fit on {memory}: a batch of {size} samples needs {int(size * each)} bytes "
+                f"({_gib(size * each)}) besides the {_gib(fixed)} of the model, and {available} bytes "
+                f"({_gib(available)}) are available. The largest that fits is --{name} "
+                f"{int((available - fixed) / each)}."
             )
         needed = max(needed, fixed + size * each)
-    return f"memory: about {_gib(needed)} of {_gib(there)} on {memory}, tables {_gib(tables)}"
+    return f"memory: about {_gib(needed)} of {_gib(available)} on {memory}, tables {_gib(tables)}"
+
+
+def _fixed_bytes(config: TrainConfig, model: ModelConfig, *, plan: ShardingPlan, memory: Memory) -> tuple[float, str]:
+    """Bytes that do not depend on the batch, and the advice for a model that does not fit."""
+    training, optimizer, ranks, shards = config.mode == "train", config.optimizer, memory.ranks, memory.part_of(plan)
+    fixed = sum(table_bytes(shards, rank, optimizer=optimizer, training=training) for rank in ranks)
+    fixed += len(ranks) * (memory.of_device * dense_bytes(model, optimizer) + memory.of_host * _PROCESS_BYTES)
+    if training and config.checkpoint_async and memory.of_host:
+        copies = sum(copy_bytes(model, plan, rank=rank, optimizer=optimizer) for rank in ranks)
+        return fixed + copies, (
+            f"{_gib(copies)} of these bytes are the copy of --checkpoint_async, without which training waits for "
+            "checkpoints."
+        )
+    if not memory.of_host:
+        return fixed, (
+            "Use more GPUs, a smaller --embedding_dim, or leave tables to the host: --cpu_offloading_threshold_gb."
+        )
+    return fixed, "Use more machines, a smaller --embedding_dim, or a dataset made with a higher frequency threshold."
+
+
+def _sample_bytes(model: ModelConfig, plan: ShardingPlan, *, memory: Memory, step: StepKind) -> float:
+    """Bytes of a memory for each sample of a global batch. Rows looked up on a host are copied to the device too."""
+    if memory.of_device:
+        return sum(batch_bytes(model, plan, rank=rank, step=step) for rank in memory.ranks)
+    shards = memory.part_of(plan)
+    return _FLOAT_BYTES * sum(looked_up_elements(shards, rank, tables=model.tables, step=step) for rank in memory.ranks)
 
 
 def _gib(num_bytes: float) -> str:

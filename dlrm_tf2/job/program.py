@@ -1,21 +1,39 @@
-"""What every program does around its work: it connects the ranks, reports what failed, and returns an exit status."""
+"""What every program does around its work: it connects the ranks, reports errors, and returns an exit status."""
 
 import contextlib
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.runtime import process
+from dlrm_tf2.runtime import process, terminal
 from dlrm_tf2.runtime.stopping import Stopped
 
 if TYPE_CHECKING:  # importing it starts TensorFlow
     from dlrm_tf2.runtime.comm import Comm
 
 Prepared = TypeVar("Prepared")
+_INTERRUPTED = 128 + signal.SIGINT
 _LAST_WORD_S = 1  # a launcher kills the job at the first exit, so the other ranks leave rank 0 the time to print
+
+
+def run_alone(name: str, work: Callable[[], None]) -> int:
+    """Runs a program that has no ranks; returns its exit status: 0, 1 for an error, 130 for Ctrl-C.
+
+    Args:
+      name: name of the program, in front of its messages.
+      work: does everything, the arguments included.
+    """
+    try:
+        work()
+    except (ValueError, OSError) as error:
+        terminal.warn(f"{name}: {error_line(error)}")
+        return 1
+    except KeyboardInterrupt:
+        terminal.warn(f"{name}: stopped; nothing was written")
+        return _INTERRUPTED
+    return 0
 
 
 def run_program(name: str, prepare: Callable[[], Prepared], run: Callable[[Prepared, process.Launch], None]) -> int:
@@ -26,30 +44,38 @@ def run_program(name: str, prepare: Callable[[], Prepared], run: Callable[[Prepa
       prepare: reads and checks the arguments. It fails on every rank alike, so rank 0 alone reports the error.
       run: does the work with what `prepare` returned. Each rank reports its own error.
     """
+    terminal.open_standard_streams()
     launch = process.Launch.detect()
     try:
         prepared = prepare()
     except (ValueError, OSError) as error:
-        _say_on_rank_0(f"{name}: {error}", launch)
+        _print_on_rank_0(f"{name}: {error_line(error)}", launch)
         return 1
     try:
         run(prepared, launch)
     except (ValueError, OSError, RuntimeError) as error:
         rank = f" rank {launch.rank}:" if launch.world_size > 1 else ""
-        print(f"{name}:{rank} {error}", file=sys.stderr)
+        terminal.warn(f"{name}:{rank} {error_line(error)}")
         return 1
     except Stopped as stopped:
-        _say_on_rank_0(f"{name}: {stopped}", launch)
+        _print_on_rank_0(f"{name}: {stopped}", launch)
         return stopped.status
     except KeyboardInterrupt:
-        print(f"{name}: stopped", file=sys.stderr)
-        return 128 + signal.SIGINT
+        terminal.warn(f"{name}: stopped")
+        return _INTERRUPTED
     return 0
+
+
+def error_line(error: Exception) -> str:
+    """The message of an error; of an error of the system, the file and the reason."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 @contextlib.contextmanager
 def connected_ranks(launch: process.Launch, config: TrainConfig) -> Iterator[tuple[process.Runtime, "Comm"]]:
-    """Sets up this process and connects it to the other ranks; inside, a watchdog ends a job that hangs.
+    """Sets up this process and connects it to the other ranks. Inside the context, a watchdog ends a job that hangs.
 
     Raises:
       RuntimeError: TensorFlow or another rank ended the job. The message has the reason without TensorFlow's trace.
@@ -59,11 +85,10 @@ def connected_ranks(launch: process.Launch, config: TrainConfig) -> Iterator[tup
         config.cpu,
         amp=config.amp,
         amp_dtype=config.amp_dtype,
-        intra_op_threads=config.intra_op_parallelism,
-        inter_op_threads=config.inter_op_parallelism,
+        threads=process.Threads(config.intra_op_parallelism, config.inter_op_parallelism),
         stall_timeout_s=config.stall_timeout_s,
     )
-    # TensorFlow must not be imported before that.
+    # TensorFlow must not be imported before the process is set up.
     import tensorflow as tf
 
     from dlrm_tf2.runtime.comm import connect
@@ -94,8 +119,8 @@ def reason_of(message: str, who_left: str) -> str:
     return f"TensorFlow stopped: {(without_trace or lines or ['no reason given'])[-1]}"
 
 
-def _say_on_rank_0(line: str, launch: process.Launch) -> None:
+def _print_on_rank_0(line: str, launch: process.Launch) -> None:
     if launch.rank == 0:
-        print(line, file=sys.stderr, flush=True)
+        terminal.warn(line)
     else:
         time.sleep(_LAST_WORD_S)

@@ -1,4 +1,4 @@
-"""What the modes that run a model have in common: the ranks, the plan, the model, and the checkpoint it comes from."""
+"""The modes that run a model: the plan, the memory check, the model, and the checkpoint that the model comes from."""
 
 import contextlib
 import dataclasses
@@ -24,16 +24,28 @@ from dlrm_tf2.logs import profiler
 from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.model import interaction
 from dlrm_tf2.model.config import ModelConfig
-from dlrm_tf2.model.dlrm import Dlrm
+from dlrm_tf2.model.dlrm import ComputeSettings, Dlrm
 from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.runtime import activity, memory, process
 from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
 from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.runtime.stopping import StopRequest
 from dlrm_tf2.sharding.plan import ShardingPlan
-from dlrm_tf2.training.resume import Resumption
+from dlrm_tf2.training.resume import RESUMED_KEYS, Resumption
 from dlrm_tf2.training.saver import Saver
-from dlrm_tf2.training.trainer import Trainer
+from dlrm_tf2.training.trainer import StartingPoint, Trainer
+from dlrm_tf2.unused_flags import unused_flags
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a run is made of before it has a model: what it does, on which data, on which device, with which ranks."""
+
+    config: TrainConfig
+    spec: FeatureSpec
+    launch: process.Launch
+    device: process.Runtime
+    comm: Comm
 
 
 @dataclass(frozen=True)
@@ -41,8 +53,8 @@ class Job:
     """A model on all ranks, ready to run.
 
     Attributes:
-      restored: the document of the checkpoint that the weights come from; None if they are fresh.
-      resumption: how the run begins; the checkpoint may be its own, from before it was interrupted.
+      restored: document of the checkpoint that the weights come from; None if the weights are fresh.
+      resumption: whether this is a new run, or an interrupted run that is resumed.
     """
 
     config: TrainConfig
@@ -62,25 +74,15 @@ class Job:
             self.log.close()
 
     def _train(self) -> None:
-        config, saver, resumes = self.config, None, self.resumption.goes_on
+        config, saver, resumes = self.config, None, self.resumption.resumes
         if config.save_checkpoint_path:
             saved_step = self.resumption.step if resumes else None
-            saver = Saver(
-                config, self.comm, model=self.model, log=self.log, run=self.resumption.run, saved_step=saved_step
-            )
+            saver = Saver(config, self.model, log=self.log, run=self.resumption.run, saved_step=saved_step)
         try:
             with StopRequest() as stop:
-                summary = Trainer(
-                    config,
-                    self.spec,
-                    model=self.model,
-                    comm=self.comm,
-                    log=self.log,
-                    saver=saver,
-                    restored=self.restored,
-                    resumes=resumes,
-                    stop=stop,
-                ).train()
+                start = StartingPoint(self.restored, resumes)
+                trainer = Trainer(config, self.spec, model=self.model, log=self.log, saver=saver, start=start)
+                summary = trainer.train(stop)
         finally:
             if saver:
                 saver.abandon()
@@ -94,7 +96,7 @@ class Job:
 
     def _infer(self) -> None:
         with self._predictions() as predictions:
-            infer(self.config, self._evaluator(), comm=self.comm, log=self.log, predictions=predictions)
+            infer(self.config, self._evaluator(), log=self.log, predictions=predictions)
 
     def _predictions(self) -> contextlib.AbstractContextManager[PredictionsFile | None]:
         path = self.config.predictions_path
@@ -104,94 +106,107 @@ class Job:
         data = open_split(
             self.config,
             self.spec,
-            split="test",
+            split=self.config.eval_split,
             embedding=self.model.embedding,
             comm=self.comm,
             restored=self.restored,
         )
-        return Evaluator(self.config, self.model, comm=self.comm, log=self.log, data=data)
+        return Evaluator(self.config, self.model, log=self.log, data=data)
 
 
-def start_job(
-    config: TrainConfig,
-    spec: FeatureSpec,
-    *,
-    model_config: ModelConfig,
-    launch: process.Launch,
-    device: process.Runtime,
-    comm: Comm,
-) -> Job:
+def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     """Makes the model, or restores it.
 
     Raises:
-      ValueError: the model does not fit in memory, or the checkpoint is not one of it.
+      ValueError: the model does not fit in memory, or the checkpoint holds another model.
     """
-    profiler.check_profiler_flags(config, comm.size)
-    found = Resumption.find(config, comm)
-    drawn = config.seed if config.seed is not None else random.SystemRandom().getrandbits(31)
-    seed = found.seed if found.goes_on else comm.broadcast_object(drawn, name="seed")
-    config = dataclasses.replace(config, seed=seed)
-    plan = planning.plan_of(config, model_config, spec=spec, world_size=comm.size)
-    source = found.path or config.restore_checkpoint_path
+    comm, device = context.comm, context.device
+    profiler.check_profiler_flags(context.config, comm.size)
+    resumption = Resumption.find(context.config, comm)
+    context = dataclasses.replace(context, config=_with_seed(context.config, resumption, comm))
+    config = context.config
+    plan = planning.plan_of(config, model_config, spec=context.spec, world_size=comm.size)
+    source = resumption.path or config.restore_checkpoint_path
     if source:
         document = on_rank_0(comm, "document", work=lambda: checkpoint.read_document(source), error=CheckpointError)
+        checkpoint.check_document(source, document, ("model", *(RESUMED_KEYS if resumption.resumes else ())))
         model_config.check_same(document["model"], source)
     _check_destinations(config, comm)
-    chosen, op_note = interaction.TENSORFLOW, None
+    interaction_op, op_note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
-        chosen, op_note = interaction.choose_op(config.interaction_op_asked, device.device)
+        interaction_op, op_note = interaction.choose_op(config.requested_interaction_op, device.device)
     offloading = planning.offloading_note(config, plan, device.device)
-    fits = _check_memory(config, model_config, spec=spec, plan=plan, launch=launch, device=device, comm=comm)
-    deduplicated, dedup_note = repeated_ids.choose_features(config, spec, comm)
-    log = _open_log(
-        config, found, launch=launch, comm=comm, device=device
-    )  # what was refused by now has left the log before it alone
-    for line in filter(None, (*found.notes, *device.notes, op_note, offloading, *fits, dedup_note)):
-        log.say(line)
-    activity.doing("making the tables")
-    began = time.perf_counter()
-    model = Dlrm(
-        model_config,
-        plan,
-        comm=comm,
-        seed=config.seed,
+    memory_lines = _check_memory(context, model_config, plan)
+    deduplicated, dedup_note = repeated_ids.choose_features(config, context.spec, comm)
+    lines = (*unused_flags(config), *resumption.notes, *device.notes, op_note, offloading, *memory_lines, dedup_note)
+    settings = ComputeSettings(
         compute_dtype=device.compute_dtype,
         xla=config.xla,
-        initialize_tables=source is None,
+        interaction=interaction_op,
         optimizer=Optimizer(config.optimizer, config.momentum, beta1=config.beta1, beta2=config.beta2),
         training=config.mode == "train",
+        initialize_tables=source is None,
         data_parallel_input=config.data_parallel_input,
         deduplicated=deduplicated,
-        interaction=chosen,
     )
-    restored = None
-    if source:
-        activity.doing(f"restoring {source}")
-        restored = checkpoint.load_checkpoint(source, comm, dense=model.dense_by_name, embedding=model.embedding)
-        log.say(f"{'resumed' if found.goes_on else 'restored'} {source}: step {restored['step']}")
-    log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
-    return Job(config, spec, comm=comm, log=log, model=model, restored=restored, resumption=found)
+    log = _open_log(context, resumption)  # after the checks: a run that they refuse leaves an older log as it is
+    with contextlib.ExitStack() as on_error:
+        on_error.callback(log.close)
+        for line in filter(None, lines):
+            log.say(line)
+        activity.doing("making the tables")
+        began = time.perf_counter()
+        model = Dlrm(model_config, plan, comm=comm, seed=config.seed, settings=settings)
+        restored = _restore(context, model, source=source, resumption=resumption, log=log) if source else None
+        log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
+        on_error.pop_all()
+    return Job(config, context.spec, comm=comm, log=log, model=model, restored=restored, resumption=resumption)
 
 
-def _open_log(
-    config: TrainConfig, found: Resumption, *, launch: process.Launch, comm: Comm, device: process.Runtime
-) -> RunLog:
-    """The log, which has its first line: the configuration, or from where the run goes on."""
-    resumed = (found.run, found.step) if found.goes_on else None
-    log = RunLog(
-        config.log_path,
-        enabled=comm.rank == 0,
-        live=not launch.by_launcher,
-        resumed=resumed,
-        tensorboard=config.tensorboard,
+def _restore(context: RunContext, model: Dlrm, *, source: str, resumption: Resumption, log: RunLog) -> dict:
+    """Restores the model from the checkpoint `source`; returns its document."""
+    activity.doing(f"restoring {source}")
+    is_training = context.config.mode == "train"
+    document = checkpoint.load_checkpoint(
+        source,
+        context.comm,
+        dense=model.dense_by_name,
+        embedding=model.embedding,
+        with_state=is_training and (resumption.resumes or not context.config.fresh_optimizer),
+        say=log.say if is_training else None,
     )
-    setting = {"run": found.run, "world_size": comm.size, "device": device.device}
-    log.record({"resumed_step": found.step, **setting} if log.continues else dataclasses.asdict(config) | setting)
+    log.say(f"{'resumed' if resumption.resumes else 'restored'} {source}: step {document['step']}")
+    return document
+
+
+def _with_seed(config: TrainConfig, resumption: Resumption, comm: Comm) -> TrainConfig:
+    """The configuration with the seed of the resumed run, the given seed, or a drawn one: the same on all ranks."""
+    if resumption.resumes:
+        return dataclasses.replace(config, seed=resumption.seed)
+    seed = config.seed if config.seed is not None else random.SystemRandom().getrandbits(31)
+    return dataclasses.replace(config, seed=comm.broadcast_object(seed, name="seed"))
+
+
+def _open_log(context: RunContext, resumption: Resumption) -> RunLog:
+    """The log with its first line: the configuration, or the step after which the run is resumed."""
+    config, comm, logs = context.config, context.comm, []
+
+    def open_log() -> None:
+        resumed = (resumption.run, resumption.step) if resumption.resumes else None
+        is_live = not context.launch.by_launcher
+        logs.append(
+            RunLog(config.log_file, comm.rank == 0, live=is_live, resumed=resumed, tensorboard=config.tensorboard)
+        )
+
+    on_all_ranks(comm, "log", work=open_log, error=ValueError, name_ranks=False)
+    log = logs[0]
+    setting = {"run": resumption.run, "world_size": comm.size, "device": context.device.device}
+    log.record({"resumed_step": resumption.step, **setting} if log.continues else dataclasses.asdict(config) | setting)
     return log
 
 
 def _check_destinations(config: TrainConfig, comm: Comm) -> None:
-    """Refuses now, and not after hours, what nothing can be written to."""
+    """Refuses a destination that cannot be written, before the work and not after hours."""
     path = config.save_checkpoint_path
 
     def check() -> None:
@@ -205,33 +220,25 @@ def _check_destinations(config: TrainConfig, comm: Comm) -> None:
         check_predictions_path(config.predictions_path, comm)
 
 
-def _check_memory(
-    config: TrainConfig,
-    model: ModelConfig,
-    *,
-    spec: FeatureSpec,
-    plan: ShardingPlan,
-    launch: process.Launch,
-    device: process.Runtime,
-    comm: Comm,
-) -> list[str]:
-    """The memory lines of rank 0; refuses on all ranks what does not fit on one of their machines or GPUs."""
-    hotness, (mine, notes) = planning.hotness_of(spec), _memories(launch, device, comm)
+def _check_memory(context: RunContext, model: ModelConfig, plan: ShardingPlan) -> list[str]:
+    """The memory lines of rank 0; on all ranks, refuses a run that does not fit on one of their machines or GPUs."""
+    config, comm, data = context.config, context.comm, planning.data_shape_of(context.config, context.spec)
+    memories, notes = _memories_to_check(context.launch, context.device, comm)
 
     def check() -> list[str]:
-        return [preflight.check_memory(config, model, plan=plan, memory=shared, hotness=hotness) for shared in mine]
+        return [preflight.check_memory(config, model, plan=plan, memory=shared, data=data) for shared in memories]
 
     return [*notes, *on_all_ranks(comm, "memory", work=check, error=preflight.DoesNotFit)[0]]
 
 
-def _memories(launch: process.Launch, device: process.Runtime, comm: Comm) -> tuple[list[Memory], list[str]]:
-    """The memories that this rank is to check, as the first of those that share them; and lines for the user."""
-    mine, notes, gpu = [], [], None
+def _memories_to_check(launch: process.Launch, device: process.Runtime, comm: Comm) -> tuple[list[Memory], list[str]]:
+    """The memories that this rank checks, and lines for the user. The first rank of a memory checks it."""
+    memories, notes, gpu = [], [], None
     if launch.local_rank == 0:
-        there = available_memory_bytes()
-        mine.append(Memory("this machine", launch.local_ranks, there, of_device=device.gpu is None))
+        available = available_memory_bytes()
+        memories.append(Memory("this machine", launch.local_ranks, available, of_device=device.gpu is None))
     if device.gpu is not None:
-        tf.config.list_logical_devices("GPU")  # TensorFlow begins to use it
+        tf.config.list_logical_devices("GPU")  # makes TensorFlow start using the GPU
         try:
             gpu = memory.gpu(device.gpu)
         except OSError as error:
@@ -239,6 +246,6 @@ def _memories(launch: process.Launch, device: process.Runtime, comm: Comm) -> tu
     gpus = comm.allgather_object(gpu, name="gpus")
     sharing = [rank for rank, other in enumerate(gpus) if gpu and other and other.uuid == gpu.uuid]
     if comm.rank in sharing[:1]:
-        there = min(gpus[rank].available_bytes for rank in sharing)
-        mine.append(Memory(f"GPU {device.gpu}", sharing, there, of_host=False))
-    return mine, notes
+        available = min(gpus[rank].available_bytes for rank in sharing)
+        memories.append(Memory(f"GPU {device.gpu}", sharing, available, of_host=False))
+    return memories, notes

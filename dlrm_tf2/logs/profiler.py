@@ -1,20 +1,20 @@
 """A TensorFlow profile of some steps on one rank, for TensorBoard."""
 
-import sys
 from pathlib import Path
 
 import tensorflow as tf
 
 from dlrm_tf2.config import ConfigError, TrainConfig
+from dlrm_tf2.runtime import terminal
 
 NUM_STEPS = 100  # as published
 
 
 def check_profiler_flags(config: TrainConfig, world_size: int) -> None:
-    """Refuses to profile a rank that is not there, or into what is no folder, before there is anything to lose.
+    """Checks the flags of the profiler before the training begins.
 
     Raises:
-      ConfigError: profiled_rank is none of the ranks, or profiler_path cannot be a folder.
+      ConfigError: the job has no rank `profiled_rank`, or profiler_path cannot be a folder.
     """
     if config.profiler_start_step is None:
         return
@@ -27,11 +27,11 @@ def check_profiler_flags(config: TrainConfig, world_size: int) -> None:
 
 
 class Profiler:
-    """Profiles NUM_STEPS steps from profiler_start_step on, or those of them that this process trains.
+    """Profiles NUM_STEPS steps from profiler_start_step on, or as many of them as this process trains.
 
     Args:
       config: the run.
-      rank: of this process; on another one than profiled_rank all calls do nothing.
+      rank: rank of this process; on every rank but profiled_rank, all calls do nothing.
     """
 
     def __init__(self, config: TrainConfig, rank: int):
@@ -41,20 +41,20 @@ class Profiler:
             self._steps = range(config.profiler_start_step, config.profiler_start_step + NUM_STEPS)
 
     def begin(self, step: int) -> None:
-        """This step is about to begin."""
+        """Call before a step."""
         if not self._running and step in self._steps:
             tf.profiler.experimental.start(self._path)
             self._running = True
 
     def end(self, step: int) -> None:
-        """This step is done."""
+        """Call after a step."""
         if self._running and step + 1 not in self._steps:
             self.stop()
 
     def stop(self) -> None:
-        """Writes what was profiled so far; after the last step at the latest.
+        """Writes the profile so far. Call after the last step.
 
-        A profile that cannot be written is lost, and the training is not.
+        A profile that cannot be written does not end the training: a warning says so.
         """
         if not self._running:
             return
@@ -62,4 +62,4 @@ class Profiler:
         try:
             tf.profiler.experimental.stop()
         except tf.errors.OpError as error:
-            print(f"--profiler_path {self._path}: no profile was written: {error.message}", file=sys.stderr)
+            terminal.warn(f"--profiler_path {self._path}: no profile was written: {error.message}")

@@ -1,4 +1,4 @@
-"""Measures training steps: a lap since the last line of the log, and a mean that leaves out the warm-up."""
+"""The time of training steps: of those since the last line of the log, and the mean without the warm-up."""
 
 import contextlib
 import time
@@ -9,13 +9,13 @@ Item = TypeVar("Item")
 
 
 class Rates(NamedTuple):
-    """What steps took on average.
+    """Average time of some steps.
 
     Attributes:
-      samples_per_s: samples per second, of all ranks.
+      samples_per_s: samples of all ranks per second.
       step_ms: milliseconds per step.
-      data_wait_ms: of which waiting for data.
-      exchange_ms: of which with the other ranks, waiting for them included; None where that is not measured.
+      data_wait_ms: milliseconds per step in which this rank waited for data.
+      exchange_ms: milliseconds per step in exchanges, including the wait for other ranks; None where not measured.
     """
 
     samples_per_s: float
@@ -25,7 +25,7 @@ class Rates(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A point in a training: steps, samples and seconds up to it."""
+    """A point in a training: the steps, samples and seconds before it."""
 
     steps: int
     samples: int
@@ -35,11 +35,11 @@ class Mark(NamedTuple):
 
 
 class StepClock:
-    """Counts steps and samples against a clock that stands still while it is paused.
+    """Counts steps and samples, and measures time with a clock that can be paused.
 
     Args:
-      warmup: number of first steps that the mean leaves out.
-      exchange_seconds: seconds that this rank has spent in exchanges so far; see comm.
+      warmup: first steps, which the mean leaves out.
+      exchange_seconds: returns the seconds that this rank has spent in exchanges, see Comm.exchange_seconds.
     """
 
     def __init__(self, warmup: int, exchange_seconds: Callable[[], float | None]):
@@ -49,14 +49,14 @@ class StepClock:
         self._lap_start = self._mean_start = self.mark()
 
     def count(self, samples: int) -> None:
-        """A step with this many samples is done."""
+        """Counts a step with this number of samples."""
         self._steps += 1
         self._samples += samples
         if self._steps == self._warmup:
             self._mean_start = self.mark()
 
     def waiting_for(self, items: Iterator[Item]) -> Iterator[Item]:
-        """Yields what `items` yields, and measures how long each is waited for."""
+        """Yields the items, and measures the wait for each item."""
         while True:
             start = time.perf_counter()
             try:
@@ -67,17 +67,17 @@ class StepClock:
             yield item
 
     def lap(self) -> Rates:
-        """The steps since the last lap."""
+        """The rates since the last call."""
         start, self._lap_start = self._lap_start, self.mark()
         return self.since(start)
 
     def mean(self) -> Rates:
-        """The steps since the warm-up."""
+        """The rates since the warm-up."""
         return self.since(self._mean_start)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """The time spent in this context does not count."""
+        """A context whose time does not count."""
         start, exchanged_s = time.perf_counter(), self._exchange_seconds()
         try:
             yield
@@ -87,7 +87,7 @@ class StepClock:
                 self._paused_exchanges_s += self._exchange_seconds() - exchanged_s
 
     def mark(self) -> Mark:
-        """Now."""
+        """The current point."""
         exchanged_s = self._exchange_seconds()
         if exchanged_s is not None:
             exchanged_s -= self._paused_exchanges_s
@@ -100,7 +100,7 @@ class StepClock:
         )
 
     def since(self, start: Mark) -> Rates:
-        """The steps since a mark."""
+        """The rates since a mark."""
         now = self.mark()
         seconds, steps = max(now.time_s - start.time_s, 1e-9), max(1, now.steps - start.steps)
         exchange_ms = None

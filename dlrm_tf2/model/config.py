@@ -1,4 +1,4 @@
-"""The shape of a model: what two runs must agree on to share a checkpoint. Plain data. No TensorFlow."""
+"""The shape of a model, which two runs must share to share a checkpoint. Plain data. No TensorFlow."""
 
 import dataclasses
 import json
@@ -11,17 +11,17 @@ from dlrm_tf2.sharding.tables import TableConfig
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of a DLRM: what two runs must agree on to share a checkpoint.
+    """The shape of a DLRM, which two runs must share to share a checkpoint.
 
     Attributes:
       features: categorical feature names, in channel order.
-      cardinalities: ids of each feature, in the same order.
+      cardinalities: number of different ids of each feature, in the same order.
       num_numerical: numerical columns.
-      embedding_dim: width of all tables, or of the widest where they differ.
+      embedding_dim: width of the tables; where widths differ, the largest width.
       bottom_mlp_dims, top_mlp_dims, combiner, num_cross_layers, cross_layer_projection_dim: as the flags.
-      embedding_dims: width of each table; empty where all have embedding_dim.
+      embedding_dims: width of each table; empty where every table has embedding_dim.
       interaction: "dot" or "cross".
-      hotness: ids a sample of each feature, None for any number; empty where all have one.
+      hotness: ids per sample of each feature, None for any number; empty where every feature has one id.
     """
 
     features: tuple[str, ...]
@@ -39,7 +39,7 @@ class ModelConfig:
 
     @classmethod
     def of(cls, config: TrainConfig, spec: FeatureSpec) -> "ModelConfig":
-        """The model that `config` asks for on the dataset of `spec`."""
+        """The model of the flags in `config`, for the dataset of `spec`."""
         if not spec.numerical:
             raise ConfigError(f"{spec.path}: the dataset has no numerical features; the bottom MLP needs at least one.")
         hotness = tuple(None if feature.ragged else feature.hotness for feature in spec.categorical)
@@ -68,7 +68,7 @@ class ModelConfig:
 
     @property
     def hotness_of(self) -> dict[str, int | None]:
-        """Ids a sample, by feature; None for any number."""
+        """Feature -> ids per sample; None for any number."""
         return dict(zip(self.features, self.hotness or (1,) * len(self.features), strict=True))
 
     @property
@@ -92,27 +92,27 @@ class ModelConfig:
 
     @property
     def interaction_width(self) -> int:
-        """Width of the interaction's output, which the top MLP takes in; that of dot is padded to a multiple of 8."""
+        """Width of the interaction's output, the top MLP's input. The output of dot is padded to a multiple of 8."""
         if self.interaction == "cross":
             return self.bottom_mlp_dims[-1] + sum(self.dims)
         vectors = len(self.features) + 1
         return -(-(self.embedding_dim + vectors * (vectors - 1) // 2) // 8) * 8
 
     def document(self) -> dict:
-        """As JSON-able data, the form a checkpoint keeps."""
+        """The shape as JSON values, for a checkpoint."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def from_document(cls, document: dict) -> "ModelConfig":
-        """The model that a checkpoint's document describes, one from before a field of this class included."""
+        """The model of a checkpoint's document, which may be older than some fields of this class."""
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in document.items()})
 
     def check_same(self, other: dict, path: str) -> None:
-        """Raises ConfigError naming the first thing in which the checkpoint at `path` is another model."""
+        """Raises ConfigError, with the first difference, if the checkpoint at `path` holds another model."""
         shape = [field.name for field in dataclasses.fields(self) if field.default is dataclasses.MISSING]
         plain = type(self)(*(getattr(self, name) for name in shape)).document()
         for name, ours in self.document().items():
-            theirs = other.get(name, None if name in shape else plain[name])  # of checkpoints from before the field
+            theirs = other.get(name, None if name in shape else plain[name])  # an older checkpoint lacks the field
             if ours == theirs:
                 continue
             if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):

@@ -1,10 +1,11 @@
-"""The cross interaction of DCN-v2: every layer multiplies the input with a learned mix of what came before."""
+"""The cross interaction of DCN-v2: a layer multiplies the network's input with a learned mix of the layer's input."""
 
 from zlib import crc32
 
 import tensorflow as tf
 
-_DEVIATION = 0.05  # of the initial kernels; Keras' "truncated_normal", which the published model uses
+# Standard deviation of the initial kernels: Keras' "truncated_normal", which the published model uses.
+_DEVIATION = 0.05
 
 
 class CrossNetwork(tf.Module):
@@ -12,9 +13,9 @@ class CrossNetwork(tf.Module):
 
     Args:
       width: columns of the input.
-      num_layers: how many.
-      projection_dim: the low rank of W = U V, with U [width, projection_dim] and V [projection_dim, width]; 0 for a
-        full matrix.
+      num_layers: number of layers.
+      projection_dim: rank of W = U V, with U [width, projection_dim] and V [projection_dim, width]; 0 for a full
+        matrix.
       seed: seed of the initial weights.
 
     Source: Wang et al., "DCN V2" (2021), equations 1 and 3; NVIDIA's DCNv2 has 3 layers of rank 512.
@@ -32,7 +33,7 @@ class CrossNetwork(tf.Module):
 
     @property
     def variables_in_order(self) -> list[tf.Variable]:
-        """Layer by layer: kernels, then bias."""
+        """The variables layer by layer: kernels, then bias."""
         layers = zip(self.kernels, self.biases, strict=True)
         return [variable for kernels, bias in layers for variable in (*kernels, bias)]
 

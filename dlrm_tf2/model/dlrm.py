@@ -4,6 +4,7 @@ Source: Naumov et al., "Deep Learning Recommendation Model for Personalization a
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import tensorflow as tf
 
@@ -18,21 +19,44 @@ from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.sharding.plan import ShardingPlan
 
 
+@dataclass(frozen=True)
+class ComputeSettings:
+    """How a rank computes a model. Runs of one checkpoint may use different settings.
+
+    Attributes:
+      compute_dtype: type in which the MLPs and the interaction compute.
+      xla: compile the MLPs and the interaction with XLA.
+      interaction: the op of the dot interaction, see dlrm_tf2.model.interaction.choose_op.
+      optimizer: the formula that updates all weights.
+      training: False allocates no optimizer state for the tables.
+      initialize_tables: False leaves the tables' memory as it is, for weights that a checkpoint provides.
+      data_parallel_input, deduplicated: see DistributedEmbedding.
+    """
+
+    compute_dtype: str = "float32"
+    xla: bool = False
+    interaction: Interaction = TENSORFLOW
+    optimizer: Optimizer = Optimizer()
+    training: bool = True
+    initialize_tables: bool = True
+    data_parallel_input: bool = False
+    deduplicated: Collection[str] = ()
+
+
 class Dlrm:
-    """The model on one rank: all of the MLPs, and this rank's share of the tables.
+    """The model on one rank: all of the MLPs, and this rank's shards of the tables.
 
     Args:
       config: the model's shape.
       plan: where the tables are.
       comm: the ranks.
       seed: seed of the initial weights, the same on every rank.
-      compute_dtype: type in which MLPs and interaction compute.
-      xla: compile MLPs and interaction.
-      optimizer: the formula by which everything is updated.
-      training: False takes no memory for what the optimizer keeps for the tables.
-      data_parallel_input, deduplicated: see DistributedEmbedding.
-      initialize_tables: False leaves the tables' memory as it is, for weights that a checkpoint is about to bring.
-      interaction: the op that computes the dot interaction, see dlrm_tf2.model.interaction.choose_op.
+      settings: how this rank computes the model.
+
+    Attributes:
+      config, comm: as given.
+      embedding: the tables.
+      dense_optimizer: updates the variables of the MLPs and of the cross layers.
     """
 
     def __init__(
@@ -42,21 +66,14 @@ class Dlrm:
         *,
         comm: Comm,
         seed: int,
-        compute_dtype: str = "float32",
-        xla: bool = False,
-        initialize_tables: bool = True,
-        optimizer: Optimizer | None = None,
-        training: bool = True,
-        data_parallel_input: bool = False,
-        deduplicated: Collection[str] = (),
-        interaction: Interaction = TENSORFLOW,
+        settings: ComputeSettings = ComputeSettings(),  # noqa: B008 - frozen
     ):
-        self.config = config
-        self.compute_dtype = tf.as_dtype(compute_dtype)
+        self.config, self.comm = config, comm
+        self.compute_dtype = tf.as_dtype(settings.compute_dtype)
         # The published model pads 13 numericals to 16 columns, and its checkpoints have a kernel of 16 rows.
         self._input_width = -(-config.num_numerical // 8) * 8
         self.bottom_mlp = Mlp("bottom_mlp", self._input_width, dims=config.bottom_mlp_dims, relu_at_end=True, seed=seed)
-        self.cross = None
+        self.cross, self.interaction = None, settings.interaction
         if config.interaction == "cross":
             self.cross = CrossNetwork(
                 config.interaction_width,
@@ -64,26 +81,24 @@ class Dlrm:
                 projection_dim=config.cross_layer_projection_dim,
                 seed=seed,
             )
-            interaction = Interaction("cross", self.cross, compiles=True)
+            self.interaction = Interaction("cross", self.cross, compiles=True)
         self.top_mlp = Mlp("top_mlp", config.interaction_width, dims=config.top_mlp_dims, relu_at_end=False, seed=seed)
-        optimizer = optimizer or Optimizer()
         self.embedding = DistributedEmbedding(
             config.tables,
             plan,
             comm=comm,
-            seed=seed if initialize_tables else None,
-            optimizer=optimizer if training else None,
+            seed=seed if settings.initialize_tables else None,
+            optimizer=settings.optimizer if settings.training else None,
             hotness=config.hotness_of,
-            data_parallel_input=data_parallel_input,
-            deduplicated=deduplicated,
-            wire_dtype=compute_dtype,
+            data_parallel_input=settings.data_parallel_input,
+            deduplicated=settings.deduplicated,
+            wire_dtype=settings.compute_dtype,
         )
-        self.dense_optimizer = DenseOptimizer(optimizer, self.dense_variables)
-        self.interaction = interaction
+        self.dense_optimizer = DenseOptimizer(settings.optimizer, self.dense_variables)
         self._below, self._above, self._dense = self._below_interaction, self._above_interaction, self._dense_block
-        if xla and interaction.compiles:
+        if settings.xla and self.interaction.compiles:
             self._dense = tf.function(self._dense_block, jit_compile=True)
-        elif xla:  # one compiled block on either side of the op
+        elif settings.xla:  # one compiled block on either side of the op
             self._below = tf.function(self._below_interaction, jit_compile=True)
             self._above = tf.function(self._above_interaction, jit_compile=True)
 
@@ -95,12 +110,12 @@ class Dlrm:
 
     @property
     def dense_by_name(self) -> dict[str, tf.Variable]:
-        """The replicated variables, and what the optimizer keeps for them."""
+        """The replicated variables and their optimizer state, by name."""
         variables = {variable.name.removesuffix(":0"): variable for variable in self.dense_variables}
         return variables | self.dense_optimizer.by_name
 
     def lookup(self, ids: RankIds) -> Lookup:
-        """What this rank looks up, in the compute type."""
+        """The vectors that this rank looks up for all ranks, in the compute type."""
         return self.embedding.lookup(ids)
 
     def logits(self, numerical: tf.Tensor, lookup: Lookup) -> tf.Tensor:
@@ -108,7 +123,7 @@ class Dlrm:
 
         Args:
           numerical: float32 [local batch, numericals].
-          looked: what `lookup` returned.
+          lookup: what `lookup` returned.
         """
         return self._dense(numerical, self.embedding.exchange(lookup))
 
@@ -118,7 +133,7 @@ class Dlrm:
     def _below_interaction(self, numerical: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
         """The interaction's input, the bottom MLP's vector first.
 
-        [local batch, 1 + features, width] for dot; one after the other, [local batch, interaction width], for cross.
+        For dot [local batch, 1 + features, width]; for cross all vectors in a row, [local batch, interaction width].
         """
         padding = self._input_width - self.config.num_numerical
         inputs = tf.pad(tf.cast(numerical, self.compute_dtype), [[0, 0], [0, padding]])

@@ -1,4 +1,4 @@
-"""The dot interaction: every vector with every other. In TensorFlow's own ops, and the choice of the native one."""
+"""The dot interaction, the dot products of all pairs of vectors: with TensorFlow's ops, and the choice of the op."""
 
 import functools
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from dlrm_tf2.ops import dot_interaction as native_op
 
 
 def dot_interaction(features: tf.Tensor) -> tf.Tensor:
-    """The first vector, then the dot products of all pairs, then zeros up to a multiple of 8.
+    """The first vector, the dot products of all pairs, and zeros up to a multiple of 8.
 
     Args:
       features: [batch, F, D], floating point; row 0 is the bottom MLP's output.
@@ -37,7 +37,7 @@ def dot_interaction(features: tf.Tensor) -> tf.Tensor:
         output = tf.concat([features[:, 0, :], tf.gather(products, pairs, axis=1), zeros], axis=1)
 
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            # A pair's gradient belongs at (i, j) and at (j, i); the diagonal takes the zero put in front.
+            # A pair's gradient belongs at (i, j) and at (j, i); the diagonal takes the zero in front.
             dots = tf.pad(upstream[:, width : width + num_pairs], [[0, 0], [1, 0]])
             symmetric = tf.reshape(tf.gather(dots, pair_of, axis=1), [-1, num_vectors, num_vectors])
             by_dots = tf.matmul(symmetric, features)
@@ -51,7 +51,7 @@ def dot_interaction(features: tf.Tensor) -> tf.Tensor:
 
 @functools.cache
 def _pair_indices(num_vectors: int) -> tuple[np.ndarray, np.ndarray]:
-    """The flat index i*F+j of each pair i > j, and, for each flat index, 1 + its pair (0 on the diagonal)."""
+    """(flat index i*F+j of each pair i > j; for each flat index, 1 + the number of its pair, 0 on the diagonal)."""
     rows, columns = np.tril_indices(num_vectors, -1)
     pairs = (rows * num_vectors + columns).astype(np.int32)
     pair_of = np.zeros(num_vectors**2, np.int32)
@@ -66,7 +66,7 @@ class Interaction:
     Attributes:
       name: "tensorflow" or "native".
       compute: [batch, F, D] -> [batch, output width], as `dot_interaction`.
-      compiles: whether XLA can compile it; a model puts an op that it cannot between compiled blocks.
+      compiles: whether XLA can compile the op; otherwise the model places it between two compiled blocks.
     """
 
     name: str
@@ -79,17 +79,17 @@ NATIVE = Interaction("native", native_op.dot_interaction, compiles=False)
 
 
 def choose_op(interaction_op: str, device: str) -> tuple[Interaction, str]:
-    """The interaction that `--interaction_op` asks for.
+    """The interaction of the flag `--interaction_op`.
 
     Args:
-      interaction_op: "auto" (native where it serves the device), "native" or "tensorflow".
+      interaction_op: "auto" (native where the native op supports the device), "native" or "tensorflow".
       device: "cpu" or "gpu".
 
     Returns:
-      (the interaction, a line that says which it is and why).
+      (the interaction, a line for the log with the reason).
 
     Raises:
-      ValueError: native is asked for and does not serve the device.
+      ValueError: the flag says native, and the native op does not support the device.
     """
     if interaction_op == "tensorflow":
         return TENSORFLOW, "interaction: TensorFlow's ops, as asked"

@@ -5,7 +5,7 @@ from zlib import crc32
 
 import tensorflow as tf
 
-# Standard deviation of a normal distribution cut off at two deviations, which Keras' Glorot normal divides by.
+# Standard deviation of a normal distribution that is cut off at two deviations. Keras' Glorot normal divides by it.
 _TRUNCATION = 0.87962566103423978
 
 
@@ -13,7 +13,7 @@ class Mlp(tf.Module):
     """Dense layers with ReLU between them.
 
     Args:
-      name: names the variables, and seeds them together with `seed`.
+      name: prefix of the variables' names, which seed the weights together with `seed`.
       input_width: columns of the input.
       dims: widths of the layers.
       relu_at_end: whether the last layer has a ReLU too.

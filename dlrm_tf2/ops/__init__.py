@@ -61,7 +61,7 @@ def use_instruction_set(name: str | None) -> None:
 
 
 def kernels() -> ctypes.CDLL:
-    """The kernels behind their C interface (src/dot_interaction.h), without TensorFlow.
+    """The kernels behind their C interface (src/dot_interaction/dot_interaction.h), without TensorFlow.
 
     Raises:
       OSError: the library was not built.

@@ -1,6 +1,6 @@
-"""Builds the op library beside this file: `python dlrm_tf2/ops/build.py`. Standard library only; set-up runs it too.
+"""Builds the op library: `python dlrm_tf2/ops/build.py` writes the folder lib. Standard library only.
 
-A compiler that is missing or fails is no error for the project: everything then runs in TensorFlow's own ops.
+A compiler that is missing or fails stops nothing: everything then runs in TensorFlow's own ops.
 """
 
 import os

@@ -34,12 +34,13 @@ list(APPEND code -gencode arch=compute_${newest},code=compute_${newest})
 message(STATUS "CUDA kernels: ${nvcc} for sm_${DLRM_CUDA_ARCHITECTURES}, PTX of compute_${newest}")
 
 set(cuda_objects ${CMAKE_CURRENT_BINARY_DIR}/dot_interaction_cuda.o)
-file(GLOB cuda_headers ${CMAKE_CURRENT_SOURCE_DIR}/src/*.cuh ${CMAKE_CURRENT_SOURCE_DIR}/src/*.h)
+file(GLOB cuda_headers ${CMAKE_CURRENT_SOURCE_DIR}/src/*.cuh ${CMAKE_CURRENT_SOURCE_DIR}/src/*/*.cuh
+     ${CMAKE_CURRENT_SOURCE_DIR}/src/*/*.h)
 add_custom_command(
   OUTPUT ${cuda_objects}
   COMMAND ${nvcc} -O3 -std=c++17 --threads 0 ${code} -Xptxas -v -Xcompiler -fPIC
-          -c ${CMAKE_CURRENT_SOURCE_DIR}/src/dot_interaction_cuda.cu -o ${cuda_objects}
-  DEPENDS src/dot_interaction_cuda.cu ${cuda_headers}
+          -I ${CMAKE_CURRENT_SOURCE_DIR}/src -c ${CMAKE_CURRENT_SOURCE_DIR}/src/dot_interaction/dot_interaction_cuda.cu -o ${cuda_objects}
+  DEPENDS src/dot_interaction/dot_interaction_cuda.cu ${cuda_headers}
   VERBATIM)
 add_custom_target(compile_cuda DEPENDS ${cuda_objects})
 find_package(Threads REQUIRED)

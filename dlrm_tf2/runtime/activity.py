@@ -1,4 +1,4 @@
-"""What this process is doing, for the line that says so when it hangs: every module may tell, and `watchdog` reads."""
+"""What this process is doing: any module reports it, and watchdog.py reads it when the process hangs."""
 
 import time
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ class Activity:
     """What a process is doing.
 
     Attributes:
-      doing: in words that go on from "while".
-      count: how often it began something; the ranks do the same things in turn, so the lowest count is behind.
-      since: when it began that, or last said that it goes on; time.monotonic() of this machine.
+      doing: words that follow "while" in a message, such as "training step 7".
+      count: how many activities have begun. All ranks begin the same ones in turn, so the lowest count is behind.
+      since: time.monotonic() of this machine when the activity began, or last reported progress.
     """
 
     doing: str = "starting"
@@ -26,10 +26,10 @@ OF_PROCESS = Activity(since=time.monotonic())
 
 
 def doing(what: str) -> None:
-    """Says what this process begins to do, such as "training step 7"; all ranks must say the same things in turn."""
+    """Reports what this process begins to do, such as "training step 7". All ranks report the same in turn."""
     OF_PROCESS.begin(what)
 
 
-def goes_on() -> None:
-    """Says that what takes long makes progress; as often as one likes, on any rank."""
+def report_progress() -> None:
+    """Reports that a long activity makes progress; on any rank, any number of times."""
     OF_PROCESS.since = time.monotonic()

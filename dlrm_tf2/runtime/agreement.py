@@ -1,31 +1,28 @@
-"""Work that fails on all ranks or on none, be it done by all of them or by rank 0: nobody waits for one that failed.
-
-No TensorFlow.
-"""
+"""Work that fails on all ranks or on none, so that no rank waits for a rank that failed. No TensorFlow."""
 
 from collections.abc import Callable
 
 
 def on_rank_0(comm, name: str, *, work: Callable, error: type[ValueError]):
-    """Runs `work` on rank 0 and gives its result to every rank. Raises as on_all_ranks does."""
+    """Runs `work` on rank 0 and returns its result on every rank. Raises as on_all_ranks does."""
     return on_all_ranks(comm, name, work=work if comm.rank == 0 else lambda: None, error=error, name_ranks=False)[0]
 
 
 def on_all_ranks(comm, name: str, *, work: Callable, error: type[ValueError], name_ranks: bool = True) -> list:
-    """Runs `work` on every rank; if it fails on one, all raise.
+    """Runs `work` on every rank. If it fails on one rank, all ranks raise.
 
     Args:
       comm: the ranks (dlrm_tf2.runtime.comm).
-      name: of the exchange, the same on all ranks.
-      work: no arguments; its result must be picklable.
-      error: what is raised. Where `work` raised it, its message says all; other exceptions go by their type as well.
-      name_ranks: say which ranks failed, where there are several.
+      name: name of the exchange, the same on all ranks.
+      work: function without arguments, whose result is picklable.
+      error: type of the exception to raise. If `work` raises another type, the message names that type.
+      name_ranks: name the ranks that failed, if the job has several ranks.
 
     Returns:
       The results of all ranks, in rank order.
 
     Raises:
-      error: with the reasons, and the ranks that failed.
+      error: names the reasons, and the ranks that failed.
     """
     result = failure = reason = None
     try:

@@ -1,8 +1,8 @@
-"""The ranks of a job and what they say to each other. The only file that imports Horovod.
+"""The exchanges between the ranks of a job. The only file that imports Horovod.
 
-A `Comm` is passed to whoever communicates; `connect` makes the one that fits how the process was started. Every
-collective has an explicit name, the same on all ranks: Horovod pairs tensors by name, and the graphs of two ranks that
-hold different tables differ.
+`connect` makes a `Comm` that fits how the process was started, and every function that communicates takes it. Every
+collective has an explicit name, the same on all ranks: Horovod pairs tensors by name, and two ranks that hold different
+tables have different graphs.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from dlrm_tf2.runtime.exchange_timer import ExchangeTimer
 
 
 class CommError(ValueError):
-    """The ranks that were asked for cannot be had."""
+    """The ranks that the launcher started cannot be connected."""
 
 
 class SingleProcess:
@@ -24,7 +24,7 @@ class SingleProcess:
     size = local_size = 1
 
     def alltoall(self, rows: tf.Tensor, splits: tf.Tensor, name: str) -> tf.Tensor:
-        """Sends `splits[r]` rows to rank r, in order; returns the rows received, those of rank 0 first.
+        """Sends `splits[r]` rows to rank r, in order. Returns the received rows, by rank.
 
         Args:
           rows: [sum(splits), ...], float32, float16 or integers.
@@ -33,18 +33,18 @@ class SingleProcess:
         return rows
 
     def allreduce_sum(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
-        """The sum over the ranks of each tensor (float32 or float64)."""
+        """The sum of each tensor (float32 or float64) over the ranks."""
         return list(tensors)
 
     def exchange_seconds(self) -> float | None:
-        """Seconds that this rank has spent in alltoall and allreduce_sum so far, waiting for others included.
+        """Seconds that this rank has spent in alltoall and allreduce_sum, including the wait for other ranks.
 
-        Time in which several are under way counts once. None where it is not measured.
+        Time in which several exchanges run counts once. None where exchanges are not measured.
         """
         return 0.0
 
     def allgather(self, rows: np.ndarray, name: str) -> np.ndarray:
-        """The rows of all ranks, rank 0 first; the number of rows may differ."""
+        """The rows of all ranks, rank 0 first. Each rank may have another number of rows."""
         return rows
 
     def broadcast(self, variables: Sequence[tf.Variable]) -> None:
@@ -60,18 +60,18 @@ class SingleProcess:
 
 
 class HorovodComm:
-    """The ranks of a Horovod job; the methods are those of SingleProcess.
+    """The ranks of a Horovod job; it has the methods of SingleProcess.
 
     Args:
       hvd: horovod.tensorflow, initialized.
-      timed: measure what exchanges take. Not on a GPU, whose work would have to be waited for.
+      timed: measure the time of exchanges. Not for a GPU, because each measurement would wait for its work.
     """
 
     def __init__(self, hvd, timed: bool = True):
         self._hvd = hvd
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
-        self._stopwatch = ExchangeTimer() if timed else None
+        self._timer = ExchangeTimer() if timed else None
 
     def alltoall(self, rows: tf.Tensor, splits: tf.Tensor, name: str) -> tf.Tensor:
         def exchange() -> list[tf.Tensor]:
@@ -85,10 +85,10 @@ class HorovodComm:
         return self._timed(lambda: self._hvd.grouped_allreduce(tensors, op=self._hvd.Sum, name=name), tensors)
 
     def exchange_seconds(self) -> float | None:
-        return self._stopwatch and self._stopwatch.seconds()
+        return self._timer and self._timer.seconds()
 
     def _timed(self, exchange: Callable[[], list[tf.Tensor]], inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        return self._stopwatch.time(exchange, inputs) if self._stopwatch else exchange()
+        return self._timer.time(exchange, inputs) if self._timer else exchange()
 
     def allgather(self, rows: np.ndarray, name: str) -> np.ndarray:
         return self._hvd.allgather(tf.constant(rows), name=name).numpy()
@@ -114,7 +114,8 @@ def connect(world_size: int, timed: bool = True) -> Comm:
       timed: see HorovodComm.
 
     Raises:
-      CommError: there are several, and Horovod is not installed, was built without TensorFlow, or counts otherwise.
+      CommError: several processes were started, and Horovod is not installed, was built without TensorFlow, or finds
+        another number of processes.
     """
     if world_size == 1:
         return SingleProcess()

@@ -1,4 +1,4 @@
-"""How the processors of a machine are shared by the ranks that run on it."""
+"""How the ranks on a machine share its processors."""
 
 from criteo_prep.machine import Processors
 
@@ -10,5 +10,5 @@ def threads_of_rank(processors: Processors, local_size: int) -> int:
 
 
 def idle_processors(processors: Processors, local_size: int) -> int:
-    """Processors that no rank may run on, because the launcher binds each of `local_size` ranks to other ones."""
+    """Processors without a rank, because the launcher binds each of `local_size` ranks to other processors."""
     return max(0, processors.machine - processors.bound * local_size) if local_size > 1 else 0

@@ -1,4 +1,4 @@
-"""Measures what operations inside a compiled step take, one by one, without holding up the others."""
+"""Measures the time of exchanges inside a compiled step, without delaying other operations."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,22 +6,22 @@ import tensorflow as tf
 
 
 class ExchangeTimer:
-    """Adds up the time of operations on the CPU. Time in which several of them are under way counts once.
+    """Adds up the time of operations on the CPU. Time in which several operations run counts once.
 
-    The operations are taken in the order in which they are called, in a graph that in which they are traced: one that
-    starts before another and yet is called after it counts from that one's end on.
+    Operations count in the order in which they are called (in a graph: traced). If an operation starts before an
+    earlier operation ends, its time counts from that end on.
     """
 
     def __init__(self):
-        # [seconds so far, when the last operation was over]. TensorFlow orders the accesses as they are traced.
+        # [seconds so far, end of the last operation]. TensorFlow keeps the accesses in the order of tracing.
         self._state = tf.Variable([0.0, 0.0], dtype=tf.float64, trainable=False)
 
     def time(self, work: Callable[[], Sequence[tf.Tensor]], inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """What `work` returns, measured from when all of its inputs are there to when all of its results are.
+        """Runs `work` and returns its results. The time runs from the last input to the last result.
 
         Args:
-          work: makes the operations; in a graph they start after their inputs and the first look at the clock.
-          inputs: of the operations.
+          work: makes the operations. In a graph, they start after the inputs and after the first reading of the clock.
+          inputs: inputs of the operations.
         """
         with tf.control_dependencies(inputs):
             start = _now()
@@ -40,10 +40,10 @@ class ExchangeTimer:
 
 
 def _now() -> tf.Tensor:
-    """The time, as soon as the control dependencies are over.
+    """The time at which the control dependencies end.
 
-    TensorFlow would let every look at the clock in a graph wait for the one before, and by that every exchange for the
-    one before. Where it cannot be told otherwise, they do wait.
+    By default, each reading of the clock in a graph waits for the reading before it, and so each exchange for the
+    exchange before it. Where TensorFlow has a way to avoid this wait, it is used.
     """
     moment = tf.timestamp()
     if not tf.executing_eagerly():

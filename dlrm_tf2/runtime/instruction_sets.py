@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-# Each has everything that the ones before it have. The position of a name is its number in ops/src/dot_interaction.h.
+# Each set includes the sets before it. The position of a name is its number in dot_interaction.h.
 NAMES = ("scalar", "avx2", "avx512", "avx512_bf16")
 
-# The flags in /proc/cpuinfo that each needs on top of the ones before. Linux leaves a flag out where it does not keep
-# the wide registers.
+# The flags in /proc/cpuinfo that each instruction set needs, besides the flags of the ones before it. Linux leaves out
+# a flag where it does not save the wide registers.
 _CPUINFO_FLAGS = {
     "scalar": set(),
     "avx2": {"avx2", "fma", "f16c"},

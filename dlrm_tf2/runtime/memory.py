@@ -11,10 +11,10 @@ _CUDA_DRIVER = "libcuda.so.1"
 
 
 def resident_bytes(status: Path = Path("/proc/self/status")) -> tuple[int, int]:
-    """(now, peak): the memory of the machine that this process holds, what it has mapped of files included.
+    """(now, peak): resident memory of this process in bytes, mapped files included.
 
     Args:
-      status: the kernel's figures of the process; `VmRSS` and `VmHWM` are read, in KiB.
+      status: file with the kernel's figures of the process; `VmRSS` and `VmHWM` are read, in KiB.
     """
     kib = {line.split(":")[0]: line.split()[1] for line in status.read_text().splitlines() if line.endswith(" kB")}
     return int(kib["VmRSS"]) * 1024, int(kib["VmHWM"]) * 1024
@@ -28,11 +28,11 @@ class Gpu(NamedTuple):
 
 
 def gpu(number: int, driver: ctypes.CDLL | None = None) -> Gpu:
-    """Asks the driver about a GPU on which TensorFlow has begun to compute: what that takes is not available any more.
+    """Asks the driver about a GPU that TensorFlow uses already; TensorFlow's own share is not available.
 
     Args:
-      number: of those that this process sees (CUDA_VISIBLE_DEVICES), from 0.
-      driver: CUDA's.
+      number: number of the GPU among the GPUs that this process sees (CUDA_VISIBLE_DEVICES), from 0.
+      driver: the library of the CUDA driver.
 
     Raises:
       OSError: there is no driver, or it does not answer.
@@ -61,10 +61,10 @@ def gpu(number: int, driver: ctypes.CDLL | None = None) -> Gpu:
 
 
 def use_huge_pages(buffer: memoryview) -> None:
-    """Asks the kernel to back a buffer that was not written yet with 2 MiB pages instead of 4 KiB ones.
+    """Advises the kernel to use pages of 2 MiB instead of 4 KiB for a buffer that nobody has written yet.
 
-    A large table is then filled several times as fast, and random rows of it are found with fewer look-ups of pages. It
-    is advice: where the kernel has no such pages, nothing changes.
+    A large table is then filled several times as fast, and reading random rows needs fewer look-ups of pages. Where the
+    kernel has no such pages, nothing changes.
     """
     address = np.frombuffer(buffer, np.uint8).ctypes.data
     start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -1,32 +1,33 @@
 """Sets up the process, in the one order that works: launcher, environment, TensorFlow, devices, threads, precision.
 
-The only file that touches os.environ. TensorFlow is imported inside `setup`, after the environment is ready for it.
+The only file that touches os.environ. `set_up_process` imports TensorFlow after it has prepared the environment.
 """
 
 import os
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from criteo_prep.machine import find_processors
 from dlrm_tf2.runtime import instruction_sets
 from dlrm_tf2.runtime.cores import idle_processors, threads_of_rank
 
-# What launchers call the number of processes, this one's rank, and its rank and number of ranks on its machine. In the
-# order in which they count: mpirun starts its ranks through srun inside a SLURM job.
+# Variables of the launchers: number of processes, rank, rank on this machine, ranks on this machine. The first launcher
+# that is found counts: inside a SLURM job, mpirun starts its ranks through srun.
 _LAUNCHERS = (
     ("HOROVOD_SIZE", "HOROVOD_RANK", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE"),  # horovodrun --gloo
     ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
     ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),  # mpiexec of MPICH and Intel MPI
-    # srun. SLURM_NTASKS would not do: a batch script has it too, and is one process.
+    # srun. Not SLURM_NTASKS, which a batch script has too, and that is one process.
     ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
 )
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How the process was started: ranks in the job and on this machine, and which of them this process is.
+    """How the process was started: the ranks of the job and of this machine, and the rank of this process.
 
     Attributes:
-      by_launcher: a launcher did it, be it of one process.
+      by_launcher: a launcher started the process, even if it is the only one.
     """
 
     world_size: int = 1
@@ -37,13 +38,13 @@ class Launch:
 
     @classmethod
     def detect(cls) -> "Launch":
-        """Reads what the launcher put into the environment; a process without one is alone."""
-        told = [[os.environ.get(name) for name in names] for names in _LAUNCHERS]
-        told = [values for values in told if values[0] is not None]
-        if not told:
+        """Reads the variables of the launcher. A process without a launcher is alone."""
+        candidates = [[os.environ.get(name) for name in names] for names in _LAUNCHERS]
+        candidates = [values for values in candidates if values[0] is not None]
+        if not candidates:
             return cls()
-        # One that does not tell about the machine, as PMI under srun, stands back behind one that does.
-        world_size, rank, local_rank, local_size = min(told, key=lambda values: None in values)
+        # A launcher that also sets the ranks of the machine comes before one that does not, such as PMI under srun.
+        world_size, rank, local_rank, local_size = min(candidates, key=lambda values: None in values)
         return cls(int(world_size), int(rank or 0), int(local_rank or 0), _tasks_here(local_size or "1"), True)
 
     @property
@@ -52,16 +53,31 @@ class Launch:
         return range(self.rank - self.local_rank, self.rank - self.local_rank + self.local_size)
 
 
+class Threads(NamedTuple):
+    """Threads of TensorFlow.
+
+    Attributes:
+      intra_op: threads of an operation; None for this process's share of the cores.
+      inter_op: operations at the same time; None for 2.
+    """
+
+    intra_op: int | None = None
+    inter_op: int | None = None
+
+
+DEFAULT_THREADS = Threads()
+
+
 @dataclass(frozen=True)
 class Runtime:
-    """What `setup` chose.
+    """The choices of set_up_process.
 
     Attributes:
       device: "cpu" or "gpu".
-      compute_dtype: name of the type of MLPs and interaction; variables are float32 whatever it is.
+      compute_dtype: name of the type of MLPs and interaction; variables are always float32.
       threads: threads of an operation.
-      notes: lines a user should read once, such as a flag whose device is not there.
-      gpu: the number of its GPU among those that the process sees; None on a CPU.
+      notes: lines for the user, such as the type that --amp chose.
+      gpu: number of the GPU among the GPUs that the process sees; None on a CPU.
     """
 
     device: str
@@ -101,19 +117,18 @@ def set_up_process(
     *,
     amp: bool,
     amp_dtype: str | None = None,
-    intra_op_threads: int | None = None,
-    inter_op_threads: int | None = None,
+    threads: Threads = DEFAULT_THREADS,
     stall_timeout_s: float = 0.0,
 ) -> Runtime:
     """Prepares the process and starts TensorFlow.
 
     Args:
-      launch: see Launch.detect.
-      cpu: use no GPU even where there is one.
+      launch: how the process was started, see Launch.detect.
+      cpu: use no GPU, even if the machine has one.
       amp: compute in 16 bits: `amp_dtype`, or bfloat16 on a CPU and float16 on a GPU.
-      intra_op_threads: threads of an operation; this process's share of the cores when not given.
-      inter_op_threads: operations at a time; 2 when not given.
-      stall_timeout_s: after which the job ends itself when it makes no progress; 0 for never.
+      amp_dtype: "bfloat16" or "float16"; None for the default of the device.
+      threads: threads that the user asks for.
+      stall_timeout_s: seconds without progress after which the job ends itself; 0 for never.
 
     Raises:
       ValueError: DLRM_TF2_CPU asks for an instruction set that the processor does not have.
@@ -122,13 +137,13 @@ def set_up_process(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Horovod looks for new tensors this often (ms); its default of 1 ms is noticeable in a step of a few.
     os.environ.setdefault("HOROVOD_CYCLE_TIME", "0.2")
-    # Horovod says which tensors wait, and for whom, before the watchdog ends the job; its default of 60 s is less than
-    # an evaluation may keep one rank busy.
+    # Horovod reports which tensors wait, and for which ranks, before the watchdog ends the job. Its default of 60 s is
+    # too short: an evaluation may keep one rank busy for longer.
     os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", str(max(1, int((stall_timeout_s or 600) / 2))))
     processors = find_processors()
-    threads = intra_op_threads or threads_of_rank(processors, launch.local_size)
-    if threads == 1 and launch.local_size > 1:
-        # Ranks that wait must leave the core to those that work; by default Open MPI spins.
+    num_threads = threads.intra_op or threads_of_rank(processors, launch.local_size)
+    if num_threads == 1 and launch.local_size > 1:
+        # A waiting rank must leave its core to a working rank; by default, Open MPI keeps the core busy.
         os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
     import tensorflow as tf
 
@@ -140,7 +155,7 @@ def set_up_process(
     if idle := idle_processors(processors, launch.local_size):
         notes.append(
             f"{idle} of {processors.machine} cores stay without work: the launcher binds each process to "
-            f"{processors.bound}. With mpirun, --bind-to none leaves that to the operating system."
+            f"{processors.bound}. With mpirun, --bind-to none lets the operating system choose the cores."
         )
     gpus = tf.config.list_physical_devices("GPU")
     device, gpu = "cpu", None
@@ -150,17 +165,17 @@ def set_up_process(
         device, gpu = "gpu", launch.local_rank % len(gpus)
         tf.config.set_visible_devices(gpus[gpu], "GPU")
         tf.config.experimental.set_memory_growth(gpus[gpu], True)
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(inter_op_threads or 2)
+    tf.config.threading.set_intra_op_parallelism_threads(num_threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads.inter_op or 2)
     compute_dtype = "float32"
     if amp:
         compute_dtype = amp_dtype or ("float16" if device == "gpu" else "bfloat16")
         notes.append(f"amp: {compute_dtype} on the {device.upper()}")
-    return Runtime(device, compute_dtype, threads=threads, notes=tuple(notes), gpu=gpu)
+    return Runtime(device, compute_dtype, threads=num_threads, notes=tuple(notes), gpu=gpu)
 
 
 def _tasks_here(per_node: str) -> int:
-    """The processes on this machine: a number, or SLURM's list of them for each machine, such as `4(x2),3`."""
+    """Processes on this machine, from a number or from SLURM's list of all machines, such as `4(x2),3`."""
     counts = []
     for part in per_node.split(","):
         number, _, times = part.rstrip(")").partition("(x")

@@ -1,12 +1,13 @@
-"""How a training is asked to stop, and how it says that it has."""
+"""How a training is asked to stop, and the exception with which it stops."""
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterable
 
-# What a terminal sends; what launchers, schedulers and `kill` send; what mpirun passes on to the ranks.
+from dlrm_tf2.runtime import terminal
+
+# A terminal sends SIGINT; launchers, schedulers and `kill` send SIGTERM; mpirun passes SIGUSR1 on to the ranks.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -32,19 +33,19 @@ class Stopped(Exception):
 
     @property
     def status(self) -> int:
-        """The exit status of a process that a signal has ended, as shells have it."""
+        """The exit status that shells give to a process that a signal ended."""
         return 128 + self.signal
 
 
 class StopRequest:
     """Whether this process was asked to stop, by Ctrl-C, SIGTERM or SIGUSR1.
 
-    A context manager: inside it these signals only ask, but a second Ctrl-C ends the process at once. Python runs
-    handlers of its own in the main thread, between two of its instructions; if that one hangs in an exchange they never
-    run. So a thread reads the signals' numbers from a pipe, into which Python's C code writes them at any time.
+    A context manager: inside it these signals only set `asked`, but a second Ctrl-C ends the process at once. Python
+    runs its signal handlers in the main thread, and never runs them while that thread hangs in an exchange. So a thread
+    reads the numbers of the signals from a pipe, into which Python's C code writes them at any time.
 
     Attributes:
-      signal: number of the first signal that asked; None if there was none.
+      signal: number of the first signal; None before it.
     """
 
     def __init__(self):
@@ -66,16 +67,16 @@ class StopRequest:
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        os.close(self._pipe)  # which ends the thread
+        os.close(self._pipe)  # ends the thread
 
     def _listen(self, numbers: int) -> None:
         while received := os.read(numbers, 64):
             for number in filter(_SIGNALS.__contains__, received):
                 if number == self.signal == signal.SIGINT:
-                    print("stopped at once", file=sys.stderr, flush=True)
+                    terminal.warn("stopped at once")
                     os._exit(128 + number)
                 if number == signal.SIGINT:
-                    print("stopping after this step; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+                    terminal.warn("stopping after this step; Ctrl-C again stops at once")
                 self.signal = self.signal or number
         os.close(numbers)
 

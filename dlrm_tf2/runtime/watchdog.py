@@ -1,7 +1,7 @@
-"""Ends a process whose job makes no progress, or has lost a rank, with a line that says which rank and at what.
+"""Ends a process whose job makes no progress or has lost a rank, with a line that names the rank and its activity.
 
-The ranks tell each other what they are doing twice a second, in small UDP datagrams. If those do not get through, the
-line names no other rank, and all else is the same.
+Twice a second, each rank sends its activity to the other ranks, in a small UDP datagram. If the datagrams do not
+arrive, the line names no other rank, and everything else works as before.
 """
 
 import contextlib
@@ -11,68 +11,75 @@ import os
 import secrets
 import socket
 import struct
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from dlrm_tf2.runtime import terminal
 from dlrm_tf2.runtime.activity import OF_PROCESS, Activity
 from dlrm_tf2.runtime.comm import Comm
 
 _PERIOD_S = 0.5
-_GONE_AFTER_S = 1.0  # silence of a rank whose port is closed, after which it is gone
-_FAILED_AFTER_S = 3.0  # how long after a rank said that it fails: by then this one would have failed too, or been ended
-_SILENT_AFTER_S = 5.0  # silence of a rank that is no accident any more
-_MOST_TOLD = 4  # ranks that a line speaks of
-_ENDED, _FAILED = "ended", "failed"  # what a rank does that leaves
-_IP_RECVERR, _SIOCGIFADDR = 11, 0x8915  # of Linux; Python 3.11 has no names for them
+_GONE_AFTER_S = 1.0  # a rank whose port is closed, and that is silent for so long, is gone
+_FAILED_AFTER_S = 3.0  # so long after another rank has failed, this rank has failed too, or the launcher has ended it
+_SILENT_AFTER_S = 5.0  # a rank that is silent for so long is reported
+_MOST_NAMED = 4  # ranks that a line names
+_ENDED, _FAILED = "ended", "failed"  # last activity of a rank that leaves
+_IP_RECVERR, _SIOCGIFADDR = 11, 0x8915  # numbers of Linux, which Python 3.11 does not name
 
 
 @dataclass
 class _Peer:
-    """Another rank: where it may be reached, and what is known of it."""
+    """Another rank.
+
+    Attributes:
+      addresses: where it may be reached.
+      activity: the last activity that it sent; None before the first datagram.
+      last_heard: time.monotonic() of its last datagram.
+      refuses: its port is closed.
+    """
 
     addresses: list[tuple[str, int]]
     activity: Activity | None = None
-    heard: float = 0.0
+    last_heard: float = 0.0
     refuses: bool = False
 
 
 class Watchdog:
-    """Watches over this process and the other ranks. A context manager; all ranks must enter it.
+    """Watches this process and the other ranks. A context manager; all ranks must enter it.
 
     Args:
-      ranks: the ranks.
-      timeout_s: seconds without progress of any rank after which the process ends; 0 for never.
-      end: what to do with the line that says why.
-      activity: what the process is doing; what `activity.doing` says if not given.
+      comm: the ranks.
+      timeout_s: seconds without progress on any rank after which the process ends; 0 for never.
+      end: called with the line that gives the reason; None ends the process.
+      activity: activity of this process; None for the one that `activity.doing` sets.
     """
 
     def __init__(
         self,
-        ranks: Comm,
+        comm: Comm,
         timeout_s: float,
         *,
         end: Callable[[str], None] | None = None,
         activity: Activity | None = None,
     ):
-        self._rank, self._timeout_s, self._end = ranks.rank, timeout_s, end or _end
+        self._rank, self._timeout_s, self._end = comm.rank, timeout_s, end or _end
         self._mine = activity or OF_PROCESS
-        self._over = threading.Event()
+        self._ending = threading.Event()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("", 0))
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
         port, machine = self._socket.getsockname()[1], (socket.gethostname(), _addresses(self._socket))
-        known = ranks.allgather_object((port, machine, secrets.token_bytes(8)), name="watchdogs")
-        self._job = known[0][2]  # so that a datagram of another job is not taken for one of this
+        known = comm.allgather_object((port, machine, secrets.token_bytes(8)), name="watchdogs")
+        self._job = known[0][2]  # datagrams of other jobs do not begin with it
         self._peers = {
             rank: _Peer([("127.0.0.1", port)] if theirs == machine else [(address, port) for address in theirs[1]])
             for rank, (port, theirs, _) in enumerate(known)
-            if rank != ranks.rank
+            if rank != comm.rank
         }
-        self._ranks = ranks
+        self._comm = comm
 
     def __enter__(self) -> "Watchdog":
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -81,30 +88,30 @@ class Watchdog:
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is None:
-            self._ranks.allgather_object(None, name="watchdogs_end")  # or the last one misses the first one
-        self._over.set()
+            self._comm.allgather_object(None, name="watchdogs_end")  # a rank that ends first is not gone
+        self._ending.set()
         self._thread.join()
-        self._tell(_ENDED if kind is None else _FAILED)
+        self._send(_ENDED if kind is None else _FAILED)
         self._socket.close()
 
     def who_left(self, patience_s: float = 3.0) -> str:
-        """Which rank has ended the job, for the message of another one; "" if none is known to have."""
+        """Names the rank that ended the job, for the message of another rank; "" if no such rank is known."""
         deadline = time.monotonic() + patience_s
         while not (lost := self._lost(time.monotonic(), 0.0)) and time.monotonic() < deadline:
             time.sleep(0.1)
-        return lost or "; ".join(self._silent(time.monotonic())[:_MOST_TOLD])
+        return lost or "; ".join(self._silent(time.monotonic())[:_MOST_NAMED])
 
     def _watch(self) -> None:
-        while not self._over.wait(_PERIOD_S):
-            self._tell(self._mine.doing)
+        while not self._ending.wait(_PERIOD_S):
+            self._send(self._mine.doing)
             self._listen()
             now = time.monotonic()
             verdict = self._lost(now, _FAILED_AFTER_S) or self._stalled(now)
-            if verdict and not self._over.is_set():
+            if verdict and not self._ending.is_set():
                 self._end(f"rank {self._rank}: {verdict}" if self._peers else verdict)
                 return
 
-    def _tell(self, doing: str) -> None:
+    def _send(self, doing: str) -> None:
         mine = self._mine
         message = self._job + json.dumps([self._rank, doing, mine.count, time.monotonic() - mine.since]).encode()
         for peer in self._peers.values():
@@ -112,7 +119,7 @@ class Watchdog:
                 try:
                     self._socket.sendto(message, address)
                 except OSError:
-                    pass  # of an earlier datagram, or no way there
+                    pass  # an earlier datagram was refused, or there is no route
 
     def _listen(self) -> None:
         while received := _received(self._socket, 0):
@@ -128,56 +135,56 @@ class Watchdog:
                 peer.refuses |= peer.addresses == [received[1]]
 
     def _lost(self, now: float, patience_s: float) -> str:
-        """A rank that is gone, or said so long ago that it fails; "" if there is none."""
+        """Names a rank that is gone, or that failed `patience_s` ago; "" if there is no such rank."""
         for rank, peer in self._peers.items():
-            silence_s, doing = now - peer.heard, peer.activity.doing if peer.activity else _ENDED
+            silence_s, doing = now - peer.last_heard, peer.activity.doing if peer.activity else _ENDED
             if doing == _FAILED and silence_s >= patience_s:
                 return f"rank {rank} failed, and its message says why"
             if peer.refuses and silence_s >= min(patience_s, _GONE_AFTER_S) and doing not in (_ENDED, _FAILED):
-                return f"rank {rank} is gone; the last that was heard of it: {doing}"
+                return f"rank {rank} is gone; its last activity: {doing}"
         return ""
 
     def _silent(self, now: float) -> list[str]:
-        """The ranks that do not tell any more what they are doing, each with the last that they told."""
+        """Names the ranks that send nothing any more, each with its last activity."""
         return [
-            f"rank {rank} was last heard of {now - peer.heard:.0f} s ago, {peer.activity.doing}"
+            f"rank {rank} was last heard of {now - peer.last_heard:.0f} s ago, {peer.activity.doing}"
             for rank, peer in sorted(self._peers.items())
-            if peer.activity and peer.activity.doing != _ENDED and now - peer.heard > _SILENT_AFTER_S
+            if peer.activity and peer.activity.doing != _ENDED and now - peer.last_heard > _SILENT_AFTER_S
         ]
 
     def _stalled(self, now: float) -> str:
-        """That there is no progress, and which ranks are to blame; "" if there is some."""
+        """Says that there is no progress, and names the ranks that cause it; "" if there is progress."""
         mine = self._mine
         known = {rank: peer.activity for rank, peer in self._peers.items() if peer.activity} | {self._rank: mine}
-        idle_s = now - max(activity.since for activity in known.values())  # the others may wait for one that works
+        idle_s = now - max(activity.since for activity in known.values())  # other ranks may wait for a rank that works
         if not self._timeout_s or idle_s < self._timeout_s:
             return ""
-        told = self._silent(now)
+        causes = self._silent(now)
         least = min(activity.count for activity in known.values())
-        if not told and least < max(activity.count for activity in known.values()):
-            told = [
+        if not causes and least < max(activity.count for activity in known.values()):
+            causes = [
                 f"rank {rank} is behind: {activity.doing} for {now - activity.since:.0f} s"
                 for rank, activity in sorted(known.items())
                 if activity.count == least
             ]
-        elif not told and self._peers:
-            told = [f"so are all ranks that were heard of ({len(known)} of {len(self._peers) + 1})"]
-        more = [f"and {len(told) - _MOST_TOLD} more ranks"] if len(told) > _MOST_TOLD else []
-        said = f"no progress for {idle_s:.0f} s (--stall_timeout_s {self._timeout_s:g}) while {mine.doing}"
-        return "; ".join([said, *told[:_MOST_TOLD], *more])
+        elif not causes and self._peers:
+            causes = [f"so are all ranks that were heard of ({len(known)} of {len(self._peers) + 1})"]
+        more = [f"and {len(causes) - _MOST_NAMED} more ranks"] if len(causes) > _MOST_NAMED else []
+        stall = f"no progress for {idle_s:.0f} s (--stall_timeout_s {self._timeout_s:g}) while {mine.doing}"
+        return "; ".join([stall, *causes[:_MOST_NAMED], *more])
 
 
 @contextlib.contextmanager
 def joining(rank: int, timeout_s: float, end: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Ends this process if the other ranks do not come: around what waits for them before there is a Watchdog.
+    """Ends this process if the other ranks do not start. A context for the time before the Watchdog runs.
 
     Args:
-      rank: of this process.
-      timeout_s: seconds that this may take; 0 for as long as it likes.
-      end: what to do with the line that says why.
+      rank: rank of this process.
+      timeout_s: seconds after which the process ends; 0 for never.
+      end: called with the line that gives the reason; None ends the process.
     """
-    why = f"rank {rank}: not all ranks have started after {timeout_s:g} s (--stall_timeout_s {timeout_s:g})"
-    timer = threading.Timer(timeout_s, end or _end, [why])
+    reason = f"rank {rank}: not all ranks have started after {timeout_s:g} s (--stall_timeout_s {timeout_s:g})"
+    timer = threading.Timer(min(timeout_s, threading.TIMEOUT_MAX), end or _end, [reason])
     timer.daemon = True
     if timeout_s:
         timer.start()
@@ -187,31 +194,31 @@ def joining(rank: int, timeout_s: float, end: Callable[[str], None] | None = Non
         timer.cancel()
 
 
-def _received(of: socket.socket, flags: int) -> tuple[bytes, tuple[str, int]] | None:
-    """A datagram and where it comes from; of MSG_ERRQUEUE, one that was refused and where it went. None for none."""
+def _received(source: socket.socket, flags: int) -> tuple[bytes, tuple[str, int]] | None:
+    """A datagram and its sender; with MSG_ERRQUEUE, a refused datagram and its receiver. None if none waits."""
     while True:
         try:
-            message, _, _, address = of.recvmsg(4096, 512, flags)
+            message, _, _, address = source.recvmsg(4096, 512, flags)
             return message, address
         except BlockingIOError:
             return None
         except OSError:
-            pass  # that an earlier datagram was refused, which the error queue tells in more detail
+            pass  # an earlier datagram was refused; the error queue has the details
 
 
-def _addresses(of: socket.socket) -> list[str]:
-    """The IPv4 addresses of this machine, but for 127.x."""
+def _addresses(any_socket: socket.socket) -> list[str]:
+    """The IPv4 addresses of this machine, without 127.x."""
     found = []
     for _, name in socket.if_nameindex():
         try:
-            reply = fcntl.ioctl(of.fileno(), _SIOCGIFADDR, struct.pack("256s", name.encode()))
+            reply = fcntl.ioctl(any_socket.fileno(), _SIOCGIFADDR, struct.pack("256s", name.encode()))
         except OSError:
-            continue  # it has none
+            continue  # this interface has no address
         found.append(socket.inet_ntoa(reply[20:24]))
     return [address for address in found if not address.startswith("127.")]
 
 
-def _end(why: str) -> None:
-    """Ends the process whatever its other threads are doing, so that the launcher ends the others."""
-    print(f"dlrm_tf2: {why}", file=sys.stderr, flush=True)
+def _end(reason: str) -> None:
+    """Ends the process at once, in any state of its other threads, so that the launcher ends the other ranks."""
+    terminal.warn(f"dlrm_tf2: {reason}")
     os._exit(1)

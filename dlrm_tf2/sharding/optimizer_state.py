@@ -33,7 +33,7 @@ class RowState(NamedTuple):
 OPTIMIZERS = {
     "sgd": RowState(()),
     "adagrad": RowState(("accumulator",)),
-    "rowwise_adagrad": RowState(("accumulator",), one_number_a_row=True),
+    "rowwise_adagrad": RowState(("row_accumulator",), one_number_a_row=True),
     "adam": RowState(("first_moment", "second_moment")),
 }
 DEFAULT_OPTIMIZER = "sgd"

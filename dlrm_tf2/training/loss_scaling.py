@@ -1,6 +1,6 @@
 """The factor by which the loss is multiplied in float16, so that small gradients do not become 0.
 
-Gradients are divided by it again, in float32, before the optimizer sees them. A step whose gradients overflow is
+The gradients are divided by the factor, in float32, before the optimizer sees them. A step whose gradients overflow is
 skipped. Source: Micikevicius et al., "Mixed Precision Training" (2018); the static factor is NVIDIA's.
 """
 
@@ -14,8 +14,8 @@ class LossScaling:
     """The factor, equal on all ranks.
 
     Args:
-      scale: the factor; the first one of a dynamic factor.
-      dynamic: halve it at an overflow, double it after 2000 steps without.
+      scale: the factor; with `dynamic` the first factor.
+      dynamic: halve the factor at an overflow, double it after 2000 steps without an overflow.
     """
 
     def __init__(self, scale: float, dynamic: bool):
@@ -28,7 +28,7 @@ class LossScaling:
         return self._scale.value()
 
     def update(self, finite: tf.Tensor) -> None:
-        """A step is over; `finite` says whether no gradient of any rank overflowed."""
+        """Adjusts the factor after a step; `finite`: no gradient of any rank overflowed."""
         if not self._dynamic:
             return
         good = tf.where(finite, self._good_steps + 1, 0)
@@ -38,11 +38,11 @@ class LossScaling:
         self._good_steps.assign(tf.where(grows, 0, good))
 
     def document(self) -> dict:
-        """What a checkpoint keeps: JSON-able."""
+        """The state that a checkpoint keeps, as JSON values."""
         return {"scale": float(self._scale), "good_steps": int(self._good_steps)}
 
     def restore(self, document: dict) -> None:
-        """Goes on from what `document` returned; a static factor stays what it is."""
+        """Takes the state that `document` returned; a static factor does not change."""
         if self._dynamic:
             self._scale.assign(document["scale"])
             self._good_steps.assign(document["good_steps"])

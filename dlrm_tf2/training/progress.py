@@ -1,4 +1,4 @@
-"""What people and programs see of a training while it runs: lines of the log, the live line, the profile."""
+"""What people and programs see of a training: the lines of the log, the live line, the profile, the summary."""
 
 import contextlib
 import time
@@ -16,19 +16,19 @@ from dlrm_tf2.runtime import memory
 from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.training.run_length import RunLength
 
-_LIVE_S = 0.3  # between two refreshes of the live line
+_LIVE_S = 0.3  # seconds between two refreshes of the live line
 _GIB = 1 << 30
 
 
 class TrainingProgress:
-    """Follows the steps of a run from `with` on. All ranks must make the same calls.
+    """Follows the steps of a run, inside of `with`. All ranks must make the same calls.
 
     Args:
       config: the run.
       comm: the ranks.
-      log: where its lines go.
+      log: takes the lines.
       length: the steps of the run.
-      step: that it begins after.
+      step: the step before the first step that is followed.
     """
 
     def __init__(self, config: TrainConfig, comm: Comm, *, log: RunLog, length: RunLength, step: int):
@@ -47,21 +47,22 @@ class TrainingProgress:
         self._profiler.stop()
 
     def paused(self) -> contextlib.AbstractContextManager[None]:
-        """The time spent in this context is not the steps'."""
+        """The time in this context does not count as time of steps."""
         return self._clock.paused()
 
     def batches(self, batches: Iterator[RankBatch]) -> Iterator[RankBatch]:
-        """Yields what `batches` yields, one for each step."""
+        """Yields the batches, one for each step, and measures how long the steps wait for them."""
         for batch in self._clock.waiting_for(batches):
             self._profiler.begin(self._step + 1)
             yield batch
 
     def step_done(self, step: int, samples: int, loss: float) -> None:
-        """A step is done, or on a GPU at least begun.
+        """Counts a step that is done; on a GPU it may only have begun.
 
         Args:
-          samples: of all ranks.
-          loss: the last that is known.
+          step: number of the step.
+          samples: samples of the step, all ranks together.
+          loss: the newest known loss.
         """
         self._step = step
         self._clock.count(samples)
@@ -70,16 +71,16 @@ class TrainingProgress:
             self._show(loss)
 
     def evaluated(self, evaluation: Evaluation) -> None:
-        """An evaluation is done."""
+        """Logs an evaluation."""
         self._auc = evaluation.auc
         self._log.record({"step": self._step, **evaluation.record()})
         self._log.say(f"step {self._step}: {evaluation.line()}")
 
     def log_steps(self, loss: float, learning_rate: float, skipped: int) -> None:
-        """Writes the line of the steps since the last one."""
+        """Logs the steps since the last such line."""
         rates = self._clock.lap()
         resident_bytes, _ = memory.resident_bytes()
-        exchange_ms, memory_gib = self._of_ranks(rates.exchange_ms, resident_bytes / _GIB)
+        exchange_ms, memory_gib = self._gathered(rates.exchange_ms, resident_bytes / _GIB)
         self._log.record(
             {
                 "step": self._step,
@@ -96,14 +97,14 @@ class TrainingProgress:
         self._log.say(
             f"step {self._step} ({self._step - first + 1}/{last - first + 1}): loss {loss:.5f}, "
             f"learning rate {learning_rate:.4g}, {rates.samples_per_s:,.0f} samples/s, "
-            f"{rates.step_ms:.1f} ms{exchange}, {self._left(rates)} left{skipped}"
+            f"{rates.step_ms:.1f} ms{exchange}, {self._time_left(rates)} left{skipped}"
         )
 
     def summary(self, evaluation: Evaluation | None, skipped: int) -> dict:
-        """The last line of the run's log: published keys, then ours."""
+        """The last record of the run's log: published keys, then our keys."""
         rates = self._clock.mean()
         now, peak = memory.resident_bytes()
-        exchange_ms, memory_gib, peak_gib = self._of_ranks(rates.exchange_ms, now / _GIB, peak / _GIB)
+        exchange_ms, memory_gib, peak_gib = self._gathered(rates.exchange_ms, now / _GIB, peak / _GIB)
         summary = {"throughput": rates.samples_per_s, "mean_step_time_ms": rates.step_ms}
         if evaluation:
             summary |= {"auc": evaluation.auc, "validation_loss": evaluation.loss}
@@ -116,10 +117,10 @@ class TrainingProgress:
             "skipped_steps": skipped,
         }
 
-    def _of_ranks(self, *values: float | None) -> list[list[float | None]]:
-        """Each value on all ranks, in their order."""
-        mine = np.array([[np.nan if value is None else value for value in values]])
-        of_ranks = self._comm.allgather(mine, name="watch")
+    def _gathered(self, *values: float | None) -> list[list[float | None]]:
+        """For each value, the values of all ranks in rank order."""
+        own = np.array([[np.nan if value is None else value for value in values]])
+        of_ranks = self._comm.allgather(own, name="watch")
         return [[None if np.isnan(value) else value for value in column] for column in of_ranks.T.tolist()]
 
     def _show(self, loss: float) -> None:
@@ -127,10 +128,10 @@ class TrainingProgress:
         auc = "" if self._auc is None else f", AUC {self._auc:.5f}"
         self._log.live(
             f"step {self._step}/{self._length.last}: {self._clock.since(since).samples_per_s:,.0f} "
-            f"samples/s, {self._left(self._clock.mean())} left, loss {loss:.5f}{auc}"
+            f"samples/s, {self._time_left(self._clock.mean())} left, loss {loss:.5f}{auc}"
         )
 
-    def _left(self, rates: Rates) -> str:
+    def _time_left(self, rates: Rates) -> str:
         seconds = round((self._length.last - self._step) * rates.step_ms / 1e3)
         if seconds < 120:
             return f"{seconds} s"

@@ -1,4 +1,4 @@
-"""Whether a training goes on with a run that was interrupted: the checkpoint in save_checkpoint_path says so."""
+"""Whether a training is a new run or resumes an interrupted run: the checkpoint in save_checkpoint_path decides."""
 
 import dataclasses
 import secrets
@@ -10,30 +10,33 @@ from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.runtime.agreement import on_rank_0
 from dlrm_tf2.runtime.comm import Comm
 
-# Flags that a run may go on with other values of. These do not change what is computed:
-_ASIDE = frozenset(
+# Flags that may change when a run is resumed. These flags do not change what is computed:
+_NO_EFFECT = frozenset(
     """save_checkpoint_path checkpoint_every checkpoint_async keep_checkpoints keep_best resume log_path print_freq
     tensorboard profiler_start_step profiled_rank profiler_path predictions_path stall_timeout_s inter_op_parallelism
     intra_op_parallelism cpu world_size""".split()
 )
-# And these, as the number of ranks, only in which order numbers are added up:
-_SPREADING = frozenset(
+# These flags change only the order in which numbers are added up, as the number of ranks does:
+_ORDER_OF_SUMS = frozenset(
     """dist_strategy column_slice_threshold row_slice_threshold data_parallel_threshold cpu_offloading_threshold_gb
     data_parallel_input dedup_ids""".split()
 )
-MAY_DIFFER = _ASIDE | _SPREADING
+# Keys that the document of a resumed run must have, see checkpoint.check_document.
+RESUMED_KEYS = ("config.seed", "data", "run.id", "run.first_step", "run.first_position")
+_LONGEST_TEXT = 300  # characters of a value in a message
+MAY_DIFFER = _NO_EFFECT | _ORDER_OF_SUMS
 
 
 @dataclass(frozen=True)
 class Resumption:
-    """How a run begins: as a new one, or with a checkpoint that it left when it was interrupted.
+    """How a run begins: as a new run, or from the checkpoint that it left when it was interrupted.
 
     Attributes:
-      run: names the run, in its checkpoints and in its log.
+      run: name of the run, in its checkpoints and in its log.
       notes: lines for the user.
-      path: folder of the checkpoint that it goes on from; None for a new run.
-      step: of that checkpoint; 0 for a new run.
-      seed: of the run that goes on.
+      path: folder of the checkpoint from which the run is resumed; None for a new run.
+      step: step of that checkpoint; 0 for a new run.
+      seed: seed of the resumed run; None for a new run.
     """
 
     run: str
@@ -43,12 +46,13 @@ class Resumption:
     seed: int | None = None
 
     @property
-    def goes_on(self) -> bool:
+    def resumes(self) -> bool:
+        """Whether an interrupted run is resumed."""
         return self.path is not None
 
     @classmethod
     def find(cls, config: TrainConfig, comm: Comm) -> "Resumption":
-        """What `config` asks for, the same on all ranks, which all call this.
+        """How the run of `config` begins, the same on all ranks. All ranks must call it.
 
         Raises:
           CheckpointError: the checkpoint is damaged, or its run has another configuration.
@@ -60,38 +64,43 @@ def _find(config: TrainConfig) -> Resumption:
     path, run = config.save_checkpoint_path, secrets.token_hex(8)
     if config.mode != "train" or not path:
         return Resumption(run)
-    if not checkpoint.is_there(path):
-        return Resumption(run, _leftovers(path, run))
+    if not checkpoint.has_checkpoint(path):
+        return Resumption(run, _checkpoints_of_others(path, run))
     document = checkpoint.peek_document(path)
     if document is None:
-        checkpoint.read_document(path)  # says what is damaged
-        checkpoint.check_destination(path)  # or what else is in the folder
+        checkpoint.read_document(path)  # raises, with the damage
+        checkpoint.check_destination(path)  # or raises, with the other files in the folder
         return Resumption(run)
-    step, of_run = document.get("step"), document.get("run") or {}
-    if of_run.get("finished", True):
-        said = f"{path}: holds a finished run (step {step}); this is a new one, whose first checkpoint replaces it"
-        return Resumption(run, (said, *_leftovers(path, run)))
+    checkpoint.check_document(path, document)
+    step, saved_run = document.get("step"), document.get("run") or {}
+    if saved_run.get("finished", True):
+        note = f"{path}: holds a finished run (step {step}); this is a new run, whose first checkpoint replaces it"
+        return Resumption(run, (note, *_checkpoints_of_others(path, run)))
     if config.resume == "off":
-        said = (
-            f"{path}: holds an unfinished run (step {step}); --resume off begins a new one, whose first checkpoint "
+        note = (
+            f"{path}: holds an unfinished run (step {step}); --resume off begins a new run, whose first checkpoint "
             "replaces it"
         )
-        return Resumption(run, (said, *_leftovers(path, run)))
+        return Resumption(run, (note, *_checkpoints_of_others(path, run)))
+    checkpoint.check_document(path, document, ("config",))
     _check_same(path, document, config)
-    said = f"{path}: holds an unfinished run, which goes on after step {step} (--resume off begins a new one)"
-    run = of_run.get("id", run)
-    return Resumption(run, (said, *_leftovers(path, run)), path=path, step=step, seed=document["config"]["seed"])
+    checkpoint.check_document(path, document, ("config.seed",))
+    note = f"{path}: holds an unfinished run, which resumes after step {step} (--resume off begins a new run)"
+    run = saved_run.get("id", run)
+    notes = (note, *_checkpoints_of_others(path, run))
+    return Resumption(run, notes, path=path, step=step, seed=document["config"]["seed"])
 
 
-def _leftovers(path: str, run: str) -> tuple[str, ...]:
-    found = checkpoint.of_other_runs(path, run)
-    if not found:
+def _checkpoints_of_others(path: str, run: str) -> tuple[str, ...]:
+    """A line about the checkpoints of other runs next to `path`, if any exist."""
+    others = checkpoint.of_other_runs(path, run)
+    if not others:
         return ()
-    return (f"{', '.join(map(str, found))}: of another run; stays until a checkpoint of this run needs the name",)
+    return (f"{', '.join(map(str, others))}: of another run; stays until a checkpoint of this run needs the name",)
 
 
 def _check_same(path: str, document: dict, config: TrainConfig) -> None:
-    """Raises CheckpointError, naming each flag that differs, unless the run of the checkpoint is that of `config`."""
+    """Raises CheckpointError, with each flag that differs, if the checkpoint's run has another configuration."""
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     before, now = defaults | document["config"], dataclasses.asdict(config)
     differences = [
@@ -104,13 +113,14 @@ def _check_same(path: str, document: dict, config: TrainConfig) -> None:
     if differences:
         raise CheckpointError(
             f"{path}: holds an unfinished run (step {document['step']}) with another configuration: "
-            f"{'; '.join(differences)}. Give the flags as they were and it goes on; or begin a new run with --resume "
+            f"{'; '.join(differences)}. Give the flags as they were to resume it; or begin a new run with --resume "
             "off, or in another --save_checkpoint_path."
         )
 
 
 def _text(value: object) -> str:
-    """A value as on the command line."""
+    """A value as it is written on the command line."""
     if value is None:
         return "not given"
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    text = ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."

@@ -1,4 +1,4 @@
-"""From which step to which a run trains, and after which steps it evaluates."""
+"""The first and the last step of a run, and the steps after which it evaluates."""
 
 import math
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from dlrm_tf2.data.batches import Position, RankData
 
 
 class NothingToTrain(ValueError):
-    """The training split has not one whole batch, and only whole ones are asked for."""
+    """The training split is smaller than a batch, and --drop_last allows whole batches only."""
 
 
 @dataclass(frozen=True)
 class RunLength:
-    """The steps of a run, counted over all runs that the model has been through.
+    """The steps of a run. Steps are counted from the model's first weights, over all of its runs.
 
     Attributes:
       first, last: the first and the last step.
       steps_per_epoch: steps of a whole pass over the training data.
-      evaluate_after: steps that an evaluation follows.
-      notes: what a user should know.
+      evaluate_after: steps after which the model is evaluated.
+      notes: lines for the user.
     """
 
     first: int
@@ -30,23 +30,24 @@ class RunLength:
 
 
 def length_of(config: TrainConfig, data: RankData, *, step: int, position: Position) -> RunLength:
-    """The run that `config` asks for, from where it begins.
+    """The steps of the run that the flags in `config` ask for.
 
     Args:
+      config: the run.
       data: the training split.
-      step: steps that the model has had when the run begins.
-      position: samples that it has seen.
+      step: steps that the model has been trained for when the run begins.
+      position: position in the data when the run begins.
 
     Raises:
-      NothingToTrain: drop_last leaves none of the samples.
+      NothingToTrain: drop_last leaves no sample.
     """
     per_epoch = data.num_batches(config.batch_size)
-    left_of_pass = data.num_batches(config.batch_size, position.sample)  # what is left of a pass counts as one
+    left_of_pass = data.num_batches(config.batch_size, position.sample)  # the rest of a pass counts as a pass
     steps = left_of_pass + per_epoch * ((config.epochs or 1) - 1)
     if steps == 0:
         raise NothingToTrain(
             f"drop_last leaves none of {data.num_samples} training samples: batch_size is {config.batch_size}. "
-            "Lower it."
+            "Lower --batch_size."
         )
     notes = []
     if config.max_steps != -1:
@@ -60,9 +61,14 @@ def length_of(config: TrainConfig, data: RankData, *, step: int, position: Posit
 
 
 def _evaluations(config: TrainConfig, steps: int, *, per_epoch: int, before: int, step: int) -> set[int]:
-    """Args:
-    before: steps of the first pass that were made before this run.
-    step: as in length_of.
+    """The steps after which the run evaluates.
+
+    Args:
+      config: the run.
+      steps: number of steps of the run.
+      per_epoch: steps of a whole pass.
+      before: steps of the first pass that an earlier run has made.
+      step: as in length_of.
     """
     last = step + steps
     if config.eval_every:

@@ -1,4 +1,4 @@
-"""The checkpoints of a training: where they go, which are kept, and whether training waits for them."""
+"""The checkpoints of a run: where they go, which are kept, and whether training waits for them."""
 
 import time
 from pathlib import Path
@@ -9,33 +9,29 @@ from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.model.dlrm import Dlrm
 from dlrm_tf2.runtime import activity
-from dlrm_tf2.runtime.comm import Comm
 
 
 class Saver:
-    """Saves the model of a training. All ranks must make the same calls, between the same steps.
+    """Saves the model of a run. All ranks must make the same calls, between the same steps.
 
-    With checkpoint_async, a checkpoint that training does not end with is copied, and written while training goes on;
-    a later call puts it in place. There is one such copy at a time.
+    With checkpoint_async, a checkpoint before the end of the run is copied, and written while training continues; a
+    later call puts it in place. One such copy exists at a time.
 
     Args:
       config: the run; save_checkpoint_path is given.
-      comm: the ranks.
       model: this rank's part of the model.
-      log: where to say what was saved.
-      run: names the run in its checkpoints.
-      saved_step: step of the checkpoint that the run goes on from, if it does.
+      log: takes a line for each saved checkpoint.
+      run: name of the run, which its checkpoints keep.
+      saved_step: step of the checkpoint from which the run is resumed; None for a new run.
 
     Attributes:
-      saved_step: that of the newest checkpoint of the run; None if there is none.
+      saved_step: step of the run's newest checkpoint; None if the run has no checkpoint.
     """
 
-    def __init__(
-        self, config: TrainConfig, comm: Comm, *, model: Dlrm, log: RunLog, run: str, saved_step: int | None = None
-    ):
+    def __init__(self, config: TrainConfig, model: Dlrm, *, log: RunLog, run: str, saved_step: int | None = None):
         self._path, self._keep = config.save_checkpoint_path, config.keep_checkpoints
         self._async = config.checkpoint_async
-        self._comm, self._model, self._log, self._run = comm, model, log, run
+        self._comm, self._model, self._log, self._run = model.comm, model, log, run
         self._pending: CheckpointWriter | None = None
         self.saved_step = saved_step
 
@@ -43,37 +39,37 @@ class Saver:
         """Saves a checkpoint, which is then the newest.
 
         Args:
-          document: what the checkpoint keeps beside the weights; `step` is the training step.
-          wait: the checkpoint must be in place on return, checkpoint_async or not.
+          document: what the checkpoint keeps besides the weights; `step` is the training step.
+          wait: the checkpoint must be in place on return, also with checkpoint_async.
 
         Raises:
-          CheckpointError: this one, or the one before that was still being written, could not be saved. What was in
-            place is still there.
+          CheckpointError: this checkpoint, or the checkpoint that was still being written, could not be saved. The
+            older checkpoint stays in place.
         """
         self._save(self._path, document, wait=wait, keep=self._keep)
 
     def save_best(self, document: dict) -> None:
-        """Saves the checkpoint of the best evaluation so far, beside the newest. Raises as `save` does."""
+        """Saves the checkpoint of the best evaluation so far, next to the newest. Raises as `save` does."""
         self._save(checkpoint.best_path(self._path), document, wait=False, keep=1)
 
     def poll(self) -> None:
-        """Puts the checkpoint that is being written in place, if all ranks have written it. Raises as `save` does."""
+        """Puts a copied checkpoint in place if all ranks have written it. Raises as `save` does."""
         if self._pending and self._pending.is_written():
             self.complete()
 
     def complete(self) -> None:
-        """Puts the checkpoint that is being written in place, and waits for it if need be. Raises as `save` does."""
+        """Waits until a copied checkpoint is written, and puts it in place. Raises as `save` does."""
         if self._pending is None:
             return
-        save, self._pending = self._pending, None
-        waits, start = not save.is_written(), time.perf_counter()
-        notes = save.commit()
+        writer, self._pending = self._pending, None
+        waits, start = not writer.is_written(), time.perf_counter()
+        notes = writer.commit()
         if waits:
-            self._log.say(f"waited {time.perf_counter() - start:.1f} s for the checkpoint of step {save.step}")
-        self._saved(save, notes)
+            self._log.say(f"waited {time.perf_counter() - start:.1f} s for the checkpoint of step {writer.step}")
+        self._saved(writer, notes)
 
     def kept(self) -> str:
-        """What there is now that training fails, in a sentence; completes the checkpoint that is being written."""
+        """Completes a copied checkpoint; returns the sentence that says which checkpoint a failed training leaves."""
         lost = ""
         try:
             self.complete()
@@ -84,7 +80,7 @@ class Saver:
         return f"The checkpoint of step {self.saved_step} is kept.{lost}"
 
     def abandon(self) -> None:
-        """Gives up the checkpoint that is being written, for a training that has ended without it."""
+        """Discards a copied checkpoint that is not in place, after a training that failed."""
         if self._pending:
             self._pending.discard()
             self._pending = None
@@ -93,19 +89,19 @@ class Saver:
         activity.doing(f"saving the checkpoint of step {document['step']}")
         self.complete()
         document = document | {"run": document["run"] | {"id": self._run}}
-        save = CheckpointWriter(path, self._comm, document=document, keep=keep)
+        writer = CheckpointWriter(path, self._comm, document=document, keep=keep)
         if wait or not self._async:
-            save.write(self._model.dense_by_name, self._model.embedding)
-            self._saved(save, save.commit())
+            writer.write(self._model.dense_by_name, self._model.embedding)
+            self._saved(writer, writer.commit())
             return
         start = time.perf_counter()
-        save.write_behind(self._model.dense_by_name, self._model.embedding)
-        self._pending = save
+        writer.write_behind(self._model.dense_by_name, self._model.embedding)
+        self._pending = writer
         copied_s = time.perf_counter() - start
-        self._log.say(f"saving {path}: step {save.step}, copied in {copied_s:.1f} s, is written while training goes on")
+        self._log.say(f"saving {path}: step {writer.step}, copied in {copied_s:.1f} s; training continues meanwhile")
 
-    def _saved(self, save: CheckpointWriter, notes: list[str]) -> None:
-        if save.path == self._path:
-            self.saved_step = save.step
-        for line in (*notes, f"saved {save.path}: step {save.step}"):
+    def _saved(self, writer: CheckpointWriter, notes: list[str]) -> None:
+        if writer.path == self._path:
+            self.saved_step = writer.step
+        for line in (*notes, f"saved {writer.path}: step {writer.step}"):
             self._log.say(line)

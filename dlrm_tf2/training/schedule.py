@@ -8,8 +8,8 @@ class Schedule:
     """Linear warm-up, a plateau, and a fall to 0 with power 2; 0 from then on.
 
     Attributes:
-      learning_rate: on the plateau.
-      warmup_steps: steps of the rise; step s of them (the first is 1) has s / warmup_steps of the learning rate.
+      learning_rate: learning rate of the plateau.
+      warmup_steps: steps of the rise; its step s (the first is 1) has s / warmup_steps of the learning rate.
       decay_start_step: last step of the plateau.
       decay_steps: steps of the fall.
 

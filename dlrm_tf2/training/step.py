@@ -1,5 +1,11 @@
-"""One step of training, on all ranks together: forward, backward, update."""
+"""One step of training, on all ranks together: forward, backward, update.
 
+A layer may hide a number that is not finite: oneDNN's ReLU turns nan into 0, and the loss stays finite. So the step
+checks what no layer can hide, the updated weights and the optimizer's state. All ranks know at once of a replicated
+variable; of a table its rank knows at once, and all ranks know after the exchange of the next step.
+"""
+
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,33 +14,43 @@ import tensorflow as tf
 from dlrm_tf2.data.batches import RankBatch
 from dlrm_tf2.embedding.ids import RankIds
 from dlrm_tf2.model.dlrm import Dlrm
-from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.training.loss_scaling import LossScaling
 
 
 class Outcome(NamedTuple):
-    """What a step has come to, the same on all ranks.
+    """The result of a step. All but own_tables_broken is the same on all ranks.
 
     Attributes:
-      loss: mean over the global batch, before the update.
-      skipped: a gradient overflowed in float16, so nothing was updated.
-      stops: ranks that were asked to stop.
+      loss: mean loss over the global batch, before the update.
+      skipped: a gradient overflowed in float16, so the step updated nothing.
+      stops: number of ranks that were asked to stop.
+      broken_variable: name of the first replicated variable with a number that is not finite after the update; None
+        if all numbers are finite.
+      tables_broken_before: an earlier step updated a table of some rank with a number that is not finite.
+      own_tables_broken: this step, or an earlier step, updated a table of this rank with such a number.
     """
 
     loss: float
     skipped: bool
     stops: int
+    broken_variable: str | None
+    tables_broken_before: bool
+    own_tables_broken: bool
 
 
 class TrainingStep:
-    """Args:
-    model: this rank's part of the model.
-    comm: the ranks.
-    scaling: of the loss, where the model computes in float16; else None.
+    """Compiles a step once, and runs it for each batch. All ranks must run it.
+
+    Args:
+      model: this rank's part of the model.
+      scaling: the factor of the loss where the model computes in float16; else None.
     """
 
-    def __init__(self, model: Dlrm, comm: Comm, scaling: LossScaling | None = None):
-        self._model, self._comm, self._scaling = model, comm, scaling
+    def __init__(self, model: Dlrm, scaling: LossScaling | None = None):
+        self._model, self._comm, self._scaling = model, model.comm, scaling
+        self._tables_broken = tf.Variable(
+            0.0, trainable=False
+        )  # 1.0 once an update of this rank's tables was not finite
         label = tf.TensorSpec([None], tf.float32)
         numerical = tf.TensorSpec([None, model.config.num_numerical], tf.float32)
         scalar = tf.TensorSpec([], tf.float32)
@@ -42,23 +58,33 @@ class TrainingStep:
             self._step, input_signature=[label, numerical, model.embedding.signature, scalar, scalar, scalar]
         )
 
-    def __call__(self, batch: RankBatch, learning_rate: float, step: int, stop: bool = False) -> tf.Tensor:
-        """Trains on a global batch, of which every rank brings its part. On a GPU it may return before it is done.
+    def __call__(self, batch: RankBatch, learning_rate: float, *, step: int, stop: bool = False) -> tf.Tensor:
+        """Trains on a global batch; every rank passes its part. On a GPU it may return before the step is done.
 
         Args:
-          learning_rate, step: of this step; the first step is 1.
+          batch: this rank's part of the batch.
+          learning_rate: learning rate of this step.
+          step: number of this step; the first step is 1.
           stop: whether this rank was asked to stop.
 
         Returns:
-          What `outcome` reads.
+          A tensor for `outcome`.
         """
         return self._compiled(batch.label, batch.numerical, batch.ids, learning_rate, float(step), float(stop))
 
-    @staticmethod
-    def outcome(of_step: tf.Tensor) -> Outcome:
-        """Waits for the step."""
-        loss, skipped, stops = of_step.numpy().tolist()
-        return Outcome(loss, bool(skipped), round(stops))
+    def outcome(self, result: tf.Tensor) -> Outcome:
+        """Waits for the step that returned `result`, and reads it."""
+        loss, skipped, stops, broken_before, own_broken, *checks = result.numpy().tolist()
+        variables = zip(self._model.dense_variables, checks, strict=True)
+        broken = next((variable.name.removesuffix(":0") for variable, check in variables if math.isnan(check)), None)
+        return Outcome(
+            loss,
+            bool(skipped),
+            round(stops),
+            broken_variable=broken,
+            tables_broken_before=broken_before > 0,
+            own_tables_broken=own_broken > 0,
+        )
 
     def _step(
         self,
@@ -76,30 +102,33 @@ class TrainingStep:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([lookup.vectors, dense])
             logits = model.logits(numerical, lookup)
-            # This rank's share of the mean over the global batch: shares add up, whatever the ranks' batch sizes.
+            # This rank's share of the mean over the global batch. The shares add up for any batch sizes of the ranks.
             loss = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(label, logits)) / global_batch
             scaled = loss if scale is None else loss * scale
         row_gradients, dense_gradients = tape.gradient(scaled, [lookup.vectors, dense])
         if scale is not None:
             row_gradients = [tf.cast(gradient, tf.float32) / scale for gradient in row_gradients]
         overflows = tf.constant(0.0) if scale is None else 1.0 - _finite(row_gradients)
-        told, *dense_gradients = self._comm.allreduce_sum(
-            [tf.stack([loss, overflows, stop]), *dense_gradients], name="loss_and_dense_gradients"
+        totals, *dense_gradients = self._comm.allreduce_sum(
+            [tf.stack([loss, overflows, stop, self._tables_broken]), *dense_gradients], name="loss_and_dense_gradients"
         )
 
-        def update() -> tf.Tensor:
-            model.dense_optimizer.apply(dense_gradients, learning_rate, step)
-            model.embedding.apply_gradient(lookup, row_gradients, learning_rate=learning_rate, step=step)
-            return tf.constant(True)
+        def update() -> tuple[tf.Tensor, tf.Tensor]:
+            checks = model.dense_optimizer.apply(dense_gradients, learning_rate, step)
+            return model.embedding.apply_gradient(lookup, row_gradients, learning_rate=learning_rate, step=step), checks
 
         if scale is None:
-            update()
-            return tf.stack([told[0], 0.0, told[2]])
-        dense_gradients = [gradient / scale for gradient in dense_gradients]
-        finite = tf.logical_and(told[1] == 0, _finite(dense_gradients) == 1)
-        tf.cond(finite, update, lambda: tf.constant(False))
-        self._scaling.update(finite)
-        return tf.stack([told[0], 1.0 - tf.cast(finite, tf.float32), told[2]])
+            skipped, (table_check, checks) = tf.constant(0.0), update()
+        else:
+            dense_gradients = [gradient / scale for gradient in dense_gradients]
+            finite = tf.logical_and(totals[1] == 0, _finite(dense_gradients) == 1)
+            no_update = tf.constant(0.0), tf.zeros([len(dense)])
+            table_check, checks = tf.cond(finite, update, lambda: no_update)
+            self._scaling.update(finite)
+            skipped = 1.0 - tf.cast(finite, tf.float32)
+        broken = tf.maximum(self._tables_broken, tf.cast(tf.math.is_nan(table_check), tf.float32))
+        self._tables_broken.assign(broken)
+        return tf.concat([tf.stack([totals[0], skipped, totals[2], totals[3], broken]), checks], axis=0)
 
 
 def _finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -1,7 +1,8 @@
-"""Mode train: the steps of a run, and what is done between them."""
+"""Mode train: the loop over the steps of a run, and what happens between two steps."""
 
 import dataclasses
 import math
+from dataclasses import dataclass
 
 from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2.config import TrainConfig
@@ -10,8 +11,8 @@ from dlrm_tf2.evaluation.evaluator import Evaluation, Evaluator
 from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.model.dlrm import Dlrm
 from dlrm_tf2.runtime import activity
-from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.runtime.stopping import NEVER, Stopped, StopRequest
+from dlrm_tf2.training.divergence import first_broken_table
 from dlrm_tf2.training.loss_scaling import LossScaling
 from dlrm_tf2.training.progress import TrainingProgress
 from dlrm_tf2.training.run_length import length_of
@@ -19,27 +20,40 @@ from dlrm_tf2.training.saver import Saver
 from dlrm_tf2.training.schedule import Schedule
 from dlrm_tf2.training.step import TrainingStep
 
-_MOST_SKIPPED = 100  # steps skipped one after the other, after which more of them will not help
+_MOST_SKIPPED = 100  # steps skipped in a row, after which training ends: more steps will not help
 
 
 class TrainingError(ValueError):
-    """Training cannot go on, such as when the loss is no longer a number."""
+    """Training cannot continue, for example because the loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """Where a training begins.
+
+    Attributes:
+      document: document of the checkpoint that the weights come from; None for first weights. Training continues
+        after the samples that this checkpoint's model has seen.
+      resumes: the run that wrote the checkpoint is resumed; otherwise a new run begins.
+    """
+
+    document: dict | None = None
+    resumes: bool = False
 
 
 class Trainer:
-    """Trains a model on a dataset.
+    """Trains a model on a dataset. All ranks must make the same calls.
 
     Args:
       config: the run.
-      spec: the dataset's feature spec.
+      spec: feature spec of the dataset.
       model: this rank's part of the model.
-      comm: the ranks.
-      log: where to say what happens.
-      saver: saves checkpoints; None for none.
-      restored: the document of the checkpoint that the model's weights come from. Training goes on behind the samples
-        that it has seen.
-      resumes: this is the run that wrote that checkpoint, going on; otherwise a new one.
-      stop: whether the process was asked to stop.
+      log: takes the lines about the run.
+      saver: saves the checkpoints; None for none.
+      start: where the training begins.
+
+    Attributes:
+      step: number of the last step.
     """
 
     def __init__(
@@ -48,104 +62,110 @@ class Trainer:
         spec: FeatureSpec,
         *,
         model: Dlrm,
-        comm: Comm,
         log: RunLog,
         saver: Saver | None = None,
-        restored: dict | None = None,
-        resumes: bool = False,
-        stop: StopRequest = NEVER,
+        start: StartingPoint = StartingPoint(),  # noqa: B008 - frozen
     ):
-        self._config, self._model, self._comm, self._log, self._stop = config, model, comm, log, stop
-        self._saver = saver
-        restored = restored or {"step": 0}
-        before = restored.get("run", {})  # what the run that saved it kept of itself
-        own = before if resumes else {}
-        # Both splits are opened now, so that a dataset that cannot be evaluated is refused before hours of training.
-        self._data = open_split(config, spec, split="train", embedding=model.embedding, comm=comm, restored=restored)
+        self._config, self._model, self._comm, self._log, self._saver = config, model, model.comm, log, saver
+        restored = start.document or {"step": 0}
+        saved_run = restored.get("run", {})  # the state of the run that saved the checkpoint
+        own_run = saved_run if start.resumes else {}
+        # Both splits are opened now: a dataset that cannot be evaluated is refused before hours of training.
+        comm, embedding = model.comm, model.embedding
+        self._data = open_split(config, spec, split="train", embedding=embedding, comm=comm, restored=restored)
         self._evaluator = None
         if config.evals_per_epoch or config.eval_every:
-            test = open_split(config, spec, split="test", embedding=model.embedding, comm=comm, restored=restored)
-            self._evaluator = Evaluator(config, model, comm=comm, log=log, data=test)
-        self.step, self._position = restored["step"], self._position_in(restored.get("data"), resumes)
-        self._began = self.step, self._position
-        if own:
-            self._began = own["first_step"] - 1, Position(*own["first_position"])
-        self._length = length_of(config, self._data, step=self._began[0], position=self._began[1])
-        self._best_auc = own.get("best_auc")
+            split = config.eval_split
+            test = open_split(config, spec, split=split, embedding=embedding, comm=comm, restored=restored)
+            self._evaluator = Evaluator(config, model, log=log, data=test)
+        self.step, self._position = restored["step"], self._position_in(restored.get("data"), start.resumes)
+        self._run_start = self.step, self._position
+        self._state_began = restored.get("optimizer_state_began", 0)  # the step after which the optimizer's state was 0
+        if config.fresh_optimizer and not start.resumes:
+            self._state_began = self.step
+        if own_run:
+            self._run_start = own_run["first_step"] - 1, Position(*own_run["first_position"])
+        self._length = length_of(config, self._data, step=self._run_start[0], position=self._run_start[1])
+        self._best_auc = own_run.get("best_auc")
         self._evaluation: Evaluation | None = None
-        self._evaluated = own.get("evaluated", True)  # as far as an evaluation was due
+        self._evaluated = own_run.get("evaluated", True)  # False: the evaluation after the last step is still due
         self._scaling = None
         if model.compute_dtype == "float16":
             self._scaling = LossScaling(config.loss_scale, config.loss_scaling == "dynamic")
-            if before.get("loss_scaling"):
-                self._scaling.restore(before["loss_scaling"])
-        self._training_step = TrainingStep(model, comm, self._scaling)
+            if saved_run.get("loss_scaling"):
+                self._scaling.restore(saved_run["loss_scaling"])
+        self._training_step = TrainingStep(model, self._scaling)
         self._schedule = Schedule(
             config.learning_rate,
             config.warmup_steps,
             decay_start_step=config.decay_start_step,
             decay_steps=config.decay_steps,
         )
-        self._unread, self._loss, self._asked_to_stop = None, math.nan, False
-        self._skipped, self._skipped_in_a_row = own.get("skipped_steps", 0), 0
+        self._unread, self._loss = None, math.nan
+        self._stop_requested = self._own_tables_broken = False
+        self._skipped, self._skipped_in_a_row = own_run.get("skipped_steps", 0), 0
 
-    def train(self) -> dict:
+    def train(self, stop: StopRequest = NEVER) -> dict:
         """Trains to the last step of the run. Returns the flat summary.
 
+        Args:
+          stop: whether this process was asked to stop.
+
         Raises:
-          TrainingError: the loss is no longer a number.
-          Stopped: a rank was asked to stop; what was trained is saved.
+          TrainingError: the model has diverged: the loss or an updated weight is not finite.
+          Stopped: a rank was asked to stop; the trained model is saved.
         """
         self._say_length()
-        self._comm.broadcast(self._model.dense_variables)  # of the same seed, but made on processors that may differ
-        with TrainingProgress(self._config, self._comm, log=self._log, length=self._length, step=self.step) as watch:
-            return self._take_steps(watch)
+        self._comm.broadcast(self._model.dense_variables)  # of the same seed, but processors may round differently
+        progress = TrainingProgress(self._config, self._comm, log=self._log, length=self._length, step=self.step)
+        with progress:
+            return self._take_steps(progress, stop)
 
-    def _take_steps(self, watch: TrainingProgress) -> dict:
+    def _take_steps(self, progress: TrainingProgress, stop: StopRequest) -> dict:
         config, last, first = self._config, self._length.last, self.step + 1
-        if not self._evaluated and self._evaluate(watch):  # it was stopped between a step and its evaluation
+        if not self._evaluated and self._evaluate(progress):  # the run was stopped between a step and its evaluation
             last = self.step
-        batches = watch.batches(self._data.passes(config.batch_size, self._position))
+        batches = progress.batches(self._data.passes(config.batch_size, self._position))
         for step, batch in zip(range(first, last + 1), batches, strict=False):
             activity.doing(f"training step {step}")
             learning_rate = self._schedule.at(step)
-            unread = self._training_step(batch, learning_rate, step, self._stop.asked)
-            self._read()  # of the step before: on a GPU, this one runs meanwhile
+            unread = self._training_step(batch, learning_rate, step=step - self._state_began, stop=stop.asked)
+            self._read_outcome()  # of the step before; on a GPU, this step runs meanwhile
             self._unread, self.step, self._position = unread, step, batch.after
             self._evaluated = step not in self._length.evaluate_after
-            watch.step_done(step, batch.global_batch, self._loss)
+            progress.step_done(step, batch.global_batch, self._loss)
             if step % config.print_freq == 0 or step == last:
-                self._read()
-                watch.log_steps(self._loss, learning_rate, self._skipped)
+                self._read_outcome()
+                progress.log_steps(self._loss, learning_rate, self._skipped)
                 if self._saver:
                     self._saver.poll()
-            if self._asked_to_stop:
+            if self._stop_requested:
                 break
-            if not self._evaluated and self._evaluate(watch):
+            if not self._evaluated and self._evaluate(progress):
                 last = step
                 break
             if config.checkpoint_every and step % config.checkpoint_every == 0 and step != last:
-                with watch.paused():
+                with progress.paused():
                     self._save(wait=False)
             activity.doing(f"waiting for the data of step {step + 1}")
-        self._read()
-        if self._asked_to_stop and (self.step < last or not self._evaluated):
+        self._check_tables()
+        if self._stop_requested and (self.step < last or not self._evaluated):
             self._save()
-            signals = self._comm.allgather_object(self._stop.signal, name="stopped_by")
+            signals = self._comm.allgather_object(stop.signal, name="stopped_by")
             saved_step = self._saver and self._saver.saved_step
             raise Stopped(self.step, saved_step, signals=signals, checkpoint=config.save_checkpoint_path)
-        summary = watch.summary(self._evaluation, self._skipped)
+        summary = progress.summary(self._evaluation, self._skipped)
         self._log.record(summary)
         self._save(finished=True)
         return summary
 
-    def _read(self) -> None:
-        """Reads what the step before has come to, and ends training where it cannot go on."""
+    def _read_outcome(self) -> None:
+        """Reads the outcome of the last step, and ends a training that cannot continue."""
         if self._unread is None:
             return
         outcome, self._unread = self._training_step.outcome(self._unread), None
         self._loss = outcome.loss
-        self._asked_to_stop |= outcome.stops > 0
+        self._stop_requested |= outcome.stops > 0
         self._skipped += outcome.skipped
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if outcome.skipped else 0
         if not math.isfinite(outcome.loss):
@@ -153,19 +173,46 @@ class Trainer:
                 f"step {self.step}: the loss is {outcome.loss}. {self._kept()} Lower --learning_rate or lengthen "
                 "--warmup_steps."
             )
+        if outcome.broken_variable:
+            self._stop_diverged(self.step, outcome.broken_variable)
+        if outcome.tables_broken_before:
+            self._stop_diverged(self.step - 1, self._broken_table())
+        self._own_tables_broken = outcome.own_tables_broken
+        if self._own_tables_broken and self._comm.size == 1:
+            self._stop_diverged(self.step, self._broken_table())
         if self._skipped_in_a_row == _MOST_SKIPPED:
             raise TrainingError(
                 f"step {self.step}: the gradients of the last {_MOST_SKIPPED} steps overflowed in float16. "
                 f"{self._kept()} Use --loss_scaling dynamic, a lower --loss_scale, or --amp_dtype bfloat16."
             )
 
-    def _evaluate(self, watch: TrainingProgress) -> bool:
-        """Scores the test split. Returns whether training has come to what --auc_threshold asks for."""
-        self._read()  # its time is not the evaluation's
-        with watch.paused():
+    def _check_tables(self) -> None:
+        """Ends training, on all ranks, if the last step left a table of any rank with a number that is not finite."""
+        self._read_outcome()
+        if any(self._comm.allgather_object(self._own_tables_broken, name="tables_broken")):
+            self._stop_diverged(self.step, self._broken_table())
+
+    def _broken_table(self) -> str:
+        """Name of the first such table on the ranks where the tables broke. All ranks must call it."""
+        activity.doing("looking for the table that is not finite")
+        own = first_broken_table(self._model.embedding) if self._own_tables_broken else None
+        tables = self._comm.allgather_object(own, name="broken_table")
+        order = [table.name for table in self._model.embedding.tables]
+        return min(filter(None, tables), key=order.index, default="an embedding table")
+
+    def _stop_diverged(self, step: int, name: str) -> None:
+        raise TrainingError(
+            f"step {step}: {name} is not finite after the update: the model has diverged. {self._kept()} Lower "
+            "--learning_rate or lengthen --warmup_steps."
+        )
+
+    def _evaluate(self, progress: TrainingProgress) -> bool:
+        """Scores the test split. Returns whether the AUC has reached --auc_threshold."""
+        self._check_tables()  # and the time of the step is not the time of the evaluation
+        with progress.paused():
             self._evaluation = evaluation = self._evaluator.evaluate()
             self._evaluated = True
-            watch.evaluated(evaluation)
+            progress.evaluated(evaluation)
             if evaluation.auc is not None and evaluation.auc > (self._best_auc or 0.0):
                 self._best_auc = evaluation.auc
                 if self._config.keep_best and self._saver:
@@ -178,12 +225,12 @@ class Trainer:
 
     def _save(self, finished: bool = False, wait: bool = True) -> None:
         if self._saver:
-            self._read()
+            self._check_tables()
             self._saver.save(self._document(finished), wait)
 
     def _document(self, finished: bool) -> dict:
-        """What a checkpoint keeps beside the weights."""
-        step, position = self._began
+        """What a checkpoint keeps besides the weights."""
+        step, position = self._run_start
         run = {
             "finished": finished,
             "first_step": step + 1,
@@ -196,26 +243,27 @@ class Trainer:
         return {
             "model": self._model.config.document(),
             "step": self.step,
+            "optimizer_state_began": self._state_began,
             "run": run,
             "data": self._data.document(self._position),
             "config": dataclasses.asdict(self._config),
         }
 
     def _kept(self) -> str:
-        """What of the training is on disk, for the message that it failed."""
+        """The sentence that says which checkpoint a failed training leaves."""
         return self._saver.kept() if self._saver else "No checkpoint was saved."
 
     def _position_in(self, data: dict | None, resumes: bool) -> Position:
-        """Where training goes on in its data."""
+        """The position in the training data where training begins."""
         position = self._data.position_in(data) if data else Position()
         if position is None and resumes:
             raise TrainingError(
-                f"{self._config.dataset_path}: is not the training data that the interrupted run had, which was "
-                f"{data['num_samples']} samples. Bring that back, or begin a new run with --resume off."
+                f"{self._config.dataset_path}: is not the training data of the interrupted run, which had "
+                f"{data['num_samples']} samples. Bring that data back, or begin a new run with --resume off."
             )
         if position is None:
             self._log.say(
-                "The checkpoint's training data was other data, or in another order: this run begins a new pass."
+                "The checkpoint comes from other training data, or from another order: this run begins a new pass."
             )
             return Position()
         return position
@@ -234,7 +282,7 @@ class Trainer:
             f"steps {self.step + 1} to {last}"
         )
         if self._position != Position():
-            say(f"data: on from sample {self._position.sample} of pass {self._position.epoch + 1}")
+            say(f"data: continues at sample {self._position.sample} of pass {self._position.epoch + 1}")
         if config.drop_last and data.num_samples % config.batch_size:
             say(f"drop_last: the last {data.num_samples % config.batch_size} samples of each pass are not trained on")
         end = self._schedule.last_step

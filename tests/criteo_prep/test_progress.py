@@ -14,7 +14,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands until it is told the seconds that pass."""
+    """A clock that moves only when a test moves it."""
 
     class Clock:
         now = 100.0
@@ -58,7 +58,7 @@ def test_a_log_file_gets_a_line_now_and_then(clock, capsys):
     assert lines == ["read: 15.00 M bytes, 500.00 k bytes/s", "read: 30.00 M bytes, 500.00 k bytes/s"]
 
 
-def test_an_exception_is_told(clock, capsys):
+def test_an_exception_is_reported(clock, capsys):
     with pytest.raises(KeyboardInterrupt), Progress("parse", 10, unit="rows"):
         clock.now += 1
         raise KeyboardInterrupt

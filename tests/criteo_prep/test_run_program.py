@@ -1,6 +1,7 @@
 """Spelling of flags, and how a command ends: exit codes and single lines, never a traceback."""
 
 import argparse
+import signal
 import subprocess
 import sys
 
@@ -27,6 +28,30 @@ def test_what_ends_a_command(capsys, error, code, line):
 
     assert exit_code("prog", run) == code
     assert capsys.readouterr() == ("", f"{line}\n")
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_a_command_like_ctrl_c(capsys, number, code):
+    removed = []
+
+    def run():
+        try:
+            signal.raise_signal(number)
+        finally:
+            signal.raise_signal(signal.SIGTERM)  # another signal does not stop the removing
+            removed.append("its files")
+
+    assert exit_code("prog", run) == code and removed
+    assert capsys.readouterr().err == f"prog: ended by {number.name}; nothing half-written is left\n"
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        assert exit_code("prog", lambda: signal.raise_signal(signal.SIGHUP) or 7) == 7
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_defect_of_ours_is_not_hidden():

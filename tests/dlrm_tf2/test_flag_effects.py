@@ -1,7 +1,7 @@
-"""Every flag does something: a run with it differs from a run without, in what the flag is for.
+"""Every flag has an effect: a run with the flag differs from a run without it, in the thing that the flag is for.
 
-What it is that it does, the tests of its room say. A flag that needs several ranks, a process of its own or a file to
-look at is listed with the test file that covers it.
+The tests of the other rooms check that the effect is right. A flag that needs several ranks, another process or a file
+is listed with the test file that covers it.
 """
 
 import dataclasses
@@ -71,7 +71,7 @@ DECAY = "--decay_start_step 1 --decay_steps 3".split()
 CROSS = "--interaction cross --interaction_op auto --num_cross_layers 1 --cross_layer_projection_dim 2".split()
 FLOAT16 = "--amp --amp_dtype float16 --loss_scale 1e9".split()
 
-# flag -> (arguments of both runs, arguments of one of them, what then differs)
+# flag -> (arguments of both runs, arguments of the second run, what differs between the runs)
 RUNS: dict[str, tuple[list[str], str, Callable]] = {
     "mode": (["--restore_checkpoint_path", "{saved}"], "--mode eval", result_keys),
     "dataset_path": ([], "--dataset_path {other}", losses),
@@ -106,6 +106,7 @@ RUNS: dict[str, tuple[list[str], str, Callable]] = {
     "loss_scaling": ([*FLOAT16, "--epochs", "8"], "--loss_scaling dynamic", skipped),
     "xla": ([], "--xla", compiled),
     "seed": ([], "--seed 4", losses),
+    "eval_split": ([], "--eval_split validation", test_losses),
     "auc_thresholds": ([], "--auc_thresholds 3", lambda run: run.column("auc")),
     "evals_per_epoch": ([], "--evals_per_epoch 2", evaluations),
     "eval_every": ([], "--eval_every 1", evaluations),
@@ -126,7 +127,7 @@ PLANS = {
     "world_size": "--world_size 3",
 }
 
-# flag -> the file of its test, which names it
+# flag -> the test file that covers the flag and names it
 ELSEWHERE = {
     "data_parallel_input": "job/test_ranks.py",
     "dedup_ids": "data/test_repeated_ids.py",
@@ -141,6 +142,7 @@ ELSEWHERE = {
     "checkpoint_async": "training/test_saver.py",
     "keep_checkpoints": "training/test_saver.py",
     "keep_best": "training/test_saver.py",
+    "fresh_optimizer": "checkpoint/test_checkpoint_optimizer.py",
     "profiler_start_step": "logs/test_profiler.py",
     "profiled_rank": "logs/test_profiler.py",
     "profiler_path": "logs/test_profiler.py",
@@ -157,11 +159,11 @@ def test_no_flag_is_without_a_test():
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """Folders by name: datasets, a checkpoint, and one for what runs leave."""
+    """Folders by name: two datasets, a checkpoint, and a folder for the files of the runs."""
     root = tmp_path_factory.mktemp("flags")
     names = {name: root / name for name in ("data", "other", "saved", "folder")}
     for number, name in enumerate(("data", "other")):
-        write_dataset(names[name], train=200, test=100, cardinalities=(20, 7), seed=number)
+        write_dataset(names[name], train=200, test=100, validation=40, cardinalities=(20, 7), seed=number)
     document = yaml.safe_load((names["data"] / "feature_spec.yaml").read_text())
     for feature in ("cat_0", "cat_1"):
         document["feature_spec"][feature] |= {"cardinality": 30, "alpha": 1.1}
@@ -175,7 +177,7 @@ def places(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(places):
-    """`run(arguments)`: a run of the program, or the one that was made with the same arguments before."""
+    """`run(arguments)`: a run of the program; a second call with the same arguments returns the first run."""
 
     @cache
     def started(arguments: tuple[str, ...]):
@@ -193,7 +195,7 @@ def test_a_run_with_the_flag_differs_from_one_without(flag, run):
     assert observed(run([*of_both, *with_flag.split()])) != without
 
 
-@pytest.mark.skipif(not ops.available(), reason=f"the op library is not there: {ops.why_unavailable()}")
+@pytest.mark.skipif(not ops.available(), reason=f"the op library is not available: {ops.why_unavailable()}")
 def test_interaction_op(run):
     assert run([]).job.model.interaction.name == "tensorflow"
     assert run(["--interaction_op", "native"]).job.model.interaction.name == "native"

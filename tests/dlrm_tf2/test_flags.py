@@ -6,8 +6,8 @@ import re
 import pytest
 
 from dlrm_tf2 import dcnv2
-from dlrm_tf2.config import ConfigError, TrainConfig
-from dlrm_tf2.flags import NOT_THERE, parse
+from dlrm_tf2.config import GROUPS, ConfigError, TrainConfig
+from dlrm_tf2.flags import NOT_SUPPORTED, parse
 
 DATASET = ["--dataset_path", "data"]
 
@@ -52,7 +52,7 @@ def test_every_field_is_a_flag_and_every_flag_reaches_its_field():
     values = {
         "mode": "inference", "dataset_path": "d", "feature_spec": "f.yaml", "batch_size": 3, "valid_batch_size": 4,
         "epochs": 5, "max_steps": 6, "optimizer": "adam", "beta1": 0.8, "beta2": 0.7, "learning_rate": 0.5,
-        "warmup_steps": 7,
+        "warmup_steps": 7, "eval_split": "validation",
         "decay_start_step": 8, "decay_steps": 9, "embedding_dim": 16, "bottom_mlp_dims": (4, 16),
         "top_mlp_dims": (5, 1), "amp": True, "loss_scale": 2.0, "xla": True, "cpu": True, "seed": 11,
         "auc_thresholds": 12, "evals_per_epoch": 13, "print_freq": 14, "save_checkpoint_path": "s",
@@ -64,7 +64,7 @@ def test_every_field_is_a_flag_and_every_flag_reaches_its_field():
         "shuffle": "window", "shuffle_window": 25, "drop_last": True,
         "restore_checkpoint_path": "r", "amp_dtype": "float16", "loss_scaling": "dynamic", "eval_every": 26,
         "auc_threshold": 0.75, "checkpoint_every": 27, "checkpoint_async": True, "keep_checkpoints": 28,
-        "keep_best": True, "resume": "off", "predictions_path": "p", "stall_timeout_s": 29.5,
+        "keep_best": True, "fresh_optimizer": True, "resume": "off", "predictions_path": "p", "stall_timeout_s": 29.5,
         "inter_op_parallelism": 30, "intra_op_parallelism": 31, "profiler_start_step": 32, "profiled_rank": 33,
         "profiler_path": "q", "tensorboard": "t", "log_path": "l",
         "interaction": "dot_custom_cuda", "interaction_op": "native",
@@ -85,7 +85,7 @@ def test_booleans_as_absl_writes_them(arguments, amp):
     assert parsed(*arguments).amp is amp
 
 
-def test_hyphens_do_as_well():
+def test_hyphens_are_underscores():
     hyphens = parsed("--valid-batch-size=7", "--learning-rate", "0.1")
     assert hyphens == parsed("--valid_batch_size", "7", "--learning_rate=0.1")
 
@@ -94,8 +94,8 @@ def test_print_freq_may_be_written_as_a_float():
     assert parsed("--print_freq", "100.0").print_freq == 100
 
 
-@pytest.mark.parametrize("name", sorted(NOT_THERE))
-def test_published_flags_that_are_not_there_are_refused_by_name(name):
+@pytest.mark.parametrize("name", sorted(NOT_SUPPORTED))
+def test_published_flags_that_are_not_supported_are_refused_by_name(name):
     with pytest.raises(ConfigError, match=f"--{name} is a flag of the published trainers"):
         parsed(f"--{name}", "1")
 
@@ -127,11 +127,51 @@ def test_published_flags_that_are_not_there_are_refused_by_name(name):
         (["--dist_strategy", "greedy"], "invalid choice: 'greedy'"),
         (["--optimizer", "rowwise_adagrad", "--column_slice_threshold", "9"], "needs the whole row"),
         (["stray"], "'stray' does not belong to any flag"),
+        (["--stall_timeout_s", "inf"], "--stall_timeout_s is inf; it must be at most 1000000000. Use 0 for never"),
+        (["--stall_timeout_s", "1e300"], "--stall_timeout_s is 1e\\+300; it must be at most 1000000000"),
+        (["--stall_timeout_s", "nan"], "--stall_timeout_s is nan; it must be at least 0"),
+        (["--loss_scale", "inf"], "--loss_scale is inf; it must be at most 3.4e\\+38"),
+        (["--learning_rate", "1e39"], "--learning_rate is 1e\\+39; it must be at most 3.4e\\+38"),
+        (["--cpu_offloading_threshold_gb", "inf"], "it must be at most 3.4e\\+38. Leave it out for no limit"),
+        (["--max_steps", "1e30"], "it must be at most 9223372036854775807"),
+        (["--batch_size=-inf"], "'-inf' is not a whole number"),
+        (
+            ["--embedding_dim", "99999999999999999999", "--interaction", "cross"],
+            "it must be at most 9223372036854775807",
+        ),
     ],
 )
 def test_misuse_says_what_is_wrong(arguments, message):
     with pytest.raises(ConfigError, match=message):
         parsed(*arguments)
+
+
+def test_help_has_every_flag_in_its_group(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"], "dlrm")
+    text = capsys.readouterr().out
+    found, title = {}, None
+    for line in text.splitlines():
+        if re.match(r"\w.*:$", line):
+            title = line.removesuffix(":")
+        elif match := re.match(r"  --(\w+)", line):
+            found[match[1]] = title
+    assert found == {f.name: GROUPS[f.metadata["group"]] for f in dataclasses.fields(TrainConfig)}
+    assert list(dict.fromkeys(found.values())) == list(GROUPS.values())
+    assert "None" not in text and "(default: 512,256,128)" in text
+
+
+def test_help_of_dcnv2_has_its_own_defaults(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"], "dcnv2", dcnv2.DEFAULTS)
+    assert re.search(r"usage: dcnv2(.|\n)*--optimizer(.|\n)*?default:\s+adam\)", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(TrainConfig) if isinstance(f.default, float)])
+def test_no_float_flag_is_infinite_or_nan(name):
+    for value in ("inf", "-inf", "nan"):
+        with pytest.raises(ConfigError, match=f"--{name} is {value}; it must be"):
+            parsed(f"--{name}={value}")
 
 
 def test_dataset_path_is_needed():

@@ -1,4 +1,4 @@
-"""Runs the program's modes inside the test's process, where TensorFlow is already there: one rank, on the CPU."""
+"""Runs the program's modes inside the test's process, where TensorFlow already runs: one rank, on the CPU."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2 import flags
-from dlrm_tf2.job.start import Job, start_job
+from dlrm_tf2.job.start import Job, RunContext, start_job
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.runtime import process
 from dlrm_tf2.runtime.comm import Comm, SingleProcess
@@ -18,7 +18,7 @@ TINY = """--embedding_dim 4 --bottom_mlp_dims 6,4 --top_mlp_dims 5,1 --batch_siz
 
 @dataclass(frozen=True)
 class Run:
-    """What a run left: its job, the records of its log, and the folder that this is in."""
+    """The results of a run: its job, the records of its log, and the folder that holds the log."""
 
     job: Job
     records: list[dict]
@@ -33,22 +33,24 @@ def run(
     dataset: Path,
     log_path: Path,
     *arguments: object,
-    comm: Comm = SingleProcess(),  # noqa: B008 - has no state
+    comm: Comm = SingleProcess(),  # noqa: B008 - SingleProcess has no state
     defaults: Mapping[str, object] | None = None,
 ) -> Run:
-    """Runs the mode that the arguments name, with a tiny model; they come after TINY, so they win.
+    """Runs the mode that the arguments name, with a tiny model.
 
     Args:
-      defaults: of the program, where they are not dlrm's.
+      arguments: flags that replace the flags of TINY.
+      defaults: flag -> default, where it is not the default of dlrm.
     """
-    asked = ["--dataset_path", dataset, *TINY, "--log_path", log_path, *arguments]
-    config = flags.parse([str(argument) for argument in asked], "dlrm", defaults)
+    command = ["--dataset_path", dataset, *TINY, "--log_path", log_path, *arguments]
+    config = flags.parse([str(argument) for argument in command], "dlrm", defaults)
     spec = FeatureSpec.load(Path(config.dataset_path) / config.feature_spec)
     compute_dtype = (config.amp_dtype or "bfloat16") if config.amp else "float32"
     device = process.Runtime("cpu", compute_dtype, threads=2, notes=())
-    started = start_job(
-        config, spec, model_config=ModelConfig.of(config, spec), launch=process.Launch(), device=device, comm=comm
-    )
-    started.run()
+    context = RunContext(config, spec, launch=process.Launch(), device=device, comm=comm)
+    job = start_job(context, ModelConfig.of(config, spec))
+    job.run()
     log = Path(config.log_path)
-    return Run(started, [json.loads(line) for line in log.read_text().splitlines()], log.parent)
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    first = max(number for number, record in enumerate(records) if "mode" in record)  # runs before it share the file
+    return Run(job, records[first:], log.parent)

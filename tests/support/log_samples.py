@@ -12,20 +12,20 @@ import numpy as np
 
 from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.preprocess.parse.text_blocks import MAX_LINE_BYTES
+from criteo_prep.preprocess.request import Resources
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import preprocess
-from criteo_prep.preprocess.stages import Resources
 from criteo_prep.transcribe.tf_raw import Reader
 
-RULES = ("max_cardinality", "vocabulary_days", "on_bad_row", "shuffle", "seed")
-HOW = ("workers", "memory_limit", "block_bytes", "checkpoint_bytes", "log")
+RULES = ("max_cardinality", "vocabulary_days", "on_bad_row", "on_truncated", "shuffle", "seed")
+RESOURCES = ("workers", "memory_limit", "block_bytes", "checkpoint_bytes", "log")
 
 
 def make(paths, destination, threshold=3, **more):
     paths = [paths] if isinstance(paths, (str, Path)) else paths
     rules = make_rules(threshold, **{name: more.pop(name) for name in RULES if name in more})
-    how = Resources(quiet=True, **{name: more.pop(name) for name in HOW if name in more})
-    return preprocess(paths, destination, rules=rules, resources=how, **more)
+    resources = Resources(quiet=True, **{name: more.pop(name) for name in RESOURCES if name in more})
+    return preprocess(paths, destination, rules=rules, resources=resources, **more)
 
 
 def random_rows(seed, count):
@@ -101,5 +101,5 @@ def content(root):
 
 
 def kept_in(folder):
-    """What stands in a folder beside the test's own files: an unfinished run, or nothing."""
+    """Names in a folder, without the inputs of the test."""
     return sorted(name for name in os.listdir(folder) if not name.startswith("day_"))

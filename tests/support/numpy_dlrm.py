@@ -10,13 +10,15 @@ from support import numpy_interaction
 
 @dataclass
 class NumpyDlrm:
-    """Args:
-    weights: name -> float64 array, updated in place by `step`. A table has the name of its feature, the rest that of
-      the program's variables: bottom_mlp_0_kernel, bottom_mlp_0_bias, ..., cross_0_kernel (or cross_0_u and cross_0_v)
-      and cross_0_bias, top_mlp_0_kernel, ...
-    features: names, in the order of their vectors.
-    combiner: "sum" or "mean".
-    cross: whether the vectors meet in the cross layers; otherwise by dot products.
+    """The model on one process.
+
+    Args:
+      weights: name -> float64 array, which `step` updates in place. A table has the name of its feature; the other
+        weights have the names of the program's variables: bottom_mlp_0_kernel, bottom_mlp_0_bias, ..., cross_0_kernel
+        (or cross_0_u and cross_0_v), cross_0_bias, top_mlp_0_kernel, ...
+      features: names, in the order of their vectors.
+      combiner: "sum" or "mean".
+      cross: whether cross layers combine the vectors; otherwise dot products.
 
     A batch is (label [n], numerical [n, numericals], {feature: [ids of each sample]}).
     """
@@ -36,7 +38,7 @@ class NumpyDlrm:
     def logits_and_gradients(
         self, label, numerical, bags: Mapping[str, Sequence[Sequence[int]]]
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Logits [n], and the gradient of the mean loss by everything in `weights`."""
+        """(logits [n], name -> gradient of the mean loss by that weight)."""
         gradients: dict[str, np.ndarray] = {}
         inputs = np.zeros((len(label), len(self.weights["bottom_mlp_0_kernel"])))
         inputs[:, : numerical.shape[1]] = numerical
@@ -90,7 +92,7 @@ class NumpyDlrm:
         return outputs
 
     def _mlp_backward(self, prefix, outputs, upstream, relu_at_end, gradients):
-        """The gradient by the inputs; those by the layers go into `gradients`."""
+        """Returns the gradient by the inputs; puts the gradients by the layers into `gradients`."""
         last = max(self._layers(prefix))
         for layer in reversed(range(last + 1)):
             if relu_at_end or layer < last:

@@ -83,11 +83,11 @@ class NumpyEmbedding:
             slots["first_moment"][touched], slots["second_moment"][touched] = m[touched], v[touched]
             direction = m / (1 - o.beta1**number) / (np.sqrt(v / (1 - o.beta2**number)) + o.epsilon)
         else:
-            square = g * g
+            square, (slot,) = g * g, o.row_slots
             if o.name == "rowwise_adagrad":
                 square = np.repeat(square.mean(axis=1, keepdims=True), g.shape[1], axis=1)
-            slots["accumulator"][touched] += square[touched]
-            direction = g / (np.sqrt(slots["accumulator"]) + o.epsilon)
+            slots[slot][touched] += square[touched]
+            direction = g / (np.sqrt(slots[slot]) + o.epsilon)
         w[touched] -= learning_rate * direction[touched]
 
     def _pooled(self, table, ids, weights):

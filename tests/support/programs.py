@@ -1,4 +1,4 @@
-"""Programs in processes of their own, as users start them: one process, or several under horovodrun."""
+"""Programs in processes of their own, as users start them: one process, or several with horovodrun."""
 
 import importlib.util
 import os

@@ -12,14 +12,21 @@ CARDINALITIES = (50, 7, 400, 3, 90)
 
 
 def write_dataset(
-    root: Path, train: int = 1000, test: int = 300, cardinalities=CARDINALITIES, seed: int = 0
+    root: Path,
+    train: int = 1000,
+    test: int = 300,
+    *,
+    validation: int = 0,
+    cardinalities=CARDINALITIES,
+    seed: int = 0,
 ) -> FeatureSpec:
-    """Makes the dataset in `root` and returns its spec, loaded."""
+    """Makes the dataset in `root` and returns its spec, loaded. With no validation rows there is no such split."""
+    sizes = {"train": train, "test": test} | ({"validation": validation} if validation else {})
     features = [Feature(f"cat_{i}", "int32", rows) for i, rows in enumerate(cardinalities)]
-    spec = tf_raw_spec(features, num_numerical=13)
+    spec = tf_raw_spec(features, num_numerical=13, splits=tuple(sizes))
     rng = np.random.default_rng(seed)
     effects = [rng.normal(size=rows) for rows in cardinalities]
-    for split, rows in (("train", train), ("test", test)):
+    for split, rows in sizes.items():
         ids = [rng.integers(0, high, rows) for high in cardinalities]
         numerical = rng.normal(size=(rows, 13)).astype(np.float16)
         logits = sum(effect[column] for effect, column in zip(effects, ids, strict=True)) + numerical[:, 0]

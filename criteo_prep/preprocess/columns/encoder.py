@@ -1,13 +1,13 @@
-"""The categorical columns, each on its own: raw column -> counts -> vocabulary -> ids in final form.
+"""The categorical columns, each on its own: raw column -> counts -> vocabulary -> ids in their final files.
 
-Columns are done by several threads. One with many distinct values takes much memory, so only as many of those are in
-work at a time as the limit allows. A finished column is written down in the journal, and its raw form is deleted.
+Several threads encode columns at a time. A column with many distinct values takes much memory, so the memory limit says
+how many such columns are encoded at a time. The journal records each finished column, whose raw file is then deleted.
 """
 
 import contextlib
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,10 @@ import numpy as np
 
 from criteo_prep.durable import force
 from criteo_prep.feature_spec import Feature, FeatureSpec
+from criteo_prep.intact import check_file
 from criteo_prep.manifest import BlockChecksums, block_entry
-from criteo_prep.preprocess.columns import vocabulary
-from criteo_prep.preprocess.columns.count import MAX_SMALL, LargeCounts, count_small
+from criteo_prep.preprocess.columns import hash_table, vocabulary
+from criteo_prep.preprocess.columns.count import LargeCounts, count_small
 from criteo_prep.preprocess.columns.id_table import IdTable
 from criteo_prep.preprocess.columns.memory import MemoryPlan
 from criteo_prep.preprocess.journal import Journal
@@ -29,19 +30,33 @@ from criteo_prep.schema import CATEGORICAL, NUM_CATEGORICAL
 
 
 @dataclass(frozen=True)
-class ColumnWork:
-    """What is to be done with the columns.
+class GivenVocabularies:
+    """The vocabularies of a finished dataset.
 
     Attributes:
-      root: the dataset folder in the making, with a folder for each split and `vocabularies`.
-      spec: names the files.
+      folder: holds cat_<i>.parquet.
+      entries: name of a column -> the entry of its vocabulary in the manifest.
+    """
+
+    folder: Path
+    entries: dict[str, dict]
+
+
+@dataclass(frozen=True)
+class ColumnWork:
+    """What the encoder reads, and what it makes.
+
+    Attributes:
+      root: the dataset folder in the making, with a folder for each split and the folder `vocabularies`.
+      spec: feature spec that names the files to write.
       raw: the raw columns.
-      splits: split -> its rows.
-      counted: the rows that the vocabularies are made from.
-      thresholds, caps: for each column; see rules.Rules.
-      seed: of the train rows' order; None leaves it.
-      keep_raw: leave the raw columns there.
-      given: a folder with vocabularies to use; None to count.
+      splits: split -> the rows of the split.
+      counted: the rows whose values the vocabularies are made from.
+      thresholds: threshold of each column; see rules.Rules.
+      caps: largest cardinality of each column, or None; see rules.Rules.
+      seed: seed of the random order of the train rows; None keeps their order.
+      keep_raw: whether the raw columns stay when the columns are finished.
+      given: existing vocabularies to use; None to count the values.
     """
 
     root: Path
@@ -53,17 +68,17 @@ class ColumnWork:
     caps: tuple[int | None, ...]
     seed: int | None = None
     keep_raw: bool = False
-    given: Path | None = None
+    given: GivenVocabularies | None = None
 
 
 class ColumnEncoder:
     """Turns the raw columns into the dataset's categorical files.
 
     Args:
-      work: what is to be done.
-      journal: knows the columns that are done.
-      memory: the limit.
-      progress: advances for every value that is read.
+      work: the columns and the files to make.
+      journal: record of the columns that are finished.
+      memory: memory limit and number of threads.
+      progress: advanced for every value that is read.
     """
 
     def __init__(self, work: ColumnWork, journal: Journal, *, memory: MemoryPlan, progress: Progress):
@@ -74,10 +89,13 @@ class ColumnEncoder:
         self._stop = threading.Event()
 
     def run(self, columns: Iterable[int] = range(NUM_CATEGORICAL)) -> tuple[list[Feature], dict[str, dict]]:
-        """Does the columns, all by default, that are not done.
+        """Encodes the columns that are not finished.
+
+        Args:
+          columns: numbers of the columns, all by default.
 
         Returns:
-          The features in column order, and the manifest's entries of the files of the columns.
+          The features in column order, and the manifest's entries for the files of the columns.
         """
         entries: dict[str, dict] = {}
         features: dict[int, Feature] = {}
@@ -85,9 +103,9 @@ class ColumnEncoder:
         try:
             pending = {pool.submit(self._do_column, column): column for column in columns}
             for future in as_completed(pending):
-                done = future.result()
-                features[pending[future]] = Feature(CATEGORICAL[pending[future]], "", done["cardinality"])
-                entries |= done["files"]
+                column, finished = pending[future], future.result()
+                features[column] = Feature(CATEGORICAL[column], "", finished["cardinality"])
+                entries |= finished["files"]
         except BaseException:
             self._stop.set()
             pool.shutdown(cancel_futures=True)
@@ -96,35 +114,38 @@ class ColumnEncoder:
         return [features[column] for column in sorted(features)], entries
 
     def _do_column(self, column: int) -> dict:
+        """Makes the vocabulary and the ids of a column, unless the journal has them. Returns the journal's document."""
         name = CATEGORICAL[column]
-        done = self._journal.column(name)
-        if done is None:
+        document = self._journal.column(name)
+        if document is None:
             with contextlib.ExitStack() as large:
-                wait = lambda: large.enter_context(self._large_column)  # noqa: E731
+                wait_for_memory = lambda: large.enter_context(self._large_column)  # noqa: E731
                 path = self._work.root / "vocabularies" / f"{name}.parquet"
                 if self._work.given:
-                    shutil.copyfile(self._work.given / path.name, path)
+                    source = self._work.given.folder / path.name
+                    shutil.copyfile(source, path)
+                    check_file(path, self._work.given.entries[name], stands_for=source)
                 elif not self._count_small(column, path):
-                    wait()
+                    wait_for_memory()
                     self._count_large(column, path)
                 kept = vocabulary.num_kept(path)
-                if kept > MAX_SMALL and self._work.given:
-                    wait()
+                if kept > hash_table.MAX_VALUES and self._work.given:
+                    wait_for_memory()
                     self._memory.check_distinct(name, kept, self._num_large)
                 ids_of = IdTable.load(path, self._work.caps[column])
                 files = {f"vocabularies/{path.name}": block_entry(path), **self._encode(column, ids_of)}
-                done = {"cardinality": ids_of.cardinality, "files": files}
+                document = {"cardinality": ids_of.cardinality, "files": files}
                 del ids_of
             if self._journal.forced:
-                paths = [self._work.root / file for file in done["files"]]
+                paths = [self._work.root / file for file in document["files"]]
                 force([*paths, *{path.parent for path in paths}])
-            self._journal.finish_column(name, done)
+            self._journal.finish_column(name, document)
         if not self._work.keep_raw:
             self._work.raw.delete(column)
-        return done
+        return document
 
     def _count_small(self, column: int, path: Path) -> bool:
-        """Writes the vocabulary if there are few distinct values. Returns whether there are."""
+        """Writes the vocabulary of a column with few distinct values. Returns whether the column has few."""
         work = self._work
         values = (values for values, _ in self._blocks(column, work.counted))
         counted = count_small(values, work.raw.num_zeros_in(column, work.counted))
@@ -134,6 +155,7 @@ class ColumnEncoder:
         return True
 
     def _count_large(self, column: int, path: Path) -> None:
+        """Writes the vocabulary of a column with many distinct values."""
         work, counts = self._work, LargeCounts()
         for values, _ in self._blocks(column, work.counted):
             counts.mark(values)
@@ -143,12 +165,12 @@ class ColumnEncoder:
         for values, _ in self._blocks(column, work.counted):
             counts.count(values)
         counts.set_zeros(work.raw.num_zeros_in(column, work.counted))
-        ranked = vocabulary.rank_by_count(counts.counts, work.thresholds[column], counts.num_wraps)
+        ranking = vocabulary.rank_by_count(counts.counts, work.thresholds[column], counts.num_wraps)
         select = lambda first, values: counts.members.select(counts.counts, first, values)  # noqa: E731
-        vocabulary.write_vocabulary(path, ranked, select=select, cap=work.caps[column])
+        vocabulary.write_vocabulary(path, ranking, select=select, cap=work.caps[column])
 
     def _encode(self, column: int, ids_of: IdTable) -> dict[str, dict]:
-        """Writes the ids of every split. Returns the manifest's entries."""
+        """Writes the ids of a column in every split. Returns the manifest's entries for the files."""
         entries = {}
         for split, rows in self._work.splits.items():
             path = self._work.spec.chunk_of(split, CATEGORICAL[column]).files[0]
@@ -158,7 +180,7 @@ class ColumnEncoder:
         return entries
 
     def _blocks(self, column: int, rows: range) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields (values, zero rows) of the given rows of a column, and counts them as progress."""
+        """Yields (values, zero rows) of the given rows of a column, and advances the progress."""
         for values, zero_rows in self._work.raw.blocks(column, rows):
             if self._stop.is_set():
                 raise InterruptedError("the work was stopped")
@@ -168,23 +190,27 @@ class ColumnEncoder:
 
 
 def write_ids(path: Path, blocks: Iterator[np.ndarray], *, num_rows: int, dtype: np.dtype, seed: int | None) -> dict:
-    """Writes the ids of a split, in their order or, with a seed, in a random one. Returns the manifest's entry."""
+    """Writes one id file: in the given order or, with a seed, in a random order.
+
+    Args:
+      path: the file to write.
+      blocks: ids of consecutive rows.
+      num_rows: rows of all blocks together.
+      dtype: dtype of the ids in the file.
+      seed: seed of the random order; None keeps the order.
+
+    Returns:
+      The manifest's entry for the file.
+    """
     if seed is not None:
         scratch = path.parent.parent / "work" / f"{path.stem}.scratch"
         with ShuffledFile(path, scratch, num_rows=num_rows, dtype=dtype, width=1, seed=seed) as file:
-            _each(blocks, file.write)
+            for ids in blocks:
+                file.write(ids)
         return block_entry(path)
     checksums = BlockChecksums()
     with open(path, "wb", buffering=0) as file:
-
-        def write(ids: np.ndarray) -> None:
+        for ids in blocks:
             append(file, ids)
             checksums.update(ids)
-
-        _each(blocks, write)
     return checksums.entry
-
-
-def _each(blocks: Iterator[np.ndarray], write: Callable[[np.ndarray], None]) -> None:
-    for ids in blocks:
-        write(ids)

@@ -1,4 +1,4 @@
-"""The memory that encoding the categorical columns takes: how many columns may be in work at a time."""
+"""The memory that the categorical columns take: how many columns may be encoded at a time."""
 
 from dataclasses import dataclass
 
@@ -6,26 +6,27 @@ import numpy as np
 
 from criteo_prep.preprocess.columns.rank_bitmap import BITMAP_BYTES
 from criteo_prep.preprocess.columns.vocabulary import WINDOW_IDS
+from criteo_prep.sizes import shown_bytes
 
-# The interpreter with its libraries and numba's code; measured 0.25 GB.
+# The interpreter, its libraries and numba's code; measured 0.25 GB.
 _BASE_BYTES = 300 << 20
-# Blocks of text and of columns on their way, and a small column's hash table while it grows; of each worker.
+# Of each worker: blocks of text and of columns, and a small column's hash table while it grows.
 _WORKER_BYTES = 120 << 20
-# The largest column of Criteo's 1 TB logs has 292,775,614 distinct values (T0); more are counted if memory allows.
+# The largest column of Criteo's 1 TB logs has 292,775,614 distinct values (T0); more are counted where memory allows.
 MOST_DISTINCT = 300_000_000
 
 
 class PreflightError(ValueError):
-    """What is asked for does not fit this machine."""
+    """The work does not fit this machine, or its limits are not valid."""
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How many columns with many distinct values may be in work at a time.
+    """How many columns with many distinct values may be encoded at a time.
 
     Args:
       limit_bytes: memory that this process may use.
-      workers: threads.
+      workers: threads of this process.
     """
 
     limit_bytes: int
@@ -36,31 +37,38 @@ class MemoryPlan:
         return _BASE_BYTES + self.workers * _WORKER_BYTES
 
     def large_columns(self, num_rows: int) -> int:
-        """1 at least."""
+        """Large columns that may be encoded at a time, at least 1."""
         each = large_column_bytes(min(num_rows, MOST_DISTINCT))
         return int(np.clip((self.limit_bytes - self.base_bytes) // each, 1, self.workers))
 
     @property
     def most_distinct(self) -> int:
-        """The distinct values that one column may have under the limit; see large_column_bytes."""
-        there = self.limit_bytes - self.base_bytes - large_column_bytes(0)
-        return max(0, min(there // 8, WINDOW_IDS) if there < 8 * WINDOW_IDS else (there - 4 * WINDOW_IDS) // 4)
+        """Distinct values that one column may have under the limit; the inverse of large_column_bytes."""
+        available = self.limit_bytes - self.base_bytes - large_column_bytes(0)
+        in_window = min(available // 8, WINDOW_IDS)
+        return max(0, in_window if available < 8 * WINDOW_IDS else (available - 4 * WINDOW_IDS) // 4)
 
     def check_distinct(self, column: str, num_distinct: int, at_a_time: int) -> None:
-        """Raises PreflightError where a column has more distinct values than memory allows to count."""
-        needed, there = large_column_bytes(num_distinct), (self.limit_bytes - self.base_bytes) // at_a_time
-        if needed > there:
+        """Raises PreflightError where the memory limit does not allow to count that many distinct values.
+
+        Args:
+          column: name of the column, for the message.
+          num_distinct: distinct values in the column.
+          at_a_time: large columns that share the memory.
+        """
+        needed, available = large_column_bytes(num_distinct), (self.limit_bytes - self.base_bytes) // at_a_time
+        if needed > available:
             raise PreflightError(
                 f"{column}: {num_distinct:,} distinct values need {gigabytes(needed * at_a_time + self.base_bytes)} of "
                 f"memory to be counted, more than the limit of {gigabytes(self.limit_bytes)}. Give a --memory_limit of "
-                "that much; what is done so far is kept."
+                "that size; what is done so far is kept."
             )
 
 
 def large_column_bytes(num_distinct: int) -> int:
-    """Memory of one column that is counted by a bitmap: the bitmap, a count each, a window of the vocabulary."""
+    """Memory to count one column by a bitmap: the bitmap, a count per value, and a window of the vocabulary."""
     return BITMAP_BYTES + 4 * num_distinct + 4 * min(num_distinct, WINDOW_IDS) + (96 << 20)
 
 
 def gigabytes(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"
+    return shown_bytes(size)

@@ -1,10 +1,11 @@
-"""A set of 32-bit values that numbers its members: one bit for each of the 2^32, and a directory.
+"""A set of 32-bit values that numbers its members: one bit for each possible value, and a directory.
 
     words      uint64 [2^26]   bit v % 64 of word v / 64: whether v is in the set
-    before     uint32 [2^23]   members below 512 * block, the rank of the block's first member
+    before     uint32 [2^23]   members below 512 * block: the rank of the block's first member
 
-The rank of a member is before[v / 512] and the bits of up to 8 words, which lie in one cache line. 0.53 GiB, however
-many members there are. Loops ask for the lines of later values beforehand, for each access would wait for memory.
+The rank of a member v is before[v / 512] plus the bits below v in up to 8 words, which lie in one cache line. The
+memory is 0.53 GiB for any number of members. Loops ask for the cache lines of later values beforehand, because each
+access would wait for memory.
 """
 
 import numpy as np
@@ -20,7 +21,7 @@ _LOW_SIX, _ONE = np.uint64(63), np.uint64(1)
 
 
 class RankBitmap:
-    """Add values; `index` them once; then each has a rank in ascending order, from 0."""
+    """`add` all values, then call `index` once; then each member has a rank, from 0 in ascending order."""
 
     def __init__(self) -> None:
         self.words = np.zeros(_NUM_WORDS, np.uint64)
@@ -28,7 +29,7 @@ class RankBitmap:
         self.num_values = 0
 
     def add(self, values: np.ndarray) -> None:
-        """values: uint32 [n], in any order, repeated at will."""
+        """Adds values: uint32 [n], in any order, with or without repeats."""
         _add(values, self.words)
 
     def index(self) -> None:
@@ -37,25 +38,25 @@ class RankBitmap:
         self.num_values = int(_index(self.words, self.before))
 
     def count(self, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Adds 1 to counts (uint32 [num_values]) at the rank of every value; all must be members.
+        """Adds 1 to counts (uint32 [num_values]) at the rank of every value; all values must be members.
 
         Returns:
-          int64 [k]: ranks whose count went past 2^32 - 1 and began again at 0.
+          int64 [k], ranks whose count passed 2^32 - 1 and began again at 0.
         """
         wrapped = np.empty(8, np.int64)
         assert len(values) < 1 << 32, "a count can wrap only once in a call"
         return wrapped[: _count(values, self.words, self.before, counts, wrapped)]
 
     def look_up(self, values: np.ndarray, ids_by_rank: np.ndarray, ids: np.ndarray) -> None:
-        """Fills ids [n]: ids_by_rank at the rank of each value, 0 for a value that is no member."""
+        """Fills ids [n]: ids_by_rank at the rank of each value, 0 for a value that is not a member."""
         _look_up(values, self.words, self.before, ids_by_rank, ids)
 
     def put(self, values: np.ndarray, ids: np.ndarray, ids_by_rank: np.ndarray) -> None:
-        """Sets ids_by_rank at the rank of each value; all must be members."""
+        """Sets ids_by_rank at the rank of each value; all values must be members."""
         _put(values, ids, self.words, self.before, ids_by_rank)
 
     def select(self, ids_by_rank: np.ndarray, first: int, values: np.ndarray) -> None:
-        """Fills values uint32 [n]: the member with id first + i stands at i."""
+        """Fills values, uint32 [n]: values[i] is the member whose id is first + i."""
         _select(self.words, ids_by_rank, first, values)
 
 
@@ -71,7 +72,7 @@ def _add(values, words):
 
 @compiled
 def _index(words, before):
-    """Fills before; returns the number of bits set."""
+    """Fills `before`; returns the number of bits that are set."""
     total = np.uint32(0)
     for block in range(before.size):
         before[block] = total
@@ -92,7 +93,7 @@ def _rank(value, words, before):
 
 @compiled
 def _count(values, words, before, counts, wrapped):
-    """See RankBitmap.count: first the ranks of a few values, then their counts, so that accesses overlap."""
+    """See RankBitmap.count. Ranks are found some values ahead of their counts, so that memory accesses overlap."""
     ranks = np.empty(_AHEAD, np.int64)
     num_wrapped = 0
     for start in range(0, values.size, _AHEAD):
@@ -113,7 +114,7 @@ def _count(values, words, before, counts, wrapped):
 
 @compiled
 def _look_up(values, words, before, ids_by_rank, ids):
-    """See RankBitmap.look_up: as _count."""
+    """See RankBitmap.look_up. Memory accesses overlap as in _count."""
     ranks = np.empty(_AHEAD, np.int64)
     for start in range(0, values.size, _AHEAD):
         stop = min(start + _AHEAD, values.size)
@@ -141,7 +142,7 @@ def _put(values, ids, words, before, ids_by_rank):
 
 @compiled
 def _select(words, ids_by_rank, first, values):
-    """See RankBitmap.select: goes through all members in ascending order."""
+    """See RankBitmap.select. All members are visited in ascending order."""
     rank = 0
     last = first + values.size
     for position in range(words.size):

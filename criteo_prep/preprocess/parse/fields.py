@@ -1,8 +1,8 @@
-"""The fields of a row: text in, numbers out. What is a number, and what a value, stands here.
+"""The fields of a row: text -> numbers. The rules for a number and for a value stand here.
 
-The usual row, with at most 8 characters a field, is read without a branch: its tabs are found 64 bytes at a time, each
-field is one 64-bit word, and several words are read at a time. Loops over the characters take all others. Beyond the
-words, no bounds are checked: every loop stops at a byte that is no digit, and the text ends in LF.
+The usual row has at most 8 characters in each field and is read without branches: its tabs are found 64 bytes at a
+time, each field is one 64-bit word, and several words are converted at a time. Loops over the characters read all
+other rows. These loops check no bounds: each stops at a byte that is not a digit, and the text ends in LF.
 """
 
 import numpy as np
@@ -13,12 +13,12 @@ from criteo_prep.intrinsics import bytes_equal, count_ones, load_word, trailing_
 MAX_DIGITS = 18  # every such integer fits int64
 TAB, LF, CR, MINUS, ZERO = 9, 10, 13, 45, 48
 NOT_HEX = 255
-HEX = np.full(256, NOT_HEX, np.uint8)  # byte -> what the hexadecimal digit stands for
+HEX = np.full(256, NOT_HEX, np.uint8)  # byte -> value of the hexadecimal digit
 for _digit in range(16):
     HEX[ord(f"{_digit:x}")] = HEX[ord(f"{_digit:X}")] = _digit
 
 _TABS_AT_A_TIME = 16
-ENDS_ROOM = 64 + _TABS_AT_A_TIME  # what find_ends writes past the last end at most
+ENDS_ROOM = 64 + _TABS_AT_A_TIME  # elements that find_ends may write behind the last end
 
 # Constants for eight bytes at a time.
 _EACH = 0x0101010101010101
@@ -37,12 +37,14 @@ def find_ends(text, start, num_fields, first, ends):
 
     Args:
       text: uint8 [bytes], ends in LF.
-      num_fields, first: fields `first` to num_fields - 1 are in the text; one before them is empty.
+      start: position of the row in the text.
+      num_fields: number of fields, the label included.
+      first: 0, or 1 for rows without a label, whose field 0 is then empty.
       ends: int64 [1 + num_fields + ENDS_ROOM], filled.
 
     Returns:
-      The start of the next line; 0 where the row has not as many fields, or is among the first or last bytes of the
-      text.
+      The start of the next line; 0 where the row has another number of fields, or lies too near to the start or the end
+      of the text to be read in words.
     """
     if start < 16:
         return 0
@@ -52,7 +54,7 @@ def find_ends(text, start, num_fields, first, ends):
     base = start
     while base + 64 <= text.size and found <= num_fields:
         tabs, newlines = bytes_equal(text, base, np.uint8(TAB)), bytes_equal(text, base, np.uint8(LF))
-        tabs &= newlines ^ (newlines - np.uint64(1))  # those before the first newline
+        tabs &= newlines ^ (newlines - np.uint64(1))  # the tabs before the first newline
         stop = found + count_ones(tabs)
         while found < stop:
             for i in range(np.uint64(_TABS_AT_A_TIME)):
@@ -69,9 +71,12 @@ def find_ends(text, start, num_fields, first, ends):
 
 
 @compiled
-def split(text, ends, words, lengths):
-    """Fills words, uint64 [fields], the 8 characters before the end of each field, and lengths, int64 [fields].
-    Returns a bit for each field, whether it is empty."""
+def split_fields(text, ends, words, lengths):
+    """Fills words, uint64 [fields], with the 8 characters before the end of each field, and lengths, int64 [fields].
+
+    Returns:
+      uint64: bit f says whether field f is empty.
+    """
     empty = np.uint64(0)
     for field in range(lengths.size):
         words[field] = load_word(text, ends[field + 1] - 8)
@@ -82,19 +87,20 @@ def split(text, ends, words, lengths):
 
 
 @compiled
-def short_numbers(words, lengths, numbers):
-    """Reads n fields: nothing, or an optional minus and digits, at most 8 characters.
+def read_short_numbers(words, lengths, numbers):
+    """Reads n integers of at most 8 characters: nothing, or an optional minus and digits.
 
     Args:
-      words: uint64 [n or more], lengths: int64 [n or more]; see split.
+      words: uint64 [n or more], see split_fields.
+      lengths: int64 [n or more], characters of each field.
       numbers: int64 [n], filled.
 
     Returns:
-      Whether that is what all fields are; else the numbers mean nothing.
+      Whether all n fields are such integers; if not, the numbers are not valid.
     """
     wrong = np.uint64(0)
     for i in range(numbers.size):
-        half = np.uint64(32 - 4 * lengths[i]) & np.uint64(63)  # words are shifted in two steps, for 64 is too far
+        half = np.uint64(32 - 4 * lengths[i]) & np.uint64(63)  # shifts are in two steps: one by 64 is undefined
         outside = ~((_ALL << half) << half)
         word = (words[i] & ~outside) | (_ZEROS & outside)
         negative = np.uint64(((word >> half) >> half) & np.uint64(0xFF) == MINUS)
@@ -112,8 +118,8 @@ def short_numbers(words, lengths, numbers):
 
 
 @compiled
-def short_values(words, lengths, values):
-    """Reads n fields: nothing, or hexadecimal digits, at most 8. As short_numbers, into uint32 [n]."""
+def read_short_values(words, lengths, values):
+    """Reads n values of at most 8 hexadecimal digits into values, uint32 [n]; else as read_short_numbers."""
     wrong = np.uint64(0)
     for i in range(values.size):
         half = np.uint64(32 - 4 * lengths[i]) & np.uint64(63)
@@ -131,8 +137,8 @@ def short_values(words, lengths, values):
 
 
 @compiled
-def any_number(text, position):
-    """Reads 0 to MAX_DIGITS digits and a tab. Returns (number, position of the tab), or end -1 for all else."""
+def read_number(text, position):
+    """Reads 0 to MAX_DIGITS digits and a tab. Returns (number, position of the tab); position -1 for other text."""
     start = position
     number = np.int64(0)
     digit = np.int64(text[position]) - ZERO
@@ -145,9 +151,12 @@ def any_number(text, position):
 
 
 @compiled
-def any_value(text, position, hex_digits, last):
-    """Reads 0 to 8 hexadecimal digits and the byte `last`, or CR LF where that is LF. Returns (value, position after
-    the digits), or end -1 for all else."""
+def read_value(text, position, hex_digits, last):
+    """Reads 0 to 8 hexadecimal digits and the byte `last`; CR LF is allowed where `last` is LF.
+
+    Returns:
+      (value, position after the digits); position -1 for other text.
+    """
     start = position
     value = np.uint32(0)
     digit = hex_digits[text[position]]

@@ -1,7 +1,7 @@
-"""The numerical rule (schema.log_numerical) at the speed of a table look-up, with the same bits.
+"""The numerical rule (schema.log_numerical) by table look-up: the same bits, faster.
 
-float16 has so few values that the rule is a staircase: a table gives the value of every small integer, and a list of
-the integers where the value changes gives all others. Both are made by the rule itself.
+The results are float16, which has few values, so the rule is a staircase. A table holds the result for every small
+integer; for larger integers, a list holds the integers where the result changes. The rule itself makes both.
 """
 
 import functools
@@ -13,16 +13,16 @@ from criteo_prep.preprocess.parse.fields import MAX_DIGITS
 from criteo_prep.schema import NUM_NUMERICAL, log_numerical
 
 _TABLE_SIZE = 1 << 15
-_OFFSET = 3  # table[x + 3]: below that, all are 0.0
+_OFFSET = 3  # table[x + 3] is the result for x; the result for a smaller x is 0.0
 _LARGEST = 10**MAX_DIGITS
 
 
-def log_of(numbers: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """log_numerical of parsed rows.
+def log_numbers(numbers: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """The numerical rule on parsed rows.
 
     Args:
-      numbers: int64 [n, 13], 0 where missing.
-      missing: uint64 [n], bit 1 + column; see tsv.Rows.
+      numbers: int64 [n, 13], 0 where the number is missing.
+      missing: uint64 [n], bit 1 + column says whether the number is missing; see tsv.Rows.
 
     Returns:
       float16 [n, 13].
@@ -35,13 +35,16 @@ def log_of(numbers: np.ndarray, missing: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _staircase() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(value of each small integer, integers where the value changes, the value from each of them on), as bits."""
+    """(result for each small integer, larger integers where the result changes, the results from there on).
+
+    Results are uint16, the bits of a float16.
+    """
     small = np.arange(-_OFFSET, _TABLE_SIZE - _OFFSET)
     table = _rule(small)
     first, last = _rule(np.array([small[-1], _LARGEST]))
     steps = np.arange(first, last + 1, dtype=np.uint16)  # positive float16 in ascending order have ascending bits
     low, high = np.full(len(steps), small[-1]), np.full(len(steps), _LARGEST)
-    while np.any(low < high):  # the least x with rule(x) >= step
+    while np.any(low < high):  # bisection: the least x with rule(x) >= step
         middle = (low + high) // 2
         enough = _rule(middle) >= steps
         high = np.where(enough, middle, high)
@@ -55,7 +58,7 @@ def _rule(numbers: np.ndarray) -> np.ndarray:
 
 @compiled
 def _look_up(numbers, missing, table, starts, steps, out):
-    """Fills out, uint16 [n, 13]: the bits of the value of each number, 0 where it is missing."""
+    """Fills out, uint16 [n, 13]: the bits of the result for each number, 0 where the number is missing."""
     for row in range(numbers.shape[0]):
         absent = missing[row] >> np.uint64(1)
         for column in range(NUM_NUMERICAL):

@@ -1,176 +1,264 @@
-"""Rows from parquet files with the same 40 columns in the same order: label, 13 integers, 26 values.
+"""Rows from parquet files with the 40 columns of the logs: label, 13 integers, 26 values; see parquet_columns.py.
 
-Names do not matter. The label is an integer or bool column, a numerical an integer column; a value is hexadecimal
-text as in the logs, or the number that it stands for: an integer column from 0 to 2^32 - 1, or int32, whose negative
-numbers are the upper half. A null or an empty text is a missing field. The same rules hold as for text (see tsv.py).
+The label and the numericals are integers of any type; or float64, in which pandas has integers with gaps. A
+categorical column has hexadecimal text as in the logs, as text or as bytes; or the numbers behind the text: integers
+from 0 to 2^32 - 1, or int32, where negative numbers are the upper half. Any column may be a dictionary, or all null. A
+null, a NaN or an empty text is a missing field. All other rules are as for text, see tsv.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from criteo_prep.compiled import compiled
+from criteo_prep.preprocess.parquet_file import open_parquet
 from criteo_prep.preprocess.parse import fields, tsv
-from criteo_prep.preprocess.parse.text_blocks import InputError
+from criteo_prep.preprocess.parse.parquet_columns import find_columns
+from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL
 
 _MAGIC = b"PAR1"
 BLOCK_ROWS = 1 << 14
-_BUFFER_BYTES = 1 << 20  # of each column
+# Larger values could fill the memory when a batch of rows is read. A good value has 8 bytes, a good row about 400.
+_MAX_VALUE_BYTES, _MAX_ROW_BYTES, _MAX_EXTRA_BYTES = 256, 2560, 16 << 20
+_NOT_AN_INTEGER = np.iinfo(np.int64).min
 
 
 def is_parquet(path: str | Path) -> bool:
-    """By the file's first bytes."""
+    """Whether a file is parquet, by its first bytes. Raises InputError for a .parquet file that is not."""
     with open(path, "rb") as file:
         found = file.read(len(_MAGIC)) == _MAGIC
     if not found and Path(path).suffix == ".parquet":
-        raise InputError(f"{path}: is named .parquet but is none. Fetch it again, or rename it.")
+        raise InputError(f"{path}: is named .parquet but is not a parquet file. Fetch it again, or rename it.")
     return found
 
 
 def num_rows_of(path: str | Path) -> int:
-    with _open(path) as file:
+    """Number of rows, by the footer of the file."""
+    with open_parquet(path, InputError) as file:
         return file.metadata.num_rows
 
 
-def num_columns_of(path: str | Path) -> int:
-    with _open(path) as file:
-        return file.metadata.num_columns
+def column_names(path: str | Path) -> list[str]:
+    """Names of the columns, in the order of the file."""
+    with open_parquet(path, InputError) as file:
+        return file.schema_arrow.names
 
 
 def row_blocks(path: str | Path, labelled: bool = True, skip_rows: int = 0) -> Iterator[tuple[object, int]]:
-    """Yields (record batch, rows of the file up to its end), in order.
+    """Yields (record batch, rows of the file up to the end of the batch), in order.
+
+    The columns of a batch are the label, if rows have labels, the 13 numericals, and the 26 values.
 
     Args:
-      skip_rows: this many rows are passed over.
+      path: a parquet file.
+      labelled: whether rows have labels.
+      skip_rows: rows at the start of the file that are left out.
 
     Raises:
-      InputError: the file cannot be read, or its columns are not those of the logs.
+      InputError: the file is damaged, or its columns cannot be the columns of the logs.
     """
-    import pyarrow
-
-    with _open(path) as file:
-        _check_columns(path, file.schema_arrow, labelled)
+    names = column_names(path)
+    positions = list(find_columns(path, names, labelled).positions)
+    with (
+        open_parquet(path, InputError) as file,
+        open_parquet(path, InputError, dictionaries=names) as preview,
+    ):
+        _check_types(path, [file.schema_arrow.field(position) for position in positions], labelled)
         done = 0
-        try:
-            for batch in file.iter_batches(BLOCK_ROWS):
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if done + rows <= skip_rows:
+                done += rows
+                continue
+            _check_sizes(path, preview, group)
+            for batch in file.iter_batches(BLOCK_ROWS, row_groups=[group]):
                 start, done = done, done + batch.num_rows
                 if done > skip_rows:
-                    yield batch.slice(max(0, skip_rows - start)), done
-        except pyarrow.ArrowException as error:
-            raise InputError(f"{path}: cannot be read: {error}. Fetch the file again.") from None
+                    yield batch.select(positions).slice(max(0, skip_rows - start)), done
 
 
 def rows_of(batch, labelled: bool = True) -> tsv.Rows:
-    """The rows of a record batch; a bad row is numbered as a line is."""
-    import pyarrow
-
-    num_rows = batch.num_rows
-    columns = list(batch.columns)
-    missing = np.zeros(num_rows, np.uint64)
-    wrong = np.full(num_rows, -1, np.int64)  # the first wrong field of each row
-    label = np.zeros(num_rows, bool)
-    if labelled:
-        numbers, absent = _integers(columns.pop(0))
-        label = numbers == 1
-        wrong[absent | (numbers < 0) | (numbers > 1)] = 0
-    integers = np.zeros((num_rows, NUM_NUMERICAL), np.int64)
-    for column in range(NUM_NUMERICAL):
-        integers[:, column], absent = _integers(columns[column])
-        missing |= absent.astype(np.uint64) << np.uint64(1 + column)
-        too_long = np.abs(integers[:, column]) >= 10**fields.MAX_DIGITS
-        wrong[(wrong < 0) & (too_long | (integers[:, column] == np.iinfo(np.int64).min))] = 1 + column
-    values = np.empty((NUM_CATEGORICAL, num_rows), np.uint32)
-    for column in range(NUM_CATEGORICAL):
-        data = columns[NUM_NUMERICAL + column]
-        if pyarrow.types.is_integer(data.type):
-            numbers, absent = _integers(data)
-            bad = (numbers < (-(1 << 31) if data.type.bit_width == 32 else 0)) | (numbers >= 1 << 32)
-            values[column] = numbers.astype(np.uint32)
-        else:
-            values[column], absent, bad = _hexadecimal(data)
-        missing |= absent.astype(np.uint64) << np.uint64(tsv.FIRST_VALUE + column)
-        wrong[(wrong < 0) & bad] = tsv.FIRST_VALUE + column
-    return _good_rows(batch, labelled, label=label, integers=integers, values=values, missing=missing, wrong=wrong)
-
-
-def _good_rows(batch, labelled, *, label, integers, values, missing, wrong) -> tsv.Rows:
-    """Leaves out the bad rows. `wrong` is int64 [n], -1 for a good row."""
+    """The rows of a record batch; bad rows are numbered like lines."""
+    columns = [_plain(array) for array in batch.columns]
+    missing = np.zeros(batch.num_rows, np.uint64)
+    wrong = np.full(batch.num_rows, -1, np.int64)  # the first wrong field of each row, -1 for a good row
+    label = _read_label(columns.pop(0), wrong) if labelled else np.zeros(batch.num_rows, bool)
+    numbers = _read_numbers(columns[:NUM_NUMERICAL], missing, wrong)
+    values = _read_values(columns[NUM_NUMERICAL:], missing, wrong)
+    num_bad, first_bad = _bad_rows(batch, wrong, labelled)
     good = wrong < 0
-    reasons = [tsv.reason_of_field(field) for field in wrong[~good].tolist()]
-    lines = np.flatnonzero(~good).tolist()
-    first_bad = {}
-    for line, reason in zip(lines, reasons, strict=True):
-        column = int(wrong[line]) - (not labelled)
-        found = f"field {column + 1} ({tsv.FIELDS[wrong[line]]}) is {batch.columns[column][line].as_py()!r}"
-        first_bad.setdefault(reason, tsv.BadRow(line, reason, found))
     if not good.all():
-        label, integers, missing = label[good], integers[good], missing[good]
+        label, numbers, missing = label[good], numbers[good], missing[good]
         values = np.ascontiguousarray(values[:, good])
-    first_value = np.uint64(tsv.FIRST_VALUE)
-    there = [~(missing >> (first_value + np.uint64(c)) & np.uint64(1)).astype(bool) for c in range(NUM_CATEGORICAL)]
-    num_zeros = sum(int(np.count_nonzero((values[c] == 0) & there[c])) for c in range(NUM_CATEGORICAL))
+    present = missing >> (np.uint64(tsv.FIRST_VALUE) + np.arange(NUM_CATEGORICAL, dtype=np.uint64)[:, None])
+    present = present & np.uint64(1) == 0
     return tsv.Rows(
         label,
-        integers,
+        numbers,
         values=values,
         missing=missing,
-        num_zeros=num_zeros,
-        num_lines=len(good),
-        num_bad=np.bincount(reasons, minlength=len(tsv.REASONS)).astype(np.int64),
-        first_bad=tuple(first_bad.values()),
+        num_zeros=int(np.count_nonzero((values == 0) & present)),
+        num_lines=batch.num_rows,
+        num_bad=num_bad,
+        first_bad=first_bad,
     )
 
 
-def _open(path: str | Path):
+def _read_label(array, wrong: np.ndarray) -> np.ndarray:
+    """bool [n]; marks the rows without a label of 0 or 1 in `wrong`."""
+    numbers, absent = _integers(array)
+    wrong[absent | (numbers < 0) | (numbers > 1)] = 0
+    return numbers == 1
+
+
+def _read_numbers(arrays: list, missing: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """The numericals, int64 [n, 13]; sets the bits of `missing`, and marks the rows with other numbers in `wrong`."""
+    numbers = np.zeros((len(missing), NUM_NUMERICAL), np.int64)
+    for column, array in enumerate(arrays):
+        numbers[:, column], absent = _integers(array)
+        missing |= absent.astype(np.uint64) << np.uint64(1 + column)
+        too_long = np.abs(numbers[:, column]) >= 10**fields.MAX_DIGITS
+        wrong[(wrong < 0) & (too_long | (numbers[:, column] == _NOT_AN_INTEGER))] = 1 + column
+    return numbers
+
+
+def _read_values(arrays: list, missing: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """The values, uint32 [26, n]; sets the bits of `missing`, and marks the rows with other values in `wrong`."""
     import pyarrow
-    import pyarrow.parquet
 
-    try:
-        # By default all that was read stays in memory until the file is closed.
-        return pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
-    except pyarrow.ArrowException as error:
-        raise InputError(f"{path}: is no whole parquet file: {error}. Fetch the file again.") from None
+    values = np.empty((NUM_CATEGORICAL, len(missing)), np.uint32)
+    for column, array in enumerate(arrays):
+        if pyarrow.types.is_large_binary(array.type):
+            values[column], absent, bad = _hexadecimal(array)
+        else:
+            numbers, absent = _integers(array)
+            bad = (numbers < (-(1 << 31) if pyarrow.types.is_int32(array.type) else 0)) | (numbers >= 1 << 32)
+            values[column] = numbers.astype(np.uint32)
+        missing |= absent.astype(np.uint64) << np.uint64(tsv.FIRST_VALUE + column)
+        wrong[(wrong < 0) & bad] = tsv.FIRST_VALUE + column
+    return values
 
 
-def _check_columns(path, schema, labelled: bool) -> None:
+def _bad_rows(batch, wrong: np.ndarray, labelled: bool) -> tuple[np.ndarray, tuple[tsv.BadRow, ...]]:
+    """(bad rows by reason, int64 [number of reasons]; the first bad row of each reason)."""
+    num_bad, first_bad = np.zeros(len(tsv.REASONS), np.int64), {}
+    for line in np.flatnonzero(wrong >= 0).tolist():
+        field = int(wrong[line])
+        reason = tsv.reason_of_field(field)
+        num_bad[reason] += 1
+        if reason not in first_bad:
+            column = field - (not labelled)
+            found = f"field {column + 1} ({tsv.FIELDS[field]}) is {_shown(batch.columns[column].slice(line, 1))}"
+            first_bad[reason] = tsv.BadRow(line, reason, found)
+    return num_bad, tuple(first_bad.values())
+
+
+def _shown(array) -> str:
+    """The only element of an array as a message shows it."""
+    element = _plain(array)[0].as_py()
+    if isinstance(element, bytes):
+        return repr(element[:32])[1:] + ("..." if len(element) > 32 else "")
+    return repr(element)
+
+
+def _check_types(path: str | Path, columns: Sequence, labelled: bool) -> None:
+    """Raises InputError for a column whose type cannot hold its field; `columns` are the pyarrow fields in order."""
     import pyarrow.types as types
 
-    names = tsv.FIELDS if labelled else tsv.FIELDS[1:]
-    if len(schema) != len(names):
-        raise InputError(f"{path}: has {len(schema)} columns; expected {len(names)}: {names[0]}, ..., {names[-1]}.")
-    for number, (field, name) in enumerate(zip(schema, names, strict=True)):
-        integer = types.is_integer(field.type) or (name == tsv.FIELDS[0] and types.is_boolean(field.type))
-        text = types.is_string(field.type) or types.is_large_string(field.type)
+    for number, column in enumerate(columns):
+        name = tsv.FIELDS[number if labelled else number + 1]
+        kind = column.type.value_type if types.is_dictionary(column.type) else column.type
         categorical = name in tsv.FIELDS[tsv.FIRST_VALUE :]
-        if not integer and not (text and categorical):
-            wanted = "hexadecimal text or integers" if categorical else "integers"
-            raise InputError(
-                f"{path}: column {number + 1} ({field.name}) is of type {field.type}; {name} must be {wanted}. "
-                "Cast the column."
-            )
+        good = types.is_integer(kind) or types.is_float64(kind) or types.is_null(kind)
+        good |= types.is_boolean(kind) and name == tsv.FIELDS[0]
+        if good or (categorical and _is_text(kind)):
+            continue
+        wanted = "hexadecimal text or integers" if categorical else "integers"
+        if types.is_floating(kind):
+            wanted += f" ({kind} does not hold all integers of the logs, float64 does)"
+        raise InputError(
+            f"{path}: column {column.name!r} is {name} and of type {column.type}; expected {wanted}. Cast the column."
+        )
+
+
+def _is_text(kind) -> bool:
+    import pyarrow.types as types
+
+    texts = (types.is_string, types.is_large_string, types.is_string_view)
+    return any(is_kind(kind) for is_kind in (*texts, types.is_binary, types.is_large_binary, types.is_binary_view))
+
+
+def _check_sizes(path: str | Path, preview, group: int) -> None:
+    """Raises InputError where the values of a row group are so large that a batch of them could fill the memory.
+
+    A text column with a dictionary is small in the file, however large its values are, so the dictionary is looked at.
+
+    Args:
+      path: the file, for the message.
+      preview: the file, with its text columns read as dictionaries.
+      group: number of the row group.
+    """
+    import pyarrow.compute as compute
+    import pyarrow.types as types
+
+    details = preview.metadata.row_group(group)  # its columns() would end the process for a damaged file
+    if details.total_byte_size > _MAX_ROW_BYTES * details.num_rows + _MAX_EXTRA_BYTES:
+        raise InputError(
+            f"{path}: row group {group} has {details.total_byte_size:,} bytes for {details.num_rows:,} rows; expected "
+            f"{_MAX_ROW_BYTES} bytes a row at most. Find the column with large values, and leave such rows out."
+        )
+    for first_row in preview.iter_batches(1, row_groups=[group]):
+        for name, array in zip(first_row.schema.names, first_row.columns, strict=True):
+            if types.is_dictionary(array.type) and _is_text(array.type.value_type):
+                longest = compute.max(compute.binary_length(array.dictionary)).as_py()
+                if longest is not None and longest > _MAX_VALUE_BYTES:
+                    raise InputError(
+                        f"{path}: column {name!r} has a value of {longest:,} bytes in row group {group}; expected 8 "
+                        "hexadecimal digits at most. Leave such rows out."
+                    )
+        break
+
+
+def _plain(array):
+    """A column without dictionary, with text as large_binary and an all-null column as int64."""
+    import pyarrow
+    import pyarrow.types as types
+
+    if types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if types.is_null(array.type):
+        return array.cast(pyarrow.int64())
+    if types.is_string_view(array.type):
+        array = array.cast(pyarrow.large_string())
+    return array.cast(pyarrow.large_binary()) if _is_text(array.type) else array
 
 
 def _integers(array) -> tuple[np.ndarray, np.ndarray]:
-    """(int64 [n] with 0 where null, bool [n] null); uint64 above int64 becomes the smallest int64."""
+    """(numbers int64 [n], 0 where missing; bool [n], whether missing). What is not an int64 is _NOT_AN_INTEGER."""
     import pyarrow
     import pyarrow.compute as compute
 
     absent = np.asarray(array.is_null())
+    if pyarrow.types.is_floating(array.type):
+        numbers = np.asarray(compute.fill_null(array, float("nan")))
+        absent = np.isnan(numbers)
+        whole = (np.abs(numbers) < 2.0**63) & (numbers == np.floor(numbers))
+        integers = np.where(whole, numbers, 0).astype(np.int64)
+        return np.where(whole | absent, integers, _NOT_AN_INTEGER), absent
     if pyarrow.types.is_uint64(array.type):
         numbers = np.asarray(compute.fill_null(array, 0))
-        return np.where(numbers > np.iinfo(np.int64).max, np.iinfo(np.int64).min, numbers.astype(np.int64)), absent
+        return np.where(numbers > np.iinfo(np.int64).max, _NOT_AN_INTEGER, numbers.astype(np.int64)), absent
     filled = compute.fill_null(array, False if pyarrow.types.is_boolean(array.type) else 0)
     return np.asarray(filled.cast(pyarrow.int64())), absent
 
 
 def _hexadecimal(array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(uint32 [n], bool [n] missing, bool [n] wrong) of a column of text."""
-    import pyarrow
+    """(values uint32 [n], bool [n] whether missing, bool [n] whether wrong) of a large_binary column."""
     import pyarrow.compute as compute
 
-    array = compute.fill_null(array, "").cast(pyarrow.large_string())
+    array = compute.fill_null(array, b"")
     _, offsets, data = array.buffers()
     starts = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
     text = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
@@ -181,7 +269,7 @@ def _hexadecimal(array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @compiled
 def _read_hexadecimal(text, starts, hex_digits, values, bad):
-    """Text i is text[starts[i]:starts[i + 1]]; fills values and whether it is no hexadecimal number."""
+    """Fills values[i] from text[starts[i]:starts[i + 1]], and bad[i]: whether that is not a hexadecimal number."""
     for i in range(values.size):
         value = np.uint32(0)
         bad[i] = starts[i + 1] - starts[i] > 8

@@ -1,10 +1,10 @@
-"""The categorical columns on disk, between the one parse and their encoding: the only scratch of the work.
+"""The categorical columns on disk, after parsing and before encoding: the only scratch files of the work.
 
     <folder>/cat_<i>.raw     uint32 [rows], 0 for a missing value
     <folder>/cat_<i>.zeros   int64 [k], ascending: the rows whose value is 0 and not missing
 
-All 2^32 values are legal, so 00000000 is not the same as missing; but hardly a row has it, and a list of those is
-smaller than a mark for every row. The bytes do not depend on how the rows were cut into blocks.
+All 2^32 values are legal, so the value 00000000 is not the same as a missing value. Hardly any row has that value, so
+a list of such rows is smaller than a mark for every row. The bytes do not depend on the size of the blocks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from criteo_prep.preprocess.parse.text_blocks import InputError
+from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.schema import CATEGORICAL
 
 BLOCK_ROWS = 1 << 18
@@ -20,15 +20,16 @@ _ZERO_ROW_BYTES, _VALUE_BYTES = 8, 4
 
 
 class RawColumns:
-    """Written once, block by block; then read column by column.
+    """The raw columns: written once, block by block; then read column by column.
 
     Args:
       folder: an existing folder.
-      num_rows, num_zeros: what is known to be good of earlier writing: rows, and zeros per column. The rest is cut off.
-      writable: open the files to append.
+      num_rows: rows that earlier writing has completed; anything behind them is cut off.
+      num_zeros: for each column, the zero rows among these rows.
+      writable: whether the files are opened to append.
 
     Raises:
-      InputError: a file is shorter than that.
+      InputError: a file is shorter than num_rows or num_zeros say.
     """
 
     def __init__(self, folder: Path, num_rows: int, *, num_zeros: Sequence[int], writable: bool = False):
@@ -41,14 +42,14 @@ class RawColumns:
                 self._files.append([open_to_append(path, size) for path, size in zip(paths, bytes_, strict=True)])
 
     def append(self, values: np.ndarray, zero_rows: Sequence[np.ndarray]) -> None:
-        """Writes some rows of every column.
+        """Writes a block of rows of every column.
 
         Args:
           values: uint32 [26, n].
-          zero_rows: for every column int64 [k], rows (from 0) whose value is 0 and not missing.
+          zero_rows: for every column int64 [k], rows of the block whose value is 0 and not missing.
 
         Raises:
-          OSError: with the path, as when the disk is full.
+          OSError: the disk is full, for example. The error has the path.
         """
         for column, (raw, zeros) in enumerate(self._files):
             append(raw, np.ascontiguousarray(values[column]))
@@ -58,45 +59,53 @@ class RawColumns:
         self.num_rows += values.shape[1]
 
     def close(self) -> None:
-        """Ends the writing; the columns can be read after it."""
+        """Ends the writing; after it the columns can be read."""
         for file in (file for files in self._files for file in files):
             file.close()
 
     def blocks(self, column: int, rows: range) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields (values uint32 [n], rows within the block whose value is 0 and not missing int64 [k]) of a run of rows
-        of one column, in order. The next values overwrite these.
+        """Yields consecutive blocks of one column.
+
+        Args:
+          column: number of the column.
+          rows: the rows to read.
+
+        Yields:
+          (values uint32 [n], zero rows int64 [k]): the zero rows count from the start of the block. The next block
+          overwrites the values.
 
         Raises:
           InputError: the file is shorter than what was written.
         """
         raw, _ = self._paths[column]
         zeros = self._zeros(column)
-        room = np.empty(min(BLOCK_ROWS, len(rows)), np.uint32)
+        buffer = np.empty(min(BLOCK_ROWS, len(rows)), np.uint32)
         with open(raw, "rb", buffering=0) as file:
             file.seek(_VALUE_BYTES * rows.start)
             for start in range(rows.start, rows.stop, BLOCK_ROWS):
-                values = room[: rows.stop - start]
+                values = buffer[: rows.stop - start]
                 if file.readinto(values.data) != values.nbytes:
                     raise InputError(
-                        f"{raw}: ends early. Something else cut this work file; run the command with --overwrite."
+                        f"{raw}: ends early. Another program cut this work file; run the command with --overwrite."
                     )
-                yield values, self._between(zeros, start, start + len(values)) - start
+                yield values, self._in_range(zeros, start, start + len(values)) - start
 
     def num_zeros_in(self, column: int, rows: range) -> int:
-        """How many of the rows have the value 0, not missing."""
-        return len(self._between(self._zeros(column), rows.start, rows.stop))
+        """Number of the given rows whose value is 0 and not missing."""
+        return len(self._in_range(self._zeros(column), rows.start, rows.stop))
 
     def delete(self, column: int) -> None:
         for path in self._paths[column]:
             path.unlink(missing_ok=True)
 
     def _zeros(self, column: int) -> np.ndarray:
-        """int64 [k], mapped where there are any."""
+        """The zero rows of a column, int64 [k]; a memory map unless k is 0."""
         if not self.num_zeros[column]:
             return np.empty(0, np.int64)
         return np.memmap(self._paths[column][1], np.int64, "r", shape=(self.num_zeros[column],))
 
-    def _between(self, zeros: np.ndarray, start: int, stop: int) -> np.ndarray:
+    def _in_range(self, zeros: np.ndarray, start: int, stop: int) -> np.ndarray:
+        """The zero rows from `start` to `stop` - 1."""
         first, last = np.searchsorted(zeros, (start, stop))
         return np.array(zeros[first:last])
 
@@ -108,14 +117,14 @@ class RawColumns:
 
 
 def open_to_append(path: Path, size: int):
-    """Opens a file whose first `size` bytes are good, to go on behind them; creates it where `size` is 0."""
+    """Opens a file to write behind its first `size` bytes, which an earlier run completed; creates it for size 0."""
     file = open(path, "r+b" if size else "wb", buffering=0)
     if size:
-        there = file.seek(0, 2)
-        if there < size:
+        found = file.seek(0, 2)
+        if found < size:
             file.close()
             raise InputError(
-                f"{path}: has {there} bytes of the {size} that an earlier run wrote. "
+                f"{path}: has {found} bytes of the {size} that an earlier run wrote. "
                 "Run the command with --overwrite to start again."
             )
         file.truncate(size)
@@ -124,7 +133,7 @@ def open_to_append(path: Path, size: int):
 
 
 def append(file, data: np.ndarray) -> None:
-    """Writes all of a contiguous array. OSError names the path: a full disk, say."""
+    """Writes a whole contiguous array. An OSError, such as for a full disk, names the path."""
     rest = memoryview(data).cast("B") if data.size else b""
     try:
         while rest:

@@ -1,6 +1,6 @@
-"""What the parse writes, and how far it is written down in the journal that it got.
+"""The files that parsing writes, and the checkpoints: how far the files are written, recorded in the journal.
 
-<root>/work/label.bin, numerical.bin     all rows in order, until `arrange` makes the splits of them
+<root>/work/label.bin, numerical.bin     all rows in order; `arrange` makes the splits from them
 <root>/raw/cat_<i>.raw                   see raw_columns.py
 """
 
@@ -16,24 +16,26 @@ from criteo_prep.preprocess.parse.raw_columns import RawColumns, append, open_to
 from criteo_prep.preprocess.parse.tsv import Rows
 from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL
 
-CHECKPOINT_BYTES = 256 << 20  # of output, between two checkpoints
-FORCE_BYTES = 4 << 30  # of output, from which on a power cut shall not cost all of it; see journal.py
+CHECKPOINT_BYTES = 256 << 20  # output between two checkpoints
+FORCE_BYTES = 4 << 30  # output from which on a run survives a power cut; see journal.py
 OUTPUT_ROW_BYTES = 1 + 2 * NUM_NUMERICAL + 4 * NUM_CATEGORICAL
 
 
 @dataclass(frozen=True)
 class ParsedBlock:
+    """A parsed block, ready to be written."""
+
     rows: Rows
     numerical: np.ndarray  # float16 [n, 13]
     zero_rows: list[np.ndarray]  # see RawColumns.append
 
 
 class RowWriter:
-    """Takes the parsed rows, in order; a context manager that closes its files.
+    """Writes the parsed rows, in order; a context manager that closes its files.
 
     Args:
       root: the dataset folder in the making.
-      journal: says what is there already.
+      journal: record of the rows that are written already.
     """
 
     def __init__(self, root: Path, journal: Journal):
@@ -54,7 +56,7 @@ class RowWriter:
         return list(self._raw.num_zeros)
 
     def force(self) -> None:
-        """Returns when all that is written is on the disk; writing may go on meanwhile."""
+        """Returns when everything written so far is on the disk; writing may continue meanwhile."""
         folders = [self._root, self._root / "work", self._root / "raw"]
         force([*(path for folder in folders[1:] for path in folder.glob("*.*")), *folders])
 
@@ -68,13 +70,13 @@ class RowWriter:
 
 
 class Checkpoints:
-    """Writes the journal now and then; where there is much to lose, behind a force of all files, beside the parsing.
+    """Saves the journal at intervals. In a large run, all files are forced to the disk first, while parsing continues.
 
-    A context manager, whose exit waits for the last one.
+    A context manager, whose exit waits for the last checkpoint.
 
     Args:
-      writer: what is to be forced.
-      journal: what is to be saved.
+      writer: the files to force to the disk.
+      journal: the journal to save.
       every_bytes: output between two checkpoints.
     """
 
@@ -84,11 +86,12 @@ class Checkpoints:
         self._pool, self._pending = ThreadPoolExecutor(1), None
 
     def advance(self) -> None:
-        """Some more rows are in the journal."""
+        """Makes a checkpoint if enough rows were added to the journal since the last one."""
         if (self._journal.num_rows - self._saved_rows) * OUTPUT_ROW_BYTES >= self._every_bytes:
             self.save()
 
     def save(self) -> None:
+        """Makes a checkpoint now."""
         journal, self._saved_rows = self._journal, self._journal.num_rows
         self.wait()
         journal.forced = journal.forced or journal.num_rows * OUTPUT_ROW_BYTES >= FORCE_BYTES
@@ -98,6 +101,7 @@ class Checkpoints:
             journal.save()
 
     def wait(self) -> None:
+        """Waits for the checkpoint that is still being forced to the disk."""
         if self._pending:
             pending, self._pending = self._pending, None
             pending.result()

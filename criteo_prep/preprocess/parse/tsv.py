@@ -1,9 +1,8 @@
-"""Rows of Criteo's logs: text in, columns of numbers out. The rule of what a good row is stands here, once.
+"""Rows of Criteo's logs: text -> columns of numbers. The rule for a good row stands here, once.
 
 A row is 40 fields with a tab between two: the label (0 or 1), 13 integers (nothing, or an optional minus and 1 to 18
 digits), 26 values (nothing, or 1 to 8 hexadecimal digits of either case). It ends in LF, CR LF, or the end of the file.
-A field with nothing in it is missing. Whatever else is found makes the whole row bad. Rows without labels have 39
-fields.
+An empty field is missing. Any other text makes the whole row bad. Rows without labels have 39 fields.
 """
 
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 from criteo_prep.compiled import compiled
 from criteo_prep.intrinsics import bytes_equal, count_ones
 from criteo_prep.preprocess.parse import fields
-from criteo_prep.preprocess.parse.fields import CR, LF, MINUS, TAB, ZERO, any_number, any_value
+from criteo_prep.preprocess.parse.fields import CR, LF, MINUS, TAB, ZERO, read_number, read_value
 from criteo_prep.preprocess.parse.text_blocks import MAX_LINE_BYTES
 from criteo_prep.schema import CATEGORICAL, LABEL, NUM_CATEGORICAL, NUM_NUMERICAL, NUMERICAL
 
@@ -21,18 +20,24 @@ FIELDS = (LABEL, *NUMERICAL, *CATEGORICAL)
 NUM_FIELDS = len(FIELDS)
 FIRST_VALUE = 1 + NUM_NUMERICAL  # the first categorical field, label included
 
-# Why a row is bad; the first that holds is the reason. The order is that of the codes in the kernels.
+# Why a row is bad; the first reason that applies is given. Kernels use the position in this tuple as the code.
 REASONS = ("blank_line", "line_too_long", "too_few_fields", "too_many_fields", "bad_label", "bad_number", "bad_value")
 _BLANK, _LONG_LINE, _FEW, _MANY, _LABEL, _NUMBER, _VALUE = range(len(REASONS))
 
 
 class BadRowError(ValueError):
-    """A row of an input file is not what a row must be."""
+    """A row of an input file is bad."""
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A bad row: its line within the block (from 0), the reason's code, and what is wrong with it in words."""
+    """A bad row.
+
+    Attributes:
+      line: number of its line within the block, from 0.
+      reason: code of the reason, a position in REASONS.
+      found: the fault in words.
+    """
 
     line: int
     reason: int
@@ -41,18 +46,16 @@ class BadRow:
 
 @dataclass(frozen=True)
 class Rows:
-    """The good rows of a block, n of them, and what is known of the bad ones.
+    """The n good rows of a block, and the number of bad rows.
 
     Attributes:
-      label: bool [n]; all False where rows have none.
-      numbers: int64 [n, 13].
-      values: uint32 [26, n], a row per column.
-      missing: uint64 [n]; bit f says that field f (label included) is missing. Its number or value is 0, which is
-      also a
-        value that may be there.
-      num_zeros: how many values are 0 without being missing.
+      label: bool [n]; all False for rows without labels.
+      numbers: int64 [n, 13], 0 where a number is missing.
+      values: uint32 [26, n], one line per column, 0 where a value is missing.
+      missing: uint64 [n]; bit f says whether field f, counted with the label, is missing.
+      num_zeros: number of values that are 0 without being missing.
       num_lines: lines of the block, good and bad.
-      num_bad: int64 [number of reasons].
+      num_bad: int64 [number of reasons], bad rows by reason.
       first_bad: the first bad row of each reason that occurs.
     """
 
@@ -69,22 +72,22 @@ class Rows:
         return len(self.label)
 
     def is_missing(self, field: int) -> np.ndarray:
-        """bool [n]: whether field `field` (label included, from 0) is missing."""
+        """bool [n], whether the field is missing; fields count from 0, the label included."""
         return (self.missing >> np.uint64(field)) & np.uint64(1) != 0
 
     def zero_rows(self, column: int) -> np.ndarray:
-        """int64 [k]: the rows whose value in a categorical column is 0 and not missing."""
+        """int64 [k], the rows whose value in a categorical column is 0 and not missing."""
         if not self.num_zeros:
             return np.empty(0, np.int64)
         return np.flatnonzero((self.values[column] == 0) & ~self.is_missing(FIRST_VALUE + column))
 
 
 def parse(text: bytes | np.ndarray, labelled: bool = True) -> Rows:
-    """The rows of `text`, whole lines that all end in LF (see blocks.text_blocks).
+    """Parses whole lines.
 
     Args:
-      text: bytes or uint8 [bytes].
-      labelled: rows have 40 fields; else 39, without the label.
+      text: bytes or uint8 [bytes]; every line ends in LF, as text_blocks yields them.
+      labelled: whether rows have 40 fields; else they have 39 fields, without the label.
     """
     characters = np.frombuffer(text, np.uint8)
     assert not len(characters) or characters[-1] == LF, "a block ends in a newline"
@@ -95,34 +98,37 @@ def parse(text: bytes | np.ndarray, labelled: bool = True) -> Rows:
     missing = np.empty(capacity, np.uint64)
     num_bad = np.zeros(len(REASONS), np.int64)
     first_bad = np.full((len(REASONS), 4), -1, np.int64)
-    rows, lines, num_zeros = _parse_lines(
+    num_rows, lines, num_zeros = _parse_lines(
         characters, fields.HEX, labelled, label, numbers, values, missing, num_bad, first_bad
     )
     return Rows(
-        label=label[:rows],
-        numbers=numbers[:rows],
-        values=values[:, :rows],
-        missing=missing[:rows],
+        label=label[:num_rows],
+        numbers=numbers[:num_rows],
+        values=values[:, :num_rows],
+        missing=missing[:num_rows],
         num_zeros=num_zeros,
         num_lines=lines,
         num_bad=num_bad,
         first_bad=tuple(
-            _described(characters, labelled, reason=reason, place=first_bad[reason])
+            _describe(characters, labelled, reason=reason, place=first_bad[reason])
             for reason in np.flatnonzero(num_bad)
         ),
     )
 
 
 def num_lines(text: np.ndarray) -> int:
-    """Newlines in uint8 [bytes]."""
+    """Number of newlines in text, uint8 [bytes]."""
     return int(_count_lines(text))
 
 
-def _described(text: np.ndarray, labelled: bool, *, reason: int, place: np.ndarray) -> BadRow:
-    """Puts into words what is wrong with a line.
+def _describe(text: np.ndarray, labelled: bool, *, reason: int, place: np.ndarray) -> BadRow:
+    """Says in words why a line is bad.
 
     Args:
-      place: int64 [4], number of the line, its first and last byte in the text, and the field, the label counted.
+      text: uint8 [bytes], the block.
+      labelled: whether rows have labels.
+      reason: code of the reason.
+      place: int64 [4], number of the line, its start and end in the text, and the number of the wrong field.
     """
     line, start, end, field = place.tolist()
     found_fields = text[start:end].tobytes().rstrip(b"\n").removesuffix(b"\r").split(b"\t")
@@ -149,13 +155,13 @@ def _described(text: np.ndarray, labelled: bool, *, reason: int, place: np.ndarr
 
 
 def reason_of_field(field: int) -> int:
-    """The code of the reason why a row whose field `field` (label included) is wrong is bad."""
+    """The code of the reason for a wrong field; fields count from 0, the label included."""
     return _LABEL if field == 0 else _NUMBER if field < FIRST_VALUE else _VALUE
 
 
 @compiled
 def _count_lines(text):
-    """Newlines in text, uint8 [bytes]."""
+    """See num_lines."""
     lines = 0
     whole = text.size // 64 * 64
     for position in range(0, whole, 64):
@@ -167,8 +173,14 @@ def _count_lines(text):
 
 @compiled
 def _parse_lines(text, hex_digits, labelled, label, numbers, values, missing, num_bad, first_bad):
-    """text: uint8 [bytes], ends in LF. The arrays after `labelled` are filled; see Rows. first_bad: int64 [reasons, 4]
-    takes (line, start, end, field) of each reason's first row. Returns (good rows, lines, values that are 0)."""
+    """Parses the lines of text, uint8 [bytes], which ends in LF.
+
+    Fills the arrays after `labelled`, see Rows. first_bad is int64 [reasons, 4]: (line, start, end, field) of the first
+    bad row of each reason.
+
+    Returns:
+      (good rows, lines, values that are 0 without being missing).
+    """
     position = row = line = num_zeros = 0
     ends = np.empty(1 + NUM_FIELDS + fields.ENDS_ROOM, np.int64)
     words, lengths = np.empty(NUM_FIELDS, np.uint64), np.empty(NUM_FIELDS, np.int64)
@@ -177,9 +189,9 @@ def _parse_lines(text, hex_digits, labelled, label, numbers, values, missing, nu
         field, zeros = -1, 0
         end = fields.find_ends(text, position, NUM_FIELDS, 0 if labelled else 1, ends)
         if end:
-            absent = fields.split(text, ends, words, lengths)
-            good = fields.short_numbers(words, lengths, row_numbers)  # the label is one too
-            good &= fields.short_values(words[FIRST_VALUE:], lengths[FIRST_VALUE:], row_values)
+            absent = fields.split_fields(text, ends, words, lengths)
+            good = fields.read_short_numbers(words, lengths, row_numbers)  # the label too
+            good &= fields.read_short_values(words[FIRST_VALUE:], lengths[FIRST_VALUE:], row_values)
             if good and lengths[0] == labelled and 0 <= row_numbers[0] <= 1:
                 label[row], missing[row] = row_numbers[0], absent & ~np.uint64(1)
                 zeros = -np.int64(count_ones(absent >> np.uint64(FIRST_VALUE)))
@@ -208,10 +220,14 @@ def _parse_lines(text, hex_digits, labelled, label, numbers, values, missing, nu
 
 @compiled
 def _parse_row(text, position, hex_digits, labelled, row, label, numbers, values, missing):
-    """Fills row `row` of the arrays. Returns (-1, start of the next line, values that are 0), or (first field that is
-    wrong, anything, anything).
+    """Parses any line, and fills row `row` of the arrays if the line is good.
 
-    No bounds are checked: every loop stops at a byte that is no digit, and the text ends in LF."""
+    No bounds are checked: every loop stops at a byte that is not a digit, and the text ends in LF.
+
+    Returns:
+      (-1, start of the next line, values that are 0 without being missing) for a good line; else (number of the first
+      wrong field, undefined, undefined).
+    """
     absent = np.uint64(0)
     zeros = 0
     if labelled:
@@ -224,7 +240,7 @@ def _parse_row(text, position, hex_digits, labelled, row, label, numbers, values
         negative = text[position] == MINUS
         if negative:
             position += 1
-        number, end = any_number(text, position)
+        number, end = read_number(text, position)
         if end < 0 or (negative and end == position):
             return 1 + column, position, 0
         if end == position:
@@ -232,7 +248,7 @@ def _parse_row(text, position, hex_digits, labelled, row, label, numbers, values
         numbers[row, column] = -number if negative else number
         position = end + 1
     for column in range(NUM_CATEGORICAL):
-        value, end = any_value(text, position, hex_digits, LF if column == NUM_CATEGORICAL - 1 else TAB)
+        value, end = read_value(text, position, hex_digits, LF if column == NUM_CATEGORICAL - 1 else TAB)
         if end < 0:
             return FIRST_VALUE + column, position, 0
         if end == position:
@@ -246,8 +262,11 @@ def _parse_row(text, position, hex_digits, labelled, row, label, numbers, values
 
 @compiled
 def _why_bad(text, start, field, expected_tabs):
-    """The reason why the line at `start` is bad, its first wrong field being `field`. Returns (reason, next
-    line)."""
+    """Finds the reason why the line at `start` is bad; `field` is its first wrong field.
+
+    Returns:
+      (code of the reason, start of the next line).
+    """
     end = start
     num_tabs = 0
     while text[end] != LF:

@@ -1,5 +1,5 @@
 // Error codes in words.
-#include "dot_interaction.h"
+#include "dot_interaction/dot_interaction.h"
 
 #ifdef DLRM_CUDA
 extern "C" const char* dlrm_cuda_error_text(int error);

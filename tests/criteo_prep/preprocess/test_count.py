@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from criteo_prep.preprocess.columns import count
+from criteo_prep.preprocess.columns import count, hash_table
 from criteo_prep.preprocess.columns.count import LargeCounts, SmallCounts, count_small
 from criteo_prep.preprocess.columns.id_table import IdTable
 from criteo_prep.preprocess.columns.rank_bitmap import RankBitmap
@@ -41,7 +41,7 @@ def test_small_columns(blocks, num_zeros):
 
 
 def test_too_many_values_for_a_table(blocks, monkeypatch):
-    monkeypatch.setattr(count, "MAX_SMALL", 100)
+    monkeypatch.setattr(hash_table, "MAX_VALUES", 100)
     assert count_small(blocks, 0) is None
 
 
@@ -81,7 +81,7 @@ def test_large_columns_are_ranked_as_small_ones(blocks, num_zeros, threshold):
     assert ranked.counts_of(1, ranked.num_kept + 1).tolist() == expected.counts.tolist()
 
 
-def test_a_count_that_goes_past_32_bits():
+def test_a_count_above_32_bits():
     bitmap = RankBitmap()
     bitmap.add(np.array([7, 3, 7], np.uint32))
     bitmap.index()
@@ -114,7 +114,7 @@ def test_bitmap_by_hand():
 def test_bitmap_and_hash_table_give_the_same_ids(blocks, monkeypatch, cap):
     vocabulary = make_vocabulary(*count_small(blocks, 5), 1)
     table = IdTable(lambda: [vocabulary.values], len(vocabulary.values), cap)
-    monkeypatch.setattr("criteo_prep.preprocess.columns.id_table.MAX_SMALL", 0)
+    monkeypatch.setattr(hash_table, "MAX_VALUES", 0)
     bitmap = IdTable(lambda: [vocabulary.values[:7], vocabulary.values[7:]], len(vocabulary.values), cap)
     assert table.dtype == bitmap.dtype and table.cardinality == bitmap.cardinality
     for values in blocks:

@@ -1,5 +1,8 @@
-"""Runs that are killed, and power cuts, as far as a process can play them: at a chosen call of the system nothing works
-any more; after a power cut, what was not forced to the disk is gone besides. (test_faults.py kills real processes.)"""
+"""Killed runs and power cuts, as far as a process can simulate them.
+
+From a chosen system call on, nothing works. After a power cut, bytes that were not forced to the disk are lost too.
+(test_faults.py kills real processes.)
+"""
 
 import os
 import random
@@ -59,7 +62,7 @@ class Machine:
         return False
 
     def lose_power(self, folder, source):
-        """What was not forced is lost, in one of the ways in which file systems lose it."""
+        """Loses the bytes that were not forced, in one of the ways in which file systems lose them."""
         self.boot += 1
         for path in (path for path in folder.rglob("*") if path.is_file()):
             status = path.stat()
@@ -120,8 +123,7 @@ def test_a_large_run_does_not_parse_again_after_a_power_cut(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 30))])
 def test_any_commands_one_after_the_other_with_kills_and_power_cuts(tmp_path, monkeypatch, seed):
-    """Whatever was done before: a command that ends leaves what it would have made in an empty place, and one that does
-    not end leaves what was there."""
+    """A command that ends leaves the same dataset as in an empty place; a killed command leaves the old dataset."""
     source = random.Random(seed)
     days = [write_rows(tmp_path / f"day_{day}", random_rows(day, 15)) for day in range(3)]
     (tmp_path / "out").mkdir()

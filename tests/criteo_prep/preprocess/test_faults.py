@@ -1,4 +1,4 @@
-"""A small version of bench/faults_preprocess.py: kill -9 at random moments, and going on."""
+"""A small version of bench/faults_preprocess.py: kill -9 at random moments, and resuming."""
 
 import os
 import random
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from criteo_prep.preprocess.parse import parse_files
+from criteo_prep.preprocess.request import Resources
 from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import preprocess
-from criteo_prep.preprocess.stages import Resources
 
 ROOT = Path(__file__).parents[3]
 # Each write and each rename is a moment to be killed at; the child counts them down.
@@ -19,7 +19,7 @@ CHILD = """
 import os, signal, sys
 from criteo_prep.preprocess.parse import raw_columns
 from criteo_prep.preprocess.run import preprocess
-from criteo_prep.preprocess.stages import Resources
+from criteo_prep.preprocess.request import Resources
 from criteo_prep.preprocess.rules import make_rules
 left = int(sys.argv[1])
 def counted(original):
@@ -37,8 +37,8 @@ from criteo_prep.preprocess import arrange
 from criteo_prep.preprocess.columns import encoder
 from criteo_prep.preprocess.parse import row_writer
 encoder.append = row_writer.append = arrange.append = local_append
-how = Resources(workers=2, quiet=True, block_bytes=2000, checkpoint_bytes=0)
-preprocess(sys.argv[4:], sys.argv[2], rules=make_rules(2, shuffle=sys.argv[3]), resources=how)
+resources = Resources(workers=2, quiet=True, block_bytes=2000, checkpoint_bytes=0)
+preprocess(sys.argv[4:], sys.argv[2], rules=make_rules(2, shuffle=sys.argv[3]), resources=resources)
 print("left", left)
 """
 
@@ -53,7 +53,7 @@ def child(left, output, shuffle, days):
 
 
 @pytest.mark.parametrize("shuffle, points", [("none", 2), ("global", 1)])
-def test_killed_at_any_moment_and_gone_on_with(tmp_path, shuffle, points):
+def test_killed_at_any_moment_and_resumed(tmp_path, shuffle, points):
     source = random.Random(shuffle)
     days = [tmp_path / f"day_{day}" for day in range(2)]
     for path in days:
@@ -82,20 +82,23 @@ def test_what_is_behind_the_last_checkpoint_is_cut_off(tmp_path, monkeypatch):
     """A kill leaves files of different lengths, longer than the journal says."""
     rows = "".join("\t".join(["1", *["3"] * 13, *[f"{n:x}"] * 26]) + "\n" for n in range(50))
     (tmp_path / "day_0").write_text(rows), (tmp_path / "day_1").write_text(rows)
-    days, how = [tmp_path / "day_0", tmp_path / "day_1"], Resources(quiet=True, block_bytes=500, checkpoint_bytes=0)
-    preprocess(days, tmp_path / "good", rules=make_rules(2), resources=how)
+    days, resources = (
+        [tmp_path / "day_0", tmp_path / "day_1"],
+        Resources(quiet=True, block_bytes=500, checkpoint_bytes=0),
+    )
+    preprocess(days, tmp_path / "good", rules=make_rules(2), resources=resources)
     original = parse_files._parse_file
 
-    def first_file_only(pool, path, **more):
+    def first_file_only(path, **more):
         if path.name == "day_1":
             raise KeyboardInterrupt
-        original(pool, path, **more)
+        original(path, **more)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(parse_files, "_parse_file", first_file_only)
-        preprocess(days, tmp_path / "set", rules=make_rules(2), resources=how)
+        preprocess(days, tmp_path / "set", rules=make_rules(2), resources=resources)
     for number, path in enumerate(sorted((tmp_path / ".set.partial").rglob("*.raw"))):
         with open(path, "ab") as file:
             file.write(b"x" * number)
-    preprocess(days, tmp_path / "set", rules=make_rules(2), resources=how)
+    preprocess(days, tmp_path / "set", rules=make_rules(2), resources=resources)
     assert contents(tmp_path / "set") == contents(tmp_path / "good")

@@ -16,11 +16,10 @@ from support.log_samples import check_split, content, kept_in, make, plain_count
 
 from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.manifest import block_entry, load_manifest
-from criteo_prep.preprocess import preflight
-from criteo_prep.preprocess.columns import count, id_table
+from criteo_prep.preprocess.columns import hash_table
 from criteo_prep.preprocess.columns.vocabulary import VocabularyError
 from criteo_prep.preprocess.parse import raw_columns
-from criteo_prep.preprocess.parse.text_blocks import InputError
+from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.preprocess.parse.tsv import BadRowError
 from criteo_prep.transcribe.tf_raw import Reader
 
@@ -58,7 +57,9 @@ def test_days_against_a_plain_count(tmp_path, threshold):
     root = tmp_path / "set"
     (tmp_path / "logs" / "notes.txt").write_text("not a day")
     outcome = make(tmp_path / "logs", root, threshold)
-    assert outcome.warnings == (f"{tmp_path / 'logs' / 'notes.txt'}: is not named day_N and was not read",)
+    assert outcome.warnings == (
+        f"{tmp_path / 'logs' / 'notes.txt'}: was not read; its name is not the name of an input",
+    )
     ids_of = plain_count([*itertools.chain(*days.values())], threshold)
     check_split(root, "train", days["day_2"] + days["day_9.gz"], ids_of)
     check_split(root, "test", days["day_10"][:51], ids_of)
@@ -100,8 +101,7 @@ def test_bytes_depend_on_neither_workers_nor_block_size_nor_luck(tmp_path, monke
     days = [tmp_path / f"day_{day}" for day in range(3)]
     make(days, tmp_path / "a", workers=1)
     make(days, tmp_path / "b", workers=3, block_bytes=1000)
-    monkeypatch.setattr(count, "MAX_SMALL", 350)  # the last columns are counted and encoded by a bitmap
-    monkeypatch.setattr(id_table, "MAX_SMALL", 15)
+    monkeypatch.setattr(hash_table, "MAX_VALUES", 350)  # the last columns are counted and encoded by a bitmap
     make(days, tmp_path / "c", workers=4, block_bytes=100, checkpoint_bytes=0)
     assert content(tmp_path / "a") == content(tmp_path / "b") == content(tmp_path / "c")
 
@@ -168,14 +168,13 @@ def test_a_bad_first_row_leaves_nothing(tmp_path):
     assert kept_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
-def test_truncated_input_is_named_and_other_files_are_kept(tmp_path, monkeypatch, pack):
-    monkeypatch.setattr(preflight, "estimated_rows", lambda path: 400)  # else it is found before anything starts
+@pytest.mark.parametrize("pack, ending", [(gzip.compress, "gz"), (zstandard.compress, "zst")])
+def test_truncated_input_is_named_and_other_files_are_kept(tmp_path, pack, ending):
     rows = [random_rows(day, 400) for day in range(3)]
-    days = [tmp_path / "day_0", tmp_path / "day_1.packed", tmp_path / "day_2"]
+    days = [tmp_path / "day_0", tmp_path / f"day_1.{ending}", tmp_path / "day_2"]
     text = "".join(row + "\n" for row in rows[1]).encode()
     write_rows(days[0], rows[0]), write_rows(days[2], rows[2]), days[1].write_bytes(pack(text)[:-30])
-    with pytest.raises(InputError, match=r"day_1\.packed: the (gzip|zstd) stream ends early"):
+    with pytest.raises(InputError, match=r"day_1\.\w+: the (gzip|zstd) stream ends early"):
         make(days, tmp_path / "set", block_bytes=1000)
     assert kept_in(tmp_path) == [".set.partial"]
     days[1].write_bytes(pack(text))
@@ -207,7 +206,7 @@ def test_chosen_days(tmp_path):
     days = [write_rows(tmp_path / f"day_{day}", random_rows(day, 20 + day)) for day in range(5)]
     outcome = make(days, tmp_path / "set", days="0-1,4")
     assert [entry["name"] for entry in outcome.manifest["inputs"]] == ["day_0", "day_1", "day_4"]
-    for text, message in (("0-x", "neither a day nor a range"), ("7", "no file of day 7")):
+    for text, message in (("0-x", "neither a day nor a range"), ("7", "no input is of day 7")):
         with pytest.raises(InputError, match=message):
             make(days, tmp_path / "other", days=text)
 

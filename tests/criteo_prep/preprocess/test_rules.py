@@ -1,4 +1,4 @@
-"""What a user may decide: per-column numbers, memory, and what the machine has."""
+"""The rules that a user decides, the memory limit, and the check before a run."""
 
 from dataclasses import replace
 
@@ -7,8 +7,8 @@ import pytest
 from criteo_prep.machine import available_memory_bytes
 from criteo_prep.preprocess.columns.memory import MemoryPlan, PreflightError
 from criteo_prep.preprocess.columns.vocabulary import VocabularyError
-from criteo_prep.preprocess.preflight import look_ahead, memory_limit
-from criteo_prep.preprocess.rules import make_rules, per_column, shown_per_column
+from criteo_prep.preprocess.preflight import check_resources, memory_limit
+from criteo_prep.preprocess.rules import format_per_column, make_rules, per_column
 
 
 @pytest.mark.parametrize("given, changed, shown", [
@@ -19,12 +19,13 @@ from criteo_prep.preprocess.rules import make_rules, per_column, shown_per_colum
 def test_per_column(given, changed, shown):
     numbers = per_column("threshold", given)
     assert numbers == tuple(changed.get(column, 15) for column in range(26))
-    assert shown_per_column(numbers) == shown and per_column("threshold", shown) == numbers
+    assert format_per_column(numbers) == shown and per_column("threshold", shown) == numbers
 
 
 @pytest.mark.parametrize("threshold, message", [
     ("x", "'x' is neither a number nor COLUMN:number"), ("3,13:5", "'13:5' is neither"), ("3,cat_26:5", "is neither"),
-    ("3,4", "says what holds for all columns twice"), ("3,cat_0:1,14:2", "says 14 twice"), ("-1", "-1: is negative"),
+    ("3,4", "gives the number for all columns twice"), ("3,cat_0:1,14:2", "gives the number for 14 twice"),
+    ("-1", "-1: is negative"),
     ("cat_0:3", "gives no threshold for all columns"), ("", "is neither a number"),
 ])  # fmt: skip
 def test_thresholds_that_make_no_sense(threshold, message):
@@ -46,8 +47,8 @@ def test_memory_limit(given, size):
     assert memory_limit(given) == size
 
 
-def test_what_is_no_size():
-    with pytest.raises(PreflightError, match="--memory_limit lots: is no size. Write one such as 8G"):
+def test_text_that_is_not_a_size():
+    with pytest.raises(PreflightError, match="--memory_limit lots: is not a size. Write a size such as 8G"):
         memory_limit("lots")
     assert 0 < memory_limit(None) < available_memory_bytes() * 1.5
 
@@ -55,13 +56,13 @@ def test_what_is_no_size():
 def test_preflight(tmp_path):
     path = tmp_path / "rows.tsv"
     path.write_text(("1" + "\t" * 39 + "\n") * 1000)
-    found = look_ahead((path,), tmp_path / "set", plan=MemoryPlan(4 << 30, 2), keep_raw=False, shuffled=False)
+    found = check_resources((path,), tmp_path / "set", plan=MemoryPlan(4 << 30, 2), keep_raw=False, shuffled=False)
     assert found.num_rows == 1000 and found.disk_needed == 1000 * (131 + 8)
     assert "about 1,000 rows" in str(found) and "refused" not in str(found)
     tight = replace(found, memory_needed=2_000_000_001, memory_limit=2_000_000_000)
     assert str(tight).endswith(f": a column with more than {found.most_distinct:,} distinct values will be refused")
-    with pytest.raises(PreflightError, match=r"--memory_limit 0.21 GB: .* are needed with 2 workers"):
-        look_ahead((path,), tmp_path / "set", plan=MemoryPlan(200 << 20, 2), keep_raw=False, shuffled=False)
+    with pytest.raises(PreflightError, match=r"--memory_limit 209.72 MB: is too small; 2 workers need .* for any data"):
+        check_resources((path,), tmp_path / "set", plan=MemoryPlan(200 << 20, 2), keep_raw=False, shuffled=False)
 
 
 @pytest.mark.parametrize("limit", [1_500_000_000, 2_000_000_000, 24 << 30])
@@ -77,7 +78,7 @@ def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
     path.write_text(("1" + "\t" * 39 + "\n") * 1000)
     monkeypatch.setattr("criteo_prep.preprocess.preflight.estimated_rows", lambda path: 10**15)
     with pytest.raises(PreflightError, match="The disk is too small"):
-        look_ahead((path,), tmp_path / "set", plan=MemoryPlan(4 << 30, 2), keep_raw=False, shuffled=False)
+        check_resources((path,), tmp_path / "set", plan=MemoryPlan(4 << 30, 2), keep_raw=False, shuffled=False)
 
 
 def test_large_columns_that_fit_memory():

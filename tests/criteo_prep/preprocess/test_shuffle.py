@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from criteo_prep.preprocess import shuffle
-from criteo_prep.preprocess.parse.numerical import log_of
+from criteo_prep.preprocess.parse.numerical import log_numbers
 from criteo_prep.preprocess.shuffle import ShuffledFile, order_of
 from criteo_prep.schema import log_numerical
 
@@ -90,4 +90,4 @@ def test_logarithms_from_the_table_have_the_bits_of_the_rule():
     numbers = np.resize(numbers, (len(numbers) // 13 + 1, 13))
     missing = source.integers(0, 1 << 14, len(numbers)).astype(np.uint64)
     absent = (missing[:, None] >> np.arange(1, 14, dtype=np.uint64)) & np.uint64(1) != 0
-    assert np.array_equal(log_of(numbers, missing).view(np.uint16), log_numerical(numbers, absent).view(np.uint16))
+    assert np.array_equal(log_numbers(numbers, missing).view(np.uint16), log_numerical(numbers, absent).view(np.uint16))

@@ -45,7 +45,7 @@ def test_counts_past_32_bits():
 
 @settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.integers(0, 2**32 - 1), st.integers(1, 9)), st.integers(0, 9), st.randoms())
-def test_the_id_rule_in_plain_python_whatever_the_order(counts, threshold, source):
+def test_the_id_rule_in_plain_python_for_any_order(counts, threshold, source):
     shuffled = list(counts.items())
     source.shuffle(shuffled)
     expected = sorted(((-n, value) for value, n in counts.items() if n >= threshold))
@@ -67,13 +67,13 @@ def test_save_and_load(tmp_path):
     assert again.values.dtype == np.uint32 and again.counts.dtype == np.int64
 
 
-def test_load_refuses_what_is_no_vocabulary(tmp_path):
+def test_load_refuses_a_file_that_is_not_a_vocabulary(tmp_path):
     (tmp_path / "text.parquet").write_bytes(b"no parquet")
-    with pytest.raises(VocabularyError, match=r"text\.parquet: is no vocabulary"):
+    with pytest.raises(VocabularyError, match=r"text\.parquet: is not a whole parquet file"):
         Vocabulary.load(tmp_path / "text.parquet")
     table = pyarrow.table({"value": [1, 2], "id": [2, 1], "count": [1, 1]})
     pyarrow.parquet.write_table(table, tmp_path / "ids.parquet")
-    with pytest.raises(VocabularyError, match=r"ids\.parquet: its ids are not 1 to 2 in order"):
+    with pytest.raises(VocabularyError, match=r"ids\.parquet: is not a vocabulary: its ids are not 1 to 2 in order"):
         Vocabulary.load(tmp_path / "ids.parquet")
 
 

@@ -12,13 +12,15 @@ import pytest
 
 from criteo_prep.batch import Batch, Ids
 from criteo_prep.cli import main as criteo_prep_main
-from criteo_prep.destination import DestinationError
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec, FeatureSpecError, tf_raw_spec
+from criteo_prep.guard import DestinationError
 from criteo_prep.synthetic.generator import Reader as SyntheticReader
 from criteo_prep.synthetic.presets import preset, published_spec, scaled
 from criteo_prep.transcribe import tf_raw
 from criteo_prep.transcribe.__main__ import main
-from criteo_prep.transcribe.run import SYNTHETIC_BATCHES, Request, TranscribeError, destination_spec, transcribe_dataset
+from criteo_prep.transcribe.layouts import standard_tf_raw_spec
+from criteo_prep.transcribe.request import SYNTHETIC_BATCHES, Request, TranscribeError
+from criteo_prep.transcribe.run import transcribe_dataset
 
 ROOT = Path(__file__).parents[3]
 
@@ -109,6 +111,13 @@ def test_the_seed_decides_the_bytes_and_the_batch_size_does_not(shape, tmp_path)
     assert one["train/cat_0.bin"] != other["train/cat_0.bin"]
 
 
+def test_the_spec_of_a_finished_dataset_makes_synthetic_samples_again(shape, tmp_path):
+    transcribe_dataset(synthetic(shape, tmp_path / "one"), quiet=True)
+    for path in (tmp_path / "one").rglob("*.bin"):
+        path.unlink()
+    assert transcribe_dataset(synthetic(tmp_path / "one", tmp_path / "two"), quiet=True) == {"train": 300, "test": 100}
+
+
 def test_the_spec_holds_counts_and_checksums(shape, tmp_path):
     transcribe_dataset(synthetic(shape, tmp_path / "out", seed=3), quiet=True)
     metadata = FeatureSpec.load(tmp_path / "out" / "feature_spec.yaml").metadata
@@ -197,7 +206,7 @@ def test_other_names_and_order_in_the_source_spec(tmp_path):
     ({"src_batch_size": 0}, "--src_batch_size 0: must be at least 1"),
     ({"dst_feature_spec": "../f.yaml"}, "--dst_feature_spec ../f.yaml: must be a file name"),
     ({"src_feature_spec": "none.yaml"}, "there is no such file"),
-    ({"max_batches_train": 10**12}, "the dataset needs .* GiB, the disk has .* GiB left"),
+    ({"max_batches_train": 10**12}, "the dataset needs .* bytes .*, the disk has .* bytes .* left"),
 ])  # fmt: skip
 def test_requests_that_are_refused_leave_nothing(shape, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
@@ -209,9 +218,9 @@ def test_a_destination_that_is_the_source_or_overlaps_it_is_refused(tables, tmp_
     before = files_of(tables)
     (tmp_path / "link").symlink_to(tables)
     for destination in (tables, tmp_path, tmp_path / "link", tables / ".." / "tables"):
-        with pytest.raises(TranscribeError, match="is the source or holds it"):
+        with pytest.raises(DestinationError, match="is read,? and would be lost"):
             transcribe_dataset(copy(tables, destination, overwrite=True), quiet=True)
-    with pytest.raises(TranscribeError, match="is inside the source"):
+    with pytest.raises(DestinationError, match="new: lies in .*, which is read"):
         transcribe_dataset(copy(tables, tables / "new"), quiet=True)
     assert files_of(tables) == before
 
@@ -251,7 +260,7 @@ def test_names_that_clash_with_the_standard_ones_are_refused(names, twice):
     tables = [Feature(name, "int8", 5) for name in names]
     source = FeatureSpec({table.name: table for table in tables}, {"categorical": names, "numerical": (), "label": ()})
     with pytest.raises(FeatureSpecError, match=f"two features are named '{twice}' in the standard layout"):
-        destination_spec(source, ("train",))
+        standard_tf_raw_spec(source, ("train",))
 
 
 def test_flags_without_effect_say_so(shape, tmp_path, capsys):
@@ -267,7 +276,7 @@ def test_flags_without_effect_say_so(shape, tmp_path, capsys):
 def test_the_published_defaults_are_explained(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([]) == 1
-    assert "synthetic_dataset: is the source or holds it. Name another --dst_dataset_path" in capsys.readouterr().err
+    assert "synthetic_dataset: is read, and would be lost. Name another destination" in capsys.readouterr().err
     with pytest.raises(SystemExit) as end:
         main(["--max_batches", "3"])
     assert end.value.code == 2

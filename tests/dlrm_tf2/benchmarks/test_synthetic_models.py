@@ -59,7 +59,6 @@ def test_bytes_by_hand(capsys):
     ([], "--plan_only is missing"),
     (["--plan_only", "--model", "huge"], "invalid choice: 'huge'"),
     (["--plan_only", "--world_size", "0"], "'0' is not a whole number of at least 1"),
-    (["--plan_only", "--optimizer", "rowwise_adagrad", "--column_slice_threshold", "9"], "needs the whole row"),
     (["--plan_only", "--world", "4"], "unrecognized arguments: --world 4"),
 ])  # fmt: skip
 def test_misuse_says_what_is_wrong(capsys, arguments, message):
@@ -67,3 +66,10 @@ def test_misuse_says_what_is_wrong(capsys, arguments, message):
         synthetic_models.main(arguments)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_plan_that_cannot_be_is_one_line(capsys):
+    arguments = ["--plan_only", "--optimizer", "rowwise_adagrad", "--column_slice_threshold", "9"]
+    assert synthetic_models.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("synthetic_models: ") and "needs the whole row" in said and said.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Saving and restoring over ranks that are threads: any plan onto any plan, and what failures leave."""
+"""Saving and restoring with ranks as threads: from any plan to any plan, and the folder after a failure."""
 
 import errno
 import fcntl
@@ -37,9 +37,9 @@ from dlrm_tf2.sharding.tables import TableConfig
 
 @pytest.mark.parametrize("before", [*PLANS, *STRATEGY_PLANS])
 def test_any_plan_restores_what_any_plan_saved(save, load, tmp_path, monkeypatch, before):
-    """Of as many ranks or others, by as many strategies; those cut by hand among themselves, for each is one corner."""
+    """Plans of strategies restore each other, for any number of ranks; so do the plans that are cut by hand."""
     plans = PLANS if before in PLANS else STRATEGY_PLANS
-    monkeypatch.setattr(files, "_BLOCK_BYTES", 48)  # blocks of two rows and more: none covers a shard
+    monkeypatch.setattr(files, "_BLOCK_BYTES", 48)  # small blocks: a shard has several
     slots = ("weights", "accumulator")
     save(tmp_path / "saved", plans[before], slots)
     for plan in plans.values():
@@ -157,7 +157,7 @@ def test_an_older_checkpoint_is_replaced_whole(save, load, tmp_path):
     assert os.listdir(tmp_path) == ["saved"]
 
 
-def test_what_is_no_checkpoint_is_not_replaced(save, tmp_path):
+def test_other_files_are_not_replaced(save, tmp_path):
     dataset = tmp_path / "dataset"
     dataset.mkdir()
     (dataset / "manifest.json").write_text('{"format": 1, "splits": {}}')
@@ -166,8 +166,8 @@ def test_what_is_no_checkpoint_is_not_replaced(save, tmp_path):
     (tmp_path / "annotated" / "notes.txt").write_text("my notes")
     before = folder_bytes(tmp_path)
     for name, reason in (
-        ("dataset", "holds files that are no checkpoint, and saving would replace them"),
-        ("annotated", "holds files that are no checkpoint"),
+        ("dataset", "holds files that do not belong to a checkpoint, and saving would replace them"),
+        ("annotated", "holds files that do not belong to a checkpoint"),
         ("file", "is not a folder"),
     ):
         with pytest.raises(CheckpointError, match=reason):
@@ -181,7 +181,7 @@ def test_what_is_no_checkpoint_is_not_replaced(save, tmp_path):
 
 
 def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root, who may do all
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root, who may write everywhere
     with pytest.raises(CheckpointError, match=rf"a/saved: {tmp_path} is not writable for this user"):
         check_destination(tmp_path / "a" / "saved")
 
@@ -202,7 +202,7 @@ def test_a_full_disk_on_any_rank_keeps_the_previous_checkpoint(
         embedding = array_embedding(TABLES, PLANS["3 grid"], comm.rank, weights=weights_of(seed=9))
         if comm.rank == failing_rank:
 
-            def read_rows(*_):
+            def read_rows(*_, **__):
                 raise OSError(errno.ENOSPC, "No space left on device")
 
             embedding.read_rows = read_rows
@@ -211,7 +211,7 @@ def test_a_full_disk_on_any_rank_keeps_the_previous_checkpoint(
     errors = run_ranks(3, work)
     for error in errors:
         assert isinstance(error, CheckpointError)
-        assert "saved: the checkpoint of step 41 was not saved; what was there is unchanged" in str(error)
+        assert "saved: the checkpoint of step 41 was not saved; the content of the folder is unchanged" in str(error)
         assert f"rank {failing_rank}: " in str(error) and "No space left on device" in str(error)
     assert folder_bytes(tmp_path) == before
     assert not [name for name in os.listdir(tmp_path) if name != "saved"]
@@ -252,7 +252,7 @@ def test_a_failure_at_the_commit_keeps_the_previous_checkpoint(save, load, tmp_p
 def test_ctrl_c_removes_the_staging_folder(array_embedding, tmp_path):
     embedding = array_embedding(TABLES, PLANS["1 whole"], 0, weights=weights_of())
 
-    def read_rows(*_):
+    def read_rows(*_, **__):
         raise KeyboardInterrupt
 
     embedding.read_rows = read_rows
@@ -280,7 +280,7 @@ def test_killed_between_the_two_renames(save, load, tmp_path, capfd):
     save(tmp_path / "saved", PLANS["1 whole"])
     os.rename(tmp_path / "saved", tmp_path / ".saved.old")
     assert_restored(load(tmp_path / "saved", PLANS["2 rows"]))
-    assert "a save was killed as it replaced this" in capfd.readouterr().err
+    assert "a save was killed while it replaced this checkpoint" in capfd.readouterr().err
 
     def fail(*_, **__):
         raise OSError("no")

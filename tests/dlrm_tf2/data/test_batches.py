@@ -16,7 +16,7 @@ from criteo_prep.transcribe.tf_raw import Reader
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import file_watch
 from dlrm_tf2.data.array_pool import ArrayPool
-from dlrm_tf2.data.batches import _TILE, Position, RankData, Reading, _put_side_by_side, _widen, open_split
+from dlrm_tf2.data.batches import _TILE, Position, RankData, RankShare, Reading, _put_side_by_side, _widen, open_split
 from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import samples_of_rank
 
@@ -33,8 +33,7 @@ def test_the_ranks_together_read_every_sample_once(tmp_path, world_size, batch_s
     whole = Reader(tmp_path, spec, split="train").read(0, 1000)
     local = ("cat_3", "cat_1")
     ranks = [
-        RankData(spec, "train", global_features=local, sample_features=(), rank=rank, world_size=world_size)
-        for rank in range(world_size)
+        RankData(spec, "train", share=RankShare(rank, world_size, global_features=local)) for rank in range(world_size)
     ]
     streams = [list(rank.batches(batch_size)) for rank in ranks]
     assert {len(stream) for stream in streams} == {ranks[0].num_batches(batch_size)} == {-(-1000 // batch_size)}
@@ -57,15 +56,12 @@ def flat(batches):
 
 
 @pytest.mark.parametrize("shuffle", ["none", "window", "full"])
-def test_a_pass_goes_on_where_it_was_left(tmp_path, shuffle):
+def test_a_pass_continues_at_a_position(tmp_path, shuffle):
     reading = Reading(shuffle, window=130, seed=3)
     data = RankData(
         write_dataset(tmp_path),
         "train",
-        global_features=("cat_0", "cat_3"),
-        sample_features=(),
-        rank=0,
-        world_size=1,
+        share=RankShare(global_features=("cat_0", "cat_3")),
         reading=reading,
     )
     whole = list(data.batches(300))
@@ -80,22 +76,17 @@ def test_a_pass_goes_on_where_it_was_left(tmp_path, shuffle):
 
 @pytest.mark.parametrize("shuffle", ["window", "full"])
 def test_shuffled_ranks_agree_on_the_samples(tmp_path, shuffle):
-    """Two ranks' labels, and the ids that each of them reads for all, are those of one rank."""
+    """Two ranks read the labels of one rank together, and each rank reads the ids of one rank."""
     spec, reading = write_dataset(tmp_path), Reading(shuffle, window=130, seed=3)
     alone = flat(
-        RankData(
-            spec, "train", global_features=("cat_0", "cat_3"), sample_features=(), rank=0, world_size=1, reading=reading
-        ).batches(101)
+        RankData(spec, "train", share=RankShare(global_features=("cat_0", "cat_3")), reading=reading).batches(101)
     )
     streams = [
         list(
             RankData(
                 spec,
                 "train",
-                global_features=("cat_0", "cat_3"),
-                sample_features=(),
-                rank=r,
-                world_size=2,
+                share=RankShare(r, 2, global_features=("cat_0", "cat_3")),
                 reading=reading,
             ).batches(101)
         )
@@ -105,11 +96,7 @@ def test_shuffled_ranks_agree_on_the_samples(tmp_path, shuffle):
     np.testing.assert_array_equal(label, alone[0])
     for stream in streams:
         np.testing.assert_array_equal(flat(stream)[2], alone[2])
-    in_order = flat(
-        RankData(spec, "train", global_features=("cat_0", "cat_3"), sample_features=(), rank=0, world_size=1).batches(
-            101
-        )
-    )
+    in_order = flat(RankData(spec, "train", share=RankShare(global_features=("cat_0", "cat_3"))).batches(101))
     assert alone[2].tolist() != in_order[2].tolist()
     assert sorted(alone[2].tolist()) == sorted(in_order[2].tolist())
 
@@ -117,14 +104,10 @@ def test_shuffled_ranks_agree_on_the_samples(tmp_path, shuffle):
 def test_data_parallel_input_reads_the_same_samples(tmp_path):
     spec, reading = write_dataset(tmp_path), Reading("window", window=130, seed=3)
     of_all = list(
-        RankData(
-            spec, "train", global_features=("cat_0", "cat_3"), sample_features=(), rank=1, world_size=2, reading=reading
-        ).batches(101)
+        RankData(spec, "train", share=RankShare(1, 2, global_features=("cat_0", "cat_3")), reading=reading).batches(101)
     )
     of_mine = list(
-        RankData(
-            spec, "train", global_features=(), sample_features=("cat_0", "cat_3"), rank=1, world_size=2, reading=reading
-        ).batches(101)
+        RankData(spec, "train", share=RankShare(1, 2, sample_features=("cat_0", "cat_3")), reading=reading).batches(101)
     )
     for model_parallel, data_parallel in zip(of_all, of_mine, strict=True):
         first, last = samples_of_rank(model_parallel.global_batch, 2, 1)
@@ -136,15 +119,11 @@ def test_data_parallel_input_reads_the_same_samples(tmp_path):
 @pytest.mark.parametrize("shuffle", ["none", "window", "full"])
 def test_pass_after_pass_from_a_saved_position(tmp_path, shuffle):
     spec, reading = write_dataset(tmp_path), Reading(shuffle, window=130, seed=3)
-    data = RankData(
-        spec, "train", global_features=("cat_0",), sample_features=(), rank=0, world_size=1, reading=reading
-    )
+    data = RankData(spec, "train", share=RankShare(global_features=("cat_0",)), reading=reading)
     run = list(itertools.islice(data.passes(300, Position(0, 0)), 9))
     assert [batch.global_batch for batch in run] == [300, 300, 300, 100] * 2 + [300]
     document = json.loads(json.dumps(data.document(run[5].after)))
-    again = RankData(
-        spec, "train", global_features=("cat_0",), sample_features=(), rank=0, world_size=1, reading=reading
-    )
+    again = RankData(spec, "train", share=RankShare(global_features=("cat_0",)), reading=reading)
     assert again.position_in(document) == Position(1, 600)
     rest = flat(itertools.islice(again.passes(300, again.position_in(document)), 3))
     for mine, theirs in zip(rest, flat(run[6:]), strict=True):
@@ -172,37 +151,24 @@ def test_a_restored_model_reads_in_the_order_of_its_checkpoint_whatever_the_seed
 @pytest.mark.parametrize("other", [Reading("full", seed=3), Reading("window", 131, 3), Reading("window", 130, 4)])
 def test_a_position_of_another_order_is_none(tmp_path, other):
     spec = write_dataset(tmp_path)
-    document = RankData(
-        spec, "train", global_features=(), sample_features=(), rank=0, world_size=1, reading=Reading("window", 130, 3)
-    ).document(Position(1, 600))
-    assert (
-        RankData(
-            spec, "train", global_features=(), sample_features=(), rank=0, world_size=1, reading=other
-        ).position_in(document)
-        is None
-    )
+    document = RankData(spec, "train", share=RankShare(), reading=Reading("window", 130, 3)).document(Position(1, 600))
+    assert RankData(spec, "train", share=RankShare(), reading=other).position_in(document) is None
     assert (
         RankData(
             spec,
             "test",
-            global_features=(),
-            sample_features=(),
-            rank=0,
-            world_size=1,
+            share=RankShare(),
             reading=Reading("window", 130, 3),
         ).position_in(document)
         is None
     )
 
 
-def test_what_is_left_of_a_pass_can_be_dropped(tmp_path):
+def test_drop_last_drops_the_last_smaller_batch(tmp_path):
     data = RankData(
         write_dataset(tmp_path),
         "train",
-        global_features=("cat_0",),
-        sample_features=(),
-        rank=0,
-        world_size=1,
+        share=RankShare(global_features=("cat_0",)),
         reading=Reading(drop_last=True),
     )
     assert [batch.after for batch in data.batches(300)][-1] == Position(1, 0)
@@ -227,7 +193,7 @@ def test_ids_side_by_side(samples):
     np.testing.assert_array_equal(out, np.concatenate(columns, axis=1))
 
 
-def test_arrays_are_used_again_once_nobody_holds_them():
+def test_an_array_that_nobody_holds_is_used_again():
     pool = ArrayPool()
     first = pool.empty(10, (3,), np.int32)
     address = first.ctypes.data
@@ -260,17 +226,11 @@ def test_synthetic_batches_are_fresh_and_the_same_on_all_ranks(tmp_path, world_s
     names = tuple(spec.channels["categorical"])
     reading = Reading(seed=5, synthetic_samples=250)
     ranks = [
-        RankData(
-            spec, "train", global_features=names, sample_features=(), rank=rank, world_size=world_size, reading=reading
-        )
+        RankData(spec, "train", share=RankShare(rank, world_size, global_features=names), reading=reading)
         for rank in range(world_size)
     ]
     epochs = [[flat(rank.batches(100, Position(epoch, 0))) for rank in ranks] for epoch in (0, 1)]
-    alone = flat(
-        RankData(
-            spec, "train", global_features=names, sample_features=(), rank=0, world_size=1, reading=reading
-        ).batches(100)
-    )
+    alone = flat(RankData(spec, "train", share=RankShare(global_features=names), reading=reading).batches(100))
     assert alone[2].shape == (250, 4) and alone[2][:, 1:].max() < 50 and alone[2].min() >= 0
     assert len({tuple(row) for row in alone[2].tolist()}) > 240
     for stream in epochs[0]:
@@ -281,20 +241,15 @@ def test_synthetic_batches_are_fresh_and_the_same_on_all_ranks(tmp_path, world_s
         RankData(
             tf_raw_spec([Feature("a", "int32", 9)]),
             "train",
-            global_features=("cat_0",),
-            sample_features=(),
-            rank=0,
-            world_size=1,
+            share=RankShare(global_features=("cat_0",)),
             reading=reading,
         )
 
 
 def change_while_reading(tmp_path, monkeypatch, change):
-    """Reads two batches, lets `change` do something to a file, and reads on."""
+    """Reads a batch, lets `change` change a file, and reads the other batches."""
     monkeypatch.setattr(file_watch, "_INTERVAL_S", 0.0)
-    data = RankData(
-        write_dataset(tmp_path), "train", global_features=("cat_1",), sample_features=(), rank=0, world_size=1
-    )
+    data = RankData(write_dataset(tmp_path), "train", share=RankShare(global_features=("cat_1",)))
     batches = data.batches(10)
     next(batches)
     change(tmp_path / "train/cat_1.bin")
@@ -302,7 +257,7 @@ def change_while_reading(tmp_path, monkeypatch, change):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda path: path.unlink(), r"cat_1\.bin: is gone; training had read up to row \d+"),
+    (lambda path: path.unlink(), r"cat_1\.bin: was removed; training had read up to row \d+"),
     (lambda path: os.truncate(path, 500), r"cat_1\.bin: has 500 bytes and had 1000 .* up to row \d+"),
     (lambda path: path.with_suffix(".new").write_bytes(path.read_bytes()) and path.with_suffix(".new").replace(path),
      r"cat_1\.bin: was replaced by another file; .* up to row \d+")])  # fmt: skip
@@ -312,9 +267,7 @@ def test_a_file_that_changes_while_it_is_read_is_named(tmp_path, monkeypatch, ch
 
 
 def test_a_file_that_shrinks_between_two_looks_is_named(tmp_path):
-    data = RankData(
-        write_dataset(tmp_path), "train", global_features=("cat_1",), sample_features=(), rank=0, world_size=1
-    )
+    data = RankData(write_dataset(tmp_path), "train", share=RankShare(global_features=("cat_1",)))
     data._watch._next = float("inf")
     os.truncate(tmp_path / "train/cat_1.bin", 500)
     with pytest.raises(FeatureSpecError, match=r"cat_1\.bin: ends at byte 500, before sample 510"):
@@ -322,17 +275,13 @@ def test_a_file_that_shrinks_between_two_looks_is_named(tmp_path):
 
 
 def test_a_rank_without_tables_reads_its_samples(tmp_path):
-    batch = next(
-        RankData(
-            write_dataset(tmp_path), "train", global_features=(), sample_features=(), rank=1, world_size=2
-        ).batches(100)
-    )
+    batch = next(RankData(write_dataset(tmp_path), "train", share=RankShare(1, 2)).batches(100))
     assert batch.ids.global_ids.fixed.shape == (100, 0) and batch.label.shape == (50,)
 
 
 def test_only_the_files_of_its_tables_are_opened(tmp_path):
     spec = write_dataset(tmp_path)
-    data = RankData(spec, "train", global_features=("cat_2",), sample_features=(), rank=0, world_size=1)
+    data = RankData(spec, "train", share=RankShare(global_features=("cat_2",)))
     assert data.num_samples == 1000
     links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
     opened = [os.readlink(link) for link in links if os.path.exists(link)]
@@ -346,19 +295,17 @@ def test_an_id_out_of_range_names_file_row_and_id(tmp_path):
     ids[777] = 9
     ids.tofile(tmp_path / "train/cat_1.bin")
     with pytest.raises(FeatureSpecError, match=r"train/cat_1.bin: row 777: id 9 .* cardinality 7"):
-        list(RankData(spec, "train", global_features=("cat_1",), sample_features=(), rank=0, world_size=1).batches(100))
+        list(RankData(spec, "train", share=RankShare(global_features=("cat_1",))).batches(100))
 
 
 def test_an_empty_split_is_refused(tmp_path):
     spec = write_dataset(tmp_path, test=0)
     with pytest.raises(FeatureSpecError, match="the split 'test' holds no sample"):
-        RankData(spec, "test", global_features=("cat_0",), sample_features=(), rank=0, world_size=1)
+        RankData(spec, "test", share=RankShare(global_features=("cat_0",)))
 
 
 def test_leaving_a_pass_early_leaves_no_thread(tmp_path):
-    data = RankData(
-        write_dataset(tmp_path), "train", global_features=("cat_0",), sample_features=(), rank=0, world_size=1
-    )
+    data = RankData(write_dataset(tmp_path), "train", share=RankShare(global_features=("cat_0",)))
     before = threading.active_count()
     batches = data.batches(10)
     next(batches)

@@ -7,7 +7,7 @@ from support.small_dataset import write_dataset
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.model.config import ModelConfig
-from dlrm_tf2.model.dlrm import Dlrm
+from dlrm_tf2.model.dlrm import ComputeSettings, Dlrm
 from dlrm_tf2.sharding.cost import Step, cost_of
 from dlrm_tf2.sharding.plan import ShardingPlan, make_plan
 from dlrm_tf2.training.trainer import Trainer
@@ -46,10 +46,9 @@ def bytes_of_a_step(root, spec, comm, plan, dtype, data_parallel_input):
         plan,
         comm=comm,
         seed=config.seed,
-        compute_dtype=dtype,
-        data_parallel_input=data_parallel_input,
+        settings=ComputeSettings(compute_dtype=dtype, data_parallel_input=data_parallel_input),
     )
-    Trainer(config, spec, model=model, comm=comm, log=RunLog(None, enabled=False)).train()
+    Trainer(config, spec, model=model, log=RunLog(None, enabled=False)).train()
     return comm.sent_bytes
 
 

@@ -19,7 +19,7 @@ from dlrm_tf2.evaluation.metrics import NotFinite
 from dlrm_tf2.evaluation.predictions import PredictionsFile
 from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.model.config import ModelConfig
-from dlrm_tf2.model.dlrm import Dlrm
+from dlrm_tf2.model.dlrm import ComputeSettings, Dlrm
 from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import make_plan
 
@@ -36,11 +36,10 @@ def evaluator_of(spec, comm, log, **flags):
         "bottom_mlp_dims": (6, 4), "top_mlp_dims": (5, 1), **flags,
     })  # fmt: skip
     shape = ModelConfig.of(config, spec)
-    model = Dlrm(shape, make_plan(shape.tables, comm.size), comm=comm, seed=1, training=False)
+    model = Dlrm(shape, make_plan(shape.tables, comm.size), comm=comm, seed=1, settings=ComputeSettings(training=False))
     return config, Evaluator(
         config,
         model,
-        comm=comm,
         log=log,
         data=open_split(config, spec, split="test", embedding=model.embedding, comm=comm),
     )
@@ -51,7 +50,7 @@ def measure(spec, comm, folder, **flags):
     log = RunLog(str(folder / "log.json"), enabled=comm.rank == 0)
     config, evaluator = evaluator_of(spec, comm, log, **flags)
     with PredictionsFile(str(folder / "scores.parquet"), comm) as predictions:
-        infer(config, evaluator, comm=comm, log=log, predictions=predictions)
+        infer(config, evaluator, log=log, predictions=predictions)
     return [json.loads(line) for line in (folder / "log.json").read_text().splitlines()]
 
 

@@ -110,7 +110,7 @@ def test_a_disk_that_fills_up_in_the_middle_is_one_error(tmp_path, monkeypatch):
 
 def test_two_processes_do_not_write_one_file(tmp_path):
     with PredictionsFile(str(tmp_path / "scores"), SingleProcess()) as file:
-        with pytest.raises(PredictionsError, match="scores: another process is writing it"):
+        with pytest.raises(PredictionsError, match="scores: another process is writing there"):
             write(tmp_path / "scores", SingleProcess())
         file.add(LOGITS, LABELS, len(LOGITS))
     assert pq.read_table(tmp_path / "scores").num_rows == len(LOGITS)
@@ -120,7 +120,7 @@ def test_a_bad_destination_is_refused_on_all_ranks_before_anything_is_scored(tmp
     (tmp_path / "label.bin").write_bytes(b"precious")
     for path, reason in (
         (tmp_path, "is a folder. Name a file in it."),
-        (tmp_path / "label.bin", "is there and no Parquet file; predictions would replace it."),
+        (tmp_path / "label.bin", "exists and is not a Parquet file; predictions would replace it."),
         (tmp_path / "label.bin" / "scores", "label.bin is not a folder."),
     ):
         for error in run_ranks(2, lambda comm, path=path: check_predictions_path(str(path), comm)):

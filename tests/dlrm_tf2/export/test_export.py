@@ -148,7 +148,7 @@ def test_an_empty_output_folder_is_fine(checkpoint, tmp_path):
 
 
 def refused(capsys, checkpoint, output):
-    """The one line that the program says as it ends with status 1."""
+    """The one line of an export that ends with status 1."""
     assert export.main(["--checkpoint", str(checkpoint), "--output", str(output)]) == 1
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.startswith("export: ") and printed.err.count("\n") == 1
@@ -156,7 +156,7 @@ def refused(capsys, checkpoint, output):
 
 
 def test_misuse_is_one_line(checkpoint, tmp_path, capsys):
-    assert f"there is no such file, so {tmp_path}/none is no checkpoint" in refused(
+    assert f"there is no such file, so {tmp_path}/none is not a checkpoint" in refused(
         capsys, tmp_path / "none", tmp_path / "plain"
     )
     assert f"{checkpoint}: is not an empty folder. Name another --output" in refused(capsys, checkpoint, checkpoint)
@@ -179,7 +179,7 @@ def test_a_full_disk_leaves_no_output(checkpoint, tmp_path, capsys, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "pwritev", full)
-    assert "No space left on device" in refused(capsys, checkpoint, tmp_path / "plain")
+    assert refused(capsys, checkpoint, tmp_path / "plain") == f"export: {tmp_path}/plain: No space left on device\n"
     assert os.listdir(tmp_path) == ["saved"]
 
 

@@ -1,6 +1,6 @@
 """The program as users start it: one process, and several under horovodrun.
 
-What a process of its own would add nothing to runs in this one, on the dataset and checkpoint of such a process.
+Tests that need no process of their own run in the test's process, on the dataset and checkpoint of one that had.
 """
 
 import json
@@ -59,8 +59,8 @@ def test_the_log_is_flat_json_with_the_published_summary(trained):
     assert log[-1]["auc"] == evaluations[-1]["auc"] > 0.55
 
 
-def test_evaluation_of_the_checkpoint_repeats_the_last_one_of_training(trained):
-    """The published evaluation command: the training command and two flags more. It must not write the checkpoint."""
+def test_evaluation_of_the_checkpoint_repeats_the_last_evaluation_of_training(trained):
+    """The published evaluation command is the training command and two more flags. It must not write the checkpoint."""
     root, arguments, _ = trained
     before = (root / "checkpoint/manifest.json").stat().st_mtime_ns
     more = ["--save_checkpoint_path", root / "checkpoint", "--restore_checkpoint_path", root / "checkpoint"]
@@ -88,7 +88,7 @@ def test_inference_reports_latency_and_throughput(trained):
     assert summary["auc"] == pytest.approx(entries(root / "log.json")[-1]["auc"], abs=1e-9)
 
 
-def test_restored_training_goes_on_at_its_step(trained, tmp_path):
+def test_restored_training_continues_at_its_step(trained, tmp_path):
     root, arguments, _ = trained
     run = in_process.run(root / "data", tmp_path / "log.json", *arguments, "--max_steps", 2,
                          "--restore_checkpoint_path", root / "checkpoint")  # fmt: skip
@@ -116,7 +116,7 @@ def test_ranks_train_and_evaluate_as_one_process_does(trained, tmp_path, ranks):
 
 @pytest.fixture
 def no_horovod(tmp_path):
-    """What to put into a process's environment so that it cannot import Horovod."""
+    """Variables that keep a process from importing Horovod."""
     (tmp_path / "horovod").mkdir()
     (tmp_path / "horovod/__init__.py").write_text("raise ImportError('not here')")
     return {"PYTHONPATH": str(tmp_path)}
@@ -131,20 +131,30 @@ def test_run_as_a_file_from_anywhere_without_horovod(trained, tmp_path, no_horov
 
 
 @pytest.mark.parametrize("steps", [5, 20])
-def test_n_steps_are_n_steps(trained, tmp_path, steps):
-    """8 steps are an epoch; 20 go on into the third one."""
+def test_n_steps_are_n_steps(trained, tmp_path, capsys, steps):
+    """8 steps are an epoch; 20 steps reach the third epoch."""
     root, arguments, _ = trained
     without_epochs = arguments[: arguments.index("--epochs")]
     run = in_process.run(
-        root / "data", tmp_path / "log.json", *without_epochs, "--max_steps", steps, "--evals_per_epoch", 0
+        root / "data",
+        tmp_path / "log.json",
+        *without_epochs,
+        "--max_steps",
+        steps,
+        "--evals_per_epoch",
+        0,
+        "--world_size",
+        4,
     )
+    assert "--world_size does nothing here: only --mode plan reads it" in capsys.readouterr().out
     assert len(run.column("loss")) == steps
 
 
-def test_a_dataset_smaller_than_a_batch_trains_on_what_there_is(trained, tmp_path, capsys):
+def test_a_dataset_smaller_than_a_batch_trains_on_all_samples(trained, tmp_path, capsys):
     root, arguments, _ = trained
     run = in_process.run(root / "data", tmp_path / "log.json", *arguments, "--batch_size", 5000)
-    assert "holds 1000 samples, fewer than batch_size 5000" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "holds 1000 samples, fewer than batch_size 5000" in said and "does nothing here" not in said
     assert len(run.column("loss")) == 3
 
 
@@ -158,6 +168,17 @@ def test_published_auc_thresholds_and_predictions_path(trained, tmp_path):
     scores = parquet.read_table(tmp_path / "scores.parquet")
     assert scores["row"].to_pylist() == list(range(300))
     assert roc_auc_score(scores["label"].to_numpy(), scores["score"].to_numpy()) == pytest.approx(exact, abs=1e-6)
+
+
+def test_the_split_that_is_scored_can_be_chosen(trained, tmp_path):
+    root, arguments, _ = trained
+    evaluate = [*arguments, "--mode", "eval", "--restore_checkpoint_path", root / "checkpoint", "--eval_split"]
+    write_dataset(tmp_path / "data", validation=77)
+    run = in_process.run(root / "data", tmp_path / "log.json", *evaluate, "validation", "--dataset_path",
+                         tmp_path / "data")  # fmt: skip
+    assert run.records[-1]["num_samples"] == 77
+    with pytest.raises(ValueError, match=r"there is no split 'validation'; the splits are \['train', 'test'\]"):
+        in_process.run(root / "data", tmp_path / "log.json", *evaluate, "validation")
 
 
 def misuse(run, *parts):
@@ -205,4 +226,4 @@ def test_ranks_without_horovod_are_refused(trained, no_horovod):
 def test_tables_that_do_not_fit_are_refused_before_they_are_allocated(tmp_path):
     tf_raw_spec(presets.PRESETS["criteo_t0"].categorical).save(tmp_path / "feature_spec.yaml")
     run = start(["--dataset_path", tmp_path, "--batch_size", 8192, "--valid_batch_size", 8192])
-    misuse(run, "420.94 GiB of them tables", "bytes", "are there")
+    misuse(run, "420.94 GiB of them tables", "bytes", "are available")

@@ -1,4 +1,4 @@
-"""What a GPU and its host need in memory, against what is there. There need be no GPU: the bytes are given."""
+"""The memory that a run needs on a GPU and on its host. No GPU is needed: the available bytes are given."""
 
 import ctypes
 import dataclasses
@@ -29,9 +29,11 @@ ON_GPU, ON_HOST = {"of_host": False}, {"of_device": False}
 
 
 def check(model, plan, ranks, available, kinds, **flags):
-    """What preflight says of a memory that some ranks share."""
+    """The line of preflight about a memory that some ranks share."""
     shared = preflight.Memory("this machine", ranks, available, **kinds)
-    return preflight.check_memory(TrainConfig(dataset_path="data", **flags), model, plan=plan, memory=shared)
+    return preflight.check_memory(
+        TrainConfig(dataset_path="data", **flags), model, plan=plan, memory=shared, data=preflight.DataShape()
+    )
 
 
 def needed(line):
@@ -49,7 +51,7 @@ def test_a_gpu_has_the_tables_and_the_step_and_its_host_the_process():
     assert on_gpu + on_host == pytest.approx(on_cpu, abs=0.02)
 
 
-def test_offloaded_tables_count_on_the_host_and_what_is_looked_up_in_them_on_both():
+def test_offloaded_tables_count_on_the_host_and_their_vectors_on_both():
     plan = make_plan(T15.tables, 1)
     some = frozenset(shard for shard in plan.shards if shard.num_bytes > GIB)
     moved = sum(shard.num_bytes for shard in some) / GIB
@@ -80,11 +82,11 @@ def test_the_copy_of_checkpoint_async_is_on_the_host():
     plan = make_plan(T15.tables, 1)
     flags = {"batch_size": 512, "valid_batch_size": 512, "save_checkpoint_path": "c", "checkpoint_async": True}
     assert needed(check(T15, plan, [0], 18 * GIB, ON_GPU, **flags)) < 17
-    with pytest.raises(preflight.DoesNotFit, match="15.61 GiB of it are --checkpoint_async's copy"):
+    with pytest.raises(preflight.DoesNotFit, match="15.61 GiB of these bytes are the copy of --checkpoint_async"):
         check(T15, plan, [0], 16 * GIB, ON_HOST, **flags)
 
 
-# Which memories there are.
+# Which rank checks which memory.
 
 
 @pytest.fixture
@@ -100,7 +102,7 @@ def memories(run_ranks, monkeypatch):
         def work(comm):
             launch = Launch(4, comm.rank, local_rank=comm.rank % per_machine, local_size=per_machine)
             number = None if gpus[comm.rank] is None else comm.rank
-            mine, notes = start._memories(launch, Runtime("", "", threads=1, notes=(), gpu=number), comm)
+            mine, notes = start._memories_to_check(launch, Runtime("", "", threads=1, notes=(), gpu=number), comm)
             return [(m.name, list(m.ranks), m.available_bytes, m.of_device, m.of_host) for m in mine], notes
 
         monkeypatch.setattr(start, "available_memory_bytes", lambda: 7)
@@ -116,7 +118,7 @@ def test_without_gpus_each_machine_is_checked_by_its_first_rank(memories):
 
 
 def test_a_gpu_is_checked_by_the_first_rank_on_it(memories):
-    """Ranks 1 and 3 share one, and the one of rank 2 does not answer."""
+    """Ranks 1 and 3 share a GPU, and the GPU of rank 2 does not answer."""
     gpus = [(b"a", 100), (b"b", 90), OSError("no answer"), (b"b", 80)]
     assert memories(gpus, per_machine=4) == [
         ([("this machine", [0, 1, 2, 3], 7, False, True), ("GPU 0", [0], 100, True, False)], []),
@@ -127,7 +129,7 @@ def test_a_gpu_is_checked_by_the_first_rank_on_it(memories):
 
 
 class Driver:
-    """What memory.gpu asks of CUDA's driver, with one GPU; `broken` is the name of a call that fails."""
+    """CUDA's driver with one GPU, as far as memory.gpu calls it; `broken` is the name of a call that fails."""
 
     def __init__(self, broken=None):
         self.broken, self.called = broken, []

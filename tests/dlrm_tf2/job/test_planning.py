@@ -15,7 +15,7 @@ from dlrm_tf2.model.config import ModelConfig
 
 @pytest.fixture(scope="module")
 def t15(tmp_path_factory):
-    """The published Criteo spec at threshold 15; there are no data files, and none are needed."""
+    """The published Criteo spec at threshold 15; there are no data files."""
     root = tmp_path_factory.mktemp("t15")
     spec = tf_raw_spec([Feature(f"cat_{i}", "int32", rows) for i, rows in enumerate(presets.T15)])
     spec.save(root / "feature_spec.yaml")
@@ -92,7 +92,7 @@ def test_a_gpu_with_little_room(t15, capsys):
     assert f"3 shards ({left} bytes) stay in host memory" in planning.offloading_note(config, plan, "gpu")
     roomy = TrainConfig(dataset_path="d", cpu_offloading_threshold_gb=20)
     plan = planning.plan_of(roomy, model, spec=spec, world_size=1)
-    assert "all tables are within it" in planning.offloading_note(roomy, plan, "gpu")
+    assert "all tables stay on the GPU" in planning.offloading_note(roomy, plan, "gpu")
     without = TrainConfig(dataset_path="d")
     plan = planning.plan_of(without, model, spec=spec, world_size=1)
     assert plan.on_host == frozenset() and planning.offloading_note(without, plan, "gpu") is None

@@ -1,13 +1,14 @@
-"""What a run needs in memory, counted by hand and held against what is there."""
+"""The memory that a run needs, counted by hand and compared with the available memory."""
 
 import dataclasses
 import re
 
 import pytest
+from support.small_dataset import write_dataset
 
 from criteo_prep.synthetic import presets
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.job import preflight
+from dlrm_tf2.job import planning, preflight
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.sharding.plan import Shard, ShardingPlan, make_plan
 
@@ -25,9 +26,11 @@ T15 = model_of(presets.T15)
 
 
 def check(model, plan, ranks, available, **flags):
-    """What preflight says of a memory that some ranks share."""
+    """The line of preflight about a memory that some ranks share."""
     shared = preflight.Memory("this machine", ranks, available)
-    return preflight.check_memory(TrainConfig(dataset_path="data", **flags), model, plan=plan, memory=shared)
+    return preflight.check_memory(
+        TrainConfig(dataset_path="data", **flags), model, plan=plan, memory=shared, data=preflight.DataShape()
+    )
 
 
 def test_weights_by_hand():
@@ -42,7 +45,7 @@ def test_weights_by_hand():
 @pytest.mark.parametrize("optimizer, of_tables, of_mlps", [
     ("sgd", 0, 3), ("adagrad", 22 * 4, 4), ("rowwise_adagrad", 22, 4), ("adam", 2 * 22 * 4, 5),
 ])  # fmt: skip
-def test_what_the_optimizer_keeps_counts_in_training(optimizer, of_tables, of_mlps):
+def test_optimizer_state_counts_in_training(optimizer, of_tables, of_mlps):
     model = model_of((10, 6, 6), dim=4, bottom=(8, 4), top=(5, 1))
     plan = make_plan(model.tables, 1, optimizer=optimizer)
     assert preflight.table_bytes(plan, 0, optimizer=optimizer, training=False) == 4 * 22 * 4
@@ -57,15 +60,14 @@ def test_cut_tables_and_many_ids_by_hand():
         Shard("cat_1", 0, rows=(0, 10), columns=(0, 4)), Shard("cat_1", 1, rows=(0, 10), columns=(0, 4)),
     ), frozenset({"cat_1"}))  # fmt: skip
     none, rank_0, rank_1 = (
-        preflight.batch_bytes(model, plan, rank=rank, training=False, xla=False, hotness={"cat_0": 3})
+        preflight.batch_bytes(model, plan, rank=rank, step=preflight.StepKind(False, hotness={"cat_0": 3}))
         for rank in (7, 0, 1)
     )
     # cat_0: 3 rows and their sum for each sample; cat_1: one row for each of the rank's own samples.
     assert rank_0 - none == pytest.approx(4 * (3 * (3 + 1) + 4 / 2))
     assert rank_1 - none == pytest.approx(4 * (1 * (3 + 1) + 4 / 2))
-    trained = preflight.batch_bytes(
-        model, plan, rank=0, training=True, xla=False, optimizer="adagrad", hotness={"cat_0": 3}
-    )
+    kind = preflight.StepKind(True, "adagrad", {"cat_0": 3})
+    trained = preflight.batch_bytes(model, plan, rank=0, step=kind)
     assert trained - none == pytest.approx(4 * (3 * (3 + 1 + 3 * 3) + 4 * (1 + 3) / 2))
 
 
@@ -77,7 +79,7 @@ def test_published_t15_tables():
 @pytest.mark.parametrize("xla", [False, True])
 def test_the_largest_batch_named_fits_and_one_more_does_not(ranks, xla):
     plan, available = make_plan(T15.tables, ranks), (18 + ranks) * GIB
-    with pytest.raises(preflight.DoesNotFit, match="bytes .* are there") as refusal:
+    with pytest.raises(preflight.DoesNotFit, match="bytes .* are available") as refusal:
         check(T15, plan, range(ranks), available, batch_size=10**7, xla=xla)
     largest = int(re.search(r"The largest that fits is --batch_size (\d+)", str(refusal.value))[1])
     assert largest > 1000
@@ -104,7 +106,7 @@ def test_tables_that_do_not_fit_name_no_batch():
 @pytest.mark.parametrize("optimizer, of_tables, of_mlps", [
     ("sgd", 22 * 4, 1), ("adagrad", 2 * 22 * 4, 2), ("rowwise_adagrad", 22 * 4 + 22, 2), ("adam", 3 * 22 * 4, 3),
 ])  # fmt: skip
-def test_checkpoint_async_needs_a_copy_of_what_a_rank_writes(optimizer, of_tables, of_mlps):
+def test_checkpoint_async_needs_a_copy_of_the_weights_that_a_rank_writes(optimizer, of_tables, of_mlps):
     model = model_of((10, 6, 6), dim=4, bottom=(8, 4), top=(5, 1))
     plan = make_plan(model.tables, 1)
     # 13 numericals are padded to 16; 3 tables and the bottom output make 6 pairs, 4 + 6 is padded to 16.
@@ -120,5 +122,31 @@ def test_checkpoint_async_needs_a_copy_of_what_a_rank_writes(optimizer, of_table
 def test_a_run_that_fits_may_not_fit_with_checkpoint_async():
     plan, flags = make_plan(T15.tables, 1), {"batch_size": 512, "valid_batch_size": 512, "save_checkpoint_path": "c"}
     assert "memory: about 1" in check(T15, plan, [0], 24 * GIB, **flags)
-    with pytest.raises(preflight.DoesNotFit, match="15.61 GiB of it are --checkpoint_async's copy, without which"):
+    with pytest.raises(
+        preflight.DoesNotFit, match="15.61 GiB of these bytes are the copy of --checkpoint_async, without which"
+    ):
         check(T15, plan, [0], 24 * GIB, **flags, checkpoint_async=True)
+
+
+def test_a_batch_that_is_larger_than_the_split_counts_as_the_split():
+    plan, available = make_plan(T15.tables, 1), 24 * GIB
+    shared = preflight.Memory("this machine", [0], available)
+
+    def line(train, **flags):
+        config = TrainConfig(dataset_path="data", evals_per_epoch=0, **flags)
+        data = preflight.DataShape(num_samples={"train": train})
+        return preflight.check_memory(config, T15, plan=plan, memory=shared, data=data)
+
+    assert line(1000, batch_size=10**9) == line(10**9, batch_size=1000)
+    with pytest.raises(preflight.DoesNotFit, match="--batch_size 9000000 does not fit .*a batch of 8000000 samples"):
+        line(8 * 10**6, batch_size=9 * 10**6)
+
+
+def test_samples_are_counted_in_the_files_of_the_run(tmp_path):
+    spec = write_dataset(tmp_path, train=70, test=30, validation=20)
+    config = TrainConfig(dataset_path=str(tmp_path), eval_split="validation")
+    assert planning.data_shape_of(config, spec).num_samples == {"train": 70, "validation": 20}
+    (tmp_path / "train/label.bin").unlink()
+    assert planning.data_shape_of(config, spec).num_samples == {"validation": 20}
+    synthetic = TrainConfig(dataset_path=str(tmp_path), dataset_type="synthetic")
+    assert planning.data_shape_of(synthetic, spec).num_samples == {}

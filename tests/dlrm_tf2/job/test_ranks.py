@@ -11,7 +11,7 @@ from dlrm_tf2.data.batches import open_split
 from dlrm_tf2.evaluation.evaluator import Evaluator
 from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.model.config import ModelConfig
-from dlrm_tf2.model.dlrm import Dlrm
+from dlrm_tf2.model.dlrm import ComputeSettings, Dlrm
 from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import make_plan
@@ -29,15 +29,18 @@ def run(root, spec, comm, dtype="float32", plan=None, **flags):
         "max_steps": STEPS, **flags,
     })  # fmt: skip
     shape = ModelConfig.of(config, spec)
-    model = Dlrm(
-        shape, make_plan(shape.tables, comm.size, **plan or {}), comm=comm, seed=config.seed, compute_dtype=dtype,
-        optimizer=Optimizer(config.optimizer, config.momentum), data_parallel_input=config.data_parallel_input,
-    )  # fmt: skip
+    settings = ComputeSettings(
+        compute_dtype=dtype,
+        optimizer=Optimizer(config.optimizer, config.momentum),
+        data_parallel_input=config.data_parallel_input,
+    )
+    sharding = make_plan(shape.tables, comm.size, **plan or {})
+    model = Dlrm(shape, sharding, comm=comm, seed=config.seed, settings=settings)
     log = RunLog(str(log_path), enabled=True)
-    trainer = Trainer(config, spec, model=model, comm=comm, log=log)
+    trainer = Trainer(config, spec, model=model, log=log)
     trainer.train()
     test = open_split(config, spec, split="test", embedding=model.embedding, comm=comm)
-    evaluation = Evaluator(config, model, comm=comm, log=log, data=test).evaluate()
+    evaluation = Evaluator(config, model, log=log, data=test).evaluate()
     losses = [entry["loss"] for entry in map(json.loads, log_path.read_text().splitlines()) if "loss" in entry]
     shards = model.embedding.plan.of_rank(comm.rank)
     parts = {

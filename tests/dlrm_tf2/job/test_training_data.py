@@ -1,4 +1,4 @@
-"""What the program does with its data: where it goes on, what it makes up, and how it ends when a file is bad."""
+"""The data of a run: where a restored run continues, synthetic samples, and the end of a job with a bad file."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def test_stopped_and_restored_training_is_as_if_it_had_not_stopped(dataset, tmp_
     assert document["data"] == {"epoch": 1, "sample": 384, "seed": 7, "shuffle": "window", "shuffle_window": 300,
                                 "num_samples": 1000}  # fmt: skip
     after, said = run("after.json", "--epochs", 2, "--restore_checkpoint_path", tmp_path / "saved", "--seed", 8)
-    assert "data: on from sample 384 of pass 2" in said
+    assert "data: continues at sample 384 of pass 2" in said
     np.testing.assert_allclose(before.column("loss") + after.column("loss"), whole.column("loss"), rtol=1e-5)
     evaluated = [[(r["step"], r["auc"]) for r in run.records if "test_loss" in r] for run in (whole, after)]
     assert [step for step, _ in evaluated[0]] == [7, 14, 21] and [step for step, _ in evaluated[1]] == [14, 21]

@@ -1,4 +1,4 @@
-"""Data that does not divide hangs nobody: every rank takes part in every step, with samples or without."""
+"""Data that the ranks cannot share evenly: every rank takes part in every step, with or without samples."""
 
 import numpy as np
 from support.small_dataset import write_dataset

@@ -1,6 +1,7 @@
-"""The report: what it draws, what it reads, and what it refuses."""
+"""The report: its charts, the logs that it reads, and the files that it refuses."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -8,9 +9,10 @@ import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
 import pytest
+from support.any_json import cuts, deep, dump, mutations
 
 from dlrm_tf2 import report
-from dlrm_tf2.svg_chart import Curve, line_chart, number_text, thinned, ticks
+from dlrm_tf2.svg_chart import Axes, Curve, line_chart, number_text, thinned, ticks
 
 CONFIG = {"run": "a", "world_size": 2, "mode": "train", "batch_size": 64, "learning_rate": 0.5,
           "dataset_path": "d & <e>"}  # fmt: skip
@@ -47,7 +49,7 @@ def write_log(path, **config):
 
 
 class Page(HTMLParser):
-    """Checks that every element is closed, and collects what the tests look at."""
+    """Checks that every element is closed, and collects the parts that the tests check."""
 
     def __init__(self, text):
         super().__init__()
@@ -110,7 +112,7 @@ def test_several_logs_are_drawn_over_each_other(tmp_path):
     assert "b.json, exchange with other ranks: 3" in next(page.charts[7].iter("title")).text
 
 
-def test_logs_of_one_name_are_told_apart_by_their_folders(tmp_path):
+def test_logs_of_one_name_are_named_with_their_folders(tmp_path):
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
     logs = [write_log(tmp_path / folder / "log.json") for folder in ("x", "y")]
@@ -134,7 +136,7 @@ def test_logs_of_runs_that_were_stopped(tmp_path, lines, end, notes):
 
 
 def test_old_logs_and_missing_numbers(tmp_path):
-    """A log without what came later, and evaluations whose AUC is not defined."""
+    """A log without the newer keys, and evaluations whose AUC is not defined."""
     lines = [{"step": step, "loss": 0.5, "exchange_ms": None} for step in (1, 2)]
     lines += [{"step": 2, "auc": None, "test_loss": 0.5}, {"step": 3, "loss": float("nan")}]
     page, _ = page_of(tmp_path, write(tmp_path / "log.json", CONFIG, *lines))
@@ -151,7 +153,7 @@ def test_old_logs_and_missing_numbers(tmp_path):
     (json.dumps(CONFIG).encode(), "has not one step yet"),
     (json.dumps(CONFIG | {"mode": "eval"}).encode() + b'\n{"auc": 0.5}\n', "is of --mode eval"),
 ])  # fmt: skip
-def test_what_is_no_log_is_refused_in_one_line(tmp_path, capsys, content, message):
+def test_what_is_not_a_log_is_refused_in_one_line(tmp_path, capsys, content, message):
     log = tmp_path / "log.json"
     if content is not None:
         log.write_bytes(content)
@@ -178,9 +180,8 @@ def test_it_runs_without_tensorflow(tmp_path):
 
 
 def test_a_chart_by_hand():
-    chart = line_chart(
-        "Title", "step", x_range=(0, 10), unit="unit", curves=[Curve("y", [(0, 0.0), (10, 20.0)])], from_zero=True
-    )
+    axes = Axes("step", (0, 10), unit="unit", from_zero=True)
+    chart = line_chart("Title", axes, curves=[Curve("y", [(0, 0.0), (10, 20.0)])])
     svg = ElementTree.fromstring(chart)
     # The plot is 70 to 400 wide and 8 to 208 high; the axis goes up to 21, to leave room above.
     assert curves_of(svg) == [["70.0,208.0", f"400.0,{8 + 200 / 21:.1f}"]]
@@ -188,14 +189,13 @@ def test_a_chart_by_hand():
     assert [text.text for text in svg.iter("text") if text.get("class") == "x"] == ["0", "2", "4", "6", "8", "10"]
 
 
-@pytest.mark.parametrize("cut_peaks, told", [(True, "step (peaks up to 900 are cut off)"), (False, "step")])
-def test_a_peak_can_be_cut_off(cut_peaks, told):
+@pytest.mark.parametrize("cut_peaks, x_text", [(True, "step (peaks up to 900 are cut off)"), (False, "step")])
+def test_a_peak_can_be_cut_off(cut_peaks, x_text):
     points = [(0, 900.0), *((x, 2.0) for x in range(1, 50))]
-    chart = line_chart(
-        "t", "step", x_range=(0, 49), unit="u", curves=[Curve("y", points)], from_zero=True, cut_peaks=cut_peaks
-    )
+    axes = Axes("step", (0, 49), unit="u", from_zero=True, cut_peaks=cut_peaks)
+    chart = line_chart("t", axes, curves=[Curve("y", points)])
     svg = ElementTree.fromstring(chart)
-    assert [text.text for text in svg.iter("text") if text.get("class") == "unit"] == [told, "u"]
+    assert [text.text for text in svg.iter("text") if text.get("class") == "unit"] == [x_text, "u"]
     heights = [float(place.split(",")[1]) for place in curves_of(svg)[0]]
     assert 8 <= heights[0] < 20 and (heights[1] < 100) == cut_peaks
     assert next(svg.iter("title")).text == "step 0\ny: 900"
@@ -204,9 +204,8 @@ def test_a_peak_can_be_cut_off(cut_peaks, told):
 @pytest.mark.parametrize("points", [[(5, 3.0)], [(5, 0.0)], [(1, 2.0), (2, 2.0)]])
 def test_a_single_point_and_a_flat_line_can_be_drawn(points):
     xs = [x for x, _ in points]
-    svg = ElementTree.fromstring(
-        line_chart("t", "step", x_range=(min(xs), max(xs)), unit="u", curves=[Curve("y", points)])
-    )
+    axes = Axes("step", (min(xs), max(xs)), unit="u")
+    svg = ElementTree.fromstring(line_chart("t", axes, curves=[Curve("y", points)]))
     assert "nan" not in ElementTree.tostring(svg, "unicode")
     assert len(curves_of(svg)[0]) == len(points)
 
@@ -240,3 +239,50 @@ def test_thinning_keeps_the_ends_and_the_peaks():
 @pytest.mark.parametrize("value, text", [(1234567.8, "1,234,568"), (0.4512345, "0.45123"), (1234.56, "1,234.6")])
 def test_numbers_for_people(value, text):
     assert number_text(value) == text
+
+
+def test_the_last_training_of_a_log_is_drawn(tmp_path):
+    lines = [CONFIG, *records(2), {"mode": "eval", "run": "x"}, {"auc": 0.5}, CONFIG | {"run": "b"}, *records(4),
+             {"mode": "eval", "run": "y"}, {"auc": 0.5}]  # fmt: skip
+    page, _ = page_of(tmp_path, write(tmp_path / "log.json", *lines))
+    assert page.notes == ["holds 2 trainings; the last one is drawn", "not finished: the last line is of step 40"]
+    assert len(curves_of(page.charts[0])[0]) == 4
+
+
+def test_a_training_whose_log_holds_another_run_in_its_middle_is_drawn_whole(tmp_path):
+    lines = [CONFIG, *records(4), {"mode": "eval", "run": "x"}, {"auc": 0.5}, CONFIG, *list(records())[4:], SUMMARY]
+    page, _ = page_of(tmp_path, write(tmp_path / "log.json", *lines))
+    assert page.notes == [] and len(curves_of(page.charts[0])[0]) == 8
+
+
+def test_any_values_are_drawn_or_refused_in_one_line(tmp_path, capsys):
+    lines = [CONFIG, *records(3), {"resumed_step": 20, "run": "a"}, SUMMARY]
+    drawn = 0
+    for changed in mutations(lines, 300):
+        log = tmp_path / "log.json"
+        log.write_bytes(b"".join(dump(line) + b"\n" for line in changed))
+        status = report.main([str(log), "-o", str(tmp_path / "report.html")])
+        error = capsys.readouterr().err
+        if status == 0:
+            drawn += 1
+            Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+        else:
+            assert error.startswith(f"dlrm-report: {log}") and error.count("\n") == 1, error
+    assert drawn > 150
+
+
+def test_a_log_that_is_cut_or_has_a_bit_flipped(tmp_path, capsys):
+    content = b"".join(dump(line) + b"\n" for line in [CONFIG, *records(), SUMMARY])
+    for changed in [*cuts(content, 60), deep().encode(), dump(CONFIG) + b"\n" + deep().encode()]:
+        (tmp_path / "log.json").write_bytes(changed)
+        status = report.main([str(tmp_path / "log.json"), "-o", str(tmp_path / "report.html")])
+        assert status == 0 or capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_report_that_cannot_be_written_names_the_file(tmp_path, capsys):
+    log = write_log(tmp_path / "log.json")
+    assert report.main([log, "-o", "/dev/full"]) == 1
+    assert capsys.readouterr().err == "dlrm-report: /dev/full: No space left on device\n"
+    assert report.main([log, "-o", str(tmp_path / "log.json" / "below")]) == 1
+    assert capsys.readouterr().err.startswith(f"dlrm-report: {tmp_path}/log.json/below: ")
+    assert os.listdir(tmp_path) == ["log.json"]

@@ -1,4 +1,7 @@
-"""--tensorboard: what TensorBoard shows are the numbers of the log. Its own reader is asked."""
+"""--tensorboard: TensorBoard's own reader finds the numbers of the log."""
+
+import resource
+import signal
 
 import pytest
 import tensorflow as tf
@@ -66,4 +69,23 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=f"--tensorboard {tmp_path}/file: File exists"):
         RunLog(None, enabled=True, tensorboard=str(tmp_path / "file"))
-    RunLog(None, enabled=False, tensorboard=str(tmp_path / "file"))  # the other ranks do not write
+    RunLog(None, enabled=False, tensorboard=str(tmp_path / "file"))  # other ranks do not write
+
+
+def test_a_full_disk_is_named_once_and_ends_nothing(tmp_path, capsys):
+    log = RunLog(None, enabled=True, tensorboard=str(tmp_path))
+    log.record({"step": 1, "loss": 5.0})
+    event_file = next(tmp_path.iterdir())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (event_file.stat().st_size, limits[1]))
+    try:
+        log.record({"step": 2, "loss": 4.0})
+        log.record({"step": 3, "loss": 3.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    log.close()
+    error = capsys.readouterr().err
+    assert error.startswith(f"{event_file}: cannot be written: ") and error.count("without TensorBoard") == 1
+    assert scalars(tmp_path)["loss"] == [(1, 5.0)]

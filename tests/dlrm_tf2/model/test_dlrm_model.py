@@ -9,9 +9,9 @@ from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import Feature, FeatureSpec, tf_raw_spec
 from criteo_prep.transcribe.tf_raw import Writer
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.data.batches import RankData
+from dlrm_tf2.data.batches import RankData, RankShare
 from dlrm_tf2.model.config import ModelConfig
-from dlrm_tf2.model.dlrm import Dlrm
+from dlrm_tf2.model.dlrm import ComputeSettings, Dlrm
 from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import make_plan
 from dlrm_tf2.training.step import TrainingStep
@@ -21,13 +21,12 @@ def model_of(spec, root, dtype="float32", **flags):
     values = {"embedding_dim": 8, "bottom_mlp_dims": (12, 8), "top_mlp_dims": (10, 6, 1)}
     config = TrainConfig(dataset_path=str(root), **{**values, **flags})
     shape = ModelConfig.of(config, spec)
-    return Dlrm(shape, make_plan(shape.tables, 1), comm=SingleProcess(), seed=3, compute_dtype=dtype, xla=config.xla)
+    settings = ComputeSettings(compute_dtype=dtype, xla=config.xla)
+    return Dlrm(shape, make_plan(shape.tables, 1), comm=SingleProcess(), seed=3, settings=settings)
 
 
 def batches_of(spec, model):
-    return RankData(
-        spec, "train", global_features=model.embedding.global_features, sample_features=(), rank=0, world_size=1
-    ).batches(64)
+    return RankData(spec, "train", share=RankShare(global_features=model.embedding.global_features)).batches(64)
 
 
 def table_of(model, name):
@@ -36,7 +35,7 @@ def table_of(model, name):
 
 
 def weights_of(model):
-    """Name -> copy in float64, of all variables and tables."""
+    """Name -> float64 copy of a variable or table, for all of them."""
     found = {name: variable.numpy() for name, variable in model.dense_by_name.items()}
     found |= {name: table_of(model, name) for name in model.config.features}
     return {name: np.array(value, np.float64) for name, value in found.items()}
@@ -56,7 +55,7 @@ CARDINALITIES = (5, 9, 30, 7)
 
 
 def write_bags(root, hotness, samples=24):
-    """A dataset of one batch; returns (spec, label, numerical, bags): rows named again and again, and empty bags."""
+    """Writes a dataset of one batch, with repeated ids and empty bags; returns (spec, label, numerical, bags)."""
     rng = np.random.default_rng(8)
     label, numerical = rng.random(samples) < 0.4, rng.normal(size=(samples, 13)).astype(np.float16)
     features, columns, bags = [], {}, {}
@@ -75,13 +74,13 @@ def write_bags(root, hotness, samples=24):
     return FeatureSpec.load(root / "feature_spec.yaml"), label, numerical, bags
 
 
-# Ids a sample of four features; None for any number.
+# Ids per sample of four features; None for any number.
 @pytest.mark.parametrize(
     "hotness, combiner", [((1, 1, 1, 1), "sum"), ((1, 3, None, None), "sum"), ((1, 3, None, None), "mean")]
 )
 @pytest.mark.parametrize("interaction", [DOT, CROSS, LOW_RANK], ids=["dot", "cross", "low rank"])
 def test_logits_and_every_gradient_equal_numpy(tmp_path, interaction, hotness, combiner):
-    """SGD with a power of two as learning rate: what a step takes away is the gradient, to float32's last digits."""
+    """SGD with a power of two as learning rate: a step subtracts the gradient, to float32's last digits."""
     spec, label, numerical, bags = write_bags(tmp_path, hotness)
     assert (None in hotness) == any(len(bag) == 0 for bag in bags["cat_2"])
     model, rate = model_of(spec, tmp_path, combiner=combiner, **interaction), 1024.0
@@ -89,7 +88,7 @@ def test_logits_and_every_gradient_equal_numpy(tmp_path, interaction, hotness, c
     logits, gradients = twin.logits_and_gradients(label, numerical, bags)
     found = model.logits(batch.numerical, model.lookup(batch.ids))
     np.testing.assert_allclose(found.numpy(), logits, rtol=1e-5, atol=1e-5)
-    TrainingStep(model, SingleProcess())(batch, rate, 1)
+    TrainingStep(model)(batch, rate, step=1)
     after = weights_of(model)
     assert after.keys() == gradients.keys()
     for name, gradient in gradients.items():
@@ -103,9 +102,9 @@ def test_logits_and_every_gradient_equal_numpy(tmp_path, interaction, hotness, c
 def test_steps_equal_numpy(tmp_path, xla):
     spec, rate = write_dataset(tmp_path), 0.5
     model = model_of(spec, tmp_path, xla=xla)
-    step, twin = TrainingStep(model, SingleProcess()), twin_of(model)
+    step, twin = TrainingStep(model), twin_of(model)
     for batch in batches_of(spec, model):
-        loss = step.outcome(step(batch, rate, 1)).loss
+        loss = step.outcome(step(batch, rate, step=1)).loss
         bags = dict(zip(model.config.features, batch.ids.global_ids.fixed.T[:, :, np.newaxis], strict=True))
         assert loss == pytest.approx(twin.step(batch.label, batch.numerical, bags, rate), rel=1e-5)
     for name, value in weights_of(model).items():
@@ -128,8 +127,8 @@ def test_mixed_precision_trains_to_nearly_the_same_loss(tmp_path):
     spec, losses = write_dataset(tmp_path), {}
     for dtype in ("float32", "bfloat16", "float16"):
         model = model_of(spec, tmp_path, dtype)
-        step = TrainingStep(model, SingleProcess())
-        losses[dtype] = [step.outcome(step(batch, 0.1, 1)).loss for batch in batches_of(spec, model)]
+        step = TrainingStep(model)
+        losses[dtype] = [step.outcome(step(batch, 0.1, step=1)).loss for batch in batches_of(spec, model)]
     for dtype in ("bfloat16", "float16"):
         np.testing.assert_allclose(losses[dtype], losses["float32"], rtol=0.02)
         assert losses[dtype] != losses["float32"]

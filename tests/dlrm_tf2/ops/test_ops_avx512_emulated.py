@@ -28,8 +28,8 @@ def emulated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("emulated")
     subprocess.run(
         ["g++", "-O0", "-std=c++17", "-fPIC", "-shared", "-Wno-psabi", "-mavx2", "-mfma", "-mf16c", "-DDLRM_X86",
-         "-D__builtin_cpu_supports(name)=1", "-I", EMULATOR, "-o", folder / "libdlrm_kernels.so",
-         *SOURCE.glob("dot_interaction_cpu*.cc"), SOURCE / "errors.cc"],
+         "-D__builtin_cpu_supports(name)=1", "-I", EMULATOR, "-I", SOURCE, "-o", folder / "libdlrm_kernels.so",
+         *SOURCE.glob("dot_interaction/dot_interaction_cpu*.cc"), SOURCE / "errors.cc"],
         check=True,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:

@@ -26,7 +26,8 @@ def kernels(tmp_path_factory):
     library = tmp_path_factory.mktemp("emulated") / "libemulated.so"
     sources = [
         HERE / "cuda_emulator" / "emulated_kernels.cc",
-        *(SOURCE / f"{name}.cc" for name in ("dot_interaction_cpu", "dot_interaction_cpu_scalar", "errors")),
+        *(SOURCE / "dot_interaction" / f"dot_interaction_cpu{part}.cc" for part in ("", "_scalar")),
+        SOURCE / "errors.cc",
     ]
     subprocess.run(["g++", "-O2", "-std=c++17", "-fPIC", "-shared", "-I", SOURCE, "-o", library, *sources], check=True)
     kernels = ctypes.CDLL(str(library))

@@ -16,7 +16,7 @@ from dlrm_tf2.config import ConfigError, TrainConfig
 from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.model import interaction
 from dlrm_tf2.model.config import ModelConfig
-from dlrm_tf2.model.dlrm import Dlrm
+from dlrm_tf2.model.dlrm import ComputeSettings, Dlrm
 from dlrm_tf2.ops.dot_interaction import dot_interaction
 from dlrm_tf2.runtime import instruction_sets, process
 from dlrm_tf2.runtime.comm import SingleProcess
@@ -185,9 +185,10 @@ def train(root, spec, comm, chosen, xla=False, steps=50):
     )  # fmt: skip
     shape = ModelConfig.of(config, spec)
     plan = make_plan(shape.tables, comm.size)
-    model = Dlrm(shape, plan, comm=comm, seed=config.seed, compute_dtype="float32", xla=xla, interaction=chosen)
+    settings = ComputeSettings(xla=xla, interaction=chosen)
+    model = Dlrm(shape, plan, comm=comm, seed=config.seed, settings=settings)
     log = RunLog(str(log_path), enabled=True)
-    Trainer(config, spec, model=model, comm=comm, log=log).train()
+    Trainer(config, spec, model=model, log=log).train()
     log.close()
     return [entry["loss"] for entry in map(json.loads, log_path.read_text().splitlines()) if "loss" in entry]
 
@@ -223,7 +224,8 @@ def test_the_native_op_stays_outside_of_the_compiled_blocks(tmp_path):
         return model._dense(numerical, vectors)
 
     for chosen, ops_outside in ((interaction.NATIVE, 1), (interaction.TENSORFLOW, 0)):
-        model = Dlrm(shape, make_plan(shape.tables, 1), comm=SingleProcess(), seed=1, xla=True, interaction=chosen)
+        settings = ComputeSettings(xla=True, interaction=chosen)
+        model = Dlrm(shape, make_plan(shape.tables, 1), comm=SingleProcess(), seed=1, settings=settings)
         arguments = tf.TensorSpec([6, 13]), tf.TensorSpec([6, 5, 8])
         kinds = [node.op for node in step.get_concrete_function(model, *arguments).graph.as_graph_def().node]
         assert kinds.count("DlrmDotInteraction") == ops_outside
@@ -262,7 +264,7 @@ def test_choice(monkeypatch):
     ],
 )
 def test_published_spellings(flags, asked):
-    assert TrainConfig(dataset_path="somewhere", **flags).interaction_op_asked == asked
+    assert TrainConfig(dataset_path="somewhere", **flags).requested_interaction_op == asked
 
 
 @pytest.mark.parametrize("spelling, op", [("dot_tensorflow", "native"), ("dot_custom_cuda", "tensorflow")])

@@ -8,7 +8,7 @@ from support.small_dataset import write_dataset
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data.batches import open_split
 from dlrm_tf2.model.config import ModelConfig
-from dlrm_tf2.model.dlrm import Dlrm
+from dlrm_tf2.model.dlrm import ComputeSettings, Dlrm
 from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import make_plan
@@ -61,15 +61,14 @@ def steps_of(root, spec, comm, scale, dynamic=True, steps=4):
         make_plan(shape.tables, comm.size),
         comm=comm,
         seed=5,
-        compute_dtype="float16",
-        optimizer=Optimizer("adam"),
+        settings=ComputeSettings(compute_dtype="float16", optimizer=Optimizer("adam")),
     )
     scaling = LossScaling(scale, dynamic)
-    step = TrainingStep(model, comm, scaling)
+    step = TrainingStep(model, scaling)
     before = values_of(model, comm.rank)
     data = open_split(config, spec, split="train", embedding=model.embedding, comm=comm)
     batches = zip(range(1, steps + 1), data.batches(64), strict=False)
-    outcomes = [step.outcome(step(batch, 0.01, number)) for number, batch in batches]
+    outcomes = [step.outcome(step(batch, 0.01, step=number)) for number, batch in batches]
     changed = any((a != b).any() for a, b in zip(before, values_of(model, comm.rank), strict=True))
     return outcomes, changed, float(scaling.scale)
 

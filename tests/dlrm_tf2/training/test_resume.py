@@ -51,7 +51,7 @@ UNFINISHED = {"finished": False, "id": "abc"}
 def test_an_unfinished_run_goes_on_and_says_so(saved, tmp_path):
     found = find(saved(UNFINISHED))
     assert (found.path, found.step, found.seed, found.run) == (str(tmp_path / "saved"), 7, 3, "abc")
-    said = "holds an unfinished run, which goes on after step 7 (--resume off begins a new one)"
+    said = "holds an unfinished run, which resumes after step 7 (--resume off begins a new run)"
     assert found.notes == (f"{tmp_path / 'saved'}: {said}",)
 
 
@@ -63,9 +63,9 @@ def test_it_is_found_where_a_save_was_killed_as_it_replaced_it(saved, tmp_path):
 
 
 @pytest.mark.parametrize("run, flags, said", [
-    ({"finished": True, "id": "abc"}, {}, "holds a finished run (step 7); this is a new one"),
+    ({"finished": True, "id": "abc"}, {}, "holds a finished run (step 7); this is a new run"),
     (None, {}, "holds a finished run (step 7)"),  # saved before checkpoints said it
-    (UNFINISHED, {"resume": "off"}, "holds an unfinished run (step 7); --resume off begins a new one"),
+    (UNFINISHED, {"resume": "off"}, "holds an unfinished run (step 7); --resume off begins a new run"),
     (UNFINISHED, {"resume": "off", "learning_rate": 1.0}, "whose first checkpoint replaces it"),
 ])  # fmt: skip
 def test_a_new_run_in_its_place_is_said(saved, run, flags, said):
@@ -106,7 +106,7 @@ def test_another_configuration_is_refused_with_both_values(saved, name):
 
 def test_the_flags_that_may_differ_are_those_of_the_documentation():
     text = (Path(__file__).resolve().parents[3] / "docs/checkpoints.md").read_text(encoding="utf-8")
-    listed = re.search(r"\nFlags that may have other values(.*?) A `seed`", text, re.DOTALL)[1]
+    listed = re.search(r"\nFlags that may change when a run is resumed(.*?) A `seed`", text, re.DOTALL)[1]
     assert set(re.findall(r"`(\w+)`", listed)) == MAY_DIFFER
     assert MAY_DIFFER <= {field.name for field in dataclasses.fields(TrainConfig)}
 
@@ -131,7 +131,7 @@ def test_a_flag_that_the_saved_run_did_not_know_has_its_default(saved, tmp_path)
 def test_damage_and_other_files_are_refused(saved, tmp_path):
     config = saved(UNFINISHED)
     (tmp_path / "saved/notes.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match="holds files that are no checkpoint"):
+    with pytest.raises(CheckpointError, match="holds files that do not belong to a checkpoint"):
         find(config)
     (tmp_path / "saved/notes.txt").unlink()
     os.truncate(tmp_path / "saved/manifest.json", 100)
@@ -161,8 +161,9 @@ def test_the_log_goes_on_where_the_checkpoint_was(tmp_path):
     assert log.continues
     log.record({"step": 8, "loss": 0.81})
     assert lines(path) == [*kept, '{"step": 8, "loss": 0.81}']
+    of_abc = lines(tmp_path / "other.json")[:-1]  # without the cut line
     other = RunLog(str(tmp_path / "other.json"), enabled=True, resumed=("another", 7))
-    assert not other.continues and lines(tmp_path / "other.json") == []
+    assert not other.continues and lines(tmp_path / "other.json") == of_abc
     assert not RunLog(str(tmp_path / "absent.json"), enabled=True, resumed=("abc", 7)).continues
 
 
@@ -189,10 +190,10 @@ def interrupt(monkeypatch):
     step_of = TrainingStep.__call__
     at = [None]
 
-    def call(self, batch, learning_rate, step, stop=False):
+    def call(self, batch, learning_rate, *, step, stop=False):
         if step == at[0]:
             raise Interrupted
-        return step_of(self, batch, learning_rate, step, stop)
+        return step_of(self, batch, learning_rate, step=step, stop=stop)
 
     monkeypatch.setattr(TrainingStep, "__call__", call)
     return lambda step: at.__setitem__(0, step)
@@ -208,7 +209,7 @@ def test_resumed_twice_it_is_as_if_it_had_not_been_interrupted(data, tmp_path, i
         with pytest.raises(Interrupted):
             in_process.run(*arguments)
         if resumed:
-            assert f"saved: holds an unfinished run, which goes on after step {resumed}" in capsys.readouterr().out
+            assert f"saved: holds an unfinished run, which resumes after step {resumed}" in capsys.readouterr().out
     interrupt(None)
     run = in_process.run(*arguments)
     for key in ("loss", "learning_rate", "auc", "test_loss", "skipped_steps", "validation_loss"):
@@ -218,7 +219,7 @@ def test_resumed_twice_it_is_as_if_it_had_not_been_interrupted(data, tmp_path, i
     assert [record["resumed_step"] for record in run.records if "resumed_step" in record] == [5, 10]
     assert len({record["run"] for record in run.records if "run" in record}) == 1
     again = in_process.run(*arguments, "--max_steps", 2)
-    assert "holds a finished run (step 18); this is a new one" in capsys.readouterr().out
+    assert "holds a finished run (step 18); this is a new run" in capsys.readouterr().out
     assert again.column("loss") == whole.column("loss")[:2] and again.records[0]["run"] != run.records[0]["run"]
 
 
@@ -227,7 +228,7 @@ def test_stopped_early_by_auc_threshold_is_finished(data, tmp_path, capsys):
                  tmp_path / "saved"]  # fmt: skip
     assert len(in_process.run(*arguments).column("loss")) == 2
     assert len(in_process.run(*arguments).column("loss")) == 2
-    assert "holds a finished run (step 2); this is a new one" in capsys.readouterr().out
+    assert "holds a finished run (step 2); this is a new run" in capsys.readouterr().out
 
 
 def test_resumed_on_two_ranks_by_another_plan(data, tmp_path, interrupt, run_ranks, monkeypatch):
@@ -262,5 +263,5 @@ def test_other_data_is_refused(data, tmp_path, interrupt):
         in_process.run(*arguments)
     shutil.rmtree(tmp_path / "data")
     write_dataset(tmp_path / "data", train=400, test=100, cardinalities=(20, 7))
-    with pytest.raises(ValueError, match="not the training data that the interrupted run had, which was 420 samples"):
+    with pytest.raises(ValueError, match="not the training data of the interrupted run, which had 420 samples"):
         in_process.run(*arguments)

@@ -125,7 +125,7 @@ def killed_and_finished(command, steps, rank=0):
         assert status != 0, said
     status, said = command.run()
     assert status == 0, said
-    assert "saved: holds an unfinished run, which goes on after step" in said
+    assert "saved: holds an unfinished run, which resumes after step" in said
     document = json.loads((command.log.parent / "saved/manifest.json").read_text())["document"]
     assert document["step"] == STEPS and document["run"]["finished"]
 

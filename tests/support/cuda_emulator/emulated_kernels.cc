@@ -2,7 +2,7 @@
 #define DLRM_EMULATE
 #include "cuda_emulator.h"
 
-#include "dot_interaction_cuda.cu"
+#include "dot_interaction/dot_interaction_cuda.cu"
 
 extern "C" void emulate_gpu(int capability, int shared_bytes, unsigned seed) {
   emulator::capability = capability;

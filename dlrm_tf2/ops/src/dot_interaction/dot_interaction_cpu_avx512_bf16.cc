@@ -1,7 +1,7 @@
 // AVX-512 with bfloat16 dot products (vdpbf16ps): 32 products an instruction, summed in float32. The other types as
 // AVX-512.
 //
-// vdpbf16ps takes denormals for zero, in its operands and in its sums, whatever the thread's MXCSR says. It rounds to
+// vdpbf16ps takes denormals for zero, in its operands and in its sums, for any MXCSR of the thread. It rounds to
 // nearest even after each product, as the other instruction sets do. The conversion of sums to bfloat16 is bfloat16_of,
 // as everywhere: vcvtneps2bf16 is not used.
 #include "dot_interaction_avx512.h"

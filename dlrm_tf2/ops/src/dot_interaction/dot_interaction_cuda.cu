@@ -63,7 +63,7 @@ int forward(const Gpu& gpu, const void* features, void* output, int64_t num_samp
                           num_vectors, width, output_width);
     }
   }
-  // As many columns at a time as fit beside the dots; without room for both, the dots go straight out.
+  // As many columns at a time as fit next to the dots; without room for both, the dots go straight out.
   const int64_t num_pairs = num_vectors * (num_vectors - 1) / 2, floats = gpu.shared_bytes / 4;
   const int64_t dots = (num_pairs * int64_t(sizeof(T)) + 3) / 4;
   int staged = 1;
@@ -107,7 +107,7 @@ int gradient(const Gpu& gpu, const void* features, const void* upstream, void* r
                         output_width, chunk));
 }
 
-// What forward and gradient have in common. Sets `tensor`; returns an error code, or -1 to go on.
+// What forward and gradient have in common. Sets `tensor`; returns an error code, or -1 to continue.
 int prepare(const Gpu& gpu, int64_t num_samples, int64_t num_vectors, int64_t width, int element_type, int kernel,
             bool all_aligned, int64_t elements_per_warp, bool* tensor) {
   if (gpu.error != 0) return code_of(gpu.error);

@@ -1,0 +1,44 @@
+"""Flags that a user gave and that have no effect next to the other flags. They are reported, not refused.
+
+Training flags in mode eval are not reported: the published evaluation command is the training command and two more
+flags. No TensorFlow.
+"""
+
+import dataclasses
+
+from dlrm_tf2.config import TrainConfig
+
+
+def unused_flags(config: TrainConfig) -> list[str]:
+    """One line for each flag that has another value than its default, and no effect."""
+    is_float16 = config.amp and config.amp_dtype != "bfloat16"
+    scaling = (is_float16, "only a run with --amp in float16 scales its loss")
+    profile = (config.profiler_start_step is not None, "only --profiler_start_step starts a profile")
+    # Flag -> (whether it has an effect, the reason if it has none).
+    effects = {
+        "predictions_path": (config.mode in ("eval", "inference"), "only --mode eval and inference write predictions"),
+        "world_size": (config.mode == "plan", "only --mode plan reads it; a job has one rank for each process"),
+        "synthetic_dataset_train_batches": _needs(config, "dataset_type", "synthetic"),
+        "synthetic_dataset_valid_batches": _needs(config, "dataset_type", "synthetic"),
+        "shuffle_window": _needs(config, "shuffle", "window"),
+        "beta1": _needs(config, "optimizer", "adam"),
+        "beta2": _needs(config, "optimizer", "adam"),
+        "num_cross_layers": _needs(config, "interaction", "cross"),
+        "cross_layer_projection_dim": _needs(config, "interaction", "cross"),
+        "loss_scale": scaling,
+        "loss_scaling": scaling,
+        "evals_per_epoch": (config.eval_every is None, "--eval_every replaces it"),
+        "profiler_start_step": (config.mode == "train", "only --mode train can be profiled"),
+        "profiled_rank": profile,
+        "profiler_path": profile,
+    }
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    return [
+        f"--{name} does nothing here: {reason}"
+        for name, (has_effect, reason) in effects.items()
+        if not has_effect and getattr(config, name) != defaults[name]
+    ]
+
+
+def _needs(config: TrainConfig, flag: str, value: str) -> tuple[bool, str]:
+    return getattr(config, flag) == value, f"only --{flag} {value} reads it"
