@@ -10,21 +10,16 @@ number of ranks.
 import argparse
 
 import numpy as np
+import tensorflow as tf
 
+from dlrm_tf2.checkpoint import load_checkpoint, save_checkpoint
+from dlrm_tf2.embedding import DistributedEmbedding, TableConfig, make_plan
+from dlrm_tf2.optim import Optimizer
+from dlrm_tf2.runtime.comm import connect
 from dlrm_tf2.runtime.process import Launch, set_up_process
+from dlrm_tf2.sharding.plan import samples_of_rank
 
-LAUNCH = Launch.detect()
-set_up_process(LAUNCH, cpu=True, amp=False)  # before TensorFlow starts
-
-import tensorflow as tf  # noqa: E402 - the line above comes first
-
-from dlrm_tf2.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from dlrm_tf2.embedding import DistributedEmbedding, TableConfig, make_plan  # noqa: E402
-from dlrm_tf2.optim import Optimizer  # noqa: E402
-from dlrm_tf2.runtime.comm import connect  # noqa: E402
-from dlrm_tf2.sharding.plan import samples_of_rank  # noqa: E402
-
-USERS, ARTICLES, WIDTH, BATCH, STEPS = 500, 300, 16, 64, 20
+USERS, ARTICLES, WIDTH, BATCH = 500, 300, 16, 64
 HISTORY = 5  # articles that a user has read
 
 
@@ -79,16 +74,19 @@ def global_batch(step):
 
 def main():
     parser = argparse.ArgumentParser(description="Trains two towers on random readers.")
+    parser.add_argument("--steps", type=int, default=20, help="steps to train")
     parser.add_argument("--save_path", help="folder to save the trained model in")
     parser.add_argument("--restore_path", help="folder of a saved model to continue from")
     arguments = parser.parse_args()
-    comm = connect(LAUNCH.world_size)
+    launch = Launch.detect()
+    set_up_process(launch, cpu=True, amp=False)
+    comm = connect(launch.world_size)
     model, first = TwoTowers(comm), 0
     everything = {"dense": {v.name.removesuffix(":0"): v for v in model.variables}, "embedding": model.layer}
     if arguments.restore_path:
         first = load_checkpoint(arguments.restore_path, comm, **everything)["step"]
     start, stop = samples_of_rank(BATCH, comm.size, comm.rank)
-    for step in range(first, first + STEPS):
+    for step in range(first, first + arguments.steps):
         features, clicked = global_batch(step)
         ids = model.layer.ids(
             {name: features[name] for name in model.layer.global_features},
@@ -99,7 +97,7 @@ def main():
         if comm.rank == 0:
             print(f"step {step + 1}: loss {float(loss):.5f}", flush=True)
     if arguments.save_path:
-        save_checkpoint(arguments.save_path, comm, **everything, document={"step": first + STEPS})
+        save_checkpoint(arguments.save_path, comm, **everything, document={"step": first + arguments.steps})
 
 
 if __name__ == "__main__":
