@@ -23,7 +23,9 @@ from preprocess import commit, hardware
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from criteo_prep.split_bin import RecordForm, join, split, split_to_tf_raw
+from criteo_prep.split_bin.files import join, split
+from criteo_prep.split_bin.record import RecordForm
+from criteo_prep.split_bin.to_tf_raw import split_to_tf_raw
 
 SLOTS = [1000] * 26
 

@@ -26,7 +26,9 @@ from preprocess import commit, hardware
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from criteo_prep.synthetic.presets import preset, published_spec
-from criteo_prep.transcribe.run import WRITERS, Request, transcribe_dataset
+from criteo_prep.transcribe.layouts import WRITERS
+from criteo_prep.transcribe.request import Request
+from criteo_prep.transcribe.run import transcribe_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH = 65536
@@ -35,7 +37,8 @@ PIECE = 8 << 20
 MEASURE_PEAK = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from criteo_prep.transcribe.run import Request, transcribe_dataset
+from criteo_prep.transcribe.request import Request
+from criteo_prep.transcribe.run import transcribe_dataset
 for change in json.loads(sys.argv[2]):
     transcribe_dataset(Request(**change), quiet=True)
 print(*(line for line in open("/proc/self/status") if line.startswith("VmHWM")))

@@ -1,4 +1,4 @@
-"""The one record in memory: a run of consecutive samples, column by column."""
+"""Samples in memory: a batch is a run of consecutive samples, column by column."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ class Ids:
     """The ids of one categorical feature for n samples.
 
     Attributes:
-      values: integer array; [n] when every sample has exactly one id, else [sum(row_lengths)], sample after sample.
-      row_lengths: int32 [n], the number of ids of each sample; None when it is exactly one.
+      values: integer array. [n] where every sample has exactly one id, else [sum(row_lengths)], sample after sample.
+      row_lengths: int32 [n], number of ids of each sample; None where every sample has exactly one id.
     """
 
     values: np.ndarray
@@ -52,7 +52,7 @@ class Batch:
 
     Attributes:
       label: bool [n].
-      numerical: float16 [n, number of numericals] from tf_raw; other layouts have float32 or int32.
+      numerical: [n, number of numericals]: float16 from tf_raw; float32, float64 or int32 from other layouts.
       categorical: feature name -> Ids of n samples.
     """
 
@@ -81,59 +81,59 @@ class Batch:
         return Batch(label, numerical, {name: ids.take(rows) for name, ids in self.categorical.items()})
 
 
-def joined(batches: Sequence[Batch]) -> Batch:
-    """Batches with the same parts, one after the other, as one; at least one batch."""
+def concatenate(batches: Sequence[Batch]) -> Batch:
+    """One batch of the samples of several batches, which have the same parts; at least one batch."""
     if len(batches) == 1:
         return batches[0]
     first = batches[0]
     categorical = {}
     for name in first.categorical:
         parts = [batch.categorical[name] for batch in batches]
-        ragged = parts[0].row_lengths is not None
-        lengths = np.concatenate([ids.row_lengths for ids in parts]) if ragged else None
+        multi_hot = parts[0].row_lengths is not None
+        lengths = np.concatenate([ids.row_lengths for ids in parts]) if multi_hot else None
         categorical[name] = Ids(np.concatenate([ids.values for ids in parts]), lengths)
     label = None if first.label is None else np.concatenate([batch.label for batch in batches])
     numerical = None if first.numerical is None else np.concatenate([batch.numerical for batch in batches])
     return Batch(label, numerical, categorical)
 
 
-class Groups:
-    """Takes batches of any sizes and hands on the same samples in groups of one size; the last holds what is left.
+class Rebatcher:
+    """Takes batches of any sizes and passes the same samples on in batches of one size; the last one may be smaller.
 
     Args:
-      size: samples in a group, at least 1.
-      take: is called with each group.
+      batch_size: samples in a batch that is passed on, at least 1.
+      receive: function that is called with each such batch.
     """
 
-    def __init__(self, size: int, take: Callable[[Batch], None]):
-        self._size, self._take = size, take
-        self._waiting: list[Batch] = []  # fewer than `size` samples
+    def __init__(self, batch_size: int, receive: Callable[[Batch], None]):
+        self._batch_size, self._receive = batch_size, receive
+        self._waiting: list[Batch] = []  # fewer than batch_size samples
         self._num_waiting = 0
 
     def add(self, batch: Batch) -> None:
         start = 0
-        while self._num_waiting + batch.num_samples - start >= self._size:
-            stop = start + self._size - self._num_waiting
-            self._take(joined([*self._waiting, batch.part(start, stop)]))
+        while self._num_waiting + batch.num_samples - start >= self._batch_size:
+            stop = start + self._batch_size - self._num_waiting
+            self._receive(concatenate([*self._waiting, batch.part(start, stop)]))
             self._waiting, self._num_waiting, start = [], 0, stop
         if start < batch.num_samples:
             self._waiting.append(batch.part(start, batch.num_samples))
             self._num_waiting += batch.num_samples - start
 
     def finish(self) -> None:
-        """Hands on what is left, if anything."""
+        """Passes the remaining samples on, if any."""
         if self._waiting:
-            self._take(joined(self._waiting))
+            self._receive(concatenate(self._waiting))
         self._waiting, self._num_waiting = [], 0
 
 
-def in_batches_of(batch_size: int, batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The same samples in batches of `batch_size`; the last one holds what is left. Takes batches of any sizes."""
+def rebatch(batches: Iterable[Batch], batch_size: int) -> Iterator[Batch]:
+    """The samples of batches of any sizes, in batches of `batch_size`; the last one may be smaller."""
     ready: list[Batch] = []
-    groups = Groups(batch_size, ready.append)
+    rebatcher = Rebatcher(batch_size, ready.append)
     for batch in batches:
-        groups.add(batch)
+        rebatcher.add(batch)
         yield from ready
         ready.clear()
-    groups.finish()
+    rebatcher.finish()
     yield from ready

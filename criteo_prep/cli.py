@@ -192,7 +192,7 @@ def _check_workers(workers: int | None) -> None:
 
 def _preprocessed(args: argparse.Namespace, run: Callable) -> int:
     """Calls `run` with the Resources of the shared flags, and prints the outcome."""
-    from criteo_prep.destination import DestinationError
+    from criteo_prep.guard import DestinationError
     from criteo_prep.preprocess.request import Resources
     from criteo_prep.preprocess.run import DifferentDatasetError, unfinished_of
 
@@ -297,7 +297,7 @@ def transcribe(argv: Sequence[str]) -> int:
 
 def split_bin(argv: Sequence[str]) -> int:
     """raw records into labels, dense numbers and ids, or a dataset to train on; and back"""
-    from criteo_prep.split_bin import main as run
+    from criteo_prep.split_bin.__main__ import main as run
 
     return run(argv, "criteo-prep split-bin")
 

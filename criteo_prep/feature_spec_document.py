@@ -1,6 +1,6 @@
-"""The parts of a feature spec, and the YAML document that they are read from and written to.
+"""The parts of a feature spec, and the YAML document that holds them: its types and keys. No rule beyond these.
 
-criteo_prep.feature_spec alone uses this, and passes on the types; what the parts must be is checked there.
+criteo_prep.feature_spec alone uses this module, and exports its types. criteo_prep.feature_spec_rules has the rules.
 """
 
 from dataclasses import dataclass
@@ -8,13 +8,21 @@ from pathlib import Path
 
 import yaml
 
+from criteo_prep.messages import one_line, shown
+
 AUTO = "auto"
 CHANNELS = ("categorical", "numerical", "label")
+LARGEST_BYTES = 4 << 20  # a spec of 1,000 features has about half a MiB
+_LARGEST_EXPANDED = 4 * LARGEST_BYTES  # characters, if each alias is replaced by its value
+_LARGEST_NUMBER = 2**63 - 1
 _SECTIONS = ("feature_spec", "channel_spec", "source_spec", "metadata")
 
 
 class FeatureSpecError(ValueError):
-    """A feature spec, or a dataset against its feature spec, is not what it must be."""
+    """A feature spec is wrong, or a dataset does not fit its feature spec. The message is one line."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 @dataclass(frozen=True)
@@ -22,13 +30,13 @@ class Feature:
     """One column.
 
     Attributes:
-      name: unique in the dataset; ours carry no file suffix, published datasets may.
+      name: name, unique in the dataset. In published datasets it may end in the suffix of a file.
       dtype: name of the numpy dtype on disk.
-      cardinality: number of ids of a categorical feature, id 0 included; None for the others. AUTO in a spec whose
-        cardinalities are still to be found.
+      cardinality: number of ids of a categorical feature, id 0 included; None for other features. AUTO if a
+        transcription is to find the number.
       hotness: ids per sample.
-      alpha: exponent of the power law of a synthetic feature; None when it is not synthetic.
-      ragged: samples have any number of ids, none included; hotness is then a nominal number.
+      alpha: exponent of the power law of a synthetic feature; None if the feature is not synthetic.
+      ragged: whether samples have different numbers of ids, 0 included; hotness is then a nominal number.
     """
 
     name: str
@@ -44,10 +52,10 @@ class Chunk:
     """Features stored together.
 
     Attributes:
-      features: names, in the order in which the file has them.
-      files: paths relative to the dataset folder. `split_binary` has one file, and for a ragged feature a second one
-        with the row offsets; what other types have, their module in criteo_prep.transcribe says.
-      type: the layout.
+      features: names of the features, in their order in the file.
+      files: paths relative to the dataset folder. A chunk of type `split_binary` has one file, and for a ragged feature
+        a second file with the row offsets. For other types see the layout's module in criteo_prep.transcribe.
+      type: name of the layout; `split_binary` is the layout tf_raw.
     """
 
     features: tuple[str, ...]
@@ -59,14 +67,10 @@ def parse(path: Path) -> dict:
     """Reads a file into the parts of a FeatureSpec, by attribute name.
 
     Raises:
-      FeatureSpecError: there is no such file, it is not YAML, or something stands in it that does not belong there.
+      FeatureSpecError: the file does not exist, is too large, is not YAML, or has an unknown key or a wrong type.
     """
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError:
-        raise FeatureSpecError(f"{path}: there is no such file. Name a folder that holds a feature spec.") from None
-    except UnicodeDecodeError as error:
-        raise FeatureSpecError(f"{path}: is not text in UTF-8: {error}.") from None
+        document = yaml.load(_text_of(path), _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
@@ -77,7 +81,7 @@ def parse(path: Path) -> dict:
 
 
 def document_of(features: dict, channels: dict, *, sources: dict, metadata: dict) -> dict:
-    """The YAML document of a spec's parts; validation's chunks go where published readers do not look."""
+    """The YAML document of a spec's parts. Published readers do not see the chunks of the validation split in it."""
 
     def features_of(feature: Feature) -> dict:
         entry: dict = {"dtype": str(feature.dtype)}
@@ -108,20 +112,86 @@ def document_of(features: dict, channels: dict, *, sources: dict, metadata: dict
     }
 
 
+def _text_of(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_BYTES + 1)
+    except FileNotFoundError:
+        raise FeatureSpecError(f"{path}: there is no such file. Name a folder that holds a feature spec.") from None
+    if len(content) > LARGEST_BYTES:
+        raise FeatureSpecError(
+            f"{path}: has more than {LARGEST_BYTES >> 20} MiB, so it is not a feature spec. Name a feature spec."
+        )
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FeatureSpecError(f"{path}: is not text in UTF-8: {error}.") from None
+
+
 class _Loader(yaml.SafeLoader):
-    """Plain YAML in which a key that stands twice in a mapping is an error, where YAML keeps the last one."""
+    """Plain YAML, except for what a feature spec never needs: these are errors, with their line.
+
+    - A mapping has the same key twice. (YAML keeps the last value.)
+    - An alias stands inside its own value, or all aliases together stand for a very large document.
+    - A scalar does not fit its type, as in `2020-99-99`.
+    """
+
+    def get_single_node(self):
+        node = super().get_single_node()
+        if node is not None:
+            _expanded_size(node, {})
+        return node
+
+    def construct_object(self, node, deep=False):
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # raised by int(), date(), ...
+            kind = node.tag.rpartition(":")[2]
+            raise _error(f"{shown(node.value)} is not of the type {shown(kind)}", node) from None
 
     def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands there twice", key.start_mark)
-            seen.add(key.value)
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen:
+                    raise _error(f"the mapping has {shown(key.value)} twice", key)
+                seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
+def _expanded_size(node: yaml.Node, sizes: dict[int, int | None]) -> int:
+    """The characters below a node if each alias is replaced by its value.
+
+    Args:
+      node: the node.
+      sizes: results for all nodes so far, by id(); None while a node is being visited.
+    """
+    size = sizes.get(id(node), 0)
+    if size is None:
+        raise _error("an alias stands inside its own value", node)
+    if size:
+        return size
+    sizes[id(node)] = None
+    if isinstance(node, yaml.ScalarNode):
+        size = 1 + len(node.value)
+    else:
+        pairs = isinstance(node, yaml.MappingNode)
+        parts = [part for pair in node.value for part in pair] if pairs else node.value
+        size = 1 + sum(_expanded_size(part, sizes) for part in parts)
+    if size > _LARGEST_EXPANDED:
+        raise _error(
+            f"its aliases stand for more than {_LARGEST_EXPANDED >> 20} MiB of text. Write the values out", node
+        )
+    sizes[id(node)] = size
+    return size
+
+
+def _error(problem: str, node: yaml.Node) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
 class _Parser:
-    """Turns a YAML document into the parts of a spec, naming what does not belong there."""
+    """Turns a YAML document into the parts of a spec. Raises FeatureSpecError for an unknown key or a wrong type."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -165,10 +235,12 @@ class _Parser:
             if key == "cardinality" and value == AUTO:
                 continue
             if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
-                raise self.error(f"{where}: {key} is {value!r}; it must be {expected}.")
+                raise self.error(f"{where}: {key} is {shown(value)}; it must be {expected}.")
+            if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
+                raise self.error(f"{where}: {key} is {shown(value)}; the largest is {_LARGEST_NUMBER}.")
         ragged = entry.get("ragged", False)
         if not isinstance(ragged, bool):
-            raise self.error(f"{where}: ragged is {ragged!r}; it must be true or false.")
+            raise self.error(f"{where}: ragged is {shown(ragged)}; it must be true or false.")
         hotness = 1 if entry.get("hotness") is None else entry["hotness"]
         return Feature(
             name,
@@ -196,12 +268,12 @@ class _Parser:
             if key not in entry:
                 raise self.error(f"{where}: has no {key}.")
         if not isinstance(entry["type"], str):
-            raise self.error(f"{where}: type is {entry['type']!r}, which is no text.")
+            raise self.error(f"{where}: type is {shown(entry['type'])}; it must be text.")
         return Chunk(self.names(entry["features"], where), self.names(entry["files"], where), entry["type"])
 
     def names(self, value: object, where: str) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise self.error(f"{where}: {value!r} is not a list of names.")
+            raise self.error(f"{where}: {shown(value)} is not a list of names.")
         return tuple(value)
 
     def mapping(self, value: object, where: str, keys: tuple[str, ...] | None = None) -> None:
@@ -209,7 +281,7 @@ class _Parser:
             raise self.error(f"{where} must be a mapping, not {type(value).__name__}.")
         for key in value:
             if keys is not None and key not in keys:
-                raise self.error(f"{where}: unknown key {key!r}; the keys are {list(keys)}.")
+                raise self.error(f"{where}: unknown key {shown(key)}; the keys are {list(keys)}.")
 
     def error(self, message: str) -> FeatureSpecError:
         return FeatureSpecError(f"{self.path}: {message}")

@@ -1,8 +1,8 @@
-"""The feature spec of a synthetic dataset, to transcribe from or to train on without files.
+"""The feature spec of a synthetic dataset: a source for `transcribe`, or for training without files.
 
     python -m criteo_prep.generate_feature_spec --variant criteo_t15_synthetic --dst feature_spec.yaml
 
-Source: flags, defaults and content are those of NVIDIA's dataloading.generate_feature_spec.
+Source: NVIDIA's dataloading.generate_feature_spec has the same flags, defaults and content.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def generate_feature_spec(variant: str, dst: str | Path) -> str:
       DestinationError: `dst` is not a feature spec, or a part of a dataset that this program made.
       OSError: the file cannot be written.
     """
-    from criteo_prep.destination import check_spec_free
+    from criteo_prep.guard import check_spec_free
     from criteo_prep.synthetic.presets import preset, published_spec
 
     chosen = preset(variant)
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--variant",
         required=True,
         help="criteo_t15_synthetic, criteo_t3_synthetic or criteo_t0_synthetic; "
-        "criteo_t3 and criteo_t0 are the same in natural column order",
+        "criteo_t3 and criteo_t0 have the same numbers in natural column order",
     )
     parser.add_argument("--dst", default=DST, help="the file to write (default: %(default)s)")
 

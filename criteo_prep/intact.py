@@ -11,13 +11,10 @@ from pathlib import Path
 
 from criteo_prep import manifest
 from criteo_prep.feature_spec import FeatureSpec
+from criteo_prep.manifest import DamagedError
 
 _READ_BYTES = 4 << 20
 _WORKERS = 2  # threads that check files while others read them
-
-
-class DamagedError(manifest.ManifestError):
-    """The bytes of a file are not the bytes that its manifest describes."""
 
 
 class Check:
@@ -83,7 +80,6 @@ def entries_of(spec: FeatureSpec) -> dict[Path, dict]:
     """File -> its entry with a checksum, from the manifest of a dataset, or else from the metadata of its spec."""
     try:
         files = manifest.load_manifest(spec.root)["files"]
-        check_manifest(spec.root)
     except DamagedError:
         raise
     except (manifest.ManifestError, OSError):  # published datasets have none, or a file of that name of another kind
@@ -94,12 +90,3 @@ def entries_of(spec: FeatureSpec) -> dict[Path, dict]:
         for name, entry in entries.items()
         if isinstance(entry, dict) and ("xxh3_64" in entry or "crc32" in entry)
     }
-
-
-def check_manifest(dataset: Path) -> None:
-    """Raises DamagedError where the manifest differs from what was written. (Old manifests have no checksum.)"""
-    if manifest.is_intact(dataset) is False:
-        raise DamagedError(
-            f"{dataset / manifest.MANIFEST}: is damaged: its bytes do not fit its own checksum. Make the dataset again "
-            "(with --overwrite)."
-        )

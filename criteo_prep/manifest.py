@@ -1,4 +1,4 @@
-"""`manifest.json`: what made a dataset, and what its files must be. It is written last.
+"""`manifest.json`: how a dataset was made, and the size and checksum of each file. It is written last.
 
     {"format": 1, "made_by": "criteo-prep preprocess", "versions": {"criteo_prep": "0.1.0", ...},
      "inputs": [{"name": "day_0", "bytes": 1234, ...}], "rules": {"threshold": 15, ...},
@@ -6,8 +6,8 @@
      "files": {"train/cat_0.bin": {"bytes": 1000, "crc32": "0123abcd"}, ...},
      "checksum": "0123456789abcdef"}
 
-A file has a crc32, or, where `preprocess` wrote it, "xxh3_64": a checksum for each block of "block_bytes", so that a
-large file can be checked by many threads. "checksum" is the xxh3_64 of the manifest itself up to the comma before it.
+A file has a "crc32", or, if `preprocess` wrote it, "xxh3_64": a checksum for each block of "block_bytes", so that many
+threads can check a large file. "checksum" is the xxh3_64 of the manifest's own text before the comma that ends "files".
 """
 
 import importlib.metadata
@@ -21,20 +21,27 @@ from pathlib import Path
 
 import criteo_prep
 from criteo_prep.durable import force
+from criteo_prep.manifest_document import KINDS, problem_of
+from criteo_prep.messages import one_line
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 BLOCK_BYTES = 32 << 20
+LARGEST_BYTES = 256 << 20  # of a manifest; the checksums of 100 TB have about 60 MiB
 _CHECKSUM = ',\n "checksum": "'
-_KEYS = ("format", "made_by", "versions", "inputs", "rules", "splits", "files")
+_KEYS = ("format", *KINDS)
 
 
 class ManifestError(ValueError):
-    """A manifest is missing or is not one, or a dataset is not what its manifest says."""
+    """A manifest is missing or damaged, or a dataset does not fit its manifest."""
+
+
+class DamagedError(ManifestError):
+    """The bytes of a manifest or of a file are not the bytes that were written."""
 
 
 class ChecksummedFile:
-    """A new file that knows its size and crc32, so that it need not be read again. A context manager that closes it."""
+    """A new file that counts its size and crc32 while it is written. A context manager that closes the file."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -42,7 +49,7 @@ class ChecksummedFile:
         self._file = open(path, "wb")
 
     def write(self, data) -> None:
-        """Appends `data`: bytes, or an array that is contiguous. OSError names the path: a full disk, say."""
+        """Appends `data`, bytes or a contiguous array. An OSError, such as a full disk, names the path."""
         data = memoryview(data).cast("B") if len(data) else b""
         try:
             self._file.write(data)
@@ -54,7 +61,7 @@ class ChecksummedFile:
 
     @property
     def entry(self) -> dict:
-        """What the manifest says of the file."""
+        """The manifest's entry for the file."""
         return {"bytes": self.bytes, "crc32": f"{self._crc32:08x}"}
 
     def close(self) -> None:
@@ -68,7 +75,7 @@ class ChecksummedFile:
 
 
 class BlockChecksums:
-    """The checksums of a file's blocks, from its data as it is written, in order."""
+    """The checksums of a file's blocks, computed from its data in order."""
 
     def __init__(self, block_bytes: int = BLOCK_BYTES):
         import xxhash
@@ -78,7 +85,7 @@ class BlockChecksums:
         self._block = self._new()
 
     def update(self, data) -> None:
-        """Takes the next data: bytes, or an array that is contiguous."""
+        """Takes the next data, bytes or a contiguous array."""
         data = memoryview(data).cast("B") if len(data) else b""
         while data:
             room = self._block_bytes - self.bytes % self._block_bytes
@@ -91,13 +98,13 @@ class BlockChecksums:
 
     @property
     def entry(self) -> dict:
-        """What the manifest says of the file."""
-        open_ = [self._block.hexdigest()] if self.bytes % self._block_bytes else []
-        return {"bytes": self.bytes, "block_bytes": self._block_bytes, "xxh3_64": [*self._done, *open_]}
+        """The manifest's entry for the file."""
+        unfinished = [self._block.hexdigest()] if self.bytes % self._block_bytes else []
+        return {"bytes": self.bytes, "block_bytes": self._block_bytes, "xxh3_64": [*self._done, *unfinished]}
 
 
 def block_entry(path: str | Path) -> dict:
-    """BlockChecksums of a file that is there already; reads it."""
+    """The manifest's entry for an existing file, with a checksum for each block. Reads the file."""
     checksums = BlockChecksums()
     with open(path, "rb", buffering=0) as file:
         while data := file.read(4 << 20):
@@ -106,7 +113,7 @@ def block_entry(path: str | Path) -> dict:
 
 
 def file_entry(path: str | Path) -> dict:
-    """What the manifest says of a file that is there already; reads it."""
+    """The manifest's entry for an existing file, with its crc32. Reads the file."""
     from isal.isal_zlib import crc32 as crc32_of  # five times as fast as zlib's
 
     size = crc32 = 0
@@ -119,7 +126,7 @@ def file_entry(path: str | Path) -> dict:
 
 
 def versions_of(packages: Iterable[str]) -> dict[str, str]:
-    """The versions that can change a dataset: ours, Python's, and those of the `packages` that were used."""
+    """The versions of criteo_prep, of Python and of `packages`: a dataset may depend on them."""
     return {
         "criteo_prep": criteo_prep.__version__,
         "python": platform.python_version(),
@@ -128,12 +135,12 @@ def versions_of(packages: Iterable[str]) -> dict[str, str]:
 
 
 def save_manifest(root: str | Path, document: dict) -> None:
-    """Writes <root>/manifest.json; it appears whole or not at all.
+    """Writes <root>/manifest.json; the file appears whole or not at all.
 
     Args:
       root: the dataset folder.
-      document: "made_by", "versions", "inputs", "rules", "splits", "files" and what else there is; "format"
-        is added here.
+      document: "made_by", "versions", "inputs", "rules", "splits", "files" and any other keys. "format" and
+        "checksum" are added here.
     """
     document = {"format": FORMAT, **document}
     assert all(key in document for key in _KEYS), f"a manifest needs {_KEYS}"
@@ -149,28 +156,54 @@ def save_manifest(root: str | Path, document: dict) -> None:
     force([root])
 
 
-def load_manifest(root: str | Path) -> dict:
-    """Reads <root>/manifest.json. Raises ManifestError where there is none or it is not one."""
+def load_manifest(root: str | Path, damaged: bool = False) -> dict:
+    """Reads <root>/manifest.json, without its "checksum". The types in the document are right.
+
+    Args:
+      root: the dataset folder.
+      damaged: whether to accept a manifest that does not fit its own checksum, or has none.
+
+    Raises:
+      DamagedError: the manifest does not fit its own checksum, or has none. save_manifest always writes one.
+      ManifestError: the file does not exist or is not a manifest.
+      OSError: the file cannot be read.
+    """
     path = Path(root) / MANIFEST
+    content = _content_of(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ManifestError(f"{path}: there is no manifest; {root} is no dataset that this program finished.") from None
+        text = content.decode("utf-8")
+        document = json.loads(text)
     except ValueError as error:
-        raise ManifestError(f"{path}: is not JSON: {error}") from None
+        raise ManifestError(f"{path}: is not JSON: {one_line(str(error))}") from None
+    except RecursionError:
+        raise ManifestError(f"{path}: is not JSON: too many brackets within brackets.") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ManifestError(f"{path}: is not a manifest of format {FORMAT}. A newer version may have written it.")
     if missing := [key for key in _KEYS if key not in document]:
         raise ManifestError(f"{path}: has no {missing[0]!r}; it is damaged. Make the dataset again.")
+    if problem := problem_of(document):
+        raise ManifestError(f"{path}: {one_line(problem)}; it is damaged. Make the dataset again.")
+    if not damaged and not _fits_its_checksum(text):
+        problem = "its bytes do not fit its own checksum" if "checksum" in document else "it has no checksum of its own"
+        raise DamagedError(f"{path}: is damaged: {problem}. Restore it, or make the dataset again (with --overwrite).")
     document.pop("checksum", None)
     return document
 
 
-def is_intact(root: str | Path) -> bool | None:
-    """Whether the manifest is, byte for byte, as it was written; None where an older version wrote no checksum."""
-    text = (Path(root) / MANIFEST).read_bytes().decode("utf-8", "replace")
-    if "checksum" not in json.loads(text):
-        return None
+def _content_of(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_BYTES + 1)
+    except FileNotFoundError:
+        raise ManifestError(
+            f"{path}: there is no manifest; {path.parent} is not a dataset that this program finished."
+        ) from None
+    if len(content) > LARGEST_BYTES:
+        raise ManifestError(f"{path}: has more than {LARGEST_BYTES >> 20} MiB, so it is not a manifest.")
+    return content
+
+
+def _fits_its_checksum(text: str) -> bool:
     content = text.rpartition(_CHECKSUM)[0]
     return text == f'{content}{_CHECKSUM}{_xxh3(content)}"\n}}\n'
 
@@ -182,11 +215,11 @@ def _xxh3(text: str) -> str:
 
 
 def check_files(root: str | Path, document: dict) -> None:
-    """Checks that a dataset's files are there with their sizes; reads none. Raises ManifestError at the first not."""
+    """Checks that a dataset's files exist and have their sizes; reads no file. Raises ManifestError otherwise."""
     for name, entry in document["files"].items():
         path = Path(root) / name
         if not path.is_file():
-            raise ManifestError(f"{path}: there is no such file, but the manifest has it. Make the dataset again.")
+            raise ManifestError(f"{path}: there is no such file, but the manifest names it. Make the dataset again.")
         if path.stat().st_size != entry["bytes"]:
             raise ManifestError(
                 f"{path}: has {path.stat().st_size} bytes; the manifest says {entry['bytes']}. Make the dataset again."
@@ -194,22 +227,30 @@ def check_files(root: str | Path, document: dict) -> None:
 
 
 def differences(old: dict, new: dict) -> list[str]:
-    """What differs between a manifest and the one of a dataset that is asked for: one line each, none if they agree.
+    """The differences between the manifest of an existing dataset and a requested dataset, one line for each.
 
-    Of an input only the keys that `new` has are compared, since rows are not known before it is read.
+    Args:
+      old: manifest of the existing dataset.
+      new: the requested "made_by", "rules" and "inputs". The keys of an input decide which keys are compared, because
+        its number of rows is unknown before it is read.
     """
     lines = []
     if old["made_by"] != new["made_by"]:
-        lines.append(f"made by {old['made_by']}, not {new['made_by']}")
+        lines.append(f"made by {one_line(old['made_by'], 80)}, not {new['made_by']}")
     for key in {**old["rules"], **new["rules"]}:
-        there, asked = old["rules"].get(key), new["rules"].get(key)
-        if there != asked:
-            lines.append(f"{key}: there {there!r}, asked for {asked!r}")
+        existing, requested = old["rules"].get(key), new["rules"].get(key)
+        if existing != requested:
+            lines.append(f"{one_line(key, 80)}: {_difference(existing, requested)}")
     for number, (before, after) in enumerate(itertools.zip_longest(old["inputs"], new["inputs"]), 1):
         if before is None or after is None:
-            lines.append(f"input {number}: there {before and before['name']}, asked for {after and after['name']}")
+            lines.append(f"input {number}: {_difference(before and before['name'], after and after['name'])}")
         else:
             where = f"input {number} ({after['name']})"
             changed = [key for key in after if after[key] != before.get(key)]
-            lines += [f"{where}: {key} was {before.get(key)}, is {after[key]}" for key in changed]
+            lines += [f"{where}: {key} {_difference(before.get(key), after[key])}" for key in changed]
     return lines
+
+
+def _difference(existing: object, requested: object) -> str:
+    old, new = ("none" if value is None else one_line(repr(value), 300) for value in (existing, requested))
+    return f"existing {old}, requested {new}"

@@ -34,10 +34,10 @@ def belongs_to_a_dataset(spec: Path) -> bool:
 
 def _listed_in_manifest(folder: Path) -> set[str]:
     try:
-        document = manifest.load_manifest(folder)
-    except (manifest.ManifestError, OSError, RecursionError):
+        document = manifest.load_manifest(folder, damaged=True)
+    except (manifest.ManifestError, OSError):
         return set()
-    if not str(document["made_by"]).startswith(_OURS) or not isinstance(document["files"], dict):
+    if not document["made_by"].startswith(_OURS):
         return set()
     return {manifest.MANIFEST, *document["files"]}
 

@@ -1,10 +1,10 @@
 """What a row of Criteo's logs is: names, days, splits, and the rule for numericals.
 
-A row has one label (0 or 1), 13 integers and 26 categorical values, each a 32-bit hash printed in hexadecimal; any of
-the integers and values may be missing.
+A row has one label (0 or 1), 13 integers and 26 categorical values. A value is a 32-bit hash, printed in hexadecimal.
+Any integer and any value may be missing.
 
-Source: the Criteo Display Advertising Challenge and the Criteo 1TB click logs share this form; the split and numerical
-rules are those of NVIDIA's DLRM preprocessing, where not said otherwise.
+Source: the Criteo Display Advertising Challenge and the Criteo 1TB click logs have this form. The split and numerical
+rules come from NVIDIA's DLRM preprocessing, unless a function names another source.
 """
 
 import re
@@ -28,7 +28,7 @@ def log_numerical(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
 
     Args:
       values: integers or floats of any shape.
-      missing: bool of the same shape; the value under a missing mark does not count.
+      missing: bool of the same shape; True where the value is missing, for any content of `values`.
 
     Returns:
       float16 of the same shape.
@@ -55,18 +55,18 @@ def natural_key(path: str | Path) -> list:
 
 
 def split_rows_of_last_day(num_rows: int) -> tuple[int, int]:
-    """Rows of (test, validation) in the evaluation day: its first half is test, an odd row goes to test.
+    """Numbers of rows of (test, validation) in the evaluation day: the first half is test, an odd row goes to test.
 
-    Source: 89,137,319 test rows for the full day 23, as HugeCTR and MLPerf have it.
+    Source: HugeCTR and MLPerf; both have 89,137,319 test rows for the full day 23.
     """
     num_test = (num_rows + 1) // 2
     return num_test, num_rows - num_test
 
 
 def split_rows_of_one_file(num_rows: int, test_fraction: float) -> tuple[int, int]:
-    """Rows of (train, test) when one file holds everything: the last floor(n * test_fraction) rows are test.
+    """Numbers of rows of (train, test) when one file holds all rows: the last floor(n * test_fraction) rows are test.
 
-    The fraction is taken as the decimal that was written (0.1 is one tenth), so the rule is exact for any n.
+    The fraction means its decimal digits (0.1 is exactly one tenth), so the rule is exact for any n.
     """
     num_test = int(num_rows * Fraction(str(test_fraction)))
     return num_rows - num_test, num_test

@@ -1,15 +1,17 @@
-"""`criteo-prep synthesize`: a preset becomes a dataset on disk, as tf_raw to train on or as day files to preprocess."""
+"""`criteo-prep synthesize`: a preset as a dataset on disk: tf_raw for training, or day files for preprocess."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from criteo_prep.destination import check_space, new_dataset
+from criteo_prep.destination import new_dataset
 from criteo_prep.feature_spec import tf_raw_spec
+from criteo_prep.guard import check_space
 from criteo_prep.manifest import file_entry, save_manifest, versions_of
 from criteo_prep.parallel import in_order
 from criteo_prep.progress import Progress
 from criteo_prep.synthetic.criteo_tsv import MEAN_ROW_BYTES, DayWriter
-from criteo_prep.synthetic.generator import LABELS, generate
+from criteo_prep.synthetic.generator import Reader, write_samples
+from criteo_prep.synthetic.labels import KINDS, Labels
 from criteo_prep.synthetic.presets import Preset, preset, scaled
 from criteo_prep.synthetic.teacher import BASE_RATE, SIGNAL
 from criteo_prep.transcribe import tf_raw
@@ -19,7 +21,7 @@ SPEC = "feature_spec.yaml"
 
 
 class SynthesizeError(ValueError):
-    """What was asked for cannot be synthesized."""
+    """The request cannot be carried out."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +29,17 @@ class Synthesis:
     """What to synthesize.
 
     Attributes:
-      preset: one of criteo_prep.synthetic.presets.PRESETS.
-      num_samples: training rows.
-      num_test_samples: test rows; None is a tenth of num_samples, and at least one.
+      preset: name in criteo_prep.synthetic.presets.PRESETS.
+      num_samples: number of training rows.
+      num_test_samples: number of test rows; None for a tenth of num_samples, and at least one.
       scale: factor of the cardinalities.
-      seed: the same seed makes the same bytes, whatever `workers` is.
-      labels: "random", fair coins, or "teacher", a planted click model.
-      base_rate, signal: the teacher's mean click probability, and the standard deviation of its logit.
-      layout: one of LAYOUTS.
-      num_days: day files of criteo_tsv, the last of which has the test rows; 2 by default, of no use to tf_raw.
-      workers: threads; None is one per core.
+      seed: seed of the dataset. The same seed makes the same bytes for any number of workers.
+      labels: "random" for fair coins, or "teacher" for the planted click model.
+      base_rate: mean click probability of the teacher; None for BASE_RATE.
+      signal: standard deviation of the teacher's logit; None for SIGNAL.
+      layout: name in LAYOUTS.
+      num_days: number of day files of criteo_tsv, whose last file has the test rows; None for 2. tf_raw has no days.
+      workers: threads; None for one thread per core.
     """
 
     preset: str
@@ -57,7 +60,7 @@ class Synthesis:
 
     @property
     def teacher(self) -> dict:
-        """The teacher's arguments with their defaults; none for random labels."""
+        """The teacher's arguments, defaults included; empty for random labels."""
         if self.labels != "teacher":
             return {}
         return {
@@ -66,16 +69,19 @@ class Synthesis:
         }
 
     def rules(self) -> dict:
-        """What decides the bytes, for the manifest."""
+        """The manifest's "rules": the choices that decide the bytes."""
         rules = {"preset": self.preset, "scale": self.scale, "seed": self.seed, "labels": self.labels, **self.teacher}
         return {**rules, "layout": self.layout, **({"num_days": self.num_days} if self.num_days else {})}
 
 
 def synthesize(request: Synthesis, dst: str | Path, *, overwrite: bool = False, quiet: bool = False) -> dict:
-    """Makes the dataset folder `dst`, whole or not at all, with a manifest. Returns the manifest's "splits".
+    """Makes the dataset folder `dst` with a manifest; the folder appears whole or not at all.
+
+    Returns:
+      The manifest's "splits".
 
     Raises:
-      ValueError: the request or the destination is not what it must be.
+      ValueError: the request cannot be carried out, or the destination cannot be written.
     """
     _check(request)
     shape = scaled(preset(request.preset), request.scale)
@@ -102,17 +108,8 @@ def _tf_raw(request: Synthesis, shape: Preset, *, folder: Path, quiet: bool) -> 
             Progress(f"synthesize {split}", num_samples, unit="samples", quiet=quiet) as progress,
             tf_raw.Writer(folder, spec, split) as writer,
         ):
-            truth = generate(
-                spec,
-                num_samples,
-                seed=request.seed,
-                writer=writer,
-                labels=request.labels,
-                split=split,
-                workers=request.workers,
-                advance=progress.advance,
-                **request.teacher,
-            )
+            reader = Reader(spec, split, num_samples=num_samples, seed=request.seed, labels=_labels(request))
+            truth = write_samples(reader, writer, workers=request.workers, advance=progress.advance)
         splits[split] = truth.document()
     spec.save(folder / SPEC)
     files = [SPEC, *(chunk.files[0] for chunks in spec.sources.values() for chunk in chunks)]
@@ -123,7 +120,7 @@ def _tf_raw(request: Synthesis, shape: Preset, *, folder: Path, quiet: bool) -> 
 def _criteo_tsv(request: Synthesis, shape: Preset, *, folder: Path, quiet: bool) -> dict:
     rows = request.num_samples + request.test_rows
     check_space(folder, rows * MEAN_ROW_BYTES)
-    days = DayWriter(shape.categorical, request.seed, labels=request.labels, **request.teacher)
+    days = DayWriter(shape.categorical, request.seed, labels=_labels(request))
     with Progress("synthesize days", rows, unit="rows", quiet=quiet) as progress:
         num_days = request.num_days or 2
         return days.write(
@@ -139,16 +136,22 @@ def _criteo_tsv(request: Synthesis, shape: Preset, *, folder: Path, quiet: bool)
 LAYOUTS = {"tf_raw": _tf_raw, "criteo_tsv": _criteo_tsv}
 
 
+def _labels(request: Synthesis) -> Labels:
+    return Labels(request.labels, **request.teacher)
+
+
 def _check(request: Synthesis) -> None:
     if request.layout not in LAYOUTS:
         raise SynthesizeError(f"--layout {request.layout}: must be {' or '.join(LAYOUTS)}.")
-    if request.labels not in LABELS:
-        raise SynthesizeError(f"--labels {request.labels}: must be {' or '.join(LABELS)}.")
+    if request.labels not in KINDS:
+        raise SynthesizeError(f"--labels {request.labels}: must be {' or '.join(KINDS)}.")
     for flag, rows in (("num_samples", request.num_samples), ("num_test_samples", request.test_rows)):
         if rows < 1:
             raise SynthesizeError(f"--{flag} {rows}: must be at least 1.")
     if request.num_days is not None and request.layout != "criteo_tsv":
-        raise SynthesizeError("--num_days: only criteo_tsv has day files. Add --layout criteo_tsv, or leave it out.")
+        raise SynthesizeError(
+            "--num_days: only criteo_tsv has day files. Add --layout criteo_tsv, or leave --num_days out."
+        )
     for flag in ("base_rate", "signal"):
         if request.labels != "teacher" and getattr(request, flag) is not None:
-            raise SynthesizeError(f"--{flag}: belongs to the teacher. Add --labels teacher, or leave it out.")
+            raise SynthesizeError(f"--{flag}: belongs to the teacher. Add --labels teacher, or leave --{flag} out.")

@@ -1,10 +1,15 @@
 """For all tests: the instruction set that DLRM_TF2_CPU asks for, and the summary's line on those that are missing."""
 
 import pytest
+from hypothesis import settings
 
 from dlrm_tf2.runtime import instruction_sets, process
 
 _EMULATED, _DEPENDS_ON_THE_PROCESSOR = "test_ops_avx512_emulated.py", ("test_ops_", "test_instruction_sets.py")
+
+
+settings.register_profile("no deadline", deadline=None)  # no test depends on the speed of the machine
+settings.load_profile("no deadline")
 
 
 def pytest_configure(config):

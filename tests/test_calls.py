@@ -26,7 +26,6 @@ BY_POSITION = {
 MORE_THAN_SIX: dict[str, str] = {
     "DistributedEmbedding": "the public layer: each is one independent choice of its user",
     "make_plan": "the published thresholds and strategies of a plan",
-    "generate": "numba's intrinsics, and the published flags of the synthetic generator",
     "preprocess": "one parameter for each documented flag of the verb",
     "encode": "one parameter for each documented flag of the verb",
     "make_rules": "one parameter for each documented flag about rows and ids",

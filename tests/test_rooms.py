@@ -22,7 +22,7 @@ BRIDGE_OF_SAMPLES = ("criteo_prep.transcribe", "criteo_prep.synthetic", "criteo_
 PROGRAMS = (
     "dlrm_tf2.dlrm", "dlrm_tf2.dcnv2", "dlrm_tf2.synthetic_models", "dlrm_tf2.report", "dlrm_tf2.export.__main__",
 )  # fmt: skip
-COMMANDS = ("criteo_prep.cli", "criteo_prep.generate_feature_spec", "criteo_prep.split_bin")
+COMMANDS = ("criteo_prep.cli", "criteo_prep.generate_feature_spec")
 MAKES_PARSERS = ("criteo_prep.flags", "dlrm_tf2.flags", "dlrm_tf2.job.program")
 
 # A library that only these modules may import.
@@ -47,8 +47,14 @@ NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "misc"}
 
 # criteo_prep from the ground up: a module imports only from its own floor and from the floors before it.
 FLOORS = (
-    ("criteo_prep.schema", "criteo_prep.parallel", "criteo_prep.machine", "criteo_prep.compiled",
-     "criteo_prep.splitmix64"),
+    (
+        "criteo_prep.schema",
+        "criteo_prep.parallel",
+        "criteo_prep.machine",
+        "criteo_prep.compiled",
+        "criteo_prep.splitmix64",
+        "criteo_prep.messages",
+    ),
     ("criteo_prep.feature_spec",),
     ("criteo_prep.batch", "criteo_prep.manifest"),
     ("criteo_prep.synthetic",),

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from criteo_prep import manifest
-from criteo_prep.intact import check_manifest
 from criteo_prep.preprocess.columns.encoder import GivenVocabularies
 from criteo_prep.preprocess.columns.vocabulary import VocabularyError
 from criteo_prep.preprocess.input_files import list_inputs
@@ -54,7 +53,6 @@ def encode(
     names = [f"vocabularies/{name}.parquet" for name in CATEGORICAL]
     if missing := [name for name in names if name not in existing_manifest["files"]]:
         raise VocabularyError(f"{vocabulary}: has no {missing[0]}. Name a dataset that criteo-prep preprocess made.")
-    check_manifest(Path(vocabulary))
     manifest.check_files(vocabulary, {"files": {name: existing_manifest["files"][name] for name in names}})
     vocabularies = {name: existing_manifest["files"][f"vocabularies/{name}.parquet"] for name in CATEGORICAL}
     inputs, ignored = list_inputs(paths)

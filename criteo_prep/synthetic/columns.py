@@ -1,8 +1,7 @@
-"""What a synthetic row is before it takes a form: one id per categorical column, one level per numerical column.
+"""Synthetic rows before they have a form on disk: an id for each categorical column, a level for each numerical column.
 
-A level is a whole number in [0, 2048): the form turns it into a value by a table (a float16 in tf_raw, an integer in
-the TSV), and the teacher turns it into an effect by another table, so that both speak of the same thing. Id and level
-may be missing.
+A level is a whole number in [0, 2048). Each form has a table from levels to values: float16 for tf_raw, integers for
+the TSV. The teacher has a table from levels to effects. An id or a level may be missing.
 """
 
 from collections.abc import Iterable
@@ -19,17 +18,17 @@ _PER_DRAW = 4
 
 
 class Columns:
-    """The random columns of a dataset: what a seed makes of a list of features.
+    """The random columns that a seed makes for a list of features.
 
     Args:
       categorical: features with cardinality and alpha.
       num_numerical: number of numerical columns.
-      seed: of the whole dataset.
-      missing_ids: per categorical column, the probability of a missing value in thirty-seconds; none by default.
-      missing_levels: the same per numerical column.
+      seed: seed of the dataset.
+      missing_ids: probability of a missing value in each categorical column, in thirty-seconds; None for 0.
+      missing_levels: the same probability in each numerical column.
 
     Raises:
-      FeatureSpecError: a feature cannot be drawn, because its alpha is absent or negative, or it is ragged.
+      FeatureSpecError: a feature is ragged, or its alpha is absent or out of range.
     """
 
     def __init__(
@@ -55,11 +54,13 @@ class Columns:
         self._laws = [laws[feature.cardinality, feature.alpha] for feature in self.categorical]
 
     def ids(self, split: str, column: int, *, start: int, stop: int, dtype: str = "int32") -> np.ndarray:
-        """Ids of rows [start, stop) of a split, `hotness` a row, row after row; -1 where the value is missing.
+        """Ids of rows [start, stop): `hotness` ids a row, row after row; -1 where the value is missing.
 
         Args:
-          column: position in `categorical`.
-          dtype: int8, int16 or int32, wide enough for the cardinality.
+          split: name of the split.
+          column: position of the feature in `categorical`.
+          start, stop: range of rows.
+          dtype: dtype of the result: int8, int16 or int32, wide enough for the cardinality.
         """
         feature = self.categorical[column]
         out = np.empty((stop - start) * feature.hotness, dtype)
@@ -68,7 +69,7 @@ class Columns:
         return out
 
     def levels(self, split: str, start: int, stop: int) -> np.ndarray:
-        """Levels of rows [start, stop) of a split, uint16 [n, num_numerical]; MISSING_LEVEL where missing."""
+        """Levels of rows [start, stop) of a split, uint16 [n, num_numerical]; MISSING_LEVEL for a missing value."""
         out = np.empty((stop - start, self.num_numerical), np.uint16)
         _fill_levels(stream_key(self.seed, split, "level"), start, self._missing_levels, out)
         return out
@@ -77,20 +78,20 @@ class Columns:
 def _check_drawable(feature: Feature) -> None:
     if feature.ragged:
         raise FeatureSpecError(
-            f"{feature.name}: is ragged, but synthetic samples all have the same number of ids. Give it a hotness."
+            f"{feature.name}: is ragged, but all synthetic samples have the same number of ids. Give it a hotness."
         )
     if feature.alpha is None:
         raise FeatureSpecError(
-            f"{feature.name}: has no alpha, the exponent of the power law that its synthetic ids are drawn from. "
-            "Add one to the feature spec: 1.45 is the published one, 0 draws all ids alike."
+            f"{feature.name}: has no alpha, the exponent of the power law of its synthetic ids. "
+            "Add one to the feature spec: the published alpha is 1.45; with 0, all ids are equally likely."
         )
     if not 0 <= feature.alpha < 100:
-        raise FeatureSpecError(f"{feature.name}: alpha {feature.alpha}: must be at least 0 (and below 100).")
+        raise FeatureSpecError(f"{feature.name}: alpha {feature.alpha}: must be at least 0 and below 100.")
 
 
 @compiled
 def _fill_levels(key, first, missing, out):
-    # A draw serves four columns, 16 bits each: the upper 11 are the level, the lower 5 decide over missing.
+    # A draw has 16 bits for each of four columns: the upper 11 are the level, the lower 5 decide whether it is missing.
     rows, columns = out.shape
     draws = (columns + _PER_DRAW - 1) // _PER_DRAW
     last = columns - (draws - 1) * _PER_DRAW

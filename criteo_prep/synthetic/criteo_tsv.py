@@ -1,10 +1,10 @@
-"""Synthetic rows in the form of Criteo's logs: day_0 ... day_{D-1}, tab-separated text, to exercise all that reads it.
+"""Synthetic rows in the form of Criteo's logs: day_0 ... day_{D-1}, tab-separated text.
 
     label, 13 integers, 26 values of eight lower-case hexadecimal digits; an empty field is missing
 
-Level k of numerical column j is the integer floor(exp(k / 2048 * SPAN[j])) - SHIFT[j], so that log(x + 3), which
-training sees, is spread over its range. Id i of column f is the value mix32(i + offset(f)), which looks like a hash and
-can be taken back. The last day holds the rows of the splits test and validation, the others those of train.
+Level k of numerical column j is the integer floor(exp(k / 2048 * SPAN[j])) - SHIFT[j]. So log(x + 3), which training
+sees, is spread over its range. Id i of column f is the value mix32(i + offset(f)), which looks like a hash;
+id_of_value is the inverse. The last day holds the splits test and validation, the other days hold train.
 """
 
 import hashlib
@@ -20,18 +20,18 @@ from criteo_prep.manifest import ChecksummedFile
 from criteo_prep.parallel import in_order
 from criteo_prep.schema import NUM_NUMERICAL, log_numerical, split_rows_of_last_day
 from criteo_prep.synthetic.columns import MISSING_LEVEL, NUM_LEVELS, Columns
+from criteo_prep.synthetic.labels import FAIR_COINS, Labels, draw_labels
 from criteo_prep.synthetic.power_law import stream_key
-from criteo_prep.synthetic.teacher import BASE_RATE, SIGNAL, Teacher, draw_labels
 from criteo_prep.synthetic.truth import Truth
 
 BLOCK_ROWS = 1 << 15
-MEAN_ROW_BYTES = 250  # about, to tell beforehand whether a dataset fits the disk
+MEAN_ROW_BYTES = 250  # approximate, for the check of free disk space
 
 # Natural logarithms of the ranges; only the second column has negative numbers (-1), as in the logs.
 SPAN = (6.0, 8.0, 7.0, 4.0, 13.0, 9.0, 7.0, 5.0, 8.0, 2.5, 5.0, 3.0, 8.0)
 SHIFT = (1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1)
 
-# Missing fields in thirty-seconds of the rows. Source: counted in the first rows of the Criteo Kaggle training file.
+# Shares of missing fields, in thirty-seconds of the rows. Source: a count over the first rows of Criteo Kaggle's file.
 MISSING_NUMBERS = (14, 0, 7, 7, 1, 8, 1, 0, 1, 14, 1, 25, 7)
 MISSING_VALUES = (0, 0, 1, 1, 0, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 15, 15, 1, 26, 0, 1, 15, 15)
 
@@ -42,24 +42,24 @@ _TAB, _LF, _MINUS, _ZERO = 9, 10, 45, 48
 
 
 def numbers_of_levels() -> np.ndarray:
-    """The integer of each level of each numerical column: int64 [13, NUM_LEVELS]."""
+    """The integer for each level of each numerical column: int64 [13, NUM_LEVELS]."""
     u = np.arange(NUM_LEVELS) / NUM_LEVELS
     return np.floor(np.exp(u * np.array(SPAN)[:, None])).astype(np.int64) - np.array(SHIFT)[:, None]
 
 
 def value_offset(feature: str) -> int:
-    """The 32-bit offset of a categorical column; it does not depend on the seed."""
+    """The 32-bit offset of a categorical column. It does not depend on the seed."""
     return int.from_bytes(hashlib.blake2b(feature.encode(), digest_size=4).digest(), "little")
 
 
 def value_of_id(feature: str, row: int) -> int:
-    """The 32-bit value that stands in the TSV for an id of a column."""
+    """The 32-bit value in the TSV for an id of a column."""
     return int(_mix32((row + value_offset(feature)) % 2**32))
 
 
 def id_of_value(feature: str, value: int) -> int:
-    """Inverse of value_of_id."""
-    # Each step of _mix32 taken back in turn: the inverse multipliers are pow(m, -1, 2**32).
+    """The inverse of value_of_id."""
+    # Inverts the steps of _mix32 from the last to the first; the inverse of a multiplier m is pow(m, -1, 2**32).
     value ^= value >> 16
     value = value * pow(0x7FEB352D, -1, 2**32) % 2**32
     value ^= value >> 15 ^ value >> 30
@@ -70,7 +70,7 @@ def id_of_value(feature: str, value: int) -> int:
 
 @dataclass(frozen=True)
 class _Part:
-    """Consecutive rows of a split that stand in one day file."""
+    """Consecutive rows of a split in one day file."""
 
     day: str
     split: str
@@ -83,12 +83,11 @@ class DayWriter:
 
     Args:
       categorical: the 26 columns, with cardinality and alpha.
-      seed: of the dataset.
-      labels: "random" or "teacher".
-      base_rate, signal: the teacher's.
+      seed: seed of the dataset.
+      labels: how the labels are drawn.
 
     Raises:
-      FeatureSpecError: a column has more than one id a row, or cannot be drawn.
+      FeatureSpecError: a column has more than one id a row, or its ids cannot be drawn.
     """
 
     def __init__(
@@ -96,9 +95,7 @@ class DayWriter:
         categorical: tuple[Feature, ...],
         seed: int,
         *,
-        labels: str = "teacher",
-        base_rate: float = BASE_RATE,
-        signal: float = SIGNAL,
+        labels: Labels = FAIR_COINS,
     ):
         for feature in categorical:
             if feature.hotness != 1:
@@ -111,9 +108,7 @@ class DayWriter:
         )
         self._numbers = numbers_of_levels()
         seen = log_numerical(self._numbers, np.zeros(self._numbers.shape, bool)).astype(np.float64)
-        self._teacher = (
-            Teacher(self._columns, seen, base_rate=base_rate, signal=signal) if labels == "teacher" else None
-        )
+        self._teacher = labels.teacher(self._columns, seen)
         self._offsets = np.array([value_offset(feature.name) for feature in categorical], np.uint32)
 
     def write(
@@ -126,13 +121,21 @@ class DayWriter:
         workers: int | None = None,
         advance: Callable[[int], None] = lambda rows: None,
     ) -> dict:
-        """Writes day_0 ... day_{num_days - 1} into `folder`; the last one has the `num_test` rows.
+        """Writes day_0 ... day_{num_days - 1} into `folder`.
+
+        Args:
+          folder: the existing folder.
+          num_train: rows of all days but the last.
+          num_test: rows of the last day.
+          num_days: number of days.
+          workers: threads; None for one thread per core.
+          advance: called with the number of rows after each written block.
 
         Returns:
-          What the manifest says: "splits" and "days" (rows, clicks, best AUC and log loss of each), "files".
+          The manifest's "splits", "days" (rows, clicks, best AUC and log loss of each) and "files".
 
         Raises:
-          ValueError: there are more days than rows, or less than two days.
+          ValueError: num_days is less than two or more than the rows fill.
         """
         splits: dict[str, Truth] = {}
         days: dict[str, Truth] = {}
@@ -168,14 +171,14 @@ class DayWriter:
 
 
 def _parts(num_train: int, num_test: int, num_days: int) -> list[_Part]:
-    """The runs of rows in file order. Train rows are spread evenly, the first days have one more."""
+    """The parts in file order. All training days have equally many rows, or one row more."""
     if num_days < 2:
         raise ValueError(f"num_days {num_days}: must be at least 2, because the last day is the evaluation day.")
     train_days = num_days - 1
     if num_train < train_days or num_test < 1:
         raise ValueError(
             f"{num_train} training rows and {num_test} test rows do not fill {num_days} days: {train_days} to train, "
-            "one to evaluate. Ask for more rows or fewer days."
+            "one to evaluate. Give more rows or fewer days."
         )
     ends = [num_train * (day + 1) // train_days for day in range(train_days)]
     starts = [0, *ends[:-1]]

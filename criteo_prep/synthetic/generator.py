@@ -1,7 +1,7 @@
-"""Datasets made of nothing but a seed: power-law ids, and labels that are fair coins or a planted click model.
+"""Datasets that a seed alone makes: power-law ids, and labels that are fair coins or a planted click model.
 
-The writer is an argument, so this room knows no layout on disk; only the Criteo TSV form, which no other room writes,
-is made here (criteo_tsv).
+The caller gives the writer, so this folder knows no layout on disk. The only exception is criteo_tsv, whose form no
+other folder writes.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,33 +13,31 @@ from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import FeatureSpec, minimal_dtype
 from criteo_prep.parallel import in_order
 from criteo_prep.synthetic.columns import NUM_LEVELS, Columns
+from criteo_prep.synthetic.labels import FAIR_COINS, Labels, draw_labels
 from criteo_prep.synthetic.power_law import stream_key
-from criteo_prep.synthetic.teacher import BASE_RATE, SIGNAL, Teacher, draw_labels
 from criteo_prep.synthetic.truth import Truth
 
-LABELS = ("random", "teacher")
 BATCH_SIZE = 65536
 _VALUES = (np.arange(NUM_LEVELS) / NUM_LEVELS).astype(np.float16)  # numericals: uniform on [0, 1), exact in float16
 
 
-class Writes(Protocol):
+class BatchWriter(Protocol):
     def write(self, batch: Batch) -> None: ...
 
 
 class Reader:
-    """A split that exists only as a rule, read like one on disk: any range of samples, the same bytes each time.
+    """A split that exists only as a rule. It reads like a split on disk: any range of samples, always the same bytes.
 
     Args:
-      spec: categorical features with cardinality and alpha, and the numericals; its files are not looked at.
-      split: streams of different splits are independent.
-      num_samples: where the split ends.
-      seed: of the dataset.
-      labels: "random", fair coins that nothing predicts, or "teacher", the planted click model.
-      base_rate, signal: the teacher's, see Teacher.
-      features: names of the features to make; all by default.
+      spec: categorical features with cardinality and alpha, and the numericals. The files of the spec are not used.
+      split: name of the split; different splits have independent samples.
+      num_samples: number of samples in the split.
+      seed: seed of the dataset.
+      labels: how the labels are drawn.
+      features: names of the features to make; None for all.
 
     Raises:
-      FeatureSpecError: a feature cannot be drawn.
+      FeatureSpecError: the ids of a feature cannot be drawn.
       ValueError: an argument is out of range.
     """
 
@@ -50,34 +48,31 @@ class Reader:
         *,
         num_samples: int,
         seed: int,
-        labels: str = "random",
-        base_rate: float = BASE_RATE,
-        signal: float = SIGNAL,
+        labels: Labels = FAIR_COINS,
         features: Iterable[str] | None = None,
     ):
-        if labels not in LABELS:
-            raise ValueError(f"labels {labels!r}: must be one of {', '.join(LABELS)}.")
         if num_samples < 0:
             raise ValueError(f"num_samples {num_samples}: must not be negative.")
         self.spec, self.split, self.num_samples, self.truth = spec, split, num_samples, Truth()
         self._columns = Columns(spec.categorical, len(spec.numerical), seed=seed)
         self._dtypes = [minimal_dtype(feature.cardinality) for feature in spec.categorical]
         self._label_key = stream_key(seed, split, "label")
-        values = np.tile(_VALUES.astype(np.float64), (len(spec.numerical), 1))
-        self._teacher = (
-            Teacher(self._columns, values, base_rate=base_rate, signal=signal) if labels == "teacher" else None
-        )
+        self._teacher = labels.teacher(self._columns, np.tile(_VALUES.astype(np.float64), (len(spec.numerical), 1)))
         wanted = set(spec.features if features is None else features)
         self._label = spec.label.name in wanted
         self._numerical = any(feature.name in wanted for feature in spec.numerical)
         self._wanted = [feature.name in wanted for feature in spec.categorical]
 
     def read(self, start: int, stop: int, truth: Truth | None = None) -> Batch:
-        """Samples [start, stop); `truth`, if given, counts their labels.
+        """Samples [start, stop).
+
+        Args:
+          start, stop: range of samples in the split.
+          truth: counts the labels, if given.
 
         Returns:
-          Batch with label bool [n], numerical float16 [n, numericals], and per feature `hotness` ids a sample of its
-          smallest dtype.
+          Batch with label bool [n], numerical float16 [n, numericals], and for each feature `hotness` ids a sample, of
+          the smallest dtype that the published rule allows.
         """
         assert 0 <= start <= stop <= self.num_samples
         needs_all, label, categorical = self._teacher and self._label, None, {}
@@ -101,7 +96,7 @@ class Reader:
         return Batch(label, _VALUES.take(levels, mode="clip") if self._numerical else None, categorical)
 
     def batches(self, batch_size: int = BATCH_SIZE, workers: int | None = None) -> Iterator[Batch]:
-        """The split in order; `workers` threads work ahead (all cores by default). `truth` covers what was yielded."""
+        """Yields the split in order. `workers` threads read ahead (None: one per core). Labels count in self.truth."""
 
         def make(start: int) -> tuple[Batch, Truth]:
             truth = Truth()
@@ -112,7 +107,7 @@ class Reader:
             yield batch
 
     def close(self) -> None:
-        """Nothing is open; readers of files have it."""
+        """Does nothing; a reader of files closes its files."""
 
     def __enter__(self) -> "Reader":
         return self
@@ -121,25 +116,24 @@ class Reader:
         self.close()
 
 
-def generate(
-    spec: FeatureSpec,
-    num_samples: int,
+def write_samples(
+    reader: Reader,
+    writer: BatchWriter,
     *,
-    seed: int,
-    writer: Writes,
-    labels: str = "random",
-    split: str = "train",
-    base_rate: float = BASE_RATE,
-    signal: float = SIGNAL,
     workers: int | None = None,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> Truth:
-    """Writes the samples of a synthetic split. Arguments as for Reader; `advance` is told of rows as they are written.
+    """Writes all samples of a synthetic split.
+
+    Args:
+      reader: the split.
+      writer: gets the batches in order.
+      workers: threads; None for one thread per core.
+      advance: called with the number of samples after each written batch.
 
     Returns:
-      What can be known of the labels at best.
+      The best scores that the labels allow.
     """
-    reader = Reader(spec, split, num_samples=num_samples, seed=seed, labels=labels, base_rate=base_rate, signal=signal)
     for batch in reader.batches(workers=workers):
         writer.write(batch)
         advance(batch.num_samples)

@@ -1,11 +1,11 @@
-"""Random numbers that depend on nothing but their place, and power-law ids drawn from them.
+"""Random numbers that depend on their place alone, and power-law ids that are drawn from them.
 
-A draw is a function of (stream key, counter). There is no state to hand on, so the bytes of a dataset are the same for
-any number of threads, any batch size, and any row that reading starts at.
+A draw is a function of (stream key, counter), without a state. So the bytes of a dataset are the same for any number of
+threads, any batch size, and any first row.
 
     draw(key, counter) = output counter + 1 of SplitMix64 seeded with the key        64 bits
 
-Source: the law, on [1, rows + 1], rounded down, minus 1, is that of NVIDIA's synthetic dataset.
+Source: NVIDIA's synthetic dataset has the same law: on [1, rows + 1], rounded down, minus 1.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ MISSING = -1
 
 
 def stream_key(seed: int, *names: str) -> np.uint64:
-    """The key of the stream that belongs to a seed and a path of names, such as (7, "train", "cat_3")."""
+    """The key of the stream of a seed and a path of names, such as (7, "train", "cat_3")."""
     path = "\0".join([str(int(seed)), *names]).encode()
     return np.uint64(int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "little"))
 
@@ -54,12 +54,12 @@ class PowerLaw:
         _fill_guide(cardinality, self._power, self._growth, self._guide)
 
     def fill(self, key: np.uint64, first: int, *, out: np.ndarray, missing: int = 0) -> None:
-        """Draws the ids of counters first, first + 1, ... of a stream.
+        """Draws the ids at the counters first, first + 1, ... of a stream.
 
         Args:
-          key: of the stream.
-          first: counter of out[0]; a feature of hotness h has counters h * row ... h * row + h - 1.
-          out: int8, int16 or int32, wide enough for the cardinality.
+          key: key of the stream.
+          first: counter of out[0]; row r of a feature of hotness h has the counters h * r ... h * r + h - 1.
+          out: gets the ids: int8, int16 or int32, wide enough for the cardinality.
           missing: probability of MISSING instead of an id, in thirty-seconds.
         """
         _fill(key, first, missing, self._guide, self.cardinality, self._power, self._growth, out)
@@ -72,16 +72,16 @@ class PowerLaw:
 
 @compiled
 def _id_at(u, rows, power, growth):
-    """The id at u in [0, 1). Rounding may carry x to rows + 1, whose id would be out of range."""
+    """The id at u in [0, 1). Rounding may make x equal rows + 1, whose id is out of range; so the id is cut."""
     x = math.exp(u * growth) if power == 0.0 else math.exp(math.log1p(u * growth) / power)
     return min(np.int64(x) - 1, rows - 1)
 
 
 @compiled
 def _fill_guide(rows, power, growth, guide):
-    """guide[b] = the one id of all u in [b, b + 1) / len(guide), or -1 where there are several.
+    """guide[b] = the only id of all u in [b, b + 1) / len(guide), or -1 if these u have several ids.
 
-    Nine draws of ten end in a bucket with one id and need no logarithm.
+    Nine draws of ten fall into a bucket with one id and need no logarithm.
     """
     for b in range(guide.size):
         low = _id_at(b / guide.size, rows, power, growth)
@@ -91,8 +91,8 @@ def _fill_guide(rows, power, growth, guide):
 
 @compiled
 def _fill(key, first, missing, guide, rows, power, growth, out):
-    # Of the 64 bits: the upper 53 are u, whose upper bits are the guide's bucket; the lower 5 decide over missing.
-    # Three loops, because the first, without branches, is compiled to vector instructions.
+    # The upper 53 of the 64 bits are u, whose upper bits are the bucket of the guide. The lower 5 bits decide whether
+    # the id is missing. There are three loops, because the first has no branch and becomes vector instructions.
     for i in range(out.size):
         out[i] = guide[draw(key, first + i) >> np.uint64(64 - _GUIDE_BITS)]
     for i in range(out.size):

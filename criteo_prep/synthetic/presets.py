@@ -1,13 +1,13 @@
 """The published shapes of Criteo data: cardinality, hotness and power-law exponent of each categorical column.
 
-T15, T3 and T0 are Criteo 1TB with values seen fewer than 15, 3 and 0 times folded into id 0. They are stored in natural
-column order (cat_0 is the first categorical column of the TSV). The published T3 and T0 variants list the same numbers
-in another order, and keep it here under their published names: they were once read back from a file whose keys were
-sorted as text (cat_0, cat_1, cat_10, ..., cat_19, cat_2, ...), T15 was not.
+T15, T3 and T0 are Criteo 1TB; values that occur fewer than 15, 3 and 0 times are id 0. The lists here are in natural
+column order (cat_0 is the first categorical column of the TSV). The published T3 and T0 variants have the same numbers
+in another order: their keys were sorted as text (cat_0, cat_1, cat_10, ..., cat_19, cat_2, ...). The presets with the
+published names keep the published order.
 
-The lists of TorchRec's example and of MLPerf, and multi-hot variants, stand beside them under names of their own.
+The lists of TorchRec's example and of MLPerf, and multi-hot variants, have names of their own.
 
-Source: NVIDIA's generate_feature_spec for DLRM (TensorFlow 2), where no other one is named.
+Source: NVIDIA's generate_feature_spec for DLRM (TensorFlow 2), unless a comment names another source.
 """
 
 import math
@@ -31,7 +31,7 @@ T0 = (
     227605432, 39061, 17296, 7425, 20266, 4, 7123, 1544, 64, 130229467, 3067956, 405283, 11,
     2209, 11939, 155, 4, 977, 15, 292775614, 40790948, 187188510, 590152, 12974, 109, 37,
 )  # fmt: skip
-# Source: TorchRec's DLRM example. The MLPerf lists cap the ids of a column; none has an id for missing values.
+# Source: TorchRec's DLRM example. The MLPerf lists cap the ids of a column. No list has an id for missing values.
 MLPERF_40M = (
     40000000, 39060, 17295, 7424, 20265, 3, 7122, 1543, 63, 40000000, 3067956, 405282, 10,
     2209, 11938, 155, 4, 976, 14, 40000000, 40000000, 40000000, 590152, 12973, 108, 36,
@@ -56,12 +56,12 @@ SORTED_AS_TEXT = tuple(sorted(range(len(CATEGORICAL)), key=CATEGORICAL.__getitem
 
 
 class PresetError(ValueError):
-    """There is no such preset, or it cannot be scaled so."""
+    """No preset has that name, or the scale is not a positive number."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """The shape of a dataset; `categorical` is in table order, named cat_0, cat_1, ... in that order."""
+    """The shape of a dataset; `categorical` is in table order, with the names cat_0, cat_1, ..."""
 
     name: str
     categorical: tuple[Feature, ...]
@@ -104,16 +104,16 @@ PRESETS = {
 
 
 def preset(name: str) -> Preset:
-    """The preset of that name. Raises PresetError, listing the names there are."""
+    """The preset with this name. Raises PresetError, which lists all names."""
     if name not in PRESETS:
         raise PresetError(f"there is no preset {name!r}; the presets are {', '.join(PRESETS)}.")
     return PRESETS[name]
 
 
 def scaled(source: Preset, scale: float) -> Preset:
-    """The preset with each cardinality c made max(2, ceil(c * scale)), so that a large shape fits a small machine.
+    """A preset in which each cardinality c becomes max(2, ceil(c * scale)), so that a large shape fits a small machine.
 
-    The scale is taken as the decimal that was written (0.1 is one tenth), so a whole product is not rounded up.
+    The scale means its decimal digits (0.1 is exactly one tenth), so a whole product is not rounded up.
 
     Raises:
       PresetError: the scale is not a positive number.
@@ -130,7 +130,7 @@ def scaled(source: Preset, scale: float) -> Preset:
 def published_spec(source: Preset) -> FeatureSpec:
     """The feature spec that the published generator writes for the preset: a shape without files.
 
-    Every table is declared int32 and the label int8: these are the types of a batch in memory, no file has them.
+    Every table is int32 and the label is int8. These are the types of a batch in memory; no file has them.
     """
     numerical = [Feature(name, "float16") for name in NUMERICAL]
     features = [*source.categorical, *numerical, Feature(LABEL, "int8")]

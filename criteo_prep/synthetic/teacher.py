@@ -1,4 +1,4 @@
-"""A planted click model: labels that can be learned, and how well they can be learned at best.
+"""A planted click model: the teacher, whose click probabilities a model can learn.
 
     logit = bias + signal * (w_n * numerical + w_c * categorical + w_p * pairs)       (each group: mean 0, variance 1)
 
@@ -6,11 +6,11 @@
                 m_j * c_j where missing
     categorical sum over columns of m_f * e_f(id)
     pairs       sum over three pairs of columns (f, g) of h_f(id_f) * h_g(id_g)
-                (of several ids a row, e_f and h_f are their sum by the root of how many they are)
+                (a row with n ids in a column: e_f and h_f are the sums over its ids, divided by sqrt(n))
 
-a, b, c, e and h are seeded hashes of the column (and id), close to normal; m is the column's importance, 0.8^rank in a
-seeded order. e and h shrink in the tail, as 1 / sqrt(1 + id / 50): an id that training sees once teaches nobody
-anything. A dot interaction can express the pairs, a logistic regression cannot. docs/synthetic.md has it in full.
+a, b, c, e and h are seeded hashes of the column (and id), close to normal. m is the column's importance, 0.8^rank in a
+seeded order. e and h shrink in the tail, as 1 / sqrt(1 + id / 50), because a model cannot learn an id that occurs once.
+A dot interaction can express the pairs, a logistic regression cannot. docs/synthetic.md has the full description.
 """
 
 import math
@@ -20,30 +20,28 @@ import numpy as np
 from criteo_prep.compiled import compiled
 from criteo_prep.synthetic.columns import MISSING_LEVEL, NUM_LEVELS, Columns
 from criteo_prep.synthetic.power_law import draw, stream_key
-from criteo_prep.synthetic.truth import FIXED_POINT, LOGIT_BOUND, NUM_BINS, Truth
 
-BASE_RATE = 0.25  # about the click rate of the Criteo Kaggle challenge set; the 1TB set has about 0.03
-SIGNAL = 1.4  # standard deviation of the logit; best AUC about 0.8 at the base rate
+BASE_RATE = 0.25  # near the click rate of the Criteo Kaggle set; the 1TB set has about 0.03
+SIGNAL = 1.4  # standard deviation of the logit; the best AUC is about 0.8 at the base rate
 WEIGHTS = {"numerical": 0.25, "categorical": 0.55, "pairs": 0.20}  # shares of the logit's variance
 _MAX_PAIRS = 3
 _DECAY = 0.8
 _TAIL = 50.0
-_HEAD = 4096  # ids whose effects are kept in a table; others are computed where they occur
+_HEAD = 4096  # a table holds the effects of this many ids; other effects are computed where the ids occur
 _PILOT_ROWS = 1 << 16
-_UNIT = 2.0**-53
 
 
 class Teacher:
     """The click probabilities of a dataset.
 
     Args:
-      columns: what the rows are drawn from; a pilot run of its own stream fixes the scales and the bias.
-      values: float64 [columns.num_numerical, NUM_LEVELS], what training sees for each level of each numerical column.
+      columns: source of the rows. The rows of a separate pilot stream fix the scales and the bias.
+      values: number that training sees for each level of each numerical column, float64 [num_numerical, NUM_LEVELS].
       base_rate: mean click probability, in (0, 1).
       signal: standard deviation of the logit, at least 0.
 
     Raises:
-      ValueError: base_rate or signal out of range.
+      ValueError: base_rate or signal is out of range.
     """
 
     def __init__(self, columns: Columns, values: np.ndarray, *, base_rate: float = BASE_RATE, signal: float = SIGNAL):
@@ -70,8 +68,8 @@ class Teacher:
         """The true logits, float32 [n], of n rows.
 
         Args:
-          ids: per categorical column, integers [n * hotness], row after row, -1 where missing.
-          levels: uint16 [n, num_numerical], MISSING_LEVEL where missing.
+          ids: ids of each categorical column, integers [n * hotness], row after row; -1 where the value is missing.
+          levels: levels of the numerical columns, uint16 [n, num_numerical]; MISSING_LEVEL where missing.
         """
         total = np.full(len(levels), self._bias, np.float32)
         for scale, group in zip(self._scales, self._groups(ids, levels), strict=True):
@@ -104,29 +102,6 @@ class Teacher:
         self._bias = _bias_for(self.logits(ids, columns.levels("pilot", 0, _PILOT_ROWS)), base_rate)
 
 
-def draw_labels(logits: np.ndarray | None, rows: int, *, key: np.uint64, start: int, truth: Truth) -> np.ndarray:
-    """Draws the labels of `rows` rows from row `start` on, and counts them in `truth`.
-
-    Args:
-      logits: float32 [rows]; None for fair coins.
-      key: of the label stream of the split.
-
-    Returns:
-      bool [rows].
-    """
-    labels = np.empty(rows, np.bool_)
-    counts = np.zeros((2, NUM_BINS), np.int64)
-    if logits is None:
-        _flip_coins(key, start, labels)
-        clicks = np.count_nonzero(labels)
-        counts[:, NUM_BINS // 2] = rows - clicks, clicks
-        loss = rows * int(math.log(2) * FIXED_POINT + 0.5)
-    else:
-        loss = int(_draw_labels(logits, key, start, labels, counts))
-    truth.add(counts, loss)
-    return labels
-
-
 class _IdHash:
     """The seeded number of each id of a column: near normal, smaller in the tail."""
 
@@ -137,7 +112,7 @@ class _IdHash:
         _fill_head(key, self._weight, self._head)
 
     def of(self, ids: np.ndarray, rows: int) -> np.ndarray:
-        """The number of each of `rows` rows, float32: of several ids a row, their sum by the root of how many."""
+        """The number of each of `rows` rows, float32. A row with n ids has their sum divided by sqrt(n)."""
         out = np.empty(len(ids), np.float32)
         _gather(ids, self._head, self._key, self._weight, self._missing, out)
         if len(ids) == rows:
@@ -147,7 +122,7 @@ class _IdHash:
 
 
 def _importance(seed: int, names: list[str]) -> list[float]:
-    """The weight of each column in its group: 1, then each 0.8 of the one before it, in a seeded order."""
+    """The weight of each column in its group: 1, 0.8, 0.64, ... in a seeded order of the columns."""
     order = sorted(range(len(names)), key=lambda i: stream_key(seed, "importance", names[i]))
     weights = [0.0] * len(names)
     for rank, column in enumerate(order):
@@ -156,7 +131,7 @@ def _importance(seed: int, names: list[str]) -> list[float]:
 
 
 def _level_effects(values: np.ndarray, seed: int) -> np.ndarray:
-    """Effect of each level of each numerical column, the missing one last: float32 [columns, NUM_LEVELS + 1]."""
+    """The effect of each level of each numerical column, MISSING_LEVEL last: float32 [columns, NUM_LEVELS + 1]."""
     effects = np.empty((len(values), NUM_LEVELS + 1), np.float32)
     weights = _importance(seed, [f"numerical {column}" for column in range(len(values))])
     for column, of_level in enumerate(values):
@@ -170,7 +145,7 @@ def _level_effects(values: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _bias_for(logits: np.ndarray, base_rate: float) -> float:
-    """The number that, added to the logits, makes their mean probability the base rate."""
+    """The number to add to the logits so that their mean probability is the base rate."""
     low, high = -60.0, 60.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -220,23 +195,3 @@ def _add_level_effects(levels, effects, out):
         for column in range(levels.shape[1]):
             total += effects[column, levels[row, column]]
         out[row] += total
-
-
-@compiled
-def _flip_coins(key, first, labels):
-    for i in range(labels.size):
-        labels[i] = draw(key, first + i) < np.uint64(1 << 63)
-
-
-@compiled
-def _draw_labels(logits, key, first, labels, counts):
-    """Fills labels; counts[label, bin of the logit] += 1. Returns the summed log loss in fixed point."""
-    loss = 0
-    for i in range(logits.size):
-        logit = np.float64(logits[i])
-        labels[i] = (draw(key, first + i) >> np.uint64(11)) * _UNIT < 1.0 / (1.0 + math.exp(-logit))
-        against = -logit if labels[i] else logit
-        loss += np.int64((max(against, 0.0) + math.log1p(math.exp(-abs(logit)))) * FIXED_POINT + 0.5)
-        bin_of = np.int64((logit + LOGIT_BOUND) * (NUM_BINS / (2 * LOGIT_BOUND)))
-        counts[np.int64(labels[i]), min(max(bin_of, 0), NUM_BINS - 1)] += 1
-    return loss

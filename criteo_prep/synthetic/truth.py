@@ -1,4 +1,4 @@
-"""How well a dataset's labels can be predicted at best: the score of somebody who knows every true probability."""
+"""The best scores that a dataset's labels allow: the scores of a model that knows every true probability."""
 
 import numpy as np
 
@@ -8,10 +8,10 @@ FIXED_POINT = float(1 << 30)
 
 
 class Truth:
-    """AUC and log loss of the true probabilities on the labels that were drawn.
+    """AUC and log loss of the true probabilities on the drawn labels.
 
-    Counts are whole numbers, so that they add up to the same in any order: labels per bin of the true logit (bins of
-    1 / 1024, those within a bin count as ties), and the log loss in units of 2^-30.
+    All counts are whole numbers, so their sum is the same in any order. Labels are counted per bin of the true logit;
+    a bin is 1 / 1024 wide, and its rows count as ties. The log loss is in units of 2^-30.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,12 @@ class Truth:
         self._loss = 0
 
     def add(self, counts: np.ndarray, loss: int) -> None:
-        """Adds rows: int64 [2, NUM_BINS] of negatives and positives, and their summed log loss."""
+        """Adds rows.
+
+        Args:
+          counts: negatives and positives in each bin, int64 [2, NUM_BINS].
+          loss: summed log loss of the rows, in units of 2^-30.
+        """
         self._counts += counts
         self._loss += loss
 
@@ -36,7 +41,7 @@ class Truth:
 
     @property
     def best_auc(self) -> float | None:
-        """AUC of the true probabilities; None where all labels are the same."""
+        """AUC of the true probabilities; None if all labels are the same."""
         negatives, positives = self._counts
         pairs = self.num_clicks * (self.num_samples - self.num_clicks)
         if not pairs:
@@ -47,11 +52,11 @@ class Truth:
 
     @property
     def best_log_loss(self) -> float | None:
-        """Mean log loss of the true probabilities, in nats; None without rows."""
+        """Mean log loss of the true probabilities, in nats; None if there are no rows."""
         return self._loss / FIXED_POINT / self.num_samples if self.num_samples else None
 
     def document(self) -> dict:
-        """What the manifest says of a split or day."""
+        """The manifest's entry for a split or day."""
         return {
             "num_samples": self.num_samples,
             "num_clicks": self.num_clicks,

@@ -1,15 +1,17 @@
-"""From one dataset layout to another.
+"""From one dataset layout to another: the same samples in the same order.
 
-run              READERS and WRITERS, and the way of a batch from a reader to a writer
+run              transcribe_dataset(): from a request to a finished dataset
 request          what the published flags ask for
+layouts          READERS and WRITERS: the layouts
+reading          checked_batches(): every sample of a dataset on disk, for verify; samples that are read at a time
 tf_raw, record_binary, criteo_npy, split_tfrecords, parquet, csv
                  Reader and Writer of one layout each
-layout_spec      the feature spec that a layout has
-checks           what holds for every sample, whatever the layout
-sample_order, random_reads
-                 the samples of tf_raw in another order
-array_file, npy_array, tfrecord, tensor_proto
-                 bytes: pread, .npy and .npz, record framing, protobuf messages
+layout_spec      the feature spec of a layout; which layouts hold which features
+checks           what holds for every sample of every layout
+sample_order     a pass over tf_raw: in order, shuffled by windows, or as one permutation
+random_reads     samples from any rows of tf_raw
+array_file, npy_array, tfrecord_folder, tfrecord, tensor_proto, csv_text
+                 bytes: pread, .npy and .npz, TFRecords of one feature, their framing, protobuf messages, lines of text
 half, transposed, dense_log, freed_memory
-                 float16, rows as columns, log(x + 3), memory of one batch for the next
+                 float16; rows to columns; log(x + 3); memory that is used again
 """

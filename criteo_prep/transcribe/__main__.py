@@ -3,7 +3,7 @@
     python -m criteo_prep.transcribe --src_dataset_type synthetic --src_dataset_path . \\
         --dst_dataset_path DIR --dst_dataset_type tf_raw --max_batches_train 1000 --max_batches_test 100
 
-Source: flags and defaults are those of NVIDIA's dataloading.transcribe; --dense_log, --seed and --overwrite are new.
+Source: NVIDIA's dataloading.transcribe has these flags and defaults; --dense_log, --seed and --overwrite are new.
 """
 
 import argparse
@@ -11,7 +11,9 @@ import sys
 from collections.abc import Sequence
 
 from criteo_prep.flags import run_program
-from criteo_prep.transcribe.run import READERS, SYNTHETIC_BATCHES, WRITERS, Request, transcribe_dataset
+from criteo_prep.transcribe.layouts import READERS, WRITERS
+from criteo_prep.transcribe.request import SYNTHETIC_BATCHES, Request
+from criteo_prep.transcribe.run import transcribe_dataset
 
 _DEFAULT = Request()
 
@@ -23,9 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--src_dataset_type",
         default=_DEFAULT.src_dataset_type,
         metavar="LAYOUT",
-        help=f"{' or '.join(READERS)} (default: %(default)s)",
+        help=f"layout of the source: {' or '.join(READERS)} (default: %(default)s)",
     )
-    add("--src_feature_spec", default=_DEFAULT.src_feature_spec, help="its feature spec (default: %(default)s)")
+    add(
+        "--src_feature_spec",
+        default=_DEFAULT.src_feature_spec,
+        help="file name of the source's feature spec (default: %(default)s)",
+    )
     add("--src_batch_size", type=int, default=_DEFAULT.src_batch_size, help="samples in a batch (default: %(default)s)")
     add(
         "--src_synthetic_dataset_use_feature_spec",
@@ -39,12 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=_DEFAULT.dst_prebatch_size,
         help="samples in a record of split_tfrecords (default: %(default)s)",
     )
-    add("--dst_feature_spec", default=_DEFAULT.dst_feature_spec, help="its feature spec (default: %(default)s)")
+    add(
+        "--dst_feature_spec",
+        default=_DEFAULT.dst_feature_spec,
+        help="file name of the feature spec that is written (default: %(default)s)",
+    )
     add(
         "--dst_dataset_type",
         default=_DEFAULT.dst_dataset_type,
         metavar="LAYOUT",
-        help=f"{' or '.join(WRITERS)} (default: %(default)s)",
+        help=f"layout to write: {' or '.join(WRITERS)} (default: %(default)s)",
     )
     add(
         "--max_batches_train",
@@ -57,12 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max_batches_test",
         type=int,
         default=-1,
-        help="batches of test (and validation) to take; -1 is all "
+        help="batches of test, and of validation, to take; -1 is all "
         f"(of the synthetic source: {SYNTHETIC_BATCHES['test']})",
     )
     add("--train_only", action="store_true", help="leave test and validation out")
-    add("--dense_log", action="store_true", help="take log(x + 3) of the numericals, which are raw integers, say")
-    add("--seed", type=int, default=_DEFAULT.seed, help="of the synthetic source (default: %(default)s)")
+    add("--dense_log", action="store_true", help="take log(x + 3) of the numericals, for a source with raw integers")
+    add("--seed", type=int, default=_DEFAULT.seed, help="seed of the synthetic source (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace a destination that holds files")
 
 
@@ -77,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _notes(arguments: argparse.Namespace, request: Request) -> list[str]:
-    """What is said of flags that do nothing here, or that mean something one would not guess."""
+    """Messages about flags that have no effect here, or an effect that a user does not expect."""
     notes = []
     if arguments.src_synthetic_dataset_use_feature_spec:
         notes.append("--src_synthetic_dataset_use_feature_spec: no effect, the source always follows the spec.")

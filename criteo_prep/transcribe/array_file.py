@@ -1,7 +1,7 @@
-"""A file of plain numbers, read where one wants.
+"""Files of plain numbers, read at any position.
 
-pread into fresh arrays: a file that shrinks under a reader is an error message here, where a mapped one would kill the
-process.
+pread into new arrays: where a file shrinks while it is read, that is an error message. A memory-mapped file that
+shrinks would kill the process.
 """
 
 import os
@@ -17,8 +17,8 @@ class ArrayFile:
     """An open file of numbers.
 
     Args:
-      path: the file.
-      dtype: of a number.
+      path: path of the file.
+      dtype: type of a number.
       base: bytes before the first number.
 
     Raises:
@@ -30,21 +30,26 @@ class ArrayFile:
         self._descriptor = os.open(path, os.O_RDONLY)
 
     def read(self, first: int, count: int, stop: int) -> np.ndarray:
-        """Numbers [first, first + count); `stop` is the sample after the last one asked for, for the message.
+        """Numbers [first, first + count).
+
+        Args:
+          first: position of the first number.
+          count: how many numbers to read.
+          stop: number of the sample after the last one, for the message.
 
         Raises:
-          FeatureSpecError: the file ends before.
+          FeatureSpecError: the file ends before the last number.
         """
         values = np.empty(count, self.dtype)
         buffer, offset = memoryview(values).cast("B"), self.base + first * self.dtype.itemsize
         while buffer:
-            got = os.preadv(self._descriptor, [buffer], offset)
-            if got == 0:
+            num_read = os.preadv(self._descriptor, [buffer], offset)
+            if num_read == 0:
                 raise FeatureSpecError(
                     f"{self.path}: ends at byte {offset}, before sample {stop}. It shrank while it was read; "
                     "wait until it is complete, or make it again."
                 )
-            buffer, offset = buffer[got:], offset + got
+            buffer, offset = buffer[num_read:], offset + num_read
         return values
 
     @property
@@ -57,22 +62,24 @@ class ArrayFile:
         self._descriptor = -1
 
 
-def read_rows(files: Sequence[ArrayFile], rows: Sequence[int], *, columns: int, start: int, stop: int) -> np.ndarray:
-    """Rows [start, stop) of files that follow one another.
+def read_rows(
+    files: Sequence[ArrayFile], num_rows: Sequence[int], *, num_columns: int, start: int, stop: int
+) -> np.ndarray:
+    """Rows [start, stop) of several files, counted over all files.
 
     Args:
-      files: of the same dtype.
-      rows: the number of rows of each file.
-      columns: numbers in a row.
+      files: files in the order of their rows, all of the same dtype.
+      num_rows: rows of each file.
+      num_columns: numbers in a row.
 
     Returns:
-      array [stop - start, columns].
+      array [stop - start, num_columns].
     """
     parts, first = [], 0
-    for file, count in zip(files, rows, strict=True):
+    for file, count in zip(files, num_rows, strict=True):
         begin, end = max(start - first, 0), min(stop - first, count)
         if begin < end:
-            parts.append(file.read(begin * columns, (end - begin) * columns, first + end))
+            parts.append(file.read(begin * num_columns, (end - begin) * num_columns, first + end))
         first += count
     whole = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, files[0].dtype), *parts])
-    return whole.reshape(stop - start, columns)
+    return whole.reshape(stop - start, num_columns)

@@ -1,14 +1,14 @@
-"""criteo_npy: three .npy files a day, which follow one another in the order of the days.
+"""criteo_npy: three .npy files for each day, in the order of the days.
 
     day_N_dense.npy    float32          [rows, numericals]
     day_N_sparse.npy   int32 or int64   [rows, categorical features], ids
     day_N_labels.npy   int32            [rows, 1]
 
-Where a feature has several ids a sample, an uncompressed day_N_sparse_multi_hot.npz stands for the sparse file: its
-members "0.npy", "1.npy", ... hold int32 [rows, hotness] for each categorical feature in order.
+Where a feature has several ids a sample, an uncompressed day_N_sparse_multi_hot.npz replaces the sparse file. Its
+members "0.npy", "1.npy", ... hold int32 [rows, hotness] of each categorical feature in order.
 
-A split has three chunks in the feature spec: label, numericals and categorical features, each with its files of all
-days.
+A split has three chunks in the feature spec: label, numericals and categorical features. Each chunk names its files of
+all days.
 
 Source: the layout of TorchRec's DLRM example.
 """
@@ -20,38 +20,39 @@ from pathlib import Path
 import numpy as np
 
 from criteo_prep.batch import Batch, Ids
-from criteo_prep.feature_spec import Chunk, FeatureSpec
+from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
 from criteo_prep.feature_spec_files import existing_file
 from criteo_prep.parallel import in_order
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
-from criteo_prep.transcribe.layout_spec import LayoutError, chunks_of_type, standard_spec
-from criteo_prep.transcribe.npy_array import Columns, NewNpy, npy_array, npz_arrays
+from criteo_prep.transcribe.layout_spec import LayoutError, StandardLayout, chunks_of_type, dtype_advice, standard_spec
+from criteo_prep.transcribe.npy_array import Columns, NpyArray, NpyWriter, npy_array, npz_arrays
 from criteo_prep.transcribe.transposed import put_columns, take_columns
 
 LAYOUT = "criteo_npy"
 
 
 def criteo_npy_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpec:
-    """A source's features, each split as one day: <split>/day_0_{dense,sparse,labels}.npy. Raises as standard_spec."""
+    """A source's features with each split as one day: <split>/day_0_{dense,sparse,labels}.npy. See standard_spec."""
+    layout = StandardLayout(LAYOUT, ids="int32", numerical="float32", label="int32", chunks=_standard_chunks)
+    return standard_spec(layout, source, splits)
 
-    def chunks(split: str, spec: FeatureSpec) -> list[Chunk]:
-        many = any(feature.hotness > 1 for feature in spec.categorical)
-        ends = {
-            "label": "labels.npy",
-            "numerical": "dense.npy",
-            "categorical": "sparse_multi_hot.npz" if many else "sparse.npy",
-        }
-        return [
-            Chunk(spec.channels[channel], (f"{split}/day_0_{end}",), LAYOUT)
-            for channel, end in ends.items()
-            if spec.channels[channel]
-        ]
 
-    return standard_spec(LAYOUT, source, splits=splits, ids="int32", numerical="float32", label="int32", chunks=chunks)
+def _standard_chunks(split: str, spec: FeatureSpec) -> list[Chunk]:
+    multi_hot = any(feature.hotness > 1 for feature in spec.categorical)
+    endings = {
+        "label": "labels.npy",
+        "numerical": "dense.npy",
+        "categorical": "sparse_multi_hot.npz" if multi_hot else "sparse.npy",
+    }
+    return [
+        Chunk(spec.channels[channel], (f"{split}/day_0_{ending}",), LAYOUT)
+        for channel, ending in endings.items()
+        if spec.channels[channel]
+    ]
 
 
 def _chunk(spec: FeatureSpec, split: str, channel: str) -> Chunk | None:
-    """The chunk of a channel, which holds its features in their order; None where there are no features."""
+    """The chunk that holds the features of a channel in their order; None for a channel without features."""
     names = spec.channels[channel]
     for chunk in chunks_of_type(spec, split, LAYOUT) if names else ():
         if chunk.features == names:
@@ -73,14 +74,14 @@ class Reader:
       split: "train", "test" or "validation".
 
     Raises:
-      LayoutError: a file is not an array of the right shape, or the spec is not one of this layout.
+      LayoutError: a file is not an array of the right shape, or the spec is of another layout.
       FeatureSpecError: a file is missing.
     """
 
     def __init__(self, root: str | Path, spec: FeatureSpec, split: str):
         self.root, self.spec, self.split = Path(root), spec, split
         self._parts: list[Columns] = []
-        self._interleaved = False  # the ids of all features in one array, one each
+        self._interleaved = False  # whether one array holds one id of every feature
         try:
             self._label = self._open("label")
             self._numerical = self._open("numerical")
@@ -88,17 +89,17 @@ class Reader:
         except BaseException:
             self.close()
             raise
-        self.num_samples = sum(self._label.rows)
+        self.num_samples = sum(self._label.num_rows)
         for part in self._parts:
-            for array, day, rows in zip(part.arrays, self._label.arrays, self._label.rows, strict=False):
-                if array.rows != rows:
+            for array, day in zip(part.arrays, self._label.arrays, strict=False):
+                if array.num_rows != day.num_rows:
                     raise self._failed(
-                        f"{array.path}: has {array.rows} rows, but {day.path.name} has {rows}. One of "
-                        "them is truncated, or the files are listed in another order."
+                        f"{array.path}: has {array.num_rows} rows, but {day.path.name} has {day.num_rows}. One of "
+                        "them is truncated, or the feature spec lists them in another order."
                     )
-            if len(part.rows) != len(self._label.rows):
+            if len(part.arrays) != len(self._label.arrays):
                 raise self._failed(
-                    f"{part.where}: has {len(part.rows)} files, the label {len(self._label.rows)}. "
+                    f"{part.where}: has {len(part.arrays)} files, the label {len(self._label.arrays)}. "
                     "Correct the spec: a chunk names the files of all days."
                 )
 
@@ -106,13 +107,12 @@ class Reader:
         """Samples [start, stop).
 
         Returns:
-          Batch with label bool [n], numerical float32 [n, numericals], ids int32 or int64, hotness to a sample.
+          Batch with label bool [n], numerical float32 [n, numericals], and int32 or int64 ids.
 
         Raises:
-          FeatureSpecError: the file shrank; a label, numerical or id is not one, with its row.
+          FeatureSpecError: the file shrank, or a label, numerical or id is not allowed; the message has its row.
         """
         assert 0 <= start <= stop <= self.num_samples
-        rows = stop - start
         label = checked_labels(self._label.read(start, stop)[:, 0], self._label.where, start)
         numerical = None
         if self._numerical:
@@ -126,13 +126,13 @@ class Reader:
             columns = [part.read(start, stop).reshape(-1) for part in self._ids]
         categorical = {}
         for i, (feature, values) in enumerate(zip(self.spec.categorical, columns, strict=True)):
-            lengths = np.full(rows, feature.hotness, np.int32) if feature.hotness > 1 else None
+            lengths = np.full(stop - start, feature.hotness, np.int32) if feature.hotness > 1 else None
             categorical[feature.name] = Ids(values, lengths)
             check_ids(categorical[feature.name], feature, path=self._ids[i % len(self._ids)].where, first_row=start)
         return Batch(label, numerical, categorical)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """The split in order, read ahead by threads; the last batch holds what is left."""
+        """The split in order, read ahead by threads; the last batch may be smaller."""
         starts = range(0, self.num_samples, batch_size)
         return in_order(lambda start: self.read(start, min(start + batch_size, self.num_samples)), starts)
 
@@ -159,81 +159,98 @@ class Reader:
             return None
         features = [self.spec.features[name] for name in chunk.features]
         if len({feature.dtype for feature in features}) > 1:
-            raise LayoutError(f"{self.spec.path}: {chunk.features[0]} and others of its file have different dtypes.")
+            raise LayoutError(
+                f"{self.spec.path}: {chunk.features[0]} and other features of its file have different dtypes."
+            )
         arrays = [npy_array(path) for path in self._paths(chunk)]
-        self._parts.append(Columns(arrays, len(features), features[0].dtype))
+        self._check_dtype(arrays, features[0])
+        self._parts.append(Columns(arrays, len(features)))
         return self._parts[-1]
 
+    def _check_dtype(self, arrays: list[NpyArray], feature: Feature) -> None:
+        for array in arrays:
+            if array.dtype != feature.dtype:
+                raise LayoutError(
+                    f"{array.path}: is {array.dtype}, but the feature spec says {feature.dtype}. "
+                    f"{dtype_advice(self.spec, feature, array.dtype)} The files of all days have one dtype."
+                )
+
     def _open_ids(self) -> list[Columns]:
-        """One array of all features, or one a feature of an .npz."""
+        """One array of all features, or one array for each feature of an .npz."""
         chunk = _chunk(self.spec, self.split, "categorical")
         if chunk is None:
             return []
-        single = not chunk.files[0].endswith(".npz")
+        one_hot = not chunk.files[0].endswith(".npz")
         for feature in self.spec.categorical:
-            if feature.ragged or single and feature.hotness > 1:
+            if feature.ragged or one_hot and feature.hotness > 1:
                 what = "ragged" if feature.ragged else f"hotness {feature.hotness}"
                 raise LayoutError(
                     f"{self.spec.path}: {feature.name} is {what}, but {chunk.files[0]} holds "
-                    f"{'one id' if single else 'equally many ids'} a sample. Correct the spec."
+                    f"{'one id' if one_hot else 'equally many ids'} a sample. Correct the spec."
                 )
-        if single:
+        if one_hot:
             self._interleaved = True
             return [self._open("categorical")]
         names = [str(i) for i in range(len(chunk.features))]
         days = [npz_arrays(path, names) for path in self._paths(chunk)]
         for i, feature in enumerate(self.spec.categorical):
-            self._parts.append(Columns([day[i] for day in days], feature.hotness, feature.dtype))
+            arrays = [day[i] for day in days]
+            self._check_dtype(arrays, feature)
+            self._parts.append(Columns(arrays, feature.hotness))
         return self._parts[-len(names) :]
 
 
-def _side_by_side(columns: list[np.ndarray]) -> np.ndarray:
-    """Columns of ids [rows] as int32 [rows, columns]."""
+def _interleave(columns: list[np.ndarray]) -> np.ndarray:
+    """Columns of ids [n] as int32 [n, columns]."""
     ids = np.empty((len(columns[0]), len(columns)), np.int32)
     put_columns(np.stack(columns, dtype=np.int32, casting="same_kind"), ids, 0)
     return ids
 
 
 class Writer:
-    """Writes one split as one day. A context manager; its caller removes what failed.
+    """Writes one split as one day. A context manager; where it fails, the caller removes its files.
 
     Args:
       root: folder to write in.
-      spec: as criteo_npy_spec makes it.
-      split: the split to write.
+      spec: spec that criteo_npy_spec made.
+      split: name of the split to write.
     """
 
     def __init__(self, root: str | Path, spec: FeatureSpec, split: str):
         self.root, self.spec, self.split = Path(root), spec, split
         self.num_samples = self.num_rounded = 0
-        self._paths = {c: self._path(c) for c in ("label", "numerical", "categorical") if spec.channels[c]}
+        self._paths = {
+            channel: self._path(channel) for channel in ("label", "numerical", "categorical") if spec.channels[channel]
+        }
         next(iter(self._paths.values())).parent.mkdir(parents=True, exist_ok=True)
-        self._label = NewNpy(self._paths["label"], spec.label.dtype, 1)
-        self._numerical = NewNpy(self._paths["numerical"], "float32", len(spec.numerical)) if spec.numerical else None
+        self._label = NpyWriter(self._paths["label"], spec.label.dtype, 1)
+        self._numerical = (
+            NpyWriter(self._paths["numerical"], "float32", len(spec.numerical)) if spec.numerical else None
+        )
         self._archive = spec.categorical and self._paths["categorical"].suffix == ".npz"
         self._ids = []
-        if self._archive:  # each feature in a file of its own until all are in the archive
+        if self._archive:  # each feature has a file of its own until all are copied into the archive
             self._ids = [
-                NewNpy(self._paths["categorical"].parent / f".{i}.npy", "int32", feature.hotness)
+                NpyWriter(self._paths["categorical"].parent / f".{i}.npy", "int32", feature.hotness)
                 for i, feature in enumerate(spec.categorical)
             ]
         elif spec.categorical:
-            self._ids = [NewNpy(self._paths["categorical"], "int32", len(spec.categorical))]
+            self._ids = [NpyWriter(self._paths["categorical"], "int32", len(spec.categorical))]
         self._files = [self._label, *filter(None, [self._numerical]), *self._ids]
 
     def write(self, batch: Batch) -> None:
-        """Appends samples. Raises FeatureSpecError, see checked_batch."""
-        self.append(self.prepared(batch, self.num_samples))
+        """Appends samples. Raises FeatureSpecError as checked_batch does."""
+        self.append(self.prepare(batch, self.num_samples))
 
-    def prepared(self, batch: Batch, first_row: int) -> tuple[list[np.ndarray], int]:
-        """What `append` takes: an array for each file, and how many numericals were rounded. Raises as `write` does."""
+    def prepare(self, batch: Batch, first_row: int) -> tuple[list[np.ndarray], int]:
+        """The argument of `append`: an array for each file, and how many numericals were rounded. Raises as `write`."""
         path = self._paths.get("categorical")
         batch, num_rounded = checked_batch(
             batch, self.spec, split=self.split, first_row=first_row, path=lambda feature: path
         )
         ids = [batch.categorical[feature.name].values for feature in self.spec.categorical]
         if ids and not self._archive:
-            ids = [_side_by_side(ids)]
+            ids = [_interleave(ids)]
         numerical = [batch.numerical] if self._numerical else []
         return [batch.label.astype(self.spec.label.dtype), *numerical, *ids], num_rounded
 

@@ -1,12 +1,13 @@
-"""csv: text without a header, a line a sample, numbers with commas between them, one id a feature.
+"""csv: text without a header, one line for each sample, numbers separated by commas, one id a feature.
 
-A chunk of the feature spec names the columns of its file, in their order; several chunks stand side by side, line by
-line. Ours are <split>.csv: label, numericals, ids. Floats are written with as many digits as their type needs to be
-read back the same.
+A chunk of the feature spec names the columns of its file in their order. The files of several chunks are read line by
+line in parallel. This program writes <split>.csv: label, numericals, ids. Floats have as many digits as their type
+needs to be read back the same.
 
 Source: the csv form of NVIDIA's transcode.py, which reads it from the same spec.
 """
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,31 +16,30 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from criteo_prep.batch import Batch, Ids, in_batches_of
+from criteo_prep.batch import Batch, Ids, rebatch
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
 from criteo_prep.feature_spec_files import existing_file
 from criteo_prep.parallel import in_order
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
-from criteo_prep.transcribe.layout_spec import LayoutError, chunks_of_type, standard_spec
+from criteo_prep.transcribe.csv_text import count_lines, parse_block, text_blocks
+from criteo_prep.transcribe.layout_spec import LayoutError, StandardLayout, all_features, chunks_of_type, standard_spec
 
 LAYOUT = "csv"
-_BLOCK_BYTES = 4 << 20  # of text that is parsed at a time
-_ROWS = 65536  # that the chunks are put side by side in
-_DAMAGED = (pa.ArrowException, OverflowError, MemoryError)
+_ROWS = 65536  # samples that are joined from the chunks at a time
 
 
 def csv_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpec:
-    """A source's features as columns of <split>.csv. Raises as standard_spec does."""
+    """A source's features as columns of <split>.csv. See standard_spec."""
+    layout = StandardLayout(LAYOUT, ids=None, numerical="float32", label="int8", chunks=_standard_chunks)
+    return standard_spec(layout, source, splits)
 
-    def chunks(split: str, spec: FeatureSpec) -> list[Chunk]:
-        order = (*spec.channels["label"], *spec.channels["numerical"], *spec.channels["categorical"])
-        return [Chunk(order, (f"{split}.csv",), LAYOUT)]
 
-    return standard_spec(LAYOUT, source, splits=splits, ids=None, numerical="float32", label="int8", chunks=chunks)
+def _standard_chunks(split: str, spec: FeatureSpec) -> list[Chunk]:
+    return [Chunk(all_features(spec), (f"{split}.csv",), LAYOUT)]
 
 
 def _number_type(feature: Feature, spec: FeatureSpec) -> pa.DataType:
-    """What text is parsed as: as wide as can be where a check follows."""
+    """The type that text is parsed as. Ids and labels are checked later, so their type is the widest."""
     if feature.cardinality is not None and feature.name in spec.channels["categorical"]:
         return pa.int64()
     dtype = np.dtype(feature.dtype)
@@ -57,11 +57,12 @@ class Reader:
       split: "train", "test" or "validation".
 
     Attributes:
-      num_samples: of the split.
-      doubts: a message for each file whose last line does not end, so that it may have been cut within a number.
+      num_samples: samples of the split.
+      doubts: a message for each file whose last line has no line end: the file may be cut within a number.
 
     Raises:
-      LayoutError: a feature has several ids a sample, or two files have different numbers of lines.
+      LayoutError: a feature has several ids a sample, two files have different numbers of lines, or a file does not
+        hold plain text lines.
       FeatureSpecError: a file is missing.
     """
 
@@ -71,62 +72,63 @@ class Reader:
         for feature in spec.categorical:
             if feature.hotness > 1 or feature.ragged:
                 raise LayoutError(f"{spec.path}: {feature.name}: hotness {feature.hotness}; csv holds one id a sample.")
-        lines, self.doubts = {}, []
+        num_lines, self.doubts = {}, []
         for chunk in self._chunks:
             if len(chunk.files) != 1:
-                raise LayoutError(f"{spec.path}: source_spec: {split}: {len(chunk.files)} files; one a chunk is right.")
-            path = existing_file(self.root, chunk.files[0], chunk.features[0])
-            lines[path], ended = _num_lines(path)
-            if not ended:
-                self.doubts.append(
-                    f"{path}: row {lines[path] - 1}, the last one, has no line end. It is read as it is; if the file "
-                    "was cut there, its last number is wrong. Compare it with where it comes from."
+                raise LayoutError(
+                    f"{spec.path}: source_spec: {split}: {len(chunk.files)} files; exactly one in a chunk is right."
                 )
-        self.num_samples = next(iter(lines.values()))
-        for path, count in lines.items():
+            path = existing_file(self.root, chunk.files[0], chunk.features[0])
+            num_lines[path], has_end = count_lines(path)
+            if not has_end:
+                self.doubts.append(
+                    f"{path}: row {num_lines[path] - 1}, the last one, has no line end. It is read as it is. If the "
+                    "file is cut there, its last number is wrong: compare the file with its source."
+                )
+        self.num_samples = next(iter(num_lines.values()))
+        for path, count in num_lines.items():
             if count != self.num_samples:
                 raise LayoutError(
-                    f"{path}: has {count} lines, but {next(iter(lines)).name} has {self.num_samples}. A line is a "
+                    f"{path}: has {count} lines, but {next(iter(num_lines)).name} has {self.num_samples}. A line is a "
                     "sample; one of the files is truncated or belongs to another dataset."
                 )
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """The split in order, read ahead; the last batch holds what is left."""
+        """The split in order, read ahead; the last batch may be smaller."""
         pieces = self._pieces()
         ahead = in_order(lambda _: next(pieces, None), itertools.count(), workers=1)  # until it is None
-        return in_batches_of(batch_size, iter(lambda: next(ahead), None))
+        return rebatch(iter(lambda: next(ahead), None), batch_size)
 
     def _pieces(self) -> Iterator[Batch]:
         first_row = 0
-        for parts in zip(*(in_batches_of(_ROWS, self._columns(chunk)) for chunk in self._chunks), strict=True):
+        for parts in zip(*(rebatch(self._columns(chunk), _ROWS) for chunk in self._chunks), strict=True):
             columns = {name: ids.values for part in parts for name, ids in part.categorical.items()}
             yield self._batch(columns, first_row)
             first_row += parts[0].num_samples
 
     def _columns(self, chunk: Chunk) -> Iterator[Batch]:
-        """The columns of one file, whatever they are, as the categorical part of batches."""
+        """The columns of one file, of any channel, as the categorical part of batches."""
         path = self.root / chunk.files[0]
-        if path.stat().st_size == 0:
-            return
         types = {name: _number_type(self.spec.features[name], self.spec) for name in chunk.features}
-        try:
-            for table in pa_csv.open_csv(path, *_options(types)):
-                columns = {name: table.column(name) for name in chunk.features}
-                yield Batch(None, None, {name: Ids(column.to_numpy()) for name, column in columns.items()})
-        except _DAMAGED as error:
-            raise _explained(path, types, error) from None
+        blocks = in_order(lambda block: parse_block(block, types, path), text_blocks(path))
+        with contextlib.closing(blocks):
+            for columns in blocks:
+                yield Batch(None, None, {name: Ids(values) for name, values in columns.items()})
 
     def _batch(self, columns: dict[str, np.ndarray], first_row: int) -> Batch:
-        spec, where = self.spec, {name: self.root / chunk.files[0] for chunk in self._chunks for name in chunk.features}
-        label = checked_labels(columns[spec.label.name], where[spec.label.name], first_row)
+        spec, path_of = (
+            self.spec,
+            {name: self.root / chunk.files[0] for chunk in self._chunks for name in chunk.features},
+        )
+        label = checked_labels(columns[spec.label.name], path_of[spec.label.name], first_row)
         numerical = None
         if spec.numerical:
             names = [feature.name for feature in spec.numerical]
             numerical = np.stack([columns[name] for name in names], axis=1)
-            check_finite(numerical, names, path=where[names[0]], first_row=first_row)
+            check_finite(numerical, names, path=path_of[names[0]], first_row=first_row)
         categorical = {feature.name: Ids(columns[feature.name]) for feature in spec.categorical}
         for feature in spec.categorical:
-            check_ids(categorical[feature.name], feature, path=where[feature.name], first_row=first_row)
+            check_ids(categorical[feature.name], feature, path=path_of[feature.name], first_row=first_row)
         return Batch(label, numerical, categorical)
 
     def close(self) -> None:
@@ -140,12 +142,12 @@ class Reader:
 
 
 class Writer:
-    """Writes one split as text. A context manager; its caller removes what failed.
+    """Writes one split as text. A context manager; where it fails, the caller removes the file.
 
     Args:
       root: folder to write in.
-      spec: as csv_spec makes it.
-      split: the split to write.
+      spec: spec that csv_spec made.
+      split: name of the split to write.
     """
 
     def __init__(self, root: str | Path, spec: FeatureSpec, split: str):
@@ -159,11 +161,11 @@ class Writer:
         self._file = open(self._path, "wb")
 
     def write(self, batch: Batch) -> None:
-        """Appends samples. Raises FeatureSpecError, see checked_batch."""
-        self.append(self.prepared(batch, self.num_samples))
+        """Appends samples. Raises FeatureSpecError as checked_batch does."""
+        self.append(self.prepare(batch, self.num_samples))
 
-    def prepared(self, batch: Batch, first_row: int) -> tuple[pa.Buffer, int, int]:
-        """What `append` takes: text, its lines, and how many numericals were rounded. Raises as `write` does."""
+    def prepare(self, batch: Batch, first_row: int) -> tuple[pa.Buffer, int, int]:
+        """The argument of `append`: text, its lines, and how many numericals were rounded. Raises as `write`."""
         spec = self.spec
         batch, num_rounded = checked_batch(
             batch, spec, split=self.split, first_row=first_row, path=lambda feature: self._path
@@ -192,66 +194,3 @@ def _text(table: pa.RecordBatch) -> pa.Buffer:
     lines = pa.BufferOutputStream()
     pa_csv.write_csv(table, lines, pa_csv.WriteOptions(include_header=False, quoting_style="none"))
     return lines.getvalue()
-
-
-def _num_lines(path: Path) -> tuple[int, bool]:
-    """(lines in a file, whether the last one has a line feed)."""
-    count, last = 0, b"\n"
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            count += block.count(b"\n")
-            last = block[-1:]
-    return count + (last != b"\n"), last == b"\n"
-
-
-def _options(types: dict[str, pa.DataType]) -> tuple:
-    """How text is read, for pyarrow."""
-    return (
-        pa_csv.ReadOptions(block_size=_BLOCK_BYTES, column_names=list(types)),
-        pa_csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
-        pa_csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
-    )
-
-
-def _explained(path: Path, types: dict[str, pa.DataType], error: BaseException) -> LayoutError:
-    """The error with the first line that is not what it must be; reads the file again."""
-    row = 0
-    with open(path, "rb") as file:
-        while lines := file.readlines(_BLOCK_BYTES):
-            if not _is_good(lines, types):
-                place = _first_bad(lines, types)
-                return LayoutError(f"{path}: row {row + place}: {_what_is_wrong(lines[place], types)}")
-            row += len(lines)
-    return LayoutError(f"{path}: cannot be read as csv: {str(error).splitlines()[0][:200]}")
-
-
-def _is_good(lines: list[bytes], types: dict[str, pa.DataType]) -> bool:
-    try:
-        pa_csv.read_csv(pa.BufferReader(b"".join(lines)), *_options(types))
-    except _DAMAGED:
-        return False
-    return True
-
-
-def _first_bad(lines: list[bytes], types: dict[str, pa.DataType]) -> int:
-    """Which of the lines, that are not all good, is the first bad one: by halves."""
-    good, bad = 0, len(lines)
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        good, bad = (middle, bad) if _is_good(lines[good:middle], types) else (good, middle)
-    return good
-
-
-def _what_is_wrong(line: bytes, types: dict[str, pa.DataType]) -> str:
-    cells = line.rstrip(b"\r\n").split(b",")
-    if len(cells) != len(types):
-        return (
-            f"has {len(cells)} columns, the feature spec names {len(types)}. Correct the row or the spec; columns are "
-            "parted by commas."
-        )
-    for (name, kind), cell in zip(types.items(), cells, strict=True):
-        try:
-            pa.array([cell.decode("ascii")]).cast(kind)
-        except (pa.ArrowException, UnicodeDecodeError):
-            return f"{name!r} is {cell[:40].decode('utf-8', 'replace')!r}, which is no {kind}. Correct the row."
-    return "cannot be read as numbers parted by commas. Correct the row."

@@ -1,17 +1,17 @@
-"""Memory of one batch for the next one."""
+"""Memory of one batch is used again for the next batch."""
 
 import ctypes
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of mallopt
 _KEPT_BYTES = 1 << 30
-_LARGEST_ARRAY = 32 << 20  # bytes; the most that glibc takes here
+_LARGEST_ARRAY = 32 << 20  # bytes; the largest value that glibc accepts
 
 
 def keep_freed_memory() -> None:
-    """Has the C library keep what is freed, which is never more than was in use at one time.
+    """Makes the C library keep freed memory, so that this process never holds more than its peak.
 
-    Otherwise it hands the arrays of a batch back to the system, which clears every page of them anew for the next one:
-    a third of the time of a transcription. A C library other than glibc goes on as it does.
+    By default the library returns the arrays of each batch to the system, which then clears every page again for the
+    next batch. That takes a third of the time of a transcription. C libraries other than glibc stay as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

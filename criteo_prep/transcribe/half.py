@@ -1,4 +1,4 @@
-"""float32 as float16 and back: the numbers that numpy's astype makes, without its call for each of them."""
+"""float32 to float16 and back, with the results of numpy's astype, but faster."""
 
 import functools
 
@@ -8,14 +8,15 @@ from criteo_prep.compiled import compiled
 
 _LARGEST = np.uint32(0x477FE000)  # bits of 65504, the largest float16
 _SMALLEST_NORMAL = np.float32(2.0**-14)
-_STEPS = np.float32(2.0**24)  # below the smallest normal one, float16 has steps of 2**-24
+_STEPS = np.float32(2.0**24)  # below the smallest normal number, float16 has steps of 2**-24
 
 
 def narrow(numbers: np.ndarray) -> tuple[np.ndarray, int]:
-    """Finite float32 of any shape as float16, rounded to even, and how many are another number now.
+    """Finite float32 of any shape as float16, rounded to the nearest, ties to even.
 
     Returns:
-      (the numbers, the count); the count is -1, and the numbers are none, where one is larger than 65504.
+      (float16 numbers, how many of them differ from the float32 numbers). Where a number is larger than 65504, the
+      count is -1 and the float16 numbers are not valid.
     """
     numbers = np.ascontiguousarray(numbers)
     halves = np.empty(numbers.shape, np.float16)
@@ -38,16 +39,16 @@ def _table() -> np.ndarray:
 
 @compiled
 def _narrow(numbers, bits, halves):
-    """float32 [n] and its bits, uint32 [n], to the bits of float16, uint16 [n]. Returns as `narrow` does."""
+    """float32 [n] and its bits, uint32 [n], to the bits of float16, uint16 [n]. Returns the count of `narrow`."""
     rounded = 0
     largest = np.uint32(0)
     for i in range(bits.size):
         size = np.uint32(bits[i] & np.uint32(0x7FFFFFFF))
         largest = max(largest, size)
-        # 13 bits of the mantissa go; a carry goes on into the exponent, whose bias becomes 15 from 127.
+        # 13 bits of the mantissa are dropped. A carry runs into the exponent, whose bias changes from 127 to 15.
         odd = np.uint32(size >> np.uint32(13)) & np.uint32(1)
         normal = np.uint32(np.uint32(np.uint32(size + np.uint32(0xFFF)) + odd) >> np.uint32(13)) - np.uint32(112 << 10)
-        # To one half, whose steps are 2**-24, the processor rounds as is wanted here.
+        # Adding one half, whose steps are 2**-24, makes the processor round to these steps.
         magnitude = abs(numbers[i])
         small = np.float32(np.float32(magnitude + np.float32(0.5)) - np.float32(0.5))
         is_small = magnitude < _SMALLEST_NORMAL
@@ -58,7 +59,7 @@ def _narrow(numbers, bits, halves):
 
 
 @compiled
-def _look_up(places, table, found):
-    """found[i] = table[places[i]], uint16 [n]."""
+def _look_up(places, table, values):
+    """values[i] = table[places[i]], places uint16 [n]."""
     for i in range(places.size):
-        found[i] = table[places[i]]
+        values[i] = table[places[i]]

@@ -1,74 +1,90 @@
-"""The feature spec that a layout gives the features of another one, and who can hold what.
+"""The feature spec of a layout, and which layouts hold which features.
 
-Categorical features keep name (less the suffix `.bin` that published datasets have in it), cardinality, hotness, alpha
-and ragged; numericals and label get the standard names, in the same order.
+Categorical features keep their name (without the suffix `.bin` of published datasets), cardinality, hotness, alpha and
+ragged. Numericals and label get the standard names, in the same order.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec, FeatureSpecError, minimal_dtype
 from criteo_prep.schema import LABEL
 
-# Which layouts hold what not every layout holds.
+# Layouts that hold features which some layouts cannot hold.
 HOLDS_MULTI_HOT = ("tf_raw", "split_tfrecords", "parquet", "record_binary", "criteo_npy")
 HOLDS_RAGGED = ("tf_raw", "split_tfrecords", "parquet")
 HOLDS_INTEGERS = ("record_binary", "csv", "parquet")
 
 
 class LayoutError(ValueError):
-    """A layout cannot hold a feature, or the files of a dataset are not what their layout says."""
+    """A layout cannot hold a feature, or a dataset's files are not in the layout that its spec names."""
 
 
-def standard_spec(
-    layout: str,
-    source: FeatureSpec,
-    *,
-    splits: Iterable[str],
-    ids: str | None,
-    numerical: str,
-    label: str,
-    chunks: Callable[[str, FeatureSpec], Sequence[Chunk]],
-) -> FeatureSpec:
+@dataclass(frozen=True)
+class StandardLayout:
+    """The types and files that this program writes in a layout.
+
+    Attributes:
+      name: name of the layout, as in HOLDS_*.
+      ids: dtype of categorical features; None for the smallest dtype that the published rule allows.
+      numerical: float dtype of numericals; integers stay int32 where the layout holds integers.
+      label: dtype of the label.
+      chunks: function of (split, spec) that returns the chunks of the split.
+    """
+
+    name: str
+    ids: str | None
+    numerical: str
+    label: str
+    chunks: Callable[[str, FeatureSpec], Sequence[Chunk]]
+
+
+def standard_spec(layout: StandardLayout, source: FeatureSpec, splits: Iterable[str]) -> FeatureSpec:
     """The spec of a source's features in a layout.
 
     Args:
-      layout: a name in HOLDS_*.
-      source: categorical names and all dtypes are taken from it.
-      splits: that have files.
-      ids: dtype of categorical features; None for the smallest one that the published rule allows.
-      numerical: float dtype of numericals; integers stay int32 where the layout holds them.
-      label: dtype of the label.
-      chunks: (split, spec) -> its chunks.
+      layout: types and files of the layout.
+      source: spec of the source, from which names of categorical features and kinds of numericals are taken.
+      splits: splits that have files.
 
     Raises:
-      LayoutError: the layout cannot hold a feature; the message says which layouts can.
+      LayoutError: the layout cannot hold a feature; the message names layouts that can.
       FeatureSpecError: two features have the same name, or a cardinality is too large.
     """
-    check_holds(layout, source)
-    if source.numerical and np.dtype(source.numerical[0].dtype).kind in "iu":
-        numerical = "int32"
+    check_layout_holds(layout.name, source)
+    holds_integers = source.numerical and np.dtype(source.numerical[0].dtype).kind in "iu"
+    numerical = "int32" if holds_integers else layout.numerical
     features: dict[str, Feature] = {}
     for feature in [
-        *(_categorical(feature, ids) for feature in source.categorical),
+        *(_categorical(feature, layout.ids) for feature in source.categorical),
         *(Feature(f"num_{i}", numerical) for i in range(len(source.numerical))),
-        Feature(LABEL, label),
+        Feature(LABEL, layout.label),
     ]:
         if feature.name in features:
             raise FeatureSpecError(f"two features are named {feature.name!r} in the standard layout. Rename one.")
         features[feature.name] = feature
     names = list(features)
-    last = len(source.categorical)
-    channels = {"categorical": tuple(names[:last]), "numerical": tuple(names[last:-1]), "label": (LABEL,)}
+    num_categorical = len(source.categorical)
+    channels = {
+        "categorical": tuple(names[:num_categorical]),
+        "numerical": tuple(names[num_categorical:-1]),
+        "label": (LABEL,),
+    }
     spec = FeatureSpec(features, channels)
-    spec.sources = {split: tuple(chunks(split, spec)) for split in splits}
+    spec.sources = {split: tuple(layout.chunks(split, spec)) for split in splits}
     return spec
 
 
-def check_holds(layout: str, source: FeatureSpec) -> None:
-    """Raises LayoutError naming the first feature that the layout cannot hold, and layouts that can."""
+def all_features(spec: FeatureSpec) -> tuple[str, ...]:
+    """Names of all features in the order of our single files: label, numericals, categorical features."""
+    return (*spec.channels["label"], *spec.channels["numerical"], *spec.channels["categorical"])
+
+
+def check_layout_holds(layout: str, source: FeatureSpec) -> None:
+    """Raises LayoutError for the first feature that the layout cannot hold; the message names layouts that can."""
     for feature in source.categorical:
         if feature.ragged and layout not in HOLDS_RAGGED:
             raise LayoutError(
@@ -92,7 +108,12 @@ def check_holds(layout: str, source: FeatureSpec) -> None:
 
 
 def chunks_of_type(spec: FeatureSpec, split: str, layout: str) -> tuple[Chunk, ...]:
-    """The chunks of a split. Raises LayoutError where one is of another layout, FeatureSpecError without chunks."""
+    """The chunks of a split.
+
+    Raises:
+      LayoutError: a chunk is of another layout.
+      FeatureSpecError: the spec has no such split.
+    """
     if split not in spec.sources:
         raise FeatureSpecError(f"{spec.path}: there is no split {split!r}; the splits are {list(spec.splits)}.")
     for chunk in spec.sources[split]:
@@ -105,28 +126,44 @@ def chunks_of_type(spec: FeatureSpec, split: str, layout: str) -> tuple[Chunk, .
     return spec.sources[split]
 
 
-def check_sizes(spec: FeatureSpec, split: str) -> None:
-    """Raises LayoutError where a file of the split has not the size that the transcription which made it wrote down.
+def dtype_advice(spec: FeatureSpec, feature: Feature, dtype: np.dtype) -> str:
+    """What to do where a file has another dtype than its feature: correct the spec, if it may say so, or the file."""
+    stated = dataclasses.replace(feature, dtype=dtype.name)
+    try:
+        dataclasses.replace(spec, features={**spec.features, feature.name: stated}).validate(auto=True)
+    except FeatureSpecError:
+        return f"A feature spec cannot say {dtype.name} here: save the file with {feature.dtype}."
+    return f"Write {dtype.name} into the feature spec, or save the file with {feature.dtype}."
 
-    A file that was cut where a number could end as well is found by nothing else.
+
+def files_of_split(spec: FeatureSpec, split: str) -> list[str]:
+    """The files of a split, as the spec names them; none for a split without chunks."""
+    return [file for chunk in spec.sources.get(split, ()) for file in chunk.files]
+
+
+def check_sizes(spec: FeatureSpec, split: str) -> None:
+    """Raises LayoutError where a file of the split does not have the size that the spec's metadata records.
+
+    Nothing else finds a file that was cut between two samples, before it is read.
     """
-    made = spec.metadata.get("files") if isinstance(spec.metadata, dict) else None
-    for file in (file for chunk in spec.sources[split] for file in chunk.files):
-        entry = made.get(file) if isinstance(made, dict) else None
-        said = entry.get("bytes") if isinstance(entry, dict) else None
-        if type(said) is int and (size := (spec.root / file).stat().st_size) != said:
+    recorded = spec.metadata.get("files") if isinstance(spec.metadata, dict) else None
+    for file in files_of_split(spec, split):
+        entry = recorded.get(file) if isinstance(recorded, dict) else None
+        expected = entry.get("bytes") if isinstance(entry, dict) else None
+        if type(expected) is int and (size := (spec.root / file).stat().st_size) != expected:
             raise LayoutError(
-                f"{spec.root / file}: has {size} bytes, but {said} were written, says {spec.path.name}. Copy or make "
-                "it again; if somebody meant to change it, remove its entry from metadata: files."
+                f"{spec.root / file}: has {size} bytes, but {expected} were written, says {spec.path.name}. Copy or "
+                "make it again; if you changed the file on purpose, remove its entry from metadata: files."
             )
 
 
-def _categorical(feature: Feature, ids: str | None) -> Feature:
+def _categorical(feature: Feature, dtype: str | None) -> Feature:
+    """The feature under its standard name; dtype None is the smallest dtype that the published rule allows."""
     try:
         minimal = minimal_dtype(feature.cardinality)
     except FeatureSpecError as error:
         raise FeatureSpecError(f"{feature.name}: {error}") from None
-    return dataclasses.replace(feature, name=feature.name.removesuffix(".bin"), dtype=ids or minimal)
+    return dataclasses.replace(feature, name=feature.name.removesuffix(".bin"), dtype=dtype or minimal)
 
 
 def _listed(names: Sequence[str], word: str = "and") -> str:

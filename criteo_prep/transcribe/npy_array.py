@@ -1,6 +1,6 @@
-"""Arrays in .npy files, and in members of uncompressed .npz files: where their numbers begin, and what they are.
+"""Arrays in .npy files and in members of uncompressed .npz files.
 
-Headers are checked against the size of the file before anything is believed; nothing is unpickled.
+A header is checked against the size of its file before anything is read. Nothing is unpickled.
 """
 
 import io
@@ -18,74 +18,79 @@ from criteo_prep.transcribe.array_file import ArrayFile, read_rows
 from criteo_prep.transcribe.layout_spec import LayoutError
 
 _MAX_HEADER = 10_000  # bytes; numpy's own limit
-_LOCAL_HEADER = 30  # bytes before the name in a zip member's own header
-_NO_ZIP = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OverflowError, IndexError)
-_NO_HEADER = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError, OverflowError, tokenize.TokenError)
+_LOCAL_HEADER = 30  # bytes before the name in the header of a zip member
+_ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OverflowError, IndexError)
+_HEADER_ERRORS = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError, OverflowError, tokenize.TokenError)
 
 
 @dataclass(frozen=True)
 class NpyArray:
-    """A two-dimensional array in a file: [rows, columns] of `dtype` in C order, from byte `base` on."""
+    """A two-dimensional array in a file: [num_rows, num_columns] of `dtype` in C order, from byte `base`."""
 
     path: Path
     base: int
     dtype: np.dtype
-    rows: int
-    columns: int
+    num_rows: int
+    num_columns: int
 
 
 class Columns:
-    """An array [rows, columns] that goes on over the files of several days. Raises LayoutError where they disagree."""
+    """The arrays of several days as one array [rows, num_columns].
 
-    def __init__(self, arrays: list[NpyArray], columns: int, dtype: str):
-        self.arrays, self.rows, self.columns = arrays, [array.rows for array in arrays], columns
+    Attributes:
+      arrays: array of each day.
+      num_rows: rows of each day.
+      num_columns: numbers in a row.
+      files: open file of each day.
+
+    Raises:
+      LayoutError: an array has another number of columns.
+    """
+
+    def __init__(self, arrays: list[NpyArray], num_columns: int):
+        self.arrays, self.num_rows, self.num_columns = arrays, [array.num_rows for array in arrays], num_columns
         for array in arrays:
-            if array.columns != columns:
+            if array.num_columns != num_columns:
                 raise LayoutError(
-                    f"{array.path}: has {array.columns} columns, but the feature spec has {columns}. Correct the spec: "
-                    "its features, or the hotness of one."
-                )
-            if array.dtype != dtype:
-                raise LayoutError(
-                    f"{array.path}: is {array.dtype}, but the feature spec says {dtype}. Write the dtype of the files "
-                    "there; the files of all days must have the same one, so save the others with numpy's astype."
+                    f"{array.path}: has {array.num_columns} columns, but the feature spec has {num_columns}. Correct "
+                    "the features of the spec, or a hotness."
                 )
         self.files = [ArrayFile(array.path, array.dtype, array.base) for array in arrays]
 
     @property
     def where(self) -> Path | str:
-        """For messages whose rows are counted over all days."""
+        """The files, for messages whose rows are counted over all days."""
         path = self.arrays[0].path
-        return path if len(self.arrays) == 1 else f"{path.parent}, {path.name} and the {len(self.arrays) - 1} after it"
+        return path if len(self.arrays) == 1 else f"{path.parent}, {path.name} and the next {len(self.arrays) - 1}"
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        return read_rows(self.files, self.rows, columns=self.columns, start=start, stop=stop)
+        return read_rows(self.files, self.num_rows, num_columns=self.num_columns, start=start, stop=stop)
 
 
 def npy_array(path: Path) -> NpyArray:
-    """The array of a .npy file. Raises LayoutError where it is none, or its size is not what the header says."""
+    """The array of a .npy file. Raises LayoutError for another kind of file, or a size that the header does not say."""
     with open(path, "rb") as file:
         return _parsed(file, path, where=str(path), base=0, end=os.path.getsize(path))
 
 
 def npz_arrays(path: Path, names: list[str]) -> list[NpyArray]:
-    """The arrays of an .npz that stand in its members <name>.npy.
+    """The arrays in the members <name>.npy of an .npz file.
 
     Raises:
-      LayoutError: it is not an .npz, a member is missing or compressed, or is not an array of the right size.
+      LayoutError: the file is not an .npz, or a member is missing, compressed, or not an array of the right size.
     """
     size = os.path.getsize(path)
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename: info for info in archive.infolist()}
-    except _NO_ZIP as error:
+    except _ZIP_ERRORS as error:
         raise LayoutError(f"{path}: is not an .npz: {error}. It is damaged; make it again.") from None
     arrays = []
     with open(path, "rb") as file:
         for name in names:
             info = members.get(f"{name}.npy")
             if info is None:
-                raise LayoutError(f"{path}: has no member {name}.npy; there are {sorted(members)[:40]}.")
+                raise LayoutError(f"{path}: has no member {name}.npy; its members are {sorted(members)[:40]}.")
             where = f"{path}: {name}.npy"
             if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
                 raise LayoutError(f"{where}: is compressed, so it cannot be read in parts. Save it with numpy.savez.")
@@ -101,7 +106,7 @@ def npz_arrays(path: Path, names: list[str]) -> list[NpyArray]:
 
 
 def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """The header of a .npy file of format 1.0, 128 bytes for any shape here, as numpy.save writes it."""
+    """The header of a .npy file of format 1.0, as numpy.save writes it: 128 bytes for every shape here."""
     file = io.BytesIO()
     description = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
     npy_format.write_array_header_1_0(file, description)
@@ -109,50 +114,50 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     return file.getvalue()
 
 
-class NewNpy:
-    """A .npy file whose number of rows is known at the end."""
+class NpyWriter:
+    """Writes a .npy file whose number of rows is known only at the end."""
 
-    def __init__(self, path: Path, dtype: str, columns: int):
-        self.path, self._dtype, self._columns = path, dtype, columns
+    def __init__(self, path: Path, dtype: str, num_columns: int):
+        self.path, self._dtype, self._num_columns = path, dtype, num_columns
         self._file = open(path, "wb")
-        self._file.write(npy_header(dtype, (0, columns)))
+        self._file.write(npy_header(dtype, (0, num_columns)))
 
     def write(self, values: np.ndarray) -> None:
         self._file.write(np.ascontiguousarray(values, self._dtype).data)
 
-    def close(self, rows: int) -> None:
+    def close(self, num_rows: int) -> None:
         with self._file as file:
             file.seek(0)
-            file.write(npy_header(self._dtype, (rows, self._columns)))
+            file.write(npy_header(self._dtype, (num_rows, self._num_columns)))
 
 
 def _parsed(file, path: Path, *, where: str, base: int, end: int) -> NpyArray:
-    """The array whose header stands at byte `base` of an open file and whose numbers end at byte `end`."""
+    """The array whose header begins at byte `base` of an open file and whose numbers end at byte `end`."""
     file.seek(base)
     head = io.BytesIO(file.read(min(_MAX_HEADER, end - base)))
     try:
         version = npy_format.read_magic(head)
-        read = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}.get(version)
-        if read is None:
+        read_header = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}.get(version)
+        if read_header is None:
             raise ValueError(f"format {version} is unknown")
-        shape, fortran_order, dtype = read(head, max_header_size=_MAX_HEADER)
-    except _NO_HEADER as error:
+        shape, fortran_order, dtype = read_header(head, max_header_size=_MAX_HEADER)
+    except _HEADER_ERRORS as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise LayoutError(f"{where}: is not a .npy array: {reason}. It is damaged; copy or make it again.") from None
     if dtype.hasobject or dtype.kind not in "iufb" or dtype.byteorder == ">":
         raise LayoutError(
-            f"{where}: dtype {dtype}; arrays of little-endian numbers are read, objects never. Save it as such, with "
-            "numpy's astype."
+            f"{where}: dtype {dtype}; arrays of little-endian numbers are read, objects never. Save it as "
+            "little-endian numbers, with numpy's astype."
         )
     if fortran_order and min(len(shape), 2) == 2 and 1 not in shape:
         raise LayoutError(f"{where}: is in Fortran order. Save it with numpy.ascontiguousarray.")
     if len(shape) not in (1, 2) or not all(type(length) is int and length >= 0 for length in shape):
-        raise LayoutError(f"{where}: has shape {shape}; [rows] and [rows, columns] are right. Reshape and save it.")
-    rows, columns = shape if len(shape) == 2 else (*shape, 1)
+        raise LayoutError(f"{where}: has shape {shape}, expected [rows] or [rows, columns]. Reshape and save it.")
+    num_rows, num_columns = shape if len(shape) == 2 else (*shape, 1)
     base += head.tell()
-    if (needed := rows * columns * dtype.itemsize) != end - base:
+    if (needed := num_rows * num_columns * dtype.itemsize) != end - base:
         raise LayoutError(
             f"{where}: the header says {shape} of {dtype}, {needed} bytes, but {end - base} bytes follow it. "
             "The file is truncated or its header is damaged."
         )
-    return NpyArray(path, base, dtype=dtype, rows=rows, columns=columns)
+    return NpyArray(path, base, dtype=dtype, num_rows=num_rows, num_columns=num_columns)

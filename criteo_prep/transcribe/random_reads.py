@@ -1,4 +1,4 @@
-"""Samples from all over a tf_raw split, in one call: what a shuffled pass reads."""
+"""Samples from any rows of a tf_raw split in one call, for a shuffled pass."""
 
 import numpy as np
 from numba import types
@@ -9,53 +9,58 @@ from criteo_prep.feature_spec import Feature, FeatureSpecError
 from criteo_prep.transcribe.array_file import ArrayFile
 from criteo_prep.transcribe.tf_raw import Reader
 
-_NEAR = 4096  # bytes; reading on across a gap of this size takes less time than another system call
+_LARGEST_GAP = 4096  # bytes; reading a gap of this size takes less time than another system call
 _SCRATCH = 1 << 16  # bytes
 
 _pread = types.ExternalFunction("pread", types.intp(types.intc, types.voidptr, types.uintp, types.int64))
 
 
 def take_samples(reader: Reader, rows: np.ndarray) -> Batch:
-    """What reader.read would return of these samples one by one, put together.
+    """The samples at these rows, in this order, as reader.read returns them.
 
     Args:
-      rows: int64 [n], in [0, num_samples), in any order, and more than once if need be.
+      rows: int64 [n], in [0, num_samples), in any order; a row may occur several times.
 
     Raises:
-      FeatureSpecError: a file ended early, or an id is not below its feature's cardinality, with its row.
+      FeatureSpecError: a file shrank, or an id or numerical is not allowed; the message has its row.
     """
     spec, label, numerical = reader.spec, None, None
-    if reader.opened(spec.label):
-        label = take_rows(reader.opened(spec.label)[0], rows, 1)[:, 0].view(np.int8) != 0
-    if spec.numerical and reader.opened(spec.numerical[0]):
-        (file,) = reader.opened(spec.numerical[0])
+    if reader.open_files(spec.label):
+        label = take_rows(reader.open_files(spec.label)[0], rows, 1)[:, 0].view(np.int8) != 0
+    if spec.numerical and reader.open_files(spec.numerical[0]):
+        (file,) = reader.open_files(spec.numerical[0])
         numerical = take_rows(file, rows, len(spec.numerical))
         if not np.isfinite(numerical).all():
-            reader.read(row := int(rows[np.argmin(np.isfinite(numerical).all(axis=1))]), row + 1)  # raises its message
-    categorical = {feature.name: _ids(reader, feature, rows) for feature in spec.categorical if reader.opened(feature)}
+            row = int(rows[np.argmin(np.isfinite(numerical).all(axis=1))])
+            reader.read(row, row + 1)  # raises the message
+    categorical = {
+        feature.name: _ids(reader, feature, rows) for feature in spec.categorical if reader.open_files(feature)
+    }
     return Batch(label, numerical, categorical)
 
 
-def take_rows(file: ArrayFile, rows: np.ndarray, columns: int) -> np.ndarray:
-    """Rows of `columns` numbers each, from one file.
+def take_rows(file: ArrayFile, rows: np.ndarray, num_columns: int) -> np.ndarray:
+    """Rows of one file.
 
     Args:
+      file: file of numbers, row after row.
       rows: int64 [n], in any order.
+      num_columns: numbers in a row.
 
     Returns:
-      array [n, columns], in the order of `rows`.
+      array [n, num_columns], in the order of `rows`.
 
     Raises:
       FeatureSpecError: the file ends before one of the rows does.
     """
     order = np.argsort(rows, kind="stable")
-    size = columns * file.dtype.itemsize
-    out = np.empty((len(rows), columns), file.dtype)
-    scratch = np.empty(max(_SCRATCH, size), np.uint8)
-    done = _take(file.descriptor, rows[order], order, file.base, size, scratch, out.view(np.uint8).reshape(-1))
-    if done < len(rows):
+    row_bytes = num_columns * file.dtype.itemsize
+    out = np.empty((len(rows), num_columns), file.dtype)
+    scratch = np.empty(max(_SCRATCH, row_bytes), np.uint8)
+    num_read = _take(file.descriptor, rows[order], order, file.base, row_bytes, scratch, out.view(np.uint8).reshape(-1))
+    if num_read < len(rows):
         raise FeatureSpecError(
-            f"{file.path}: ends before row {rows[order[done]]} does. It shrank while it was read; make the dataset "
+            f"{file.path}: ends before row {rows[order[num_read]]} does. It shrank while it was read; make the dataset "
             "again."
         )
     return out
@@ -64,50 +69,51 @@ def take_rows(file: ArrayFile, rows: np.ndarray, columns: int) -> np.ndarray:
 def _ids(reader: Reader, feature: Feature, rows: np.ndarray) -> Ids:
     lengths = None
     if feature.ragged:
-        file, offsets = reader.opened(feature)
+        file, offsets = reader.open_files(feature)
         starts, ends = (take_rows(offsets, rows + shift, 1)[:, 0] for shift in (0, 1))
         lengths = (ends - starts).astype(np.int32)
         limit = file.path.stat().st_size // file.dtype.itemsize
         if ((starts < 0) | (starts > ends) | (ends > limit)).any():
             for row in rows:
-                reader.read(int(row), int(row) + 1)  # one of them raises its message
+                reader.read(int(row), int(row) + 1)  # one of these calls raises the message
         before = np.cumsum(lengths, dtype=np.int64) - lengths
         values = take_rows(file, np.arange(lengths.sum()) + np.repeat(starts - before, lengths), 1)
     else:
-        (file,) = reader.opened(feature)
+        (file,) = reader.open_files(feature)
         values = take_rows(file, rows, feature.hotness)
         lengths = np.full(len(rows), feature.hotness, np.int32) if feature.hotness > 1 else None
     ids = Ids(values.reshape(-1).astype(np.int32, copy=False), lengths)
     if len(ids.values) and (ids.values.min() < 0 or ids.values.max() >= feature.cardinality):
         bad = int(np.argmax((ids.values < 0) | (ids.values >= feature.cardinality)))
         row = int(rows[ids.sample_of(bad)])
-        reader.read(row, row + 1)  # raises its message
+        reader.read(row, row + 1)  # raises the message
     return ids
 
 
 @compiled
-def _take(descriptor, rows, places, base, size, scratch, out):
-    """Reads row rows[i] (ascending) of `size` bytes to place places[i] of out. Returns how many it read.
+def _take(descriptor, rows, places, base, row_bytes, scratch, out):
+    """Reads row rows[i] (ascending) into row places[i] of `out`. One system call reads rows that are close together.
 
-    Rows that are near each other are read at once into scratch.
+    Returns:
+      How many rows it read; fewer than all where the file ends.
     """
     begin = 0
     while begin < rows.size:
         end = begin + 1
         while (
             end < rows.size
-            and (rows[end] - rows[end - 1]) * size <= _NEAR
-            and (rows[end] - rows[begin] + 1) * size <= scratch.size
+            and (rows[end] - rows[end - 1]) * row_bytes <= _LARGEST_GAP
+            and (rows[end] - rows[begin] + 1) * row_bytes <= scratch.size
         ):
             end += 1
-        count = (rows[end - 1] - rows[begin] + 1) * size
-        got = _pread(descriptor, scratch.ctypes.data, count, base + rows[begin] * size)
+        count = (rows[end - 1] - rows[begin] + 1) * row_bytes
+        num_bytes = _pread(descriptor, scratch.ctypes.data, count, base + rows[begin] * row_bytes)
         for i in range(begin, end):
-            at = (rows[i] - rows[begin]) * size
-            if at + size > got:
+            source = (rows[i] - rows[begin]) * row_bytes
+            if source + row_bytes > num_bytes:
                 return i
-            to = places[i] * size
-            for byte in range(size):
-                out[to + byte] = scratch[at + byte]
+            target = places[i] * row_bytes
+            for byte in range(row_bytes):
+                out[target + byte] = scratch[source + byte]
         begin = end
     return rows.size

@@ -1,14 +1,14 @@
-"""What to transcribe, and what of it makes no sense."""
+"""What to transcribe, and which requests make no sense."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-# Where `--max_batches_* -1`, "all", meets the synthetic source, which has no end of its own.
-# Source: the 6 GiB that NVIDIA's table of datasets gives for the synthetic ones are 1000 and 100 batches of 65536.
+# The synthetic source has no end, so `--max_batches_* -1`, which is "all", means these numbers of batches.
+# Source: NVIDIA's table of datasets gives 6 GiB for a synthetic one: 1000 and 100 batches of 65536.
 SYNTHETIC_BATCHES = {"train": 1000, "test": 100}
 
-# Names that the published program knows and refuses as well, and where such data goes here.
-_UNUSED = {
+# Layouts that the published program also names and also refuses, and which layout here holds such data.
+_REFUSED_LAYOUTS = {
     "binary_multihot": "tf_raw holds several ids a sample",
     "tfrecords_multihot": "split_tfrecords holds several ids a sample",
     "nvt": "parquet reads what NVTabular writes",
@@ -16,7 +16,7 @@ _UNUSED = {
 
 
 class TranscribeError(ValueError):
-    """What was asked for cannot be transcribed."""
+    """A request cannot be carried out."""
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,16 @@ class Request:
     """What to transcribe; the attributes are the published flags.
 
     Attributes:
-      src_dataset_path, dst_dataset_path: folders.
-      src_feature_spec, dst_feature_spec: names of the feature specs in them.
+      src_dataset_path, dst_dataset_path: folders to read and to make.
+      src_feature_spec, dst_feature_spec: file names of the feature specs in these folders.
       src_dataset_type, dst_dataset_type: layouts, keys of READERS and WRITERS.
-      src_batch_size: samples read at a time; the batches that `max_batches_*` count.
-      max_batches_train, max_batches_test: -1 is all; the second holds for every split but train.
+      src_batch_size: samples in a batch that `max_batches_*` count.
+      max_batches_train, max_batches_test: batches to take; -1 is all. The second holds for every split but train.
       dst_prebatch_size: samples in a record of split_tfrecords.
-      dense_log: numericals become log(x + 3), as in preprocessing.
-      train_only: leave the other splits out.
-      seed: of the synthetic source.
-      overwrite: replace a destination that holds files.
+      dense_log: whether numericals become log(x + 3), as in preprocessing.
+      train_only: whether the other splits are left out.
+      seed: seed of the synthetic source.
+      overwrite: whether a destination that holds files is replaced.
     """
 
     src_dataset_path: str | Path = "synthetic_dataset"
@@ -58,7 +58,7 @@ class Request:
         return folder / self.src_feature_spec if self.src_dataset_type == "synthetic" else folder
 
     def max_batches(self, split: str) -> int | None:
-        """The number of batches to take of a split; None for all of a source that ends by itself."""
+        """The number of batches of a split to take; None for all batches of a source that has an end."""
         given = self.max_batches_train if split == "train" else self.max_batches_test
         if given == -1:
             return SYNTHETIC_BATCHES[split] if self.src_dataset_type == "synthetic" else None
@@ -66,13 +66,13 @@ class Request:
 
 
 def check_request(request: Request, readers: dict, writers: dict) -> None:
-    """Raises TranscribeError for what cannot be: an unknown layout, a number out of range."""
+    """Raises TranscribeError for an unknown layout or a number out of range."""
     for flag, name, known in (
         ("src_dataset_type", request.src_dataset_type, readers),
         ("dst_dataset_type", request.dst_dataset_type, writers),
     ):
         if name not in known:
-            hint = f"; {_UNUSED[name]}" if name in _UNUSED else ""
+            hint = f"; {_REFUSED_LAYOUTS[name]}" if name in _REFUSED_LAYOUTS else ""
             raise TranscribeError(f"--{flag} {name}: is not a layout here{hint}. Give --{flag} {' or '.join(known)}.")
     for flag in ("max_batches_train", "max_batches_test"):
         if (given := getattr(request, flag)) != -1 and given < 1:

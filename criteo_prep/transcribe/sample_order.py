@@ -1,23 +1,23 @@
-"""In which order a pass over a tf_raw split takes its samples: as they stand, shuffled by windows, or permuted.
+"""The order of the samples in a pass over a tf_raw split: in file order, shuffled by windows, or permuted.
 
-A sample's place in a pass decides which row of the split it is, by the seed and the number of the pass alone. So every
-process takes the same samples whatever it reads of them, and a pass can be begun at any place.
+The seed, the number of the pass and the place in the pass alone decide which row is read. So all processes agree on the
+samples, also where they read different features, and a pass can start at any place.
 """
 
 import threading
 
 import numpy as np
 
-from criteo_prep.batch import Batch, joined
+from criteo_prep.batch import Batch, concatenate
 from criteo_prep.transcribe.random_reads import take_samples
 from criteo_prep.transcribe.tf_raw import Reader
 
 _ROUNDS = 6
-_WINDOWS_KEPT = 2  # a batch may end in the window after the one that it begins in
+_WINDOWS_KEPT = 2  # a batch may begin in one window and end in the next
 
 
-class InOrder:
-    """The samples as they stand. Arguments as for ByWindow, so that one can stand for the other."""
+class Sequential:
+    """The samples in file order. Arguments as for WindowShuffle; seed and window have no effect."""
 
     def __init__(self, reader: Reader, seed: int, window: int):
         self._reader = reader
@@ -27,46 +27,46 @@ class InOrder:
         return self._reader.read(start, stop)
 
 
-class ByWindow:
-    """The split in order, `window` samples at a time, each window's samples permuted.
+class WindowShuffle:
+    """The split in order, one window at a time; the samples of each window are permuted.
 
     Args:
-      reader: of the split.
-      seed: the same in all processes.
-      window: samples; two windows are held in memory.
+      reader: reader of the split.
+      seed: seed of the permutations, the same in all processes.
+      window: samples in a window; two windows are held in memory.
     """
 
     def __init__(self, reader: Reader, seed: int, window: int):
         self._reader, self._seed, self._window = reader, seed, window
         self._lock = threading.Lock()
-        self._kept: dict[tuple[int, int], tuple[Batch, np.ndarray]] = {}
+        self._windows: dict[tuple[int, int], tuple[Batch, np.ndarray]] = {}
 
     def read(self, epoch: int, start: int, stop: int) -> Batch:
         """The samples at the places [start, stop) of pass number `epoch`."""
         parts, size = [], self._window
         for number in range(start // size, -(-stop // size)):
-            window, order = self._of(epoch, number)
+            window, order = self._window_and_order(epoch, number)
             parts.append(window.take(order[max(start - number * size, 0) : stop - number * size]))
-        return joined(parts) if parts else self._reader.read(start, stop)
+        return concatenate(parts) if parts else self._reader.read(start, stop)
 
-    def _of(self, epoch: int, number: int) -> tuple[Batch, np.ndarray]:
-        """A window as it stands, and the order of its samples."""
+    def _window_and_order(self, epoch: int, number: int) -> tuple[Batch, np.ndarray]:
+        """The samples of a window in file order, and their permutation."""
         with self._lock:
-            if (epoch, number) not in self._kept:
-                while len(self._kept) >= _WINDOWS_KEPT:
-                    del self._kept[next(iter(self._kept))]
+            if (epoch, number) not in self._windows:
+                while len(self._windows) >= _WINDOWS_KEPT:
+                    del self._windows[next(iter(self._windows))]
                 first = number * self._window
                 batch = self._reader.read(first, min(first + self._window, self._reader.num_samples))
                 generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self._seed, epoch, number])))
-                self._kept[epoch, number] = batch, generator.permutation(batch.num_samples)
-            return self._kept[epoch, number]
+                self._windows[epoch, number] = batch, generator.permutation(batch.num_samples)
+            return self._windows[epoch, number]
 
 
-class Permuted:
-    """One permutation of the whole split for each pass, computed place by place. Arguments as for ByWindow.
+class FullPermutation:
+    """One permutation of the whole split for each pass, computed place by place. Arguments as for WindowShuffle.
 
-    A Feistel network on the smallest even number of bits that can count the samples; a place that it sends beyond the
-    last sample is sent on until it falls on one.
+    A Feistel network on the smallest even number of bits that can count the samples. It is applied again to each result
+    beyond the last sample, until the result is a sample.
     """
 
     def __init__(self, reader: Reader, seed: int, window: int):
@@ -87,7 +87,7 @@ class Permuted:
         return rows.astype(np.int64)
 
 
-ORDERS = {"none": InOrder, "window": ByWindow, "full": Permuted}
+ORDERS = {"none": Sequential, "window": WindowShuffle, "full": FullPermutation}
 
 
 def _feistel(values: np.ndarray, keys: np.ndarray, half: int) -> np.ndarray:

@@ -1,14 +1,14 @@
-"""split_tfrecords: every feature in TFRecords of its own, one record for a whole batch of samples.
+"""split_tfrecords: TFRecords for every feature, where a record holds a whole batch of samples.
 
     <root>/<split>/length.json                                       the number of records
     <root>/<split>/{label,numerical,categorical_<i>}/format.json     dtype, multihot, ...
     <root>/<split>/{label,numerical,categorical_<i>}/data_<k>.tfrecords
 
 label is int8 [batch, 1], numerical float16 [batch, numericals], one-hot ids int32 [batch, 1], several ids a ragged
-tensor of int32. i counts the categorical features in the order of the channel. Records are read whatever their sizes;
-the last one of a split holds what is left. (NVIDIA's own reader wants all of the batch size that it is given.)
+tensor of int32. i counts the categorical features in the order of the channel. Records of any size are read; the last
+record of a split may be smaller. (NVIDIA's own reader needs records of exactly its batch size.)
 
-The folders, not source_spec, say what there is, because published datasets have the source_spec of another layout.
+The folders say which splits and files exist. source_spec does not: published datasets have one of another layout.
 
 Source: split_tfrecords of NVIDIA's DLRM for TensorFlow 2.
 """
@@ -19,50 +19,44 @@ from pathlib import Path
 
 import numpy as np
 
-from criteo_prep.batch import Batch, Groups, Ids, in_batches_of
+from criteo_prep.batch import Batch, Ids, Rebatcher, rebatch
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
-from criteo_prep.feature_spec_files import existing_file
 from criteo_prep.parallel import in_order
 from criteo_prep.schema import SPLITS, natural_key
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
-from criteo_prep.transcribe.layout_spec import LayoutError, chunks_of_type, standard_spec
-from criteo_prep.transcribe.tensor_proto import (
-    ProtoError,
-    example,
-    parse_example,
-    parse_ragged,
-    parse_tensor,
-    ragged_tensor,
-    tensor,
-)
-from criteo_prep.transcribe.tfrecord import records, write_record
+from criteo_prep.transcribe.layout_spec import LayoutError, StandardLayout, chunks_of_type, standard_spec
+from criteo_prep.transcribe.tensor_proto import example, ragged_tensor, tensor
+from criteo_prep.transcribe.tfrecord import write_record
+from criteo_prep.transcribe.tfrecord_folder import TfRecordFolder, read_json, write_format
 
 LAYOUT = "split_tfrecords"
-_LARGEST_JSON = 1 << 16  # bytes
-_LARGEST_TENSOR = (1 << 31) - (1 << 10)  # bytes; a little is left for the message around it
+_LARGEST_TENSOR = (1 << 31) - (1 << 10)  # bytes; the rest of 2 GiB is for the message around the tensor
 
 
 def split_tfrecords_spec(source: FeatureSpec, splits: Iterable[str]) -> FeatureSpec:
-    """A source's features in this layout. Raises as standard_spec does."""
-
-    def chunks(split: str, spec: FeatureSpec) -> list[Chunk]:
-        return [Chunk(features, (f"{split}/{folder}/data_0.tfrecords",), LAYOUT) for folder, features in _folders(spec)]
-
-    return standard_spec(LAYOUT, source, splits=splits, ids="int32", numerical="float16", label="int8", chunks=chunks)
+    """A source's features in this layout. See standard_spec."""
+    layout = StandardLayout(LAYOUT, ids="int32", numerical="float16", label="int8", chunks=_standard_chunks)
+    return standard_spec(layout, source, splits)
 
 
-def with_sources(spec: FeatureSpec) -> FeatureSpec:
-    """The spec with the files that the dataset folder has, whatever its source_spec says."""
+def _standard_chunks(split: str, spec: FeatureSpec) -> list[Chunk]:
+    return [Chunk(features, (f"{split}/{folder}/data_0.tfrecords",), LAYOUT) for folder, features in _folders(spec)]
+
+
+def spec_of_folders(spec: FeatureSpec) -> FeatureSpec:
+    """The spec with the splits and files that exist in the dataset folder in place of its source_spec."""
     sources = {}
     for split in SPLITS:
         if not (spec.root / split / "length.json").is_file():
+            if (spec.root / split / "label").exists():
+                raise LayoutError(f"{spec.root / split}: has records, but no file length.json. Copy or make it again.")
             continue
         chunks = []
         for folder, features in _folders(spec):
-            found = sorted((spec.root / split / folder).glob("data_*.tfrecords"), key=natural_key)
-            if not found:
+            files = sorted((spec.root / split / folder).glob("data_*.tfrecords"), key=natural_key)
+            if not files:
                 raise LayoutError(f"{spec.root / split / folder}: has no data_*.tfrecords, which hold {features[0]!r}.")
-            chunks.append(Chunk(features, tuple(str(path.relative_to(spec.root)) for path in found), LAYOUT))
+            chunks.append(Chunk(features, tuple(str(path.relative_to(spec.root)) for path in files), LAYOUT))
         sources[split] = tuple(chunks)
     return FeatureSpec(
         spec.features, spec.channels, sources=sources, metadata=spec.metadata, root=spec.root, path=spec.path
@@ -70,48 +64,10 @@ def with_sources(spec: FeatureSpec) -> FeatureSpec:
 
 
 def _folders(spec: FeatureSpec) -> list[tuple[str, tuple[str, ...]]]:
-    """(folder, features in it)."""
+    """Folders of a split, each with the names of its features."""
     ids = [(f"categorical_{i}", (name,)) for i, name in enumerate(spec.channels["categorical"])]
     numerical = [("numerical", spec.channels["numerical"])] if spec.numerical else []
     return [("label", spec.channels["label"]), *numerical, *ids]
-
-
-class _Stream:
-    """The records of one folder, in order. Raises LayoutError where format.json does not fit the spec."""
-
-    def __init__(self, root: Path, chunk: Chunk, feature: Feature):
-        self.paths = [existing_file(root, file, chunk.features[0]) for file in chunk.files]
-        self.folder = self.paths[0].parent
-        document = _json(self.folder / "format.json")
-        keys = {"format": str, "dtype": str, "multihot": bool, "feature_name": str, "num_features": int}
-        for key, kind in keys.items():
-            if not isinstance(document, dict) or not isinstance(document.get(key), kind):
-                raise LayoutError(f"{self.folder}/format.json: has no {key!r} that is a {kind.__name__}.")
-        several = feature.ragged or feature.hotness > 1
-        if document["multihot"] != several:
-            raise LayoutError(
-                f"{self.folder}/format.json: says multihot {str(document['multihot']).lower()}, but the feature spec "
-                f"gives {feature.name!r} hotness {feature.hotness}. Correct the spec."
-            )
-        self.name, self.dtype, self.multihot = document["feature_name"], document["dtype"], document["multihot"]
-
-    def __iter__(self) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
-        """(where, values [n] or [n, columns], row lengths or None) of each record."""
-        for path in self.paths:
-            for offset, data in records(path):
-                where = f"{path}: the record at byte {offset}"
-                try:
-                    content = parse_example(data, self.name)
-                    if not self.multihot:
-                        values, lengths = parse_tensor(content), None
-                    else:
-                        values, row_splits = parse_ragged(content)
-                        lengths = np.diff(row_splits).astype(np.int32)
-                except ProtoError as error:
-                    raise LayoutError(f"{where} {error}. Another program wrote it, or it is damaged.") from None
-                if values.dtype != self.dtype:
-                    raise LayoutError(f"{where} is {values.dtype}, but format.json says {self.dtype}.")
-                yield where, values, lengths
 
 
 class Reader:
@@ -119,64 +75,66 @@ class Reader:
 
     Args:
       root: the dataset folder.
-      spec: its feature spec, see with_sources.
+      spec: its feature spec, as spec_of_folders returns it.
       split: "train", "test" or "validation".
 
     Raises:
-      LayoutError: format.json or length.json do not fit, or a label record is damaged.
+      LayoutError: format.json or length.json contradicts the spec or the records, or a label record is damaged.
     """
 
     def __init__(self, root: str | Path, spec: FeatureSpec, split: str):
         self.root, self.spec, self.split = Path(root), spec, split
         chunks = chunks_of_type(spec, split, LAYOUT)
-        self._streams = [_Stream(self.root, chunk, spec.features[chunk.features[0]]) for chunk in chunks]
+        self._streams = [TfRecordFolder(self.root, chunk, spec.features[chunk.features[0]]) for chunk in chunks]
         sizes = [len(values) for _, values, _ in self._streams[0]]
         self.num_samples, self._num_records = sum(sizes), len(sizes)
         path = self.root / split / "length.json"
-        length = _json(path)
-        if length not in (len(sizes), -1):  # -1: the published program, asked for all
-            raise LayoutError(f"{path}: says {length} records, but the label has {len(sizes)}. One of them is damaged.")
+        length = read_json(path)
+        if length not in (len(sizes), -1):  # the published program writes -1 when it copies all records
+            raise LayoutError(
+                f"{path}: says {str(length)[:40]} records, but the label has {len(sizes)}. One of them is damaged."
+            )
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """The split in order, whatever the sizes of the records, read ahead; the last batch holds what is left."""
+        """The split in order, read ahead; the last batch may be smaller. Records may have any sizes."""
         pieces = self._records()
         # One worker: the records of a file come one after the other.
-        return in_batches_of(batch_size, in_order(lambda _: next(pieces), range(self._num_records), workers=1))
+        return rebatch(in_order(lambda _: next(pieces), range(self._num_records), workers=1), batch_size)
 
     def _records(self) -> Iterator[Batch]:
-        """A batch for each record, of the sizes that the records have."""
+        """A batch for each record."""
         streams = [iter(stream) for stream in self._streams]
         first_row = 0
         for number in range(self._num_records):
-            found = []
+            parts = []
             for source, stream in zip(self._streams, streams, strict=True):
                 if (record := next(stream, None)) is None:
                     raise LayoutError(
                         f"{source.folder}: ends after {number} records, the label has {self._num_records}. It is "
                         "truncated; copy or make it again."
                     )
-                found.append(record)
+                parts.append(record)
                 if number == self._num_records - 1 and next(stream, None) is not None:
                     raise LayoutError(f"{source.folder}: has more than the {self._num_records} records of the label.")
-            yield self._batch(found, first_row)
-            first_row += len(found[0][1])
+            yield self._batch(parts, first_row)
+            first_row += len(parts[0][1])
 
-    def _batch(self, found: list, first_row: int) -> Batch:
-        (where, label, _), *rest = found
-        rows, spec, numerical = len(label), self.spec, None
-        label = checked_labels(_shaped(label, where, rows=rows, columns=1).reshape(-1), where, first_row)
+    def _batch(self, parts: list, first_row: int) -> Batch:
+        (where, label, _), *rest = parts
+        num_rows, spec, numerical = len(label), self.spec, None
+        label = checked_labels(_shaped(label, where, num_rows=num_rows, num_columns=1).reshape(-1), where, first_row)
         if spec.numerical:
             (where, values, _), *rest = rest
-            numerical = _shaped(values, where, rows=rows, columns=len(spec.numerical))
+            numerical = _shaped(values, where, num_rows=num_rows, num_columns=len(spec.numerical))
             check_finite(numerical, list(spec.channels["numerical"]), path=where, first_row=first_row)
         categorical = {}
         for feature, (where, values, lengths) in zip(spec.categorical, rest, strict=True):
             if lengths is None:
-                ids = Ids(_shaped(values, where, rows=rows, columns=1).reshape(-1))
-            elif len(lengths) == rows:
+                ids = Ids(_shaped(values, where, num_rows=num_rows, num_columns=1).reshape(-1))
+            elif len(lengths) == num_rows:
                 ids = Ids(values, lengths)
             else:
-                raise LayoutError(f"{where} has {len(lengths)} samples, the label {rows}.")
+                raise LayoutError(f"{where} has {len(lengths)} samples, the label {num_rows}.")
             check_ids(ids, feature, path=where, first_row=first_row)
             categorical[feature.name] = ids
         return Batch(label, numerical, categorical)
@@ -192,19 +150,19 @@ class Reader:
 
 
 class Writer:
-    """Writes one split, a record for every `prebatch_size` samples. A context manager; its caller removes what failed.
+    """Writes one split. A context manager; where it fails, the caller removes its files.
 
     Args:
       root: folder to write in.
-      spec: as split_tfrecords_spec makes it.
-      split: the split to write.
-      prebatch_size: samples in a record; NVIDIA's reader needs its batch size here, and no tail.
+      spec: spec that split_tfrecords_spec made.
+      split: name of the split to write.
+      prebatch_size: samples in a record. NVIDIA's reader needs its own batch size here, and no smaller last record.
     """
 
     def __init__(self, root: str | Path, spec: FeatureSpec, *, split: str, prebatch_size: int = 65536):
         self.root, self.spec, self.split = Path(root), spec, split
         self.num_samples = self.num_rounded = self._num_records = 0
-        self._groups = Groups(prebatch_size, self._write_record)
+        self._rebatcher = Rebatcher(prebatch_size, self._write_record)
         self._files = {}
         for chunk in chunks_of_type(spec, split, LAYOUT):
             path = self.root / chunk.files[0]
@@ -212,17 +170,17 @@ class Writer:
             self._files[chunk.features[0]] = open(path, "wb")
 
     def write(self, batch: Batch) -> None:
-        """Appends samples. Raises FeatureSpecError, see checked_batch."""
-        self.append(self.prepared(batch, self.num_samples))
+        """Appends samples. Raises FeatureSpecError as checked_batch does."""
+        self.append(self.prepare(batch, self.num_samples))
 
-    def prepared(self, batch: Batch, first_row: int) -> tuple[Batch, int]:
-        """What `append` takes: checked samples, and how many numericals were rounded. Raises as `write` does."""
+    def prepare(self, batch: Batch, first_row: int) -> tuple[Batch, int]:
+        """The argument of `append`: checked samples, and how many numericals were rounded. Raises as `write`."""
         path = self.root / self.split
         return checked_batch(batch, self.spec, split=self.split, first_row=first_row, path=lambda feature: path)
 
     def append(self, prepared: tuple[Batch, int]) -> None:
         batch, num_rounded = prepared
-        self._groups.add(batch)
+        self._rebatcher.add(batch)
         self.num_rounded += num_rounded
         self.num_samples += batch.num_samples
 
@@ -243,8 +201,8 @@ class Writer:
     def _append(self, feature: Feature, data: bytes) -> None:
         if len(data) > _LARGEST_TENSOR:
             raise LayoutError(
-                f"{self.split}: {feature.name}: a record of {len(data)} bytes; protocol buffers have less than 2 GiB. "
-                "Take a smaller --dst_prebatch_size."
+                f"{self.split}: {feature.name}: a record of {len(data)} bytes; protocol buffers hold less than 2 GiB. "
+                "Give a smaller --dst_prebatch_size."
             )
         write_record(self._files[feature.name], example("data", data))
 
@@ -254,35 +212,19 @@ class Writer:
     def __exit__(self, exception_type, exception, traceback) -> None:
         try:
             if exception_type is None:
-                self._groups.finish()
+                self._rebatcher.finish()
         finally:
             for file in self._files.values():
                 file.close()
         if exception_type is None:
             (self.root / self.split / "length.json").write_text(json.dumps(self._num_records))
             for chunk in self.spec.sources[self.split]:
-                feature = self.spec.features[chunk.features[0]]
-                document = {
-                    "format": "tfrecords",
-                    "dtype": feature.dtype,
-                    "multihot": feature.ragged or feature.hotness > 1,
-                    "feature_name": "data",
-                    "num_features": len(chunk.features),
-                    "batches_per_file": self._num_records,
-                }
-                path = self.root / Path(chunk.files[0]).with_name("format.json")
-                path.write_text(json.dumps(document))
+                write_format(
+                    self.root, chunk, feature=self.spec.features[chunk.features[0]], num_records=self._num_records
+                )
 
 
-def _shaped(values: np.ndarray, where: str, *, rows: int, columns: int) -> np.ndarray:
-    if values.size != rows * columns:
-        raise LayoutError(f"{where} has {values.size} values; {rows} samples x {columns} are right.")
-    return values.reshape(rows, columns)
-
-
-def _json(path: Path) -> object:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.loads(file.read(_LARGEST_JSON))
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8
-        raise LayoutError(f"{path}: is not JSON: {error}.") from None
+def _shaped(values: np.ndarray, where: str, *, num_rows: int, num_columns: int) -> np.ndarray:
+    if values.size != num_rows * num_columns:
+        raise LayoutError(f"{where} has {values.size} values; {num_rows} samples x {num_columns} are right.")
+    return values.reshape(num_rows, num_columns)

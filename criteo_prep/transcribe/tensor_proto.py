@@ -1,10 +1,10 @@
-"""A tensor in a tf.train.Example, in protocol buffer bytes, without TensorFlow.
+"""A tensor in a tf.train.Example, as protocol buffer bytes, without TensorFlow.
 
     Example { features { feature { key: "data", value { bytes_list { value: <TensorProto> } } } } }
     TensorProto { dtype, tensor_shape { dim { size } ... }, tensor_content }
 
-Ragged tensors are a string tensor [2] of the TensorProtos of values and row splits, in string_val instead of
-tensor_content. What is written has the bytes that TensorFlow writes.
+A ragged tensor is a string tensor [2] with the TensorProtos of values and row splits, in string_val in place of
+tensor_content. The bytes that are written here are the bytes that TensorFlow writes.
 
 Source: example.proto, feature.proto, tensor.proto and tensor_shape.proto of TensorFlow.
 """
@@ -20,18 +20,18 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class ProtoError(ValueError):
-    """Bytes are not the message that they should be; the caller knows where they stand."""
+    """Bytes are not the expected message. The caller adds where the bytes are."""
 
 
 def tensor(array: np.ndarray) -> bytes:
-    """A TensorProto of an array of one of DTYPES."""
+    """The TensorProto of an array, whose dtype is one of DTYPES."""
     head = _tag(1, _VARINT) + _varint(_NUMBERS[array.dtype.name]) + _shape(array.shape)
     content = np.ascontiguousarray(array).tobytes()
     return head + _field(4, content) if content else head
 
 
 def ragged_tensor(values: np.ndarray, row_splits: np.ndarray) -> bytes:
-    """The string tensor of a ragged one: int32 values [num_ids], row_splits [rows + 1]."""
+    """The string tensor of a ragged tensor: int32 values [num_ids], row_splits [rows + 1]."""
     strings = _field(8, tensor(values)) + _field(8, tensor(row_splits))
     return _tag(1, _VARINT) + _varint(_STRING) + _shape((2,)) + strings
 
@@ -43,20 +43,20 @@ def example(name: str, data: bytes) -> bytes:
 
 
 def parse_example(data: bytes, name: str) -> memoryview:
-    """The bytes of the feature `name`. Raises ProtoError where there is not exactly one."""
-    found = None
+    """The bytes of the feature `name`. Raises ProtoError unless there is exactly one value."""
+    values_of_name = None
     for features in _messages(data, 1):
         for entry in _messages(features, 1):
             if [bytes(key) for key in _messages(entry, 1)] == [name.encode()]:
-                found = [
+                values_of_name = [
                     value
                     for feature in _messages(entry, 2)
                     for values in _messages(feature, 1)
                     for value in _messages(values, 1)
                 ]
-    if found is None or len(found) != 1:
-        raise ProtoError(f"is no Example with one value of feature {name!r}")
-    return found[0]
+    if values_of_name is None or len(values_of_name) != 1:
+        raise ProtoError(f"is not an Example with one value of feature {name!r}")
+    return values_of_name[0]
 
 
 def parse_tensor(data: memoryview) -> np.ndarray:
@@ -77,7 +77,7 @@ def parse_ragged(data: memoryview) -> tuple[np.ndarray, np.ndarray]:
     number, shape, _ = _parts(data)
     strings = list(_messages(data, 8))
     if number != _STRING or shape != [2] or len(strings) != 2:
-        raise ProtoError(f"is a tensor of type {number} and shape {shape}, not the two strings of a ragged one")
+        raise ProtoError(f"is a tensor of type {number} and shape {shape}, not the two strings of a ragged tensor")
     values, row_splits = map(parse_tensor, strings)
     if row_splits.dtype.kind != "i":
         raise ProtoError(f"has row splits of type {row_splits.dtype}")
@@ -105,12 +105,12 @@ def _parts(data: memoryview) -> tuple[int, list[int], memoryview]:
 
 
 def _messages(data: bytes | memoryview, number: int) -> Iterator[memoryview]:
-    """The length-delimited fields of a number."""
+    """The length-delimited fields with this number."""
     return (value for field, value in _fields(data) if field == number and not isinstance(value, int))
 
 
 def _fields(data: bytes | memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(number, value) of every field of a message."""
+    """Every field of a message as (number, value)."""
     data, place = memoryview(data), 0
     while place < len(data):
         tag, place = _read_varint(data, place)
@@ -161,5 +161,5 @@ def _field(number: int, data: bytes) -> bytes:
 
 
 def _shape(shape: tuple[int, ...]) -> bytes:
-    # A size of 0 is the default, which is not written.
+    # A size of 0 is the default and is not written.
     return _field(2, b"".join(_field(2, _tag(1, _VARINT) + _varint(n) if n else b"") for n in shape))

@@ -5,11 +5,11 @@
     <root>/<split>/numerical.bin   float16   row-major [samples, numericals]
     <root>/<split>/cat_<i>.bin     int8, int16 or int32, `hotness` ids a sample
 
-and where samples have different numbers of ids (`ragged: true`), cat_<i>_offsets.bin, int64 [samples + 1]: the ids of
-sample k are those from offset k up to offset k + 1. File and feature names are the spec's.
+Where samples have different numbers of ids (`ragged: true`), there is also cat_<i>_offsets.bin, int64 [samples + 1]:
+sample k has the ids from offset k up to, not including, offset k + 1. The spec gives the names of files and features.
 
-Source: `split_binary` of NVIDIA's DLRM for TensorFlow 2, which has one id a sample; more of them, fixed or ragged, are
-this project's extension.
+Source: `split_binary` of NVIDIA's DLRM for TensorFlow 2, which has one id a sample. Several ids a sample, fixed or
+ragged, are an extension of this project.
 """
 
 import contextlib
@@ -26,35 +26,37 @@ from criteo_prep.parallel import in_order
 from criteo_prep.transcribe.array_file import ArrayFile
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch
 
-_BUFFER_BYTES = 1 << 18  # that a file gets at a time; the kernel takes small pieces at half the speed
+_BUFFER_BYTES = 1 << 18  # bytes of one write; smaller writes take twice the time
 
 
 class Reader:
-    """Reads one split of a tf_raw dataset, any range of samples at a time.
+    """Reads any range of samples of one split of a tf_raw dataset.
 
     Args:
       root: the dataset folder.
       spec: its feature spec.
       split: "train", "test" or "validation".
-      features: names of the features to read, and no file of another one is opened; all by default. Numericals share a
-        file, so they are read all or none.
+      features: names of the features to read, all by default. Files of other features are not opened. Numericals share
+        a file: either all of them are read or none.
 
     Raises:
-      FeatureSpecError: a file is missing, truncated, or holds another number of samples than the others; `features`
-        names one that is not there.
+      FeatureSpecError: a file is missing or truncated, the files differ in their number of samples, or `features` has
+        an unknown name.
     """
 
     def __init__(self, root: str | Path, spec: FeatureSpec, *, split: str, features: Iterable[str] | None = None):
         self.root, self.spec, self.split = Path(root), dataclasses.replace(spec, root=Path(root)), split
         self._files: dict[str, list[ArrayFile]] = {}
         self.num_samples = self.spec.validate_files(split)
-        wanted = set(spec.features if features is None else features)
-        if unknown := sorted(wanted - set(spec.features)):
-            raise FeatureSpecError(f"{self.root}: there is no feature {unknown[0]!r}; there are {list(spec.features)}.")
-        self._label = spec.label if spec.label.name in wanted else None
-        self._numerical = [feature for feature in spec.numerical if feature.name in wanted]
+        names = set(spec.features if features is None else features)
+        if unknown := sorted(names - set(spec.features)):
+            raise FeatureSpecError(
+                f"{self.root}: there is no feature {unknown[0]!r}; the features are {list(spec.features)}."
+            )
+        self._label = spec.label if spec.label.name in names else None
+        self._numerical = [feature for feature in spec.numerical if feature.name in names]
         assert self._numerical in ([], spec.numerical), "numericals are read all or none"
-        self._categorical = [feature for feature in spec.categorical if feature.name in wanted]
+        self._categorical = [feature for feature in spec.categorical if feature.name in names]
         try:
             for feature in [*filter(None, [self._label]), *self._numerical[:1], *self._categorical]:
                 self._open(feature)
@@ -66,12 +68,12 @@ class Reader:
         """Samples [start, stop) of the split, 0 <= start <= stop <= num_samples.
 
         Returns:
-          Batch with label bool [n], numerical float16 [n, numericals], and int32 ids per categorical feature: values
-          [n] of one with hotness 1, values [n * hotness] and row_lengths [n] of another.
+          Batch with label bool [n], numerical float16 [n, numericals], and int32 ids of each categorical feature:
+          values [n] where the hotness is 1, else values [n * hotness] and row_lengths [n].
 
         Raises:
-          FeatureSpecError: a file ended early, an id is not below its feature's cardinality (with its row), a numerical
-            is not finite, or row offsets decrease.
+          FeatureSpecError: a file shrank, an id is not in [0, cardinality), a numerical is not finite, or row offsets
+            decrease; the message has the row.
         """
         assert 0 <= start <= stop <= self.num_samples
         label = numerical = None
@@ -94,12 +96,12 @@ class Reader:
         return Batch(label, numerical, categorical)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """The split in order, read ahead by threads; the last batch holds what is left."""
+        """The split in order, read ahead by threads; the last batch may be smaller."""
         starts = range(0, self.num_samples, batch_size)
         return in_order(lambda start: self.read(start, min(start + batch_size, self.num_samples)), starts)
 
-    def opened(self, feature: Feature) -> Sequence[ArrayFile]:
-        """The open files of a feature, ids before offsets; none of one that is not read. Numericals go by the first."""
+    def open_files(self, feature: Feature) -> Sequence[ArrayFile]:
+        """The open files of a feature, ids before offsets; empty if it is not read. For numericals, name the first."""
         return self._files.get(feature.name, ())
 
     def close(self) -> None:
@@ -115,9 +117,9 @@ class Reader:
 
     def _open(self, feature: Feature) -> None:
         files = self.spec.chunk_of(self.split, feature.name).files
-        self._files[feature.name] = opened = []
+        self._files[feature.name] = open_files = []
         for file, dtype in zip(files, (feature.dtype, OFFSET), strict=False):
-            opened.append(ArrayFile(self.root / file, dtype))
+            open_files.append(ArrayFile(self.root / file, dtype))
 
     def _read(self, feature: Feature, start: int, stop: int) -> np.ndarray:
         (file,) = self._files[feature.name]
@@ -127,7 +129,7 @@ class Reader:
         values, offsets_file = self._files[feature.name]
         offsets = offsets_file.read(start, stop - start + 1, stop)
         limit = values.path.stat().st_size // values.dtype.itemsize
-        # Checked before np.empty hears of them. The range comes first, so that no difference overflows.
+        # Checked before an array of this size is made. The range is checked first, so that no difference overflows.
         good = (offsets >= 0) & (offsets <= limit)
         good[0] &= start > 0 or offsets[0] == 0
         if good.all():
@@ -146,14 +148,14 @@ class Writer:
     """Writes one split of a tf_raw dataset.
 
     Args:
-      root: folder to write in; a dataset's caller saves the spec there last (see criteo_prep.destination).
-      spec: names the files, dtypes and cardinalities.
-      split: the split to write; its chunks must be in the spec.
+      root: folder to write in; the caller saves the spec there last (see criteo_prep.destination).
+      spec: spec with files, dtypes and cardinalities.
+      split: name of the split to write; the spec has its chunks.
 
-    A clean exit of the context closes the files; an exit by exception, or a failure to close them, removes them.
+    A clean exit of the context closes the files. An exception, or a failure to close a file, removes all of them.
 
     Raises:
-      FeatureSpecError: the spec is not one of this layout, has no such split, or names a file twice.
+      FeatureSpecError: the spec is of another layout, has no such split, or names a file twice.
     """
 
     def __init__(self, root: str | Path, spec: FeatureSpec, split: str):
@@ -161,7 +163,7 @@ class Writer:
         self.num_samples = self.num_rounded = 0
         spec.validate()
         _check_files(spec, split)
-        self._num_ids: dict[str, int] = {}  # of ragged features
+        self._num_ids: dict[str, int] = {}  # ids written so far, of ragged features
         self._files = {}  # by path within the dataset
         try:
             for file in (file for chunk in spec.sources[split] for file in chunk.files):
@@ -180,13 +182,20 @@ class Writer:
 
         Raises:
           FeatureSpecError: a part is missing or has another number of samples, an id is out of range, a label is not 0
-            or 1, a numerical is not finite or too large for float16, or a sample has not as many ids as it must.
+            or 1, a numerical is not finite or too large for float16, or a sample has a wrong number of ids.
         """
-        self.append(self.prepared(batch, self.num_samples))
+        self.append(self.prepare(batch, self.num_samples))
 
-    def prepared(self, batch: Batch, first_row: int) -> tuple[Batch, int]:
-        """What `append` takes: the samples from row `first_row` on in the types of their files, and how many numericals
-        were rounded. Raises as `write` does."""
+    def prepare(self, batch: Batch, first_row: int) -> tuple[Batch, int]:
+        """The argument of `append`: the samples in the dtypes of their files, and how many numericals were rounded.
+
+        Args:
+          batch: samples to write.
+          first_row: row of the first sample.
+
+        Raises:
+          FeatureSpecError: as `write`.
+        """
         batch, num_rounded = checked_batch(batch, self.spec, split=self.split, first_row=first_row, path=self._path)
         categorical = {}
         for feature in self.spec.categorical:
@@ -218,7 +227,7 @@ class Writer:
         try:
             if exception_type is None:
                 for file in self._files.values():
-                    file.close()  # writes what is buffered, and may find the disk full
+                    file.close()  # writes the buffer, and may find the disk full
         except BaseException:
             self._remove()
             raise
@@ -242,15 +251,13 @@ class Writer:
 
 
 def _check_files(spec: FeatureSpec, split: str) -> None:
-    """Raises FeatureSpecError unless `split` has files in this layout, and no file of the spec is written twice."""
+    """Raises FeatureSpecError unless `split` has files in this layout and no two chunks of the spec name one file."""
     if split not in spec.sources:
         raise FeatureSpecError(f"the spec names no files of the split {split!r}; it has {list(spec.splits)}.")
     seen = set()
     for chunk in (chunk for chunks in spec.sources.values() for chunk in chunks):
         if chunk.type != "split_binary":
-            raise FeatureSpecError(
-                f"{chunk.files[0]}: is of type {chunk.type!r}, but tf_raw is made of split_binary files."
-            )
+            raise FeatureSpecError(f"{chunk.files[0]}: is of type {chunk.type!r}, but tf_raw has split_binary files.")
         for file in map(PurePosixPath, chunk.files):
             if file in seen:
                 raise FeatureSpecError(

@@ -1,6 +1,6 @@
-"""TFRecord framing without TensorFlow: records of bytes with checksums.
+"""TFRecord framing without TensorFlow: records of bytes, each with checksums.
 
-    uint64 length | uint32 masked crc32c of those 8 bytes | length bytes | uint32 masked crc32c of them
+    uint64 length | uint32 masked crc32c of the length | the bytes | uint32 masked crc32c of the bytes
 
 Source: tensorflow/core/lib/io/record_writer.h; crc32c is the Castagnoli polynomial, reflected 0x82F63B78.
 """
@@ -19,7 +19,7 @@ _HEADER_BYTES, _FOOTER_BYTES = 12, 4
 
 
 def _make_tables() -> np.ndarray:
-    """uint32 [8, 256]: table k is the effect of a byte that k bytes follow."""
+    """uint32 [8, 256]: table k gives the effect on the crc of a byte that k more bytes follow."""
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = np.where(table & 1, (table >> 1) ^ np.uint32(0x82F63B78), table >> 1).astype(np.uint32)
@@ -34,7 +34,7 @@ _TABLES = _make_tables()
 
 @compiled
 def _crc32c(data, crc, tables):
-    """crc over uint8 [n], eight bytes a step; `crc` is the inverted state before and after."""
+    """The crc state after uint8 [n], eight bytes a step; `crc` is the inverted state before."""
     n = data.size
     i = 0
     while i + 8 <= n:
@@ -68,13 +68,13 @@ def crc32c(data: bytes | memoryview) -> int:
 
 
 def masked_crc32c(data: bytes | memoryview) -> int:
-    """The crc as it stands in a file, masked so that a crc of data with crcs in it stays a good one."""
+    """The crc32c of bytes as a file stores it. The mask keeps a crc good that is taken over data with crcs in it."""
     crc = crc32c(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def write_record(file, data: bytes) -> None:
-    """Appends one record to a file that is open for binary writing."""
+    """Appends one record to a binary file."""
     length = struct.pack("<Q", len(data))
     file.write(length + struct.pack("<I", masked_crc32c(length)))
     file.write(data)
@@ -85,8 +85,8 @@ def records(path: Path) -> Iterator[tuple[int, bytes]]:
     """The records of a file, each with the byte at which it begins.
 
     Raises:
-      LayoutError: a crc does not fit, or the file ends within a record. No length is believed before its crc fits and
-        the file is as long as it says.
+      LayoutError: a crc does not match, or the file ends within a record. Nothing is read before the crc of its length
+        matches and the file is long enough.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -97,7 +97,7 @@ def records(path: Path) -> Iterator[tuple[int, bytes]]:
                 raise LayoutError(f"{path}: ends within the record at byte {offset}. The file is truncated.")
             length, crc = struct.unpack("<QI", header)
             if masked_crc32c(header[:8]) != crc:
-                raise _broken(path, offset, "length")
+                raise _crc_error(path, offset, "length")
             if length > size - offset - _HEADER_BYTES - _FOOTER_BYTES:
                 raise LayoutError(
                     f"{path}: the record at byte {offset} has {length} bytes, but the file ends at {size}. "
@@ -105,13 +105,13 @@ def records(path: Path) -> Iterator[tuple[int, bytes]]:
                 )
             data, footer = file.read(length), file.read(_FOOTER_BYTES)
             if len(footer) < _FOOTER_BYTES or masked_crc32c(data) != struct.unpack("<I", footer)[0]:
-                raise _broken(path, offset, "data")
+                raise _crc_error(path, offset, "data")
             yield offset, data
             offset += _HEADER_BYTES + length + _FOOTER_BYTES
 
 
-def _broken(path: Path, offset: int, what: str) -> LayoutError:
+def _crc_error(path: Path, offset: int, part: str) -> LayoutError:
     return LayoutError(
-        f"{path}: the record at byte {offset} has a broken crc of its {what}. The file is damaged; "
+        f"{path}: the record at byte {offset} has a broken crc of its {part}. The file is damaged; "
         "copy or make it again."
     )

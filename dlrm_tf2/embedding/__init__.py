@@ -10,7 +10,7 @@ routes            the route that each feature's vectors take: replicated, pooled
 slab              the shards of one width in one variable: gather, update, read, write
 initial_weights   the first values of a table, the same for any plan
 lookup            ids -> pooled vectors of one slab, and gradients back to its rows
-all_to_all        the exchange that all others go through
+collectives       what all ranks do together, once in every step
 id_exchange       ids to the ranks of their tables
 exchange_columns  how the pieces of several ranks become the result: a drawing, and the numbers. No TensorFlow
 vector_exchange   pooled vectors to the ranks of their samples, gradients back

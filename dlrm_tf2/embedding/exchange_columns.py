@@ -1,6 +1,6 @@
 """ExchangeColumns: how pieces that several ranks make become the columns of the result. numpy, no TensorFlow.
 
-An example: three tables of width 2, `a` and `c` on rank 0, `b` on rank 1; samples 0 and 1 on rank 0, sample 2 on rank 1;
+An example: tables `a` and `c` of width 2 on rank 0, `b` on rank 1; samples 0 and 1 on rank 0, sample 2 on rank 1;
 a0 is the vector of a for sample 0. Each rank has looked up its tables for all samples:
 
                 rank 0                rank 1

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from dlrm_tf2.embedding.all_to_all import AllToAll
+from dlrm_tf2.embedding.collectives import Collectives
 from dlrm_tf2.embedding.ids import IdBatch
 from dlrm_tf2.embedding.result_layout import ResultLayout
 
@@ -14,7 +14,7 @@ class IdExchange:
     """Turns the ids of this rank's samples into the ids of the global batch for this rank's tables.
 
     Args:
-      all_to_all: the exchange between the ranks.
+      collectives: the exchange between the ranks.
       layout: the columns of the result.
       features: the features of the batches, in this order.
       features_of_ranks: for each rank, the features whose ids it gets, in this order.
@@ -22,13 +22,13 @@ class IdExchange:
 
     def __init__(
         self,
-        all_to_all: AllToAll,
+        collectives: Collectives,
         layout: ResultLayout,
         *,
         features: Sequence[str],
         features_of_ranks: Sequence[Sequence[str]],
     ):
-        self._all_to_all, self._features_of_ranks = all_to_all, features_of_ranks
+        self._collectives, self._features_of_ranks = collectives, features_of_ranks
         columns = layout.fixed_columns(features)
         # For each rank, the columns of IdBatch.fixed that it gets.
         self._columns = [
@@ -45,12 +45,12 @@ class IdExchange:
         if any(len(of_rank) for of_rank in columns):
             by_rank = [tf.reshape(tf.gather(batch.fixed, of_rank, axis=1), [-1]) for of_rank in columns]
             splits = batch.num_samples * tf.constant([len(of_rank) for of_rank in columns])
-            received = self._all_to_all(tf.concat(by_rank, axis=0), splits=splits, name="ids")
-            fixed = tf.reshape(received, [global_batch, len(columns[self._all_to_all.rank])])
+            received = self._collectives.all_to_all(tf.concat(by_rank, axis=0), splits=splits, name="ids")
+            fixed = tf.reshape(received, [global_batch, len(columns[self._collectives.rank])])
         ragged, weights = {}, {}
         for feature in self._sent:
             # A rank that does not get the feature takes part all the same, and receives nothing.
-            is_wanted = feature in self._features_of_ranks[self._all_to_all.rank]
+            is_wanted = feature in self._features_of_ranks[self._collectives.rank]
             if self._hotness[feature] is None:
                 values, lengths = batch.ragged[feature]
                 received = self._to_owners(feature, values, "ids"), self._to_owners(feature, lengths, "row_lengths")
@@ -67,4 +67,4 @@ class IdExchange:
         owners = np.array([feature in wanted for wanted in self._features_of_ranks], np.int32)
         splits = tf.size(values) * owners
         copies = tf.tile(values, [int(owners.sum())])
-        return self._all_to_all(copies, splits=splits, name=f"{name}.{feature}")
+        return self._collectives.all_to_all(copies, splits=splits, name=f"{name}.{feature}")

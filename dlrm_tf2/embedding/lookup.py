@@ -1,4 +1,4 @@
-"""SlabLookup: ids -> pooled vectors, for all pieces of one slab.
+"""SlabLookup: ids -> pooled vectors, for all pieces of one slab; and the records of what a step has looked up.
 
 One gather serves all pieces and writes the vectors of a sample side by side, the form in which the exchange and the
 interaction want them.
@@ -6,12 +6,14 @@ interaction want them.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from dlrm_tf2.embedding.bags import BagReader, SlabRows, bags_in, joined_factors
 from dlrm_tf2.embedding.ids import IdBatch
 from dlrm_tf2.embedding.result_layout import Piece, ResultLayout
+from dlrm_tf2.embedding.row_exchange import RowRequests
 from dlrm_tf2.embedding.slab import Slab
 
 
@@ -42,6 +44,38 @@ class SlabVectors:
         by_vector = tf.reshape(gradient, [-1, gradient.shape[-1]])
         by_row = by_vector if self.vector_of_row is None else tf.gather(by_vector, self.vector_of_row)
         return by_row if self.factors is None else by_row * self.factors[:, tf.newaxis]
+
+
+class Fetched(NamedTuple):
+    """Rows that this rank serves for one RowExchange, and what the exchange needs to bring them to the samples."""
+
+    served: SlabVectors
+    requests: RowRequests
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What DistributedEmbedding.lookup returns: vectors of this rank's tables, by their route (embedding/routes.py).
+
+    Attributes:
+      pooled: vectors [global batch, pieces, width] for the samples of all ranks.
+      replicated: vectors [local batch, pieces, width] from replicated tables.
+      fetched: one for each RowExchange.
+    """
+
+    pooled: list[SlabVectors]
+    replicated: list[SlabVectors]
+    fetched: list[Fetched]
+
+    @property
+    def parts(self) -> list[SlabVectors]:
+        """All of them, in one fixed order."""
+        return [*self.pooled, *self.replicated, *(served for served, _ in self.fetched)]
+
+    @property
+    def vectors(self) -> list[tf.Tensor]:
+        """The tensors that the loss is differentiated by. Their number and shapes depend on the plan."""
+        return [part.vectors for part in self.parts]
 
 
 class SlabLookup:

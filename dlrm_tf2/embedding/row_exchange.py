@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from dlrm_tf2.embedding.all_to_all import AllToAll
 from dlrm_tf2.embedding.bags import Bags, SlabRows, bags_in, joined_factors
+from dlrm_tf2.embedding.collectives import Collectives
 from dlrm_tf2.embedding.result_layout import Piece, ResultLayout
 from dlrm_tf2.embedding.routes import Fetch
 from dlrm_tf2.sharding.plan import ShardingPlan
@@ -45,7 +45,7 @@ class RowExchange:
     """Fetches rows from slabs of one kind for some features.
 
     Args:
-      all_to_all: the exchange between the ranks.
+      collectives: the exchange between the ranks.
       plan: which rank holds what.
       layout: the columns of the result.
       fetch: the features to serve, the kind of slab to fetch from, and whether each row is requested once.
@@ -56,13 +56,13 @@ class RowExchange:
       features: the features of the pieces.
     """
 
-    def __init__(self, all_to_all: AllToAll, plan: ShardingPlan, *, layout: ResultLayout, fetch: Fetch):
-        self._all_to_all, self._layout, self._once = all_to_all, layout, fetch.once
+    def __init__(self, collectives: Collectives, plan: ShardingPlan, *, layout: ResultLayout, fetch: Fetch):
+        self._collectives, self._layout, self._once = collectives, layout, fetch.once
         self.kind, self._width = fetch.kind, fetch.kind.width
         self._name = f"rows_{fetch.kind.name}{'_unique' if fetch.once else ''}"
         self._pieces_of_ranks: list[list[Piece]] = []
         self._first_rows = []
-        for rank in range(all_to_all.world_size):
+        for rank in range(collectives.world_size):
             shards = by_slab(plan.of_rank(rank), plan).get(fetch.kind, ())
             self._first_rows.append(first_rows(shards))
             self._pieces_of_ranks.append(layout.pieces(shards, fetch.features))
@@ -94,8 +94,12 @@ class RowExchange:
         num_requested = tf.stack(num_requested)
         return RowRequests(
             num_requested,
-            num_served=self._all_to_all(num_requested, splits=tf.ones_like(num_requested), name=f"{name}.splits"),
-            served_rows=self._all_to_all(tf.concat(requested, axis=0), splits=num_requested, name=f"{name}.ids"),
+            num_served=self._collectives.all_to_all(
+                num_requested, splits=tf.ones_like(num_requested), name=f"{name}.splits"
+            ),
+            served_rows=self._collectives.all_to_all(
+                tf.concat(requested, axis=0), splits=num_requested, name=f"{name}.ids"
+            ),
             row_of_id=tf.concat(row_of_id, axis=0),
             vector_of_id=tf.concat([part.vectors for part in parts], axis=0),
             factors=joined_factors(parts, dtype),
@@ -115,7 +119,7 @@ class RowExchange:
 
         @tf.custom_gradient
         def fetch(rows: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-            fetched = self._all_to_all(rows, splits=requests.num_served, name=name)
+            fetched = self._collectives.all_to_all(rows, splits=requests.num_served, name=name)
             vectors = self._scaled(tf.gather(fetched, requests.row_of_id), requests)
             pooled = tf.math.unsorted_segment_sum(vectors, requests.vector_of_id, num_vectors)
 
@@ -124,7 +128,7 @@ class RowExchange:
                 by_id = self._scaled(tf.gather(by_vector, requests.vector_of_id), requests)
                 num_rows = tf.reduce_sum(requests.num_requested)
                 by_row = tf.math.unsorted_segment_sum(by_id, requests.row_of_id, num_rows)
-                return self._all_to_all(
+                return self._collectives.all_to_all(
                     tf.cast(by_row, rows.dtype), splits=requests.num_requested, name=f"{name}.gradients"
                 )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from dlrm_tf2.embedding.all_to_all import AllToAll
+from dlrm_tf2.embedding.collectives import Collectives
 from dlrm_tf2.embedding.exchange_columns import ExchangeColumns
 
 
@@ -17,13 +17,13 @@ class VectorExchange:
     """Makes the layer's result from pieces.
 
     Args:
-      all_to_all: the exchange between the ranks.
+      collectives: the exchange between the ranks.
       columns: where each column of the result comes from.
     """
 
-    def __init__(self, all_to_all: AllToAll, columns: ExchangeColumns):
-        self._all_to_all, self._columns = all_to_all, columns
-        self._as_it_is = all_to_all.world_size == 1 and columns.is_identity
+    def __init__(self, collectives: Collectives, columns: ExchangeColumns):
+        self._collectives, self._columns = collectives, columns
+        self._as_it_is = collectives.world_size == 1 and columns.is_identity
 
     def __call__(self, pooled: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
         """The result for this rank's samples.
@@ -37,17 +37,17 @@ class VectorExchange:
         """
         if self._as_it_is:
             return pooled
-        columns, rank = self._columns, self._all_to_all.rank
+        columns, rank = self._columns, self._collectives.rank
         grains, own_grains = int(columns.grains_of[rank]), int(columns.grains_of[-1])
 
         @tf.custom_gradient
         def exchange(pooled: tf.Tensor, own: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-            samples = self._all_to_all.samples_of_ranks(tf.shape(pooled)[0])
+            samples = self._collectives.samples_of_ranks(tf.shape(pooled)[0])
             local_batch = samples[rank]
             sent_rows = samples * grains
             received_rows = local_batch * columns.grains_of[:-1]
             sent = tf.reshape(pooled, [tf.reduce_sum(sent_rows), columns.grain])
-            received = self._all_to_all(sent, splits=sent_rows, name="vectors")
+            received = self._collectives.all_to_all(sent, splits=sent_rows, name="vectors")
             if own_grains:
                 received = tf.concat([received, tf.reshape(own, [local_batch * own_grains, columns.grain])], axis=0)
             vectors = tf.gather(received, self._places(local_batch))
@@ -64,7 +64,7 @@ class VectorExchange:
                 if own_grains:
                     num_sent = tf.reduce_sum(received_rows)
                     sent, own_gradient = sent[:num_sent], tf.reshape(sent[num_sent:], tf.shape(own))
-                returned = self._all_to_all(sent, splits=received_rows, name="vector_gradients")
+                returned = self._collectives.all_to_all(sent, splits=received_rows, name="vector_gradients")
                 return tf.reshape(returned, tf.shape(pooled)), own_gradient
 
             return tf.reshape(vectors, [local_batch, columns.num_grains * columns.grain]), gradient

@@ -121,6 +121,7 @@ def _find(config: TrainConfig, fingerprint: str | None) -> Resumption:
             "replaces it"
         )
         return Resumption(run, (note, *_checkpoints_of_others(path, run)))
+    checkpoint.check_document(path, document, ("config",))
     _check_same(path, document, config)
     _check_same_data(path, document, config=config, fingerprint=fingerprint)
     checkpoint.check_document(path, document, ("config.seed",))

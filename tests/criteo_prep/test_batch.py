@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from criteo_prep.batch import Batch, Ids, in_batches_of
+from criteo_prep.batch import Batch, Ids, rebatch
 from criteo_prep.feature_spec import Feature, FeatureSpecError
 from criteo_prep.transcribe.checks import check_ids
 
@@ -35,7 +35,7 @@ def test_batches_of_another_size_hold_the_same_samples(lengths, batch_size, data
     whole = Batch(np.arange(rows) % 2 == 0, np.arange(rows * 2).reshape(rows, 2), {
         "a": Ids(np.arange(rows)), "b": Ids(values, np.array(lengths, np.int32))})  # fmt: skip
     cuts = sorted(data.draw(st.sets(st.integers(0, rows))) | {0, rows})
-    batches = list(in_batches_of(batch_size, map(whole.part, cuts, cuts[1:])))
+    batches = list(rebatch(map(whole.part, cuts, cuts[1:]), batch_size))
     assert [batch.num_samples for batch in batches] == [
         min(batch_size, rows - start) for start in range(0, rows, batch_size)
     ]

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from support.log_samples import content, make, random_rows, write_rows
 
-from criteo_prep import cli, split_bin
-from criteo_prep.intact import DamagedError
+from criteo_prep import cli
+from criteo_prep.manifest import DamagedError
 from criteo_prep.preprocess.parse import parse_files
+from criteo_prep.split_bin import files as split_bin_files
 from criteo_prep.synthesize import Synthesis, synthesize
 from criteo_prep.transcribe import run as transcribe_run
-from criteo_prep.transcribe.run import Request, transcribe_dataset
+from criteo_prep.transcribe.request import Request
+from criteo_prep.transcribe.run import transcribe_dataset
 from criteo_prep.unchanged import ChangedError, check_unchanged, state_of
 
 
@@ -83,7 +85,7 @@ def during(monkeypatch, module, act):
 def test_split_bin(tmp_path, monkeypatch, capsys, layout, change):
     source = tmp_path / "in.bin"
     np.zeros(40 * 50, np.int32).tofile(source)
-    during(monkeypatch, split_bin, lambda: change(source))
+    during(monkeypatch, transcribe_run if layout == "tf_raw" else split_bin_files, lambda: change(source))
     assert cli.main(["split-bin", str(source), str(tmp_path / "out"), "--layout", layout, "--quiet"]) == 1
     assert "while it was read" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
@@ -106,7 +108,7 @@ def test_transcribe(tmp_path, monkeypatch, synthetic):
 
 @pytest.mark.parametrize("name", ["train/label.bin", "test/cat_3.bin", "train/numerical.bin"])
 def test_transcribe_checks_the_checksums_of_its_source(tmp_path, synthetic, name):
-    """Those in a manifest, and those in a feature spec that transcribe itself wrote."""
+    """The checksums stand in a manifest, or in a feature spec that transcribe itself wrote."""
     transcribe_dataset(
         Request(synthetic, "tf_raw", dst_dataset_path=tmp_path / "copy", dst_dataset_type="tf_raw"), True
     )

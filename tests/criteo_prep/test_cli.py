@@ -1,5 +1,7 @@
 """The command: verbs, flags, exit codes, messages. The tests of the library test the work itself."""
 
+import os
+import shutil
 import subprocess
 import sys
 
@@ -35,12 +37,12 @@ def test_preprocess(tmp_path, rows, capsys):
     code, out, err = run(capsys, "preprocess", "--input", rows, "--output", tmp_path / "set", "--threshold", 3)
     assert (code, err) == (0, "") and f"{tmp_path / 'set'}: already complete" in out
     code, out, err = run(capsys, "preprocess", "--input", rows, "--output", tmp_path / "set", "--threshold", 2)
-    assert code == 0 and err.count("threshold: there 3, asked for 2") == 2  # before and after
+    assert code == 0 and err.count("threshold: existing 3, requested 2") == 2  # before and after
     assert "which are parsed again" in err and "replaced the existing dataset" in err
     code, out, err = run(
         capsys, *("preprocess --threshold 2 --shuffle global --input".split()), rows, "--output", tmp_path / "set"
     )
-    assert (code, out) == (1, "") and "shuffle: there None, asked for 'global'" in err and "--overwrite" in err
+    assert (code, out) == (1, "") and "shuffle: existing none, requested 'global'" in err and "--overwrite" in err
 
 
 def test_another_run_in_the_same_folder_is_not_told_to_be_deleted(tmp_path, rows, capsys):
@@ -65,6 +67,20 @@ def test_skipped_rows_are_said_aloud_even_when_quiet(tmp_path, rows, capsys):
     code, out, err = run(capsys, *argv, "--on_bad_row", "skip")
     assert code == 0 and "bad rows skipped: 1 (1 too_few_fields)" in out
     assert "criteo-prep: skipped: " in err and "line 2: found 1 fields" in err
+
+
+def test_names_that_are_not_utf8(tmp_path, rows, capsys, monkeypatch):
+    """Such an input does no harm. Such a destination, or a folder above it, is refused before the parse."""
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff")
+    os.mkdir(odd)
+    shutil.copy(rows, odd)
+    command = ["preprocess", "--threshold", "3", "--quiet", "--input", f"{odd}/rows.tsv", "--output"]
+    monkeypatch.chdir(odd)
+    for output in (f"{odd}/set", "set"):
+        code, _, err = run(capsys, *command, output)
+        assert code == 1 and "odd\\xff/set': the name is not UTF-8. Name another destination." in err
+    assert os.listdir(odd) == ["rows.tsv"]
+    assert run(capsys, *command, tmp_path / "set")[0] == 0
 
 
 def test_an_os_error_is_one_line(tmp_path, rows, capsys):

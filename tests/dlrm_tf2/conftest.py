@@ -52,7 +52,11 @@ class _MeetingPoint:
 
 
 class ThreadComm:
-    """One rank of a group of threads; the methods are those of dlrm_tf2.runtime.comm.SingleProcess."""
+    """One rank of a group of threads; it has the methods of dlrm_tf2.runtime.comm.SingleProcess.
+
+    To TensorFlow its operations have no state, as Horovod's have none: where TensorFlow would run one early, or leave
+    it out, it does so here too.
+    """
 
     def __init__(self, rank: int, meeting_point: _MeetingPoint):
         self.rank = self.local_rank = rank
@@ -71,7 +75,8 @@ class ThreadComm:
 
         @tf.custom_gradient
         def differentiable(rows):
-            received, received_splits = tf.numpy_function(exchange, [rows, splits], [rows.dtype, tf.int32])
+            types = [rows.dtype, tf.int32]
+            received, received_splits = tf.numpy_function(exchange, [rows, splits], types, stateful=False)
             received = tf.ensure_shape(received, [None, *rows.shape[1:]])
             return received, lambda gradient: self.alltoall(gradient, received_splits, f"{name}.gradient")
 
@@ -85,7 +90,8 @@ class ThreadComm:
             return [sum(others[1:], others[0]) for others in zip(*of_all, strict=True)]
 
         tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
-        sums = tf.numpy_function(reduce, tensors, [tensor.dtype for tensor in tensors])
+        sums = tf.numpy_function(reduce, tensors, [tensor.dtype for tensor in tensors], stateful=False)
+        sums = tf.nest.flatten(sums)  # in eager mode, one sum comes without a list
         return [tf.ensure_shape(total, tensor.shape) for total, tensor in zip(sums, tensors, strict=True)]
 
     def exchange_seconds(self):

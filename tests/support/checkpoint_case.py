@@ -1,4 +1,4 @@
-"""A small model to save and restore over ranks that are threads: tables, plans, dense variables, and the fixtures."""
+"""A small model to save and restore with ranks as threads: tables, plans, dense variables, and fixtures."""
 
 import itertools
 
@@ -18,7 +18,7 @@ DOCUMENT = {"model": {"embedding_dim": 6}, "step": 41, "auc": 0.5, "note": "käs
 
 
 def split_plan(world_size, row_cuts=(), column_cuts=()):
-    """All tables cut into a grid; the pieces dealt to the ranks in turn."""
+    """All tables cut into a grid, whose shards are given to the ranks in turn."""
     shards, turn = [], itertools.cycle(range(world_size))
     for table in TABLES:
         rows = [0, *(cut for cut in row_cuts if cut < table.num_rows), table.num_rows]
@@ -47,14 +47,14 @@ STRATEGIES = {
     "balanced": {"strategy": "balanced", "data_parallel_threshold": 42},
     "balanced and cut": {"strategy": "balanced", "column_slice_threshold": 20, "row_slice_threshold": 66},
 }
-STRATEGY_PLANS = {  # of one rank they are all the same
+STRATEGY_PLANS = {  # with one rank, all strategies give the same plan
     "1": make_plan(TABLES, 1),
     **{f"{ranks} {name}": make_plan(TABLES, ranks, **how) for ranks in (2, 3, 4) for name, how in STRATEGIES.items()},
 }
 
 
 class Variable:
-    """What a checkpoint asks of a tf.Variable."""
+    """The methods of tf.Variable that a checkpoint calls."""
 
     def __init__(self, value):
         self.value = np.array(value)
@@ -100,7 +100,7 @@ def save(run_ranks, array_embedding):
 
 @pytest.fixture
 def load(run_ranks, array_embedding):
-    """Loads on all ranks; returns what each rank has: (document, dense, embedding), or the exception of each."""
+    """Loads on all ranks; returns (document, dense, embedding) of each rank, or its exception."""
 
     def load(path, plan, slots=("weights",), tables=TABLES, dense=None):
         def work(comm):

@@ -8,7 +8,8 @@ import yaml
 from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import Feature, tf_raw_spec
 from criteo_prep.transcribe import tf_raw
-from criteo_prep.transcribe.run import Request, transcribe_dataset
+from criteo_prep.transcribe.request import Request
+from criteo_prep.transcribe.run import transcribe_dataset
 
 ONE_HOT = (Feature("store", "", 90, alpha=1.1), Feature("item", "", 300), Feature("user", "", 2**31 - 2))
 FIXED = (Feature("store", "", 90), Feature("tags", "", 40_000, hotness=3, alpha=1.2), Feature("words", "", 70_000, 2))

@@ -62,7 +62,7 @@ def find_columns(path: str | Path, names: list[str], labelled: bool) -> Columns:
     if known:
         label = [position for position in range(num_columns) if position not in known]
         return Columns((*label, *known), by_name=True)
-    _check_order(path, names, families, labelled=labelled)
+    _check_order(path, names, families=families, labelled=labelled)
     return Columns(tuple(range(num_columns)), by_name=False)
 
 
@@ -96,7 +96,7 @@ def _extra(names: list[str], known: list[int], labelled: bool) -> str:
     return f"{expected}. Drop other columns, or add the missing columns."
 
 
-def _check_order(path: str | Path, names: list[str], families: list[list[tuple[int, int]]], *, labelled: bool) -> None:
+def _check_order(path: str | Path, names: list[str], *, families: list[list[tuple[int, int]]], labelled: bool) -> None:
     """Raises InputError where names say that the columns have another order than the logs."""
     advice = "Name all columns as label, I1 to I13 and C1 to C26, in any order; or put them in order."
     for position, name in enumerate(names):

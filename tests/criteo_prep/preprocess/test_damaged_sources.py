@@ -6,7 +6,7 @@ import shutil
 import pytest
 from support.log_samples import content, kept_in, make, random_rows, write_rows
 
-from criteo_prep.intact import DamagedError
+from criteo_prep.manifest import DamagedError
 from criteo_prep.preprocess.new_rows import encode
 from criteo_prep.preprocess.request import Resources
 from criteo_prep.verify import verify

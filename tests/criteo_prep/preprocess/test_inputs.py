@@ -70,10 +70,10 @@ def test_a_folder_that_spark_wrote_is_one_input(tmp_path):
 def test_rows_of_pieces(tmp_path):
     """The last day is split in its middle, which lies in its second piece."""
     rows = {name: random_rows(number, 10) for number, name in enumerate(["day_0", "day_1/part-0", "day_1/part-1.gz"])}
-    (tmp_path / "day_1").mkdir()
+    (tmp_path / "logs" / "day_1").mkdir(parents=True)
     for name, some in rows.items():
-        write_rows(tmp_path / name, some[:4] if name == "day_1/part-0" else some)
-    make(tmp_path, tmp_path / "set", 0)
+        write_rows(tmp_path / "logs" / name, some[:4] if name == "day_1/part-0" else some)
+    make(tmp_path / "logs", tmp_path / "set", 0)
     train, first, second = rows["day_0"], rows["day_1/part-0"][:4], rows["day_1/part-1.gz"]
     ids_of = plain_count([*train, *first, *second], 0)
     check_split(tmp_path / "set", "train", train, ids_of)

@@ -1,11 +1,13 @@
 """preprocess over existing files: a finished dataset or a stopped run, of the same or of other inputs and rules."""
 
+import errno
 import os
 
 import pytest
 from support.log_samples import content, kept_in, make, random_rows, write_rows
 
-from criteo_prep.destination import DestinationError, new_dataset
+from criteo_prep.destination import new_dataset
+from criteo_prep.guard import DestinationError
 from criteo_prep.manifest import ManifestError
 from criteo_prep.preprocess import arrange
 from criteo_prep.preprocess.columns import encoder
@@ -53,7 +55,7 @@ def test_other_rules_over_an_unfinished_run_redo_only_what_they_must(tmp_path, m
     monkeypatch.setattr(parse_files, "text_blocks", None)  # nothing is parsed
     preprocess(days, tmp_path / "set", rules=rules, resources=Resources(quiet=True))
     monkeypatch.undo()
-    assert any("150 rows need not be parsed again:\n  threshold: there 2, asked for 5" in line for line in said)
+    assert any("150 rows need not be parsed again:\n  threshold: existing 2, requested 5" in line for line in said)
     make(days, tmp_path / "at_once", 5)
     assert content(tmp_path / "set") == content(tmp_path / "at_once")
 
@@ -98,9 +100,7 @@ def test_other_ids_that_cannot_be_derived_are_parsed_for_again(tmp_path, monkeyp
     monkeypatch.setattr(parse_files, "text_blocks", None)  # parsed already, before the interrupt
     preprocess(days, tmp_path / "set", rules=make_rules(after[0], **after[1]), resources=Resources())
     said = capsys.readouterr().err
-    assert (
-        "set is made again from the inputs, which are parsed again" in said and "there" in said and "asked for" in said
-    )
+    assert "set is made again from the inputs, which are parsed again" in said and "requested" in said
     assert content(tmp_path / "set") == content(tmp_path / "direct")
     assert kept_in(tmp_path) == ["direct", "set"]
 
@@ -119,6 +119,20 @@ def test_a_derivation_does_not_touch_the_dataset_that_it_is_made_of(tmp_path, mo
     assert content(tmp_path / "set") == old
     make(days, tmp_path / "set", 5, overwrite=True, test_fraction=0.1)
     make(days, tmp_path / "direct", 5, test_fraction=0.1)
+    assert content(tmp_path / "set") == content(tmp_path / "direct")
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EXDEV])
+def test_a_derivation_on_a_file_system_without_hard_links(tmp_path, monkeypatch, number):
+    path = write_rows(tmp_path / "day_0", random_rows(1, 50))
+    make(path, tmp_path / "set", 2, keep_raw=True)
+
+    def link(source, target):
+        raise OSError(number, os.strerror(number), source, None, target)
+
+    monkeypatch.setattr(os, "link", link)
+    make(path, tmp_path / "set", 5)
+    make(path, tmp_path / "direct", 5, keep_raw=True)
     assert content(tmp_path / "set") == content(tmp_path / "direct")
 
 
@@ -148,13 +162,13 @@ def test_running_again(tmp_path):
     again = make(path, tmp_path / "set", 3)
     assert (first.already_complete, again.already_complete) == (False, True)
     assert again.summary() == first.summary()
-    with pytest.raises(DifferentDatasetError, match="split: there 'the last floor.*0.1.*0.2.*\n.*add --overwrite"):
+    with pytest.raises(DifferentDatasetError, match="split: existing 'the last floor.*0.1.*0.2.*\n.*add --overwrite"):
         make(path, tmp_path / "set", 3, test_fraction=0.2)
-    with pytest.raises(DifferentDatasetError, match=r"threshold: there 3, asked for 2\n(?s:.*)shuffle: there None"):
+    with pytest.raises(DifferentDatasetError, match=r"threshold: existing 3, requested 2\n(?s:.*)shuffle: existing"):
         make(path, tmp_path / "set", 2, shuffle="global")
     assert content(tmp_path / "set") == before
     write_rows(path, random_rows(11, 51))
-    with pytest.raises(DifferentDatasetError, match=r"input 1 \(rows.tsv\): bytes was \d+, is \d+"):
+    with pytest.raises(DifferentDatasetError, match=r"input 1 \(rows.tsv\): bytes existing \d+, requested \d+"):
         make(path, tmp_path / "set", 3)
     assert make(path, tmp_path / "set", 4, overwrite=True).manifest["inputs"][0]["rows"] == 51
     assert sorted(os.listdir(tmp_path)) == ["rows.tsv", "set"]

@@ -18,6 +18,7 @@ from criteo_prep.synthetic.criteo_tsv import (
     numbers_of_levels,
     value_of_id,
 )
+from criteo_prep.synthetic.labels import Labels
 from criteo_prep.synthetic.presets import preset, scaled
 
 TABLES = scaled(preset("criteo_t15"), 0.001).categorical
@@ -32,7 +33,7 @@ def rows_of(path):
 @pytest.fixture(scope="module")
 def days(tmp_path_factory):
     folder = tmp_path_factory.mktemp("days")
-    made = DayWriter(TABLES, seed=5, labels="teacher").write(folder, 40_001, num_test=6_001, num_days=3)
+    made = DayWriter(TABLES, seed=5, labels=Labels("teacher")).write(folder, 40_001, num_test=6_001, num_days=3)
     return folder, made
 
 
@@ -81,7 +82,7 @@ def test_the_teacher_is_in_the_text(days):
     level_of = [{number: level for level, number in enumerate(column)} for column in numbers_of_levels().tolist()]
     levels = [[level_of[column][int(field)] if field else MISSING_LEVEL for column, field in enumerate(row[1:14])]
               for row in rows]  # fmt: skip
-    teacher = DayWriter(TABLES, seed=5, labels="teacher")._teacher
+    teacher = DayWriter(TABLES, seed=5, labels=Labels("teacher"))._teacher
     probability = 1 / (1 + np.exp(-teacher.logits(ids, np.array(levels, np.uint16)).astype(np.float64)))
     label = np.array([row[0] == "1" for row in rows])
     for name, part in (("test", slice(0, 3_001)), ("validation", slice(3_001, None))):
@@ -92,7 +93,7 @@ def test_the_teacher_is_in_the_text(days):
     assert 0.75 < made["days"]["day_2"]["best_auc"] < 0.87
 
 
-def test_training_can_tell_every_level_that_the_teacher_can():
+def test_training_sees_the_levels_that_the_teacher_uses():
     """The effects are functions of log(x + 3), and no number has the 0.0 that stands for missing."""
     numbers = numbers_of_levels()
     seen = log_numerical(numbers, np.zeros(numbers.shape, bool))
@@ -103,10 +104,14 @@ def test_training_can_tell_every_level_that_the_teacher_can():
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_any_number_of_workers_and_days_makes_the_same_rows(tmp_path, workers):
-    DayWriter(TABLES, seed=2).write(tmp_path, 70_000, num_test=1_000, num_days=2 + workers, workers=workers)
+    DayWriter(TABLES, seed=2, labels=Labels("teacher")).write(
+        tmp_path, 70_000, num_test=1_000, num_days=2 + workers, workers=workers
+    )
     text = b"".join((tmp_path / f"day_{day}").read_bytes() for day in range(2 + workers))
     (tmp_path / "one").mkdir()
-    DayWriter(TABLES, seed=2).write(tmp_path / "one", 70_000, num_test=1_000, num_days=2, workers=1)
+    DayWriter(TABLES, seed=2, labels=Labels("teacher")).write(
+        tmp_path / "one", 70_000, num_test=1_000, num_days=2, workers=1
+    )
     assert text == (tmp_path / "one" / "day_0").read_bytes() + (tmp_path / "one" / "day_1").read_bytes()
 
 
@@ -117,7 +122,7 @@ def test_numbers_as_python_writes_them(number):
 
 
 @given(name=st.sampled_from(CATEGORICAL), row=st.integers(0, 2**31 - 1))
-def test_values_can_be_taken_back(name, row):
+def test_ids_can_be_found_from_values(name, row):
     value = value_of_id(name, row)
     assert 0 <= value < 2**32
     assert id_of_value(name, value) == row
@@ -134,6 +139,6 @@ def test_days_that_cannot_be_filled_are_refused(tmp_path, rows, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_several_ids_a_row_have_no_place_in_a_log():
+def test_a_log_cannot_hold_several_ids_a_row():
     with pytest.raises(FeatureSpecError, match="cat_0: has 3 ids a row, but Criteo's logs have one value a field"):
         DayWriter(preset("criteo_t15_multi_hot").categorical, 1)

@@ -102,11 +102,11 @@ def test_the_dtype_does_not_change_the_ids(dtype):
     assert ids_of(100, 1.45, key, 0, 5000, dtype).tolist() == ids_of(100, 1.45, key, 0, 5000).tolist()
 
 
-def test_missing_comes_at_its_rate_and_independently_of_the_id():
+def test_missing_occurs_at_its_rate_and_independently_of_the_id():
     ids = ids_of(10_000, 1.45, stream_key(1, "missing"), 0, 200_000, missing=8)
     assert (ids == MISSING).mean() == pytest.approx(0.25, abs=0.005)
-    there = ids[ids != MISSING]
-    assert (there == 0).mean() == pytest.approx(PowerLaw(10_000, 1.45).cdf(0), abs=0.005)
+    present = ids[ids != MISSING]
+    assert (present == 0).mean() == pytest.approx(PowerLaw(10_000, 1.45).cdf(0), abs=0.005)
 
 
 def test_streams_differ_by_seed_and_by_each_name():

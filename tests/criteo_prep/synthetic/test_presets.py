@@ -75,12 +75,12 @@ def test_scaled_rounds_up_and_keeps_two_ids():
 
 
 @pytest.mark.parametrize("scale", [0, -1, float("nan"), float("inf")])
-def test_a_scale_that_is_no_positive_number_is_refused(scale):
+def test_a_scale_that_is_not_a_positive_number_is_refused(scale):
     with pytest.raises(PresetError, match="must be a positive number"):
         scaled(preset("criteo_t15"), scale)
 
 
-def test_an_unknown_preset_lists_those_there_are():
+def test_an_unknown_preset_lists_all_names():
     with pytest.raises(PresetError, match="no preset 't15'; the presets are criteo_t15_synthetic, .*criteo_t0"):
         preset("t15")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from criteo_prep.cli import main
-from criteo_prep.destination import DestinationError
 from criteo_prep.feature_spec import FeatureSpec
+from criteo_prep.guard import DestinationError
 from criteo_prep.manifest import check_files, load_manifest
 from criteo_prep.synthesize import Synthesis, SynthesizeError, synthesize
 from criteo_prep.synthetic.presets import MULTI_HOT
@@ -40,10 +40,10 @@ def test_manifest(tmp_path, layout):
     synthesize(dataclasses.replace(SMALL, layout=layout), tmp_path / "set", quiet=True)
     manifest = load_manifest(tmp_path / "set")
     check_files(tmp_path / "set", manifest)
-    there = files_of(tmp_path / "set")
-    assert set(there) == {*manifest["files"], "manifest.json"}
+    files = files_of(tmp_path / "set")
+    assert set(files) == {*manifest["files"], "manifest.json"}
     for name, entry in manifest["files"].items():
-        assert entry == {"bytes": len(there[name]), "crc32": f"{zlib.crc32(there[name]):08x}"}
+        assert entry == {"bytes": len(files[name]), "crc32": f"{zlib.crc32(files[name]):08x}"}
     for facts in manifest["splits"].values():
         assert 0.6 < facts["best_auc"] < 0.95
         assert 0.2 < facts["best_log_loss"] < 0.6
@@ -82,7 +82,7 @@ def test_random_labels(tmp_path):
     assert splits["train"]["num_clicks"] / 3_000 == pytest.approx(0.5, abs=0.05)
 
 
-def test_a_multi_hot_dataset_holds_its_ids_and_says_so(tmp_path):
+def test_a_multi_hot_dataset(tmp_path):
     request = dataclasses.replace(SMALL, preset="criteo_t15_multi_hot", num_samples=200)
     splits = synthesize(request, tmp_path / "set", quiet=True)
     assert 0.5 < splits["train"]["best_auc"] < 1

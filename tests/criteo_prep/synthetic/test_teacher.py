@@ -1,4 +1,4 @@
-"""The planted click model, and what the manifest says is best."""
+"""The planted click model, and the best scores in the manifest."""
 
 import dataclasses
 import math
@@ -11,9 +11,10 @@ from sklearn.preprocessing import OneHotEncoder
 
 from criteo_prep.feature_spec import Feature, FeatureSpecError, tf_raw_spec
 from criteo_prep.synthetic.columns import MISSING_LEVEL, NUM_LEVELS, Columns
-from criteo_prep.synthetic.generator import Reader, generate
+from criteo_prep.synthetic.generator import Reader, write_samples
+from criteo_prep.synthetic.labels import Labels, draw_labels
 from criteo_prep.synthetic.power_law import draw, stream_key
-from criteo_prep.synthetic.teacher import Teacher, draw_labels
+from criteo_prep.synthetic.teacher import Teacher
 from criteo_prep.synthetic.truth import Truth
 
 TABLES = (Feature("a", "int32", 50_000, 1, 1.2), Feature("b", "int32", 3, 1, 1.45), Feature("c", "int32", 700, 1, 0.0),
@@ -128,7 +129,7 @@ def test_truth_by_hand():
 
 def test_fair_coins_have_nothing_to_learn():
     kept = Kept()
-    truth = generate(SPEC, 30_000, seed=1, writer=kept, labels="random")
+    truth = write_samples(Reader(SPEC, "train", num_samples=30_000, seed=1), kept)
     assert truth.best_auc == 0.5
     assert truth.best_log_loss == pytest.approx(math.log(2))
     assert kept.label.mean() == pytest.approx(0.5, abs=0.02)
@@ -136,12 +137,12 @@ def test_fair_coins_have_nothing_to_learn():
 
 @pytest.mark.parametrize("labels", ["random", "teacher"])
 def test_batch_size_and_workers_do_not_change_the_samples(labels):
-    whole = Reader(SPEC, "train", num_samples=5000, seed=7, labels=labels).read(0, 5000)
+    whole = Reader(SPEC, "train", num_samples=5000, seed=7, labels=Labels(labels)).read(0, 5000)
     for batch_size, workers in ((1, 3), (999, 1), (5000, 2), (70_000, 4)):
         if batch_size == 1:
-            reader = Reader(SPEC, "train", num_samples=50, seed=7, labels=labels)
+            reader = Reader(SPEC, "train", num_samples=50, seed=7, labels=Labels(labels))
         else:
-            reader = Reader(SPEC, "train", num_samples=5000, seed=7, labels=labels)
+            reader = Reader(SPEC, "train", num_samples=5000, seed=7, labels=Labels(labels))
         batches = list(reader.batches(batch_size, workers))
         rows = reader.num_samples
         assert np.concatenate([batch.label for batch in batches]).tolist() == whole.label[:rows].tolist()
@@ -155,7 +156,7 @@ def test_batch_size_and_workers_do_not_change_the_samples(labels):
 
 def test_seeds_and_splits_differ_but_a_seed_repeats():
     def first(split, seed):
-        batch = Reader(SPEC, split, num_samples=500, seed=seed, labels="teacher").read(0, 500)
+        batch = Reader(SPEC, split, num_samples=500, seed=seed, labels=Labels("teacher")).read(0, 500)
         return batch.categorical["a"].values.tolist(), batch.label.tolist(), batch.numerical.tolist()
 
     assert first("train", 1) == first("train", 1)
@@ -172,9 +173,9 @@ def test_numericals_are_uniform_below_one_and_exact_in_float16():
 
 
 def test_a_model_can_learn_it_and_pairs_need_more_than_a_sum():
-    """A logistic regression on one-hot ids finds much of the signal, and one that is told the pairs finds more."""
+    """A logistic regression on one-hot ids finds much of the signal, and with the pairs as features it finds more."""
     spec = tf_raw_spec([Feature(f"f{i}", "int32", 20, 1, 0.8) for i in range(4)], num_numerical=0)
-    reader = Reader(spec, "train", num_samples=60_000, seed=3, labels="teacher", signal=2.0)
+    reader = Reader(spec, "train", num_samples=60_000, seed=3, labels=Labels("teacher", signal=2.0))
     batch = next(iter(reader.batches(60_000)))
     ids = np.stack([column.values for column in batch.categorical.values()], axis=1).astype(np.int64)
     pairs = np.stack([ids[:, f] * 20 + ids[:, g] for f, g in reader._teacher.pairs], axis=1)
@@ -184,16 +185,16 @@ def test_a_model_can_learn_it_and_pairs_need_more_than_a_sum():
         model = LogisticRegression(max_iter=100).fit(one_hot[:45_000], batch.label[:45_000])
         return roc_auc_score(batch.label[45_000:], model.decision_function(one_hot[45_000:]))
 
-    alone, told = auc(ids), auc(np.concatenate([ids, pairs], axis=1))
+    alone, with_pairs = auc(ids), auc(np.concatenate([ids, pairs], axis=1))
     best = reader.truth.best_auc
-    assert 0.7 < alone < told < best + 0.01
-    assert told > best - 0.02
-    assert told > alone + 0.01
+    assert 0.7 < alone < with_pairs < best + 0.01
+    assert with_pairs > best - 0.02
+    assert with_pairs > alone + 0.01
 
 
 @pytest.mark.parametrize("change, message", [
     ({"alpha": None}, "a: has no alpha"), ({"alpha": -1.0}, "a: alpha -1.0: must be at least 0"),
-    ({"ragged": True}, "a: is ragged, but synthetic samples all have the same number of ids")])  # fmt: skip
+    ({"ragged": True}, "a: is ragged, but all synthetic samples have the same number of ids")])  # fmt: skip
 def test_a_feature_that_cannot_be_drawn_is_named(change, message):
     spec = tf_raw_spec([dataclasses.replace(TABLES[0], **change)])
     with pytest.raises(FeatureSpecError, match=message):
@@ -202,7 +203,7 @@ def test_a_feature_that_cannot_be_drawn_is_named(change, message):
 
 def test_misuse_of_the_reader():
     with pytest.raises(ValueError, match="labels 'coins': must be one of random, teacher"):
-        Reader(SPEC, "train", num_samples=10, seed=1, labels="coins")
+        Reader(SPEC, "train", num_samples=10, seed=1, labels=Labels("coins"))
     with pytest.raises(ValueError, match="num_samples -1: must not be negative"):
         Reader(SPEC, "train", num_samples=-1, seed=1)
     with pytest.raises(ValueError, match="workers 0: must be at least 1"):
@@ -215,12 +216,13 @@ def test_a_writer_that_fails_ends_the_generation():
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        generate(SPEC, 10**6, seed=1, writer=Full())
+        write_samples(Reader(SPEC, "train", num_samples=10**6, seed=1), Full())
 
 
 def test_a_dataset_without_numericals_or_without_pairs_has_its_signal_elsewhere():
     for spec in (tf_raw_spec(TABLES[:1], num_numerical=0), tf_raw_spec([], num_numerical=3)):
-        truth = generate(spec, 20_000, seed=5, writer=Kept(), labels="teacher")
+        reader = Reader(spec, "train", num_samples=20_000, seed=5, labels=Labels("teacher"))
+        truth = write_samples(reader, Kept())
         assert 0.7 < truth.best_auc < 0.9
         assert truth.num_clicks / truth.num_samples == pytest.approx(0.25, abs=0.02)
 
@@ -240,7 +242,7 @@ def test_the_effect_of_several_ids_is_their_sum_by_the_root_of_how_many():
 
 def test_several_ids_a_sample_are_the_draws_of_one_stream_in_turn():
     hot = tf_raw_spec([dataclasses.replace(TABLES[0], hotness=3), *TABLES[1:]], num_numerical=2)
-    batch = Reader(hot, "train", num_samples=100, seed=7, labels="teacher").read(20, 90)
+    batch = Reader(hot, "train", num_samples=100, seed=7, labels=Labels("teacher")).read(20, 90)
     assert batch.categorical["a"].row_lengths.tolist() == [3] * 70
     flat = Reader(SPEC, "train", num_samples=300, seed=7).read(60, 270)
     np.testing.assert_array_equal(batch.categorical["a"].values, flat.categorical["a"].values)
@@ -248,11 +250,15 @@ def test_several_ids_a_sample_are_the_draws_of_one_stream_in_turn():
 
 @pytest.mark.parametrize("labels", ["random", "teacher"])
 def test_a_reader_of_some_features_has_the_same_ones_as_a_reader_of_all(labels):
-    whole = Reader(SPEC, "train", num_samples=500, seed=7, labels=labels).read(100, 400)
-    some = Reader(SPEC, "train", num_samples=500, seed=7, labels=labels, features=["c", "label", "a"]).read(100, 400)
+    whole = Reader(SPEC, "train", num_samples=500, seed=7, labels=Labels(labels)).read(100, 400)
+    some = Reader(SPEC, "train", num_samples=500, seed=7, labels=Labels(labels), features=["c", "label", "a"]).read(
+        100, 400
+    )
     assert list(some.categorical) == ["a", "c"] and some.numerical is None
     assert some.label.tolist() == whole.label.tolist()
     assert some.categorical["c"].values.tolist() == whole.categorical["c"].values.tolist()
-    numbers = Reader(SPEC, "train", num_samples=500, seed=7, labels=labels, features=["num_0", "num_1"]).read(100, 400)
+    numbers = Reader(SPEC, "train", num_samples=500, seed=7, labels=Labels(labels), features=["num_0", "num_1"]).read(
+        100, 400
+    )
     assert numbers.label is None and not numbers.categorical
     assert numbers.numerical.tolist() == whole.numerical.tolist()

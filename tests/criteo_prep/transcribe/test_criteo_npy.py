@@ -76,6 +76,15 @@ def mixed(folder):
     np.save(folder / "day_1_sparse.npy", np.load(folder / "day_1_sparse.npy").astype(np.int64))
 
 
+def unsigned(folder):
+    for path in folder.glob("*_sparse.npy"):
+        np.save(path, np.load(path).astype(np.uint64))
+
+
+def fractions(folder):
+    np.save(folder / "day_0_sparse.npy", np.load(folder / "day_0_sparse.npy").astype(np.float32))
+
+
 def objects(folder):
     np.save(folder / "day_0_sparse.npy", np.array([[{}, 1]] * 4, object), allow_pickle=True)
 
@@ -111,7 +120,9 @@ def no_number(folder):
 
 
 @pytest.mark.parametrize("damage, reason", [
-    (mixed, "day_1_sparse.npy: is int64, but the feature spec says int32. .* files of all days must have the same"),
+    (mixed, "day_1_sparse.npy: is int64, but .* says int32. Write int64 into the .* of all days have one dtype"),
+    (unsigned, "day_0_sparse.npy: is uint64, .* A feature spec cannot say uint64 here: save the file with int32"),
+    (fractions, "day_0_sparse.npy: is float32, .* A feature spec cannot say float32 here: save the file with int32"),
     (objects, "day_0_sparse.npy: dtype object; arrays of little-endian numbers are read, objects never"),
     (fortran, "day_0_dense.npy: is in Fortran order"),
     (short, r"day_1_dense.npy: the header says \(3, 2\) of float32, 24 bytes, but 20 bytes follow it"),
@@ -135,7 +146,7 @@ def test_damage_is_named(tmp_path, damage, reason):
 
 @pytest.mark.parametrize("save, reason", [
     (lambda path, arrays: np.savez_compressed(path, **arrays), "0.npy: is compressed, .* Save it with numpy.savez"),
-    (lambda path, arrays: np.savez(path, **{"0": arrays["0"]}), "has no member 1.npy; there are"),
+    (lambda path, arrays: np.savez(path, **{"0": arrays["0"]}), "has no member 1.npy; its members are"),
     (lambda path, arrays: path.write_bytes(b"PK\x03\x04 no archive"), "is not an .npz"),
     (lambda path, arrays: np.savez(path, **{**arrays, "1": arrays["1"][:, :2]}), "has 2 columns, but the .* has 3"),
     (lambda path, arrays: np.savez(path, **{**arrays, "2": arrays["2"][:-1]}), "has 20 rows, but .* has 21"),

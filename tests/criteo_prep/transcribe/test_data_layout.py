@@ -1,10 +1,12 @@
-"""The five-sample examples of docs/data_layout.md are what the writers write.
+"""docs/data_layout.md: its commands run as they stand, and its examples are what the writers write.
 
 `PYTHONPATH=. python tests/criteo_prep/test_data_layout.py` prints the page with the examples as they are now.
 """
 
+import filecmp
 import functools
 import re
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -12,11 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from criteo_prep import cli, generate_feature_spec
 from criteo_prep.batch import Batch, Ids
-from criteo_prep.feature_spec import Feature, tf_raw_spec
-from criteo_prep.split_bin import RecordForm, split
+from criteo_prep.feature_spec import Feature, FeatureSpec, tf_raw_spec
+from criteo_prep.split_bin.files import split
+from criteo_prep.split_bin.record import RecordForm
+from criteo_prep.transcribe import __main__ as transcribe
 from criteo_prep.transcribe import tf_raw
-from criteo_prep.transcribe.run import Request, transcribe_dataset
+from criteo_prep.transcribe.request import Request
+from criteo_prep.transcribe.run import transcribe_dataset
 
 PAGE = Path(__file__).parents[3] / "docs" / "data_layout.md"
 CARDINALITIES = {"cat_0": 90, "cat_1": 300, "cat_2": 70_000}
@@ -115,6 +121,36 @@ def columns_of(path):
 def test_the_examples_are_true(name):
     page = PAGE.read_text()
     assert dict(EXAMPLE.findall(page))[name] == examples(page)[name]
+
+
+PROGRAMS = {
+    "criteo-prep": cli.main,
+    "python -m criteo_prep.transcribe": transcribe.main,
+    "python -m criteo_prep.generate_feature_spec": generate_feature_spec.main,
+    "cmp": lambda files: 0 if filecmp.cmp(*files, shallow=False) else 1,
+}
+
+
+def run_line(line):
+    """Runs one command of a block, in this process. Returns its exit code."""
+    words = shlex.split(line, comments=True)
+    count = 3 if words[0] == "python" else 1
+    return PROGRAMS[" ".join(words[:count])](words[count:])
+
+
+@pytest.mark.parametrize("block", re.findall(r"^```bash\n(.*?)^```", PAGE.read_text(), re.M | re.S))
+def test_a_block_of_commands_survives_being_pasted_whole(tmp_path, monkeypatch, block):
+    monkeypatch.chdir(tmp_path)
+    lines = [line for line in block.replace("\\\n", "").splitlines() if line.partition("#")[0].strip()]
+    assert len(lines) >= 3
+    assert [(line, run_line(line)) for line in lines] == [(line, 0) for line in lines]
+
+
+def test_the_spec_of_the_page_is_one(tmp_path):
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    (tmp_path / "feature_spec.yaml").write_text(text)
+    spec = FeatureSpec.load(tmp_path / "feature_spec.yaml")
+    assert spec.splits == ("train", "test") and spec.features["cat_1"].alpha == 1.45
 
 
 if __name__ == "__main__":

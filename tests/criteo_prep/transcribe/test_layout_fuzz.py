@@ -14,7 +14,7 @@ from support.layout_samples import FIXED, ONE_HOT, RAGGED, to_layout, write_tf_r
 
 from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.transcribe.layout_spec import HOLDS_MULTI_HOT, HOLDS_RAGGED
-from criteo_prep.transcribe.run import WRITERS
+from criteo_prep.transcribe.layouts import WRITERS
 from criteo_prep.transcribe.tf_raw import Reader
 
 DATA = {"one-hot": (ONE_HOT, tuple(WRITERS)), "fixed": (FIXED, HOLDS_MULTI_HOT), "ragged": (RAGGED, HOLDS_RAGGED)}

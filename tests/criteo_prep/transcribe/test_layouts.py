@@ -1,5 +1,6 @@
 """Every layout into every other: same samples, same bytes on the way back; and what a layout cannot hold."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 from support.layout_samples import FIXED, ONE_HOT, RAGGED, drop_checksums, files_of, to_layout, write_tf_raw
 
 from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError
-from criteo_prep.transcribe import run
+from criteo_prep.transcribe import checks, reading
 from criteo_prep.transcribe.layout_spec import HOLDS_INTEGERS, HOLDS_MULTI_HOT, HOLDS_RAGGED, LayoutError
-from criteo_prep.transcribe.run import READERS, WRITERS
+from criteo_prep.transcribe.layouts import READERS, WRITERS
+from criteo_prep.transcribe.request import Request
+from criteo_prep.transcribe.run import transcribe_dataset
 
 DATA = {"one-hot": (ONE_HOT, tuple(WRITERS)), "fixed": (FIXED, HOLDS_MULTI_HOT), "ragged": (RAGGED, HOLDS_RAGGED)}
 PAIRS = [(kind, first, second) for kind, (_, layouts) in DATA.items()
@@ -60,11 +63,39 @@ def test_some_batches_of_each_split(tmp_path, layout):
 
 def test_batches_beyond_what_is_held_in_memory(tmp_path, monkeypatch):
     raw = write_tf_raw(tmp_path / "raw")
-    monkeypatch.setattr(run, "_MAX_BATCH", 4)
+    monkeypatch.setattr(reading, "_MAX_BATCH", 4)
     few = to_layout(raw, "tf_raw", tmp_path / "a", "record_binary", src_batch_size=5, max_batches_train=2)
     back = files_of(to_layout(few, "record_binary", tmp_path / "b", "tf_raw", src_batch_size=10**12))
     for name, data in files_of(raw).items():
         assert back[name] == (data[: len(data) * 10 // 23] if name.startswith("train") else data)
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_every_layout_is_read_and_checked_by_its_spec_alone(tmp_path, layout):
+    source = to_layout(write_tf_raw(tmp_path / "raw"), "tf_raw", tmp_path / "a", layout)
+    spec = FeatureSpec.load(source / "feature_spec.yaml")
+    for split, rows in (("train", 23), ("test", 7), ("validation", 5)):
+        assert sum(batch.num_samples for batch in reading.checked_batches(spec, split)) == rows
+    spec.features["item"] = dataclasses.replace(spec.features["item"], cardinality=299)
+    with pytest.raises(FeatureSpecError, match="row 22: id 299 of 'item' is not below its cardinality 299"):
+        list(reading.checked_batches(spec, "train"))
+    spec.sources["train"] = tuple(dataclasses.replace(chunk, type="hdf5") for chunk in spec.sources["train"])
+    with pytest.raises(LayoutError, match="feature_spec.yaml: source_spec: train: .* is of the unknown type 'hdf5'"):
+        list(reading.checked_batches(spec, "train"))
+
+
+@pytest.mark.parametrize("kind, layout", [("ragged", "tf_raw"), ("fixed", "record_binary"), ("fixed", "criteo_npy")])
+def test_samples_with_very_many_ids_are_read_a_few_at_a_time(tmp_path, monkeypatch, kind, layout):
+    raw = write_tf_raw(tmp_path / "raw", DATA[kind][0])
+    source = to_layout(raw, "tf_raw", tmp_path / "a", layout)
+    sizes = []
+    check_ids = checks.check_ids
+    monkeypatch.setattr(reading, "_MAX_BATCH_BYTES", 100)
+    monkeypatch.setattr(
+        checks, "check_ids", lambda ids, *args, **kw: (sizes.append(ids.num_samples), check_ids(ids, *args, **kw))
+    )
+    assert files_of(to_layout(source, layout, tmp_path / "b", "tf_raw", src_batch_size=50)) == files_of(raw)
+    assert 1 <= max(sizes) < 10  # a sample has more than 10 bytes
 
 
 @pytest.mark.parametrize("layout", ["tf_raw", "split_tfrecords"])
@@ -73,7 +104,7 @@ def test_a_number_that_is_too_large_is_named_with_its_row(tmp_path, layout):
     records = np.fromfile(source / "train.bin", np.float32).reshape(-1, 6)
     records[13, 2] = -1e6
     records.tofile(source / "train.bin")
-    with pytest.raises(FeatureSpecError, match="row 13: 'num_1' is -1000000.0, but float16 goes to 65504"):
+    with pytest.raises(FeatureSpecError, match="row 13: 'num_1' is -1000000.0, but float16 has numbers up to 65504"):
         to_layout(source, "record_binary", tmp_path / "b", layout)
 
 
@@ -94,6 +125,41 @@ def test_cardinalities_that_are_to_be_found(tmp_path, layout):
     back = to_layout(source, layout, tmp_path / "back", "tf_raw")
     assert FeatureSpec.load(back / "feature_spec.yaml").features["item"] == Feature("item", "int16", 300)
     assert files_of(back) == files_of(tmp_path / "raw")
+
+
+def test_logarithms_of_floats_are_doubted_aloud(tmp_path):
+    raw, heard = write_tf_raw(tmp_path / "raw"), []
+    for path in raw.rglob("numerical.bin"):
+        path.write_bytes(bytes(path.stat().st_size))
+    request = Request(raw, "tf_raw", dst_dataset_path=tmp_path / "a", dst_dataset_type="tf_raw", dense_log=True)
+    transcribe_dataset(request, quiet=True, warn=heard.append)
+    (message,) = heard
+    assert message.startswith("--dense_log: the numericals of the source are float16. If they are logarithms already")
+
+
+@pytest.mark.parametrize(
+    "bad, fault", [(-3, "is negative; ids start at 0"), (2**31 - 1, "is too large; ids are below")]
+)
+def test_ids_that_are_out_of_range_while_cardinalities_are_found(tmp_path, bad, fault):
+    source = to_layout(write_tf_raw(tmp_path / "raw"), "tf_raw", tmp_path / "a", "record_binary")
+    path = source / "feature_spec.yaml"
+    path.write_text(path.read_text().replace("cardinality: 300", "cardinality: auto"))
+    records = np.fromfile(source / "train.bin", np.int32).reshape(-1, 6)
+    records[4, 4] = bad
+    records.tofile(source / "train.bin")
+    with pytest.raises(FeatureSpecError, match=f"train.bin: row 4: id {bad} of 'item' {fault}"):
+        to_layout(source, "record_binary", tmp_path / "b", "tf_raw")
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_a_link_that_leads_to_itself_is_named(tmp_path, layout):
+    source = to_layout(write_tf_raw(tmp_path / "raw"), "tf_raw", tmp_path / "a", layout)
+    path = sorted(path for path in source.rglob("*") if path.suffix not in (".yaml", ".json"))[-1]
+    path = path / "data_0.tfrecords" if path.is_dir() else path
+    path.unlink()
+    path.symlink_to(path.name)
+    with pytest.raises(FeatureSpecError, match=f"{path.name}: is a link that leads to no file"):
+        to_layout(source, layout, tmp_path / "b", "tf_raw")
 
 
 @pytest.mark.parametrize("layout", [name for name in WRITERS if name not in HOLDS_RAGGED])

@@ -7,6 +7,7 @@ import pytest
 from support.layout_samples import RAGGED, samples, to_layout, write_tf_raw
 
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec, FeatureSpecError
+from criteo_prep.transcribe import parquet
 from criteo_prep.transcribe.layout_spec import LayoutError
 from criteo_prep.transcribe.parquet import Reader
 
@@ -63,8 +64,12 @@ def test_what_pyarrow_reads(tmp_path):
     ("tags", pa.array([[1], [2, None], [], []], pa.large_list(pa.int64())), "list of 'tags' after row 0 holds a null"),
     ("tags", pa.array([[1], None, [], []], pa.large_list(pa.int64())), "row 1: 'tags' is null"),
     ("item", pa.array([0, 1, 2, 3], pa.int32()), "column 'item' is int32, but the feature spec says int64"),
-    ("item", pa.array(["a", "b", "c", "d"]), "column 'item' is string, but the feature spec says int64"),
-    ("pair", pa.array([0, 1, 2, 3], pa.int32()), "column 'pair' is int32, but the .* says int32 with hotness 2"),
+    ("item", pa.array(["a", "b", "c", "d"]), "'item' is string, but .* says int64 .* Save the column as int64"),
+    ("item", pa.array([0, 1, 2, 3], pa.uint64()), "column 'item' is uint64, .* A feature spec cannot say uint64 here"),
+    ("item", pa.array([0, 1, 2, 3], pa.float64()), "'item' is double, .* cannot say float64 here: save the"),
+    ("price", pa.array([0, 1, 2, 3], pa.float32()), "'price' is float, .* Write float32 into the feature spec"),
+    ("pair", pa.array([0, 1, 2, 3], pa.int32()), "'pair' is int32, .* with hotness 2. Correct the hotness of"),
+    ("item", pa.array([0, 1, -2, 3], pa.int64()), "row 2: id -2 of 'item' is negative; ids start at 0"),
     ("item", pa.array([0, 1, 2, 300], pa.int64()), "row 3: id 300 of 'item' is not below its cardinality 300"),
     ("price", pa.array([0, 1, 2, np.nan], pa.float64()), "row 3: 'price' is nan"),
     ("bought", pa.array([0, 1, 2, 1], pa.float32()), "row 2: 2.0, but a label is 0 or 1"),
@@ -85,6 +90,44 @@ def test_a_sample_with_another_number_of_ids_than_its_hotness(tmp_path):
     write(tmp_path / "a", "a.parquet", columns=columns)
     with pytest.raises(FeatureSpecError, match="row 2: 1, but 'pair' has 2 ids a sample. Declare it ragged if samples"):
         to_layout(tmp_path / "a", "parquet", tmp_path / "out", "tf_raw")
+
+
+def write_tags(folder, lengths):
+    """A small file of any number of ids: 0 for each, which parquet writes once."""
+    folder.mkdir()
+    features = {"tags": Feature("tags", "int32", 9, ragged=True), "bought": Feature("bought", "int8")}
+    channels = {"categorical": ("tags",), "numerical": (), "label": ("bought",)}
+    chunk = Chunk(("bought", "tags"), ("a.parquet",), "parquet")
+    FeatureSpec(features, channels, {"train": (chunk,)}).save(folder / "feature_spec.yaml")
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    tags = pa.ListArray.from_arrays(offsets, pa.array(np.zeros(sum(lengths), np.int32)))
+    bought = pa.array(np.arange(len(lengths)) % 2, pa.int8())
+    pq.write_table(pa.table({"bought": bought, "tags": tags}), folder / "a.parquet", row_group_size=50)
+
+
+def test_samples_with_very_many_ids_are_decoded_a_few_at_a_time(tmp_path, monkeypatch):
+    lengths = [1000] * 50 + [1] * 25
+    write_tags(folder := tmp_path / "a", lengths)
+    monkeypatch.setattr(parquet, "_NUMBERS", 3003)
+    with Reader(folder, FeatureSpec.load(folder / "feature_spec.yaml"), "train") as reader:
+        batches = list(reader.batches(65536))
+    assert {batch.num_samples for batch in batches} == {3}
+    assert np.concatenate([batch.categorical["tags"].row_lengths for batch in batches]).tolist() == lengths
+    monkeypatch.setattr(parquet, "_NUMBERS", 3000)  # 12,000 numbers in a row group that is written
+    copy = to_layout(folder, "parquet", tmp_path / "copy", "parquet")
+    metadata = pq.ParquetFile(copy / "train.parquet").metadata
+    assert max(metadata.row_group(i).column(1).num_values for i in range(metadata.num_row_groups)) <= 17_000
+    table = pq.read_table(copy / "train.parquet")
+    assert table["tags"].combine_chunks().value_lengths().to_pylist() == lengths
+
+
+def test_a_row_group_of_more_numbers_than_memory_holds_is_refused_unread(tmp_path, monkeypatch):
+    write_tags(folder := tmp_path / "a", [10] * 50 + [700])
+    monkeypatch.setattr(parquet, "_LARGEST_GROUP", 600)
+    with pytest.raises(
+        LayoutError, match="a.parquet: row group 1 has 700 numbers of tags.list.element in 1 rows; at mos"
+    ):
+        to_layout(folder, "parquet", tmp_path / "out", "tf_raw")
 
 
 def test_a_file_that_is_no_parquet(tmp_path):

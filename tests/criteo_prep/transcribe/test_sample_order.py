@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError, tf_raw_spec
 from criteo_prep.transcribe.random_reads import take_samples
-from criteo_prep.transcribe.sample_order import ORDERS, Permuted
+from criteo_prep.transcribe.sample_order import ORDERS, FullPermutation
 from criteo_prep.transcribe.tf_raw import Reader, Writer
 
 ROWS = 1000
@@ -95,7 +95,7 @@ def test_the_permutation_is_one_for_any_number_of_samples(num_samples, seed):
 
     counted = Counted()
     counted.num_samples = num_samples
-    assert sorted(Permuted(counted, seed, 0).rows(0, 0, num_samples)) == list(range(num_samples))
+    assert sorted(FullPermutation(counted, seed, 0).rows(0, 0, num_samples)) == list(range(num_samples))
 
 
 def damaged(tmp_path, ids, then):

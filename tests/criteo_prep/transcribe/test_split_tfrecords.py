@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from support.layout_samples import FIXED, ONE_HOT, RAGGED, files_of, samples, to_layout, write_tf_raw
+from support.layout_samples import FIXED, ONE_HOT, RAGGED, drop_checksums, files_of, samples, to_layout, write_tf_raw
 
 from criteo_prep.transcribe import split_tfrecords
 from criteo_prep.transcribe.layout_spec import LayoutError
@@ -92,15 +92,9 @@ def test_several_files_are_read_in_natural_order(tmp_path):
         for i, (_, data) in enumerate(list(records(path))):
             with open(path.with_name(f"data_{i}.tfrecords"), "wb") as file:
                 write_record(file, data)
-    forget_sizes(folder)
+    drop_checksums(folder)
     assert len(list((folder / "train/label").iterdir())) == 13
     assert files_of(to_layout(folder, "split_tfrecords", tmp_path / "b", "tf_raw")) == files_of(raw)
-
-
-def forget_sizes(folder):
-    """As another program would have written it: the feature spec has no sizes of files."""
-    spec = folder / "feature_spec.yaml"
-    spec.write_text(spec.read_text().partition("metadata:")[0] + "metadata: {}\n")
 
 
 def broken_crc(folder):
@@ -138,13 +132,14 @@ def one_record_more(folder):
     (one_record_less, "categorical_0: ends after 3 records, the label has 4. It is truncated"),
     (one_record_more, "categorical_0: has more than the 4 records of the label"),
     (lambda folder: (folder / "train/length.json").write_text("7"), "length.json: says 7 records, but the label has 4"),
+    (lambda folder: (folder / "test/length.json").unlink(), "test: has records, but no file length.json"),
     (lambda folder: (folder / "train/length.json").write_text("{"), "length.json: is not JSON"),
     (lambda folder: (folder / "train/label/format.json").write_text("[]"), "label/format.json: has no 'format'"),
     (lambda folder: (folder / "train/categorical_2/data_0.tfrecords").unlink(), "categorical_2: has no data_"),
 ])  # fmt: skip
 def test_damage_is_named(tmp_path, damage, reason):
     folder = to_layout(write_tf_raw(tmp_path / "raw"), "tf_raw", tmp_path / "a", "split_tfrecords")
-    forget_sizes(folder)
+    drop_checksums(folder)
     damage(folder)
     with pytest.raises(LayoutError, match=reason):
         to_layout(folder, "split_tfrecords", tmp_path / "b", "tf_raw")

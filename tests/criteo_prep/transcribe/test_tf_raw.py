@@ -121,7 +121,7 @@ def test_only_the_files_that_are_asked_for_are_opened(tmp_path, monkeypatch, fea
 
 def test_features_that_are_not_there(tmp_path):
     write(tmp_path, batch_of(3))
-    with pytest.raises(FeatureSpecError, match=r"there is no feature 'cat_9'; there are \['cat_0', "):
+    with pytest.raises(FeatureSpecError, match=r"there is no feature 'cat_9'; the features are \['cat_0', "):
         Reader(tmp_path, SPEC, split="train", features=["cat_0", "cat_9"])
     with pytest.raises(FeatureSpecError, match=r"there is no split 'validation'"):
         Reader(tmp_path, SPEC, split="validation")
@@ -162,7 +162,8 @@ def test_an_id_out_of_range_is_named_with_its_row(tmp_path, bad):
     with Reader(tmp_path, SPEC, split="train") as reader:
         reader.read(0, 7)
         with pytest.raises(
-            FeatureSpecError, match=rf"cat_0.bin: row 7: id {bad} of 'cat_0' is not below its cardinality 126"
+            FeatureSpecError,
+            match=rf"cat_0.bin: row 7: id {bad} of 'cat_0' is (negative|not below its cardinality 126)",
         ):
             reader.read(5, 10)
 

@@ -89,7 +89,7 @@ def test_specs_that_cannot_be_written(tmp_path):
         Writer(tmp_path, clash, "train")
     csv = tf_raw_spec([Feature("a", "", 5)])
     csv.sources["test"] = (Chunk(tuple(csv.features), ("test.csv",), "csv"),)
-    with pytest.raises(FeatureSpecError, match="test.csv: is of type 'csv', but tf_raw is made of split_binary files"):
+    with pytest.raises(FeatureSpecError, match="test.csv: is of type 'csv', but tf_raw has split_binary files"):
         Writer(tmp_path, csv, "train")
     with pytest.raises(FeatureSpecError, match="leads out of the dataset folder"):
         Writer(tmp_path, tf_raw_spec([Feature("../../x", "", 5)]), "train")

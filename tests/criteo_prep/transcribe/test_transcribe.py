@@ -12,13 +12,15 @@ import pytest
 
 from criteo_prep.batch import Batch, Ids
 from criteo_prep.cli import main as criteo_prep_main
-from criteo_prep.destination import DestinationError
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec, FeatureSpecError, tf_raw_spec
+from criteo_prep.guard import DestinationError
 from criteo_prep.synthetic.generator import Reader as SyntheticReader
 from criteo_prep.synthetic.presets import preset, published_spec, scaled
 from criteo_prep.transcribe import tf_raw
 from criteo_prep.transcribe.__main__ import main
-from criteo_prep.transcribe.run import SYNTHETIC_BATCHES, Request, TranscribeError, destination_spec, transcribe_dataset
+from criteo_prep.transcribe.layouts import standard_tf_raw_spec
+from criteo_prep.transcribe.request import SYNTHETIC_BATCHES, Request, TranscribeError
+from criteo_prep.transcribe.run import transcribe_dataset
 
 ROOT = Path(__file__).parents[3]
 
@@ -107,6 +109,13 @@ def test_the_seed_decides_the_bytes_and_the_batch_size_does_not(shape, tmp_path)
     assert one == made("batches", src_batch_size=50, max_batches_train=6, max_batches_test=2)
     other = made("other", seed=1)
     assert one["train/cat_0.bin"] != other["train/cat_0.bin"]
+
+
+def test_the_spec_of_a_finished_dataset_makes_synthetic_samples_again(shape, tmp_path):
+    transcribe_dataset(synthetic(shape, tmp_path / "one"), quiet=True)
+    for path in (tmp_path / "one").rglob("*.bin"):
+        path.unlink()
+    assert transcribe_dataset(synthetic(tmp_path / "one", tmp_path / "two"), quiet=True) == {"train": 300, "test": 100}
 
 
 def test_the_spec_holds_counts_and_checksums(shape, tmp_path):
@@ -251,7 +260,7 @@ def test_names_that_clash_with_the_standard_ones_are_refused(names, twice):
     tables = [Feature(name, "int8", 5) for name in names]
     source = FeatureSpec({table.name: table for table in tables}, {"categorical": names, "numerical": (), "label": ()})
     with pytest.raises(FeatureSpecError, match=f"two features are named '{twice}' in the standard layout"):
-        destination_spec(source, ("train",))
+        standard_tf_raw_spec(source, ("train",))
 
 
 def test_flags_without_effect_say_so(shape, tmp_path, capsys):

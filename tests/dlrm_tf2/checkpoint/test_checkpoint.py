@@ -1,4 +1,4 @@
-"""Saving and restoring over ranks that are threads: any plan onto any plan, and what failures leave."""
+"""Saving and restoring with ranks as threads: from any plan to any plan, and the folder after a failure."""
 
 import errno
 import fcntl
@@ -37,9 +37,9 @@ from dlrm_tf2.sharding.tables import TableConfig
 
 @pytest.mark.parametrize("before", [*PLANS, *STRATEGY_PLANS])
 def test_any_plan_restores_what_any_plan_saved(save, load, tmp_path, monkeypatch, before):
-    """Of as many ranks or others, by as many strategies; those cut by hand among themselves, for each is one corner."""
+    """Plans of strategies restore each other, for any number of ranks; so do the plans that are cut by hand."""
     plans = PLANS if before in PLANS else STRATEGY_PLANS
-    monkeypatch.setattr(files, "_BLOCK_BYTES", 48)  # blocks of two rows and more: none covers a shard
+    monkeypatch.setattr(files, "_BLOCK_BYTES", 48)  # small blocks: a shard has several
     slots = ("weights", "accumulator")
     save(tmp_path / "saved", plans[before], slots)
     for plan in plans.values():
@@ -157,7 +157,7 @@ def test_an_older_checkpoint_is_replaced_whole(save, load, tmp_path):
     assert os.listdir(tmp_path) == ["saved"]
 
 
-def test_what_is_no_checkpoint_is_not_replaced(save, tmp_path):
+def test_other_files_are_not_replaced(save, tmp_path):
     dataset = tmp_path / "dataset"
     dataset.mkdir()
     (dataset / "manifest.json").write_text('{"format": 1, "splits": {}}')
@@ -181,7 +181,7 @@ def test_what_is_no_checkpoint_is_not_replaced(save, tmp_path):
 
 
 def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root, who may do all
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root, who may write everywhere
     with pytest.raises(CheckpointError, match=rf"a/saved: {tmp_path} is not writable for this user"):
         check_destination(tmp_path / "a" / "saved")
 

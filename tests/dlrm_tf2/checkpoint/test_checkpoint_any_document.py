@@ -1,4 +1,4 @@
-"""A manifest with any content is a checkpoint or a CheckpointError, for every reader of it; never another exception."""
+"""Every reader of a manifest with any content returns or raises CheckpointError, and never another exception."""
 
 import contextlib
 import dataclasses

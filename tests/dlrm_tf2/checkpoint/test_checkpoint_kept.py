@@ -1,4 +1,4 @@
-"""Checkpoints that are written behind, those that stay beside the newest, and processes that die at any moment."""
+"""Checkpoints written behind the training, older checkpoints, and processes that are killed at any moment."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ def document(step, run="a"):
 
 @pytest.fixture
 def save_step(array_embedding):
-    """Saves weights that are made from the step, on one rank."""
+    """Saves, on one rank, weights that depend on the step."""
 
     def save_step(path, step, keep=1, run="a"):
         embedding = array_embedding(TABLES, PLANS["1 whole"], 0, weights=weights_of(seed=step))
@@ -43,7 +43,7 @@ def save_step(array_embedding):
 
 @pytest.fixture
 def step_in(array_embedding):
-    """The step of the checkpoint in a folder, whose weights must all be those of that step."""
+    """The step of the checkpoint in a folder, after a check that all weights belong to that step."""
 
     def step_in(path):
         embedding = array_embedding(TABLES, PLANS["1 whole"], 0)
@@ -60,7 +60,7 @@ def step_in(array_embedding):
 
 
 def written_behind(path, comm, array_embedding, while_writing=lambda embedding: None):
-    """Saves behind, and has everything changed before the first byte is written."""
+    """Saves behind the training, which changes all values before the first byte is written."""
     plan = PLANS[f"{comm.size} rows" if comm.size > 1 else "1 cut"]
     embedding = array_embedding(TABLES, plan, comm.rank, SLOTS, weights_of(SLOTS))
     dense, go = dense_of(3), threading.Event()
@@ -97,7 +97,7 @@ def test_checkpoint_async_saves_the_bytes_that_a_save_in_place_does(run_ranks, a
     assert folder_bytes(tmp_path / "at_once") == folder_bytes(tmp_path / "behind")
 
 
-def test_one_number_a_row_is_copied_as_one_number(array_embedding):
+def test_a_slot_of_one_number_a_row_is_copied_as_one_number(array_embedding):
     embedding = array_embedding(TABLES, PLANS["2 columns"], 0)
     embedding.read_rows = lambda shard, slot, start, stop: np.broadcast_to(
         np.arange(start, stop, dtype=np.float32)[:, None], (stop - start, shard.num_columns)
@@ -174,7 +174,7 @@ def test_a_model_that_diverged_does_not_replace_a_good_one(array_embedding, save
     assert step_in(tmp_path / "saved") == 1 and os.listdir(tmp_path) == ["saved"]
 
 
-# Those that stay.
+# Older checkpoints.
 
 
 def test_keep_checkpoints_keeps_the_last_ones_of_the_run(save_step, step_in, tmp_path):
@@ -221,12 +221,12 @@ def test_a_name_that_another_run_has_is_taken_aloud(save_step, step_in, tmp_path
 
 
 class Killed(BaseException):
-    """The process ended here; nothing that it had still to do was done."""
+    """The process is killed here."""
 
 
 @pytest.mark.parametrize("keep", [1, 2])
 def test_killed_at_any_moment_of_a_save_a_whole_checkpoint_is_there(save_step, step_in, tmp_path, monkeypatch, keep):
-    """Dies before each change of the file system in turn. What is there is the one before or the new one, whole."""
+    """Killed before each change of the file system in turn: the old or the new checkpoint is there, whole."""
     calls = {"count": 0, "die_at": None}
 
     def mortal(function):
@@ -238,12 +238,12 @@ def test_killed_at_any_moment_of_a_save_a_whole_checkpoint_is_there(save_step, s
 
         return call
 
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a process that dies takes no page of the disk with it
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the disk keeps the pages of a killed process
     for name in ("rename", "fsync", "unlink", "rmdir", "mkdir"):
         monkeypatch.setattr(os, name, mortal(getattr(os, name)))
     monkeypatch.setattr(
         CheckpointWriter, "discard", lambda self: self._staging.release()
-    )  # all that the system does for the dead
+    )  # the system does no more for a killed process
     found = set()
     for die_at in range(1, 200):
         root = tmp_path / str(die_at)

@@ -1,4 +1,4 @@
-"""What is refused when a checkpoint is restored, on every rank, and with which reason."""
+"""Checkpoints that are refused, on every rank, and the reasons."""
 
 import json
 import os
@@ -88,7 +88,7 @@ def test_the_manifest_is_damaged_missing_or_something_else(saved, refused):
 
 
 def forged(path, change):
-    """The manifest with `change` made to it and its checksum right."""
+    """Changes the manifest, and makes its checksum right."""
     content = json.loads((path / "manifest.json").read_text())
     del content["crc32"]
     change(content)

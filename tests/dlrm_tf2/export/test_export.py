@@ -148,7 +148,7 @@ def test_an_empty_output_folder_is_fine(checkpoint, tmp_path):
 
 
 def refused(capsys, checkpoint, output):
-    """The one line that the program says as it ends with status 1."""
+    """The one line of an export that ends with status 1."""
     assert export.main(["--checkpoint", str(checkpoint), "--output", str(output)]) == 1
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.startswith("export: ") and printed.err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The SavedModel of a checkpoint, in a process that has TensorFlow and nothing of ours, against the model in numpy."""
+"""The SavedModel of a checkpoint, in a process with TensorFlow and without our packages, against the model in numpy."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from dlrm_tf2.sharding.plan import make_plan
 BASE = {"cardinalities": (5, 9, 30, 7), "num_numerical": 13, "top_mlp_dims": (10, 6, 1)}
 MODELS = {
     "dot": ModelConfig(**BASE, features=("a", "b", "c", "d"), embedding_dim=4, bottom_mlp_dims=(6, 4)),
-    # Names that no function could have as arguments.
+    # Names that cannot be names of arguments.
     "cross_bags": ModelConfig(
         **BASE, features=("user id", "7", "ids/x", "é"), embedding_dim=8, embedding_dims=(4, 2, 6, 8),
         bottom_mlp_dims=(6, 3), hotness=(2, None, 1, 3), interaction="cross", num_cross_layers=2,
@@ -55,7 +55,7 @@ class Variable:
 
 
 def dense_weights(shape, rng):
-    """Name -> float32 array, of the variables that the model has."""
+    """Name of a variable -> its values, float32."""
     found = {}
     for mlp, width, dims in (
         ("bottom_mlp", 16, shape.bottom_mlp_dims),
@@ -119,7 +119,7 @@ def write_inputs(shape, path, rng):
     return numerical, bags
 
 
-def test_it_answers_with_the_model_s_logits_where_only_tensorflow_is(saved, tmp_path):
+def test_it_returns_the_logits_of_the_model_with_tensorflow_alone(saved, tmp_path):
     expected = {}
     for name, shape in MODELS.items():
         folder = tmp_path / name
@@ -139,7 +139,7 @@ def test_it_answers_with_the_model_s_logits_where_only_tensorflow_is(saved, tmp_
             assert answers["logits"].dtype == np.float32 and np.std(logits) > 0.1
             np.testing.assert_allclose(answers["logits"], logits, rtol=1e-5, atol=1e-5, err_msg=name)
             np.testing.assert_allclose(answers["probability"], 1 / (1 + np.exp(-logits)), rtol=1e-5, err_msg=name)
-    refused = run.stdout.splitlines()  # of an id that is a row of another table in the same memory
+    refused = run.stdout.splitlines()  # an id that is a row of the next table in memory
     for message, feature, last in zip(refused, ("b", "user id"), (8, 4), strict=True):
         assert f"feature '{feature}': its ids must be from 0 to {last}" in message.replace("\\", "")
 
@@ -154,7 +154,7 @@ def export_by_the_program(checkpoint, output):
 
 
 def export_in_this_process(checkpoint, output):
-    """As the program does, but where TensorFlow has been started."""
+    """Exports as the program does, in a process that has started TensorFlow already."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export.process, "set_up_process", lambda *_, **__: None)
         export.export(checkpoint, output, "saved_model")

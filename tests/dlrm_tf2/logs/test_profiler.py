@@ -15,7 +15,7 @@ def traces(folder):
 
 
 @pytest.mark.parametrize("profiled_rank", [0, 1])
-def test_the_asked_rank_alone_leaves_a_trace(tmp_path, profiled_rank):
+def test_only_the_profiled_rank_leaves_a_trace(tmp_path, profiled_rank):
     for rank in range(2):
         config = TrainConfig(dataset_path="data", profiler_start_step=2, profiled_rank=profiled_rank,
                              profiler_path=str(tmp_path / f"of_{rank}"))  # fmt: skip
@@ -24,7 +24,7 @@ def test_the_asked_rank_alone_leaves_a_trace(tmp_path, profiled_rank):
             of_rank.begin(step)
             tf.square(3.0)
             of_rank.end(step)
-        of_rank.stop()  # the run is over before 100 steps are
+        of_rank.stop()  # the run ends before step 100
         of_rank.stop()
     assert traces(tmp_path / f"of_{profiled_rank}")
     assert not (tmp_path / f"of_{1 - profiled_rank}").exists()
@@ -85,5 +85,5 @@ def test_a_profile_that_cannot_be_written_does_not_end_the_training(tmp_path, ca
     of_rank.begin(1)
     of_rank.stop()
     assert "no profile was written" in capsys.readouterr().err
-    tf.profiler.experimental.start(str(tmp_path / "another"))  # TensorFlow has let go of the lost one
+    tf.profiler.experimental.start(str(tmp_path / "another"))  # TensorFlow has released the lost profile
     tf.profiler.experimental.stop(save=False)

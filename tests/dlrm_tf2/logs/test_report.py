@@ -1,4 +1,4 @@
-"""The report: what it draws, what it reads, and what it refuses."""
+"""The report: its charts, the logs that it reads, and the files that it refuses."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def write_log(path, **config):
 
 
 class Page(HTMLParser):
-    """Checks that every element is closed, and collects what the tests look at."""
+    """Checks that every element is closed, and collects the parts that the tests check."""
 
     def __init__(self, text):
         super().__init__()
@@ -112,7 +112,7 @@ def test_several_logs_are_drawn_over_each_other(tmp_path):
     assert "b.json, exchange with other ranks: 3" in next(page.charts[7].iter("title")).text
 
 
-def test_logs_of_one_name_are_told_apart_by_their_folders(tmp_path):
+def test_logs_of_one_name_are_named_with_their_folders(tmp_path):
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
     logs = [write_log(tmp_path / folder / "log.json") for folder in ("x", "y")]
@@ -136,7 +136,7 @@ def test_logs_of_runs_that_were_stopped(tmp_path, lines, end, notes):
 
 
 def test_old_logs_and_missing_numbers(tmp_path):
-    """A log without what came later, and evaluations whose AUC is not defined."""
+    """A log without the newer keys, and evaluations whose AUC is not defined."""
     lines = [{"step": step, "loss": 0.5, "exchange_ms": None} for step in (1, 2)]
     lines += [{"step": 2, "auc": None, "test_loss": 0.5}, {"step": 3, "loss": float("nan")}]
     page, _ = page_of(tmp_path, write(tmp_path / "log.json", CONFIG, *lines))
@@ -189,13 +189,13 @@ def test_a_chart_by_hand():
     assert [text.text for text in svg.iter("text") if text.get("class") == "x"] == ["0", "2", "4", "6", "8", "10"]
 
 
-@pytest.mark.parametrize("cut_peaks, told", [(True, "step (peaks up to 900 are cut off)"), (False, "step")])
-def test_a_peak_can_be_cut_off(cut_peaks, told):
+@pytest.mark.parametrize("cut_peaks, x_text", [(True, "step (peaks up to 900 are cut off)"), (False, "step")])
+def test_a_peak_can_be_cut_off(cut_peaks, x_text):
     points = [(0, 900.0), *((x, 2.0) for x in range(1, 50))]
     axes = Axes("step", (0, 49), unit="u", from_zero=True, cut_peaks=cut_peaks)
     chart = line_chart("t", axes, curves=[Curve("y", points)])
     svg = ElementTree.fromstring(chart)
-    assert [text.text for text in svg.iter("text") if text.get("class") == "unit"] == [told, "u"]
+    assert [text.text for text in svg.iter("text") if text.get("class") == "unit"] == [x_text, "u"]
     heights = [float(place.split(",")[1]) for place in curves_of(svg)[0]]
     assert 8 <= heights[0] < 20 and (heights[1] < 100) == cut_peaks
     assert next(svg.iter("title")).text == "step 0\ny: 900"

@@ -1,4 +1,4 @@
-"""--tensorboard: what TensorBoard shows are the numbers of the log. Its own reader is asked."""
+"""--tensorboard: TensorBoard's own reader finds the numbers of the log."""
 
 import resource
 import signal
@@ -69,7 +69,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=f"--tensorboard {tmp_path}/file: File exists"):
         RunLog(None, enabled=True, tensorboard=str(tmp_path / "file"))
-    RunLog(None, enabled=False, tensorboard=str(tmp_path / "file"))  # the other ranks do not write
+    RunLog(None, enabled=False, tensorboard=str(tmp_path / "file"))  # other ranks do not write
 
 
 def test_a_full_disk_is_named_once_and_ends_nothing(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""What fails on one rank fails on all, with the reason and the ranks; in one process, the ranks being threads."""
+"""Work that fails on one rank fails on all ranks, with the reason and the ranks. Ranks are threads here."""
 
 import pytest
 

@@ -51,7 +51,7 @@ def environment(monkeypatch):
         ),
         (OPEN_MPI, Launch(4, 3, local_rank=1, local_size=2)),
         (HYDRA, Launch(4, 3, local_rank=1, local_size=2)),
-        (SBATCH, Launch()),  # a process of the batch script is alone, whatever the job asks for
+        (SBATCH, Launch()),  # a process of the batch script is alone, for any number of tasks
         (SRUN, Launch(8, 6, local_rank=2, local_size=4)),
         (SRUN | dict(SLURM_STEP_TASKS_PER_NODE="5,3"), Launch(8, 6, local_rank=2, local_size=3)),
         (
@@ -126,7 +126,7 @@ def test_intra_op_parallelism_and_inter_op_parallelism_default_to_this_ranks_sha
     tensorflow.config.threading.set_inter_op_parallelism_threads.assert_called_once_with(2)
 
 
-def test_cores_that_the_launcher_leaves_without_work_are_told(set_up):
+def test_cores_that_the_launcher_leaves_without_work_are_reported(set_up):
     chosen, _, _ = set_up(Launch(2, 0, local_rank=0, local_size=2), cores=(1, 16))
     assert chosen.threads == 1
     assert chosen.notes[0].startswith("14 of 16 cores stay without work: the launcher binds each process to 1.")

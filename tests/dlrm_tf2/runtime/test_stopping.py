@@ -1,4 +1,4 @@
-"""SIGTERM, Ctrl-C and SIGUSR1 end a training after the step that it is at, with a checkpoint that the next takes up."""
+"""SIGTERM, Ctrl-C and SIGUSR1 end a training after its current step, with a checkpoint from which it is resumed."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ def dataset(tmp_path_factory):
     return root
 
 
-def test_a_signal_stops_training_and_the_same_command_goes_on(dataset, tmp_path, monkeypatch):
+def test_a_signal_stops_training_and_the_same_command_resumes_it(dataset, tmp_path, monkeypatch):
     whole = run(dataset, tmp_path / "whole").column("loss")
     step_of = TrainingStep.__call__
 
@@ -51,7 +51,7 @@ def test_a_signal_stops_training_and_the_same_command_goes_on(dataset, tmp_path,
 
 
 class AskedAt:
-    """In the role of StopRequest: asked from the n-th time on that it is looked at."""
+    """A StopRequest that is asked when `asked` is read for the n-th time."""
 
     def __init__(self, at):
         self.looks, self._at = 0, at
@@ -84,23 +84,23 @@ def test_all_ranks_stop_after_the_same_step_when_one_is_asked(dataset, run_ranks
 
 
 @pytest.mark.parametrize(
-    "saved_step, told",
+    "saved_step, line",
     [
         (120, "stopped by SIGUSR1 after step 120; saved /there: the same command resumes from there"),
         (None, "stopped by SIGUSR1 after step 120; nothing saved: no --save_checkpoint_path"),
     ],
 )
-def test_the_program_says_what_is_saved_and_exits_as_the_signal_would(dataset, monkeypatch, capsys, saved_step, told):
+def test_the_program_says_what_is_saved_and_exits_as_the_signal_would(dataset, monkeypatch, capsys, saved_step, line):
     def stopped(*_):
         raise Stopped(120, saved_step, signals=[None, signal.SIGUSR1], checkpoint="/there")
 
     monkeypatch.setattr(dlrm, "_run", stopped)
     assert dlrm.main(["--dataset_path", str(dataset), "--save_checkpoint_path", "/there"]) == 128 + signal.SIGUSR1
-    assert capsys.readouterr().err == f"dlrm: {told}\n"
+    assert capsys.readouterr().err == f"dlrm: {line}\n"
 
 
 def test_a_second_ctrl_c_ends_a_process_that_hangs():
-    """The main thread waits in C code, as in an exchange with a rank that does not come: no handler of Python runs."""
+    """The main thread waits in C code, as in an exchange with a rank that hangs, so Python runs no signal handler."""
     program = """if True:
         import ctypes, signal
         from dlrm_tf2.runtime.stopping import StopRequest

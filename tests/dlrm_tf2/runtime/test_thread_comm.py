@@ -1,4 +1,4 @@
-"""The ranks that the other tests run as threads: they must do what Horovod's do."""
+"""The ranks that other tests run as threads behave like the ranks of Horovod."""
 
 import numpy as np
 import pytest

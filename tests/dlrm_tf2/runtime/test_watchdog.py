@@ -1,4 +1,4 @@
-"""A job that makes no progress, or has lost a rank, ends with a line that says which rank and at what."""
+"""A job that makes no progress or has lost a rank ends with a line that names the rank and its activity."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from dlrm_tf2.runtime import watchdog
 from dlrm_tf2.runtime.activity import Activity
 from dlrm_tf2.runtime.comm import SingleProcess
 
-PATIENCE_S = 30  # how long a test waits for a line; it comes much sooner
+PATIENCE_S = 30  # seconds that a test waits for a line, which comes much sooner
 
 
 @pytest.fixture(autouse=True)
@@ -33,12 +33,12 @@ class Rank:
         self.ended.set()
 
     def works_until(self, event):
-        """Makes progress until the event comes."""
+        """Makes progress until the event is set."""
         while not event.wait(0.05):
             self.activity.begin(f"training step {self.activity.count + 1}")
 
     def vanishes(self):
-        """What the others see of a process that was killed."""
+        """Ends as a killed process does, for the other ranks."""
         self.watchdog._ending.set()
         self.watchdog._thread.join()
         self.watchdog._socket.close()
@@ -53,19 +53,19 @@ def test_stall_timeout_s_of_a_process_that_hangs():
 
 
 def test_stall_timeout_s_while_the_ranks_join():
-    told, ended = [], threading.Event()
-    with watchdog.joining(rank=1, timeout_s=0.05, end=lambda line: (told.append(line), ended.set())):
+    lines, ended = [], threading.Event()
+    with watchdog.joining(rank=1, timeout_s=0.05, end=lambda line: (lines.append(line), ended.set())):
         assert ended.wait(PATIENCE_S)
-    assert told == ["rank 1: not all ranks have started after 0.05 s (--stall_timeout_s 0.05)"]
+    assert lines == ["rank 1: not all ranks have started after 0.05 s (--stall_timeout_s 0.05)"]
 
 
 def test_ranks_that_have_joined_in_time_or_may_take_any_are_left_alone():
-    told = []
-    with watchdog.joining(rank=1, timeout_s=0.2, end=told.append):
+    lines = []
+    with watchdog.joining(rank=1, timeout_s=0.2, end=lines.append):
         pass
-    with watchdog.joining(rank=1, timeout_s=0, end=told.append):
+    with watchdog.joining(rank=1, timeout_s=0, end=lines.append):
         time.sleep(0.4)
-    assert told == []
+    assert lines == []
 
 
 def test_stall_timeout_s_0_and_progress_are_left_alone():
@@ -94,7 +94,7 @@ def test_the_rank_that_is_behind_is_named_by_the_others(run_ranks):
 
 
 def test_ranks_that_wait_for_one_that_works_are_left_alone(run_ranks):
-    """As when one has more to save than the others."""
+    """For example while one rank saves more than the others."""
 
     def work(comm):
         rank = Rank(comm, timeout_s=0.6)
@@ -109,7 +109,7 @@ def test_ranks_that_wait_for_one_that_works_are_left_alone(run_ranks):
 
 
 def test_a_rank_that_is_not_heard_of_any_more_is_named(run_ranks):
-    """As when it is stopped, or its machine is gone: there is no sign but silence."""
+    """For example when the rank is stopped or its machine is gone: the only sign is silence."""
     stopped = threading.Event()
 
     def work(comm):
@@ -126,7 +126,7 @@ def test_a_rank_that_is_not_heard_of_any_more_is_named(run_ranks):
         return rank.line, left
 
     line, left = run_ranks(2, work)[0]
-    assert left.startswith("rank 1 was last heard of ")  # what a time-out of the exchange with it is explained by
+    assert left.startswith("rank 1 was last heard of ")  # explains a time-out of the exchange with the rank
     assert "while training step 1; rank 1 was last heard of " in line and line.endswith("training step 1")
 
 
@@ -167,7 +167,7 @@ def test_a_rank_that_fails_is_named_when_the_exchange_with_it_fails(run_ranks):
 
 
 @pytest.mark.parametrize(
-    "message, who_left, told",
+    "message, who_left, reason",
     [
         (
             "Horovod has been shut down. This was caused by",
@@ -182,5 +182,5 @@ def test_a_rank_that_fails_is_named_when_the_exchange_with_it_fails(run_ranks):
         ("Graph execution error:\n\nout of memory\n\t [[node]]", "", "TensorFlow stopped: out of memory"),
     ],
 )
-def test_what_a_failed_exchange_is_told_as(message, who_left, told):
-    assert program.reason_of(message, who_left) == told
+def test_the_reason_of_a_failed_exchange(message, who_left, reason):
+    assert program.reason_of(message, who_left) == reason

@@ -1,4 +1,4 @@
-"""Records taken apart and put together, against plain slices of an array."""
+"""Records split into three files and joined again, against plain slices of an array."""
 
 import fcntl
 import json
@@ -11,11 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.damage import damage, damaged
 
-from criteo_prep import split_bin
-from criteo_prep.destination import DestinationError
 from criteo_prep.feature_spec import FeatureSpec, FeatureSpecError
-from criteo_prep.split_bin import RecordForm, SplitBinError, join, main, split
+from criteo_prep.guard import DestinationError
+from criteo_prep.split_bin import files
+from criteo_prep.split_bin.__main__ import main
+from criteo_prep.split_bin.files import join, split
+from criteo_prep.split_bin.record import RecordForm, SplitBinError
 from criteo_prep.transcribe.tf_raw import Reader
+from criteo_prep.unchanged import ChangedError
 
 SLOTS = [200 + i for i in range(26)]
 MULTI_HOT = tuple([3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1])
@@ -92,9 +95,11 @@ def test_the_layout_to_train_on(tmp_path, dense, log):
         assert ids.values.tolist() == words[:, 14 + i].tolist()
 
 
-def test_cardinalities_of_the_layout_to_train_on_are_found(tmp_path, capsys):
+@pytest.mark.parametrize("id_type", ["int32", "uint32"])
+def test_cardinalities_of_the_layout_to_train_on_are_found(tmp_path, id_type):
     words = records(tmp_path / "in.bin", 100)
-    assert main([str(tmp_path / "in.bin"), str(tmp_path / "out"), "--layout=tf_raw", "--quiet"]) == 0
+    argv = [str(tmp_path / "in.bin"), str(tmp_path / "out"), "--layout=tf_raw", f"--category_type={id_type}", "--quiet"]
+    assert main(argv) == 0
     spec = FeatureSpec.load(tmp_path / "out/feature_spec.yaml")
     assert [table.cardinality for table in spec.categorical] == (words[:, 14:].max(axis=0) + 1).tolist()
 
@@ -105,7 +110,7 @@ def test_any_form_survives(tmp_path_factory, hotness, rows, block_bytes):
     folder = tmp_path_factory.mktemp("split")
     words = records(folder / "in.bin", rows, hotness)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(split_bin, "_BLOCK_BYTES", block_bytes)
+        patch.setattr(files, "_BLOCK_BYTES", block_bytes)
         split(folder / "in.bin", folder / "out", form=RecordForm(hotness=tuple(hotness)), quiet=True)
         join(folder / "out", folder / "again.bin", quiet=True)
     assert (folder / "out/dense.bin").read_bytes() == words[:, 1:14].tobytes()
@@ -127,15 +132,13 @@ def test_an_id_out_of_range_is_named_and_nothing_is_made(tmp_path, table, row, b
 
 @pytest.mark.parametrize("bits", [0x7FC00000, 0xFF800000])
 def test_a_dense_number_that_is_none_is_named(tmp_path, bits):
-    words = records(tmp_path / "in.bin", 3000, dtype=np.float32)
-    split(tmp_path / "in.bin", tmp_path / "good", form=RecordForm(dense_type="float32"), slot_sizes=SLOTS, quiet=True)
+    form, words = RecordForm("float32", "float32"), records(tmp_path / "in.bin", 3000, dtype=np.float32)
+    split(tmp_path / "in.bin", tmp_path / "good", form=form, slot_sizes=SLOTS, quiet=True)
     words[2900, 13] = np.uint32(bits).view(np.int32)
     words.tofile(tmp_path / "in.bin")
     words[:, 1:14].tofile(tmp_path / "good/dense.bin")
     with pytest.raises(FeatureSpecError, match="in.bin: row 2900: 'num_12' is (nan|-inf)"):
-        split(
-            tmp_path / "in.bin", tmp_path / "out", form=RecordForm(dense_type="float32"), slot_sizes=SLOTS, quiet=True
-        )
+        split(tmp_path / "in.bin", tmp_path / "out", form=form, slot_sizes=SLOTS, quiet=True)
     with pytest.raises(FeatureSpecError, match="dense.bin: row 2900: 'num_12' is (nan|-inf)"):
         join(tmp_path / "good", tmp_path / "out", quiet=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "in.bin"]
@@ -143,6 +146,9 @@ def test_a_dense_number_that_is_none_is_named(tmp_path, bits):
 
 @pytest.mark.parametrize("argv, reason", [
     (["none.bin", "out"], "none.bin: there is no such file"),
+    (["full", "out"], "full: is a folder. Name a file of records"),
+    (["/dev/null", "out"], "/dev/null: is not a file that can be read again, but a pipe or a device"),
+    (["loop.bin", "out", "--layout=tf_raw"], "loop.bin: is a link that leads to no file"),
     (["short.bin", "out"], "short.bin: 330 bytes is not a multiple of 160, the size of a record"),
     (["in.bin", "out", "--slot_size_array=[1, 2]"], "--slot_size_array has 2 sizes, a record has 26 tables"),
     (["in.bin", "out", "--slot_size_array=__import__('os').system('true')"], "--slot_size_array: must be a list"),
@@ -158,6 +164,7 @@ def test_misuse_leaves_everything_as_it_was(tmp_path, monkeypatch, capsys, argv,
     monkeypatch.chdir(tmp_path)
     records(tmp_path / "in.bin", 4)
     (tmp_path / "short.bin").write_bytes(bytes(330))
+    (tmp_path / "loop.bin").symlink_to("loop.bin")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/kept").write_bytes(b"x")
     before = sorted(tmp_path.rglob("*"))
@@ -182,7 +189,9 @@ def test_an_output_that_is_there_is_replaced_on_request_only(tmp_path):
 @pytest.mark.parametrize("name, content, reason", [
     ("label.bin", bytes(12), "the files have different numbers of records"),
     ("dense.bin", bytes(53), "dense.bin: 53 bytes is not a multiple of 52"),
-    ("metadata.json", b"{", "metadata.json: is not JSON"), ("metadata.json", b"[]", "must be a mapping"),
+    ("metadata.json", b"{", "metadata.json: is not JSON"),
+    ("metadata.json", b"[" * (1 << 23), "is not JSON: it has more than"),
+    ("metadata.json", b"[]", "must be a mapping"),
     ("metadata.json", b'{"vocab_sizes": [5]}', "category.bin: 416 bytes is not a multiple|different numbers"),
     ("metadata.json", b'{"vocab_sizes": "5"}', "vocab_sizes: must be a list"),
     ("metadata.json", b'{"vocab_sizes": [5], "dense_raw_type": "object"}', "dense_raw_type is 'object'; int32 or"),
@@ -203,8 +212,8 @@ def while_it_is_read(monkeypatch):
     """A function that makes another one be called when the first records are done, of many blocks."""
 
     def arrange(act):
-        monkeypatch.setattr(split_bin, "_BLOCK_BYTES", 160)
-        monkeypatch.setattr(split_bin.Progress, "advance", lambda progress, amount: act())
+        monkeypatch.setattr(files, "_BLOCK_BYTES", 160)
+        monkeypatch.setattr(files.Progress, "advance", lambda progress, amount: act())
 
     return arrange
 
@@ -235,6 +244,19 @@ def test_a_file_that_grows_while_it_is_read(tmp_path, while_it_is_read, name):
     path = next(tmp_path.rglob(name))
     while_it_is_read(lambda: path.open("ab").write(bytes(160)))
     with pytest.raises(SplitBinError, match="grew while it was read|different numbers of records"):
+        use(tmp_path, name)
+    assert not list(tmp_path.glob("*new*"))
+
+
+@pytest.mark.parametrize("name", ["in.bin", "dense.bin"])
+def test_a_file_that_is_rewritten_while_it_is_read(tmp_path, while_it_is_read, name):
+    records(tmp_path / "in.bin", 50)
+    split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
+    path = next(tmp_path.rglob(name))
+    while_it_is_read(lambda: os.utime(path, ns=(0, 0)))
+    with pytest.raises(
+        ChangedError, match=f"{name}: changed while it was read .its bytes were written.. Wait until it is complete"
+    ):
         use(tmp_path, name)
     assert not list(tmp_path.glob("*new*"))
 
