@@ -132,12 +132,12 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
         checkpoint.check_document(source, document, ("model", *(RESUMED_KEYS if resumption.resumes else ())))
         model_config.check_same(document["model"], source)
     _check_destinations(config, comm)
-    on_rank_0(comm, "splits", work=lambda: check_splits(config, context.spec), error=FeatureSpecError)
     interaction_op, op_note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
         interaction_op, op_note = interaction.choose_op(config.requested_interaction_op, device.device)
     offloading = planning.offloading_note(config, plan, device.device)
     memory_lines = _check_memory(context, model_config, plan)
+    on_rank_0(comm, "splits", work=lambda: check_splits(config, context.spec), error=FeatureSpecError)
     deduplicated, dedup_note = repeated_ids.choose_features(config, context.spec, comm)
     lines = (*unused_flags(config), *resumption.notes, *device.notes, op_note, offloading, *memory_lines, dedup_note)
     settings = ComputeSettings(
