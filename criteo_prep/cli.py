@@ -192,7 +192,7 @@ def _check_workers(workers: int | None) -> None:
 
 def _preprocessed(args: argparse.Namespace, run: Callable) -> int:
     """Calls `run` with the Resources of the shared flags, and prints the outcome."""
-    from criteo_prep.destination import DestinationError
+    from criteo_prep.guard import DestinationError
     from criteo_prep.preprocess.request import Resources
     from criteo_prep.preprocess.run import DifferentDatasetError, unfinished_of
 

@@ -27,7 +27,7 @@ def generate_feature_spec(variant: str, dst: str | Path) -> str:
       DestinationError: `dst` is not a feature spec, or a part of a dataset that this program made.
       OSError: the file cannot be written.
     """
-    from criteo_prep.destination import check_spec_free
+    from criteo_prep.guard import check_spec_free
     from criteo_prep.synthetic.presets import preset, published_spec
 
     chosen = preset(variant)

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from criteo_prep.destination import check_space, new_dataset
+from criteo_prep.destination import new_dataset
 from criteo_prep.feature_spec import tf_raw_spec
+from criteo_prep.guard import check_space
 from criteo_prep.manifest import file_entry, save_manifest, versions_of
 from criteo_prep.parallel import in_order
 from criteo_prep.progress import Progress

@@ -9,7 +9,9 @@ A file that stays as it is gets a second name in the new folder (a hard link) in
 finished dataset is checked against its checksum: ids while they are read, linked files for the new manifest.
 """
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from criteo_prep.preprocess.unfinished import start_over
 from criteo_prep.schema import CATEGORICAL
 
 _BLOCK_IDS = 1 << 18
+_NO_HARD_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def read_existing(dataset: Path) -> Existing | None:
@@ -84,7 +87,7 @@ def begin_derivation(
     linked = [file_of(request.layout, split) for split in old["splits"] for file_of in (label_file, numerical_file)]
     linked += [file for file in old["files"] if file.startswith("raw/")]
     for file in linked:
-        os.link(dataset / file, root / file)
+        _link(dataset / file, root / file)
     journal.linked = {file: old["files"][file] for file in linked}
     is_raw = has_raw(old)
     zeros = [old["files"][f"raw/{name}.zeros"]["bytes"] // 8 if is_raw else 0 for name in CATEGORICAL]
@@ -164,6 +167,16 @@ def _checked_ids(path: Path, dtype: np.dtype, *, entry: dict) -> Iterator[np.nda
             check.update(data)
             yield np.frombuffer(data, dtype)
     check.finish()
+
+
+def _link(source: Path, target: Path) -> None:
+    """Gives a file a second name; copies it where the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        shutil.copyfile(source, target)
 
 
 def _vocabulary(dataset: Path, name: str) -> Path:

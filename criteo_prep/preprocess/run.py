@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from criteo_prep import manifest
-from criteo_prep.destination import check_apart, new_dataset, recover, staging_of
+from criteo_prep.destination import new_dataset, recover, staging_of
 from criteo_prep.feature_spec import FeatureSpec
+from criteo_prep.guard import check_apart
 from criteo_prep.manifest import DamagedError
 from criteo_prep.preprocess.decide import RAW, Action, Decision, Existing, decide, has_raw
 from criteo_prep.preprocess.derive import begin_derivation, read_existing

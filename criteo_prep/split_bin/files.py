@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from criteo_prep.destination import check_space, new_dataset, new_file
+from criteo_prep.destination import new_dataset, new_file
+from criteo_prep.guard import check_space
 from criteo_prep.parallel import in_order
 from criteo_prep.progress import Progress
 from criteo_prep.split_bin.metadata import METADATA, metadata_text, read_metadata

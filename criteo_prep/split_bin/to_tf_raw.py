@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from criteo_prep.destination import check_apart
 from criteo_prep.feature_spec import AUTO, Chunk, Feature, FeatureSpec
+from criteo_prep.guard import check_apart
 from criteo_prep.schema import CATEGORICAL, LABEL, NUM_CATEGORICAL, NUMERICAL
 from criteo_prep.split_bin.record import RecordForm, num_records
 from criteo_prep.transcribe.request import Request

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from criteo_prep.batch import Batch
-from criteo_prep.destination import check_apart, check_space, new_dataset
+from criteo_prep.destination import new_dataset
 from criteo_prep.feature_spec import AUTO, FeatureSpec
+from criteo_prep.guard import check_apart, check_space
 from criteo_prep.intact import checking, entries_of
 from criteo_prep.manifest import file_entry
 from criteo_prep.parallel import in_order

@@ -233,7 +233,7 @@ class DistributedEmbedding:
           step: scalar, the number of the step from 1 on; only adam reads it.
 
         Returns:
-          A scalar in the type of the weights: 0 if the updates of this rank's rows and their state are finite, else nan.
+          A scalar in the type of the weights: 0 if all updates on this rank and their state are finite, else nan.
         """
         check = tf.zeros([], self._dtype)
         updates: dict[Slab, list[tuple[tf.Tensor, tf.Tensor]]] = defaultdict(list)

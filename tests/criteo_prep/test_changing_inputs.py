@@ -108,7 +108,7 @@ def test_transcribe(tmp_path, monkeypatch, synthetic):
 
 @pytest.mark.parametrize("name", ["train/label.bin", "test/cat_3.bin", "train/numerical.bin"])
 def test_transcribe_checks_the_checksums_of_its_source(tmp_path, synthetic, name):
-    """Those in a manifest, and those in a feature spec that transcribe itself wrote."""
+    """The checksums stand in a manifest, or in a feature spec that transcribe itself wrote."""
     transcribe_dataset(
         Request(synthetic, "tf_raw", dst_dataset_path=tmp_path / "copy", dst_dataset_type="tf_raw"), True
     )

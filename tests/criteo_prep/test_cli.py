@@ -1,5 +1,7 @@
 """The command: verbs, flags, exit codes, messages. The tests of the library test the work itself."""
 
+import os
+import shutil
 import subprocess
 import sys
 
@@ -65,6 +67,20 @@ def test_skipped_rows_are_said_aloud_even_when_quiet(tmp_path, rows, capsys):
     code, out, err = run(capsys, *argv, "--on_bad_row", "skip")
     assert code == 0 and "bad rows skipped: 1 (1 too_few_fields)" in out
     assert "criteo-prep: skipped: " in err and "line 2: found 1 fields" in err
+
+
+def test_names_that_are_not_utf8(tmp_path, rows, capsys, monkeypatch):
+    """Such an input does no harm. Such a destination, or a folder above it, is refused before the parse."""
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff")
+    os.mkdir(odd)
+    shutil.copy(rows, odd)
+    command = ["preprocess", "--threshold", "3", "--quiet", "--input", f"{odd}/rows.tsv", "--output"]
+    monkeypatch.chdir(odd)
+    for output in (f"{odd}/set", "set"):
+        code, _, err = run(capsys, *command, output)
+        assert code == 1 and "odd\\xff/set': the name is not UTF-8. Name another destination." in err
+    assert os.listdir(odd) == ["rows.tsv"]
+    assert run(capsys, *command, tmp_path / "set")[0] == 0
 
 
 def test_an_os_error_is_one_line(tmp_path, rows, capsys):

@@ -8,8 +8,9 @@ import textwrap
 
 import pytest
 
-from criteo_prep import destination
-from criteo_prep.destination import DestinationError, check_space, new_dataset, new_file
+from criteo_prep import destination, guard
+from criteo_prep.destination import new_dataset, new_file
+from criteo_prep.guard import DestinationError, check_space
 from criteo_prep.manifest import file_entry, save_manifest
 
 
@@ -285,8 +286,8 @@ def test_a_full_disk_names_a_path(tmp_path):
 
 
 def test_too_little_space(tmp_path, monkeypatch):
-    usage = destination.shutil.disk_usage(tmp_path)._replace(free=12_345)
-    monkeypatch.setattr(destination.shutil, "disk_usage", lambda path: usage)
+    usage = guard.shutil.disk_usage(tmp_path)._replace(free=12_345)
+    monkeypatch.setattr(guard.shutil, "disk_usage", lambda path: usage)
     check_space(tmp_path / "not" / "yet", 12_345)
     with pytest.raises(DestinationError, match=r"needs 12,346 bytes .* the disk has 12,345 bytes \(12.35 kB\) left"):
         check_space(tmp_path / "not" / "yet", 12_346)

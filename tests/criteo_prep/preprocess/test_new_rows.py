@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from criteo_prep import cli
-from criteo_prep.destination import DestinationError
 from criteo_prep.feature_spec import FeatureSpec
+from criteo_prep.guard import DestinationError
 from criteo_prep.manifest import ManifestError
 from criteo_prep.preprocess.new_rows import encode
 from criteo_prep.preprocess.parse.text_stream import InputError

@@ -1,11 +1,13 @@
 """preprocess over existing files: a finished dataset or a stopped run, of the same or of other inputs and rules."""
 
+import errno
 import os
 
 import pytest
 from support.log_samples import content, kept_in, make, random_rows, write_rows
 
-from criteo_prep.destination import DestinationError, new_dataset
+from criteo_prep.destination import new_dataset
+from criteo_prep.guard import DestinationError
 from criteo_prep.manifest import ManifestError
 from criteo_prep.preprocess import arrange
 from criteo_prep.preprocess.columns import encoder
@@ -117,6 +119,20 @@ def test_a_derivation_does_not_touch_the_dataset_that_it_is_made_of(tmp_path, mo
     assert content(tmp_path / "set") == old
     make(days, tmp_path / "set", 5, overwrite=True, test_fraction=0.1)
     make(days, tmp_path / "direct", 5, test_fraction=0.1)
+    assert content(tmp_path / "set") == content(tmp_path / "direct")
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EXDEV])
+def test_a_derivation_on_a_file_system_without_hard_links(tmp_path, monkeypatch, number):
+    path = write_rows(tmp_path / "day_0", random_rows(1, 50))
+    make(path, tmp_path / "set", 2, keep_raw=True)
+
+    def link(source, target):
+        raise OSError(number, os.strerror(number), source, None, target)
+
+    monkeypatch.setattr(os, "link", link)
+    make(path, tmp_path / "set", 5)
+    make(path, tmp_path / "direct", 5, keep_raw=True)
     assert content(tmp_path / "set") == content(tmp_path / "direct")
 
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.damage import damage, damaged
 
-from criteo_prep.destination import DestinationError
 from criteo_prep.feature_spec import FeatureSpec, FeatureSpecError
+from criteo_prep.guard import DestinationError
 from criteo_prep.split_bin import files
 from criteo_prep.split_bin.__main__ import main
 from criteo_prep.split_bin.files import join, split

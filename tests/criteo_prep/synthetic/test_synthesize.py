@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from criteo_prep.cli import main
-from criteo_prep.destination import DestinationError
 from criteo_prep.feature_spec import FeatureSpec
+from criteo_prep.guard import DestinationError
 from criteo_prep.manifest import check_files, load_manifest
 from criteo_prep.synthesize import Synthesis, SynthesizeError, synthesize
 from criteo_prep.synthetic.presets import MULTI_HOT

@@ -12,8 +12,8 @@ import pytest
 
 from criteo_prep.batch import Batch, Ids
 from criteo_prep.cli import main as criteo_prep_main
-from criteo_prep.destination import DestinationError
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec, FeatureSpecError, tf_raw_spec
+from criteo_prep.guard import DestinationError
 from criteo_prep.synthetic.generator import Reader as SyntheticReader
 from criteo_prep.synthetic.presets import preset, published_spec, scaled
 from criteo_prep.transcribe import tf_raw
