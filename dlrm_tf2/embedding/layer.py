@@ -1,23 +1,23 @@
 """DistributedEmbedding: a plan, the lookups in this rank's tables, and the exchange between the ranks."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from dlrm_tf2.embedding.all_to_all import AllToAll
 from dlrm_tf2.embedding.bags import BagReader
-from dlrm_tf2.embedding.collectives import Collectives
 from dlrm_tf2.embedding.exchange_columns import ExchangeColumns
 from dlrm_tf2.embedding.id_exchange import IdExchange
 from dlrm_tf2.embedding.ids import IdBatch, RankIds, pack_ids, signature_of
-from dlrm_tf2.embedding.lookup import Fetched, Lookup, SlabLookup, SlabVectors
+from dlrm_tf2.embedding.lookup import SlabLookup, SlabVectors
 from dlrm_tf2.embedding.result_layout import Piece, ResultLayout
 from dlrm_tf2.embedding.routes import Routes
-from dlrm_tf2.embedding.row_exchange import RowExchange
+from dlrm_tf2.embedding.row_exchange import RowExchange, RowRequests
 from dlrm_tf2.embedding.slab import WEIGHTS, Slab, sum_by_row
 from dlrm_tf2.embedding.vector_exchange import VectorExchange
 from dlrm_tf2.optim import Optimizer
@@ -28,23 +28,42 @@ from dlrm_tf2.sharding.slabs import SlabKind, by_slab
 from dlrm_tf2.sharding.tables import TableConfig
 
 
-class TrainStep(NamedTuple):
-    """What DistributedEmbedding.train_step returns, the same on all ranks.
+class Fetched(NamedTuple):
+    """Rows that this rank serves for one RowExchange, and what the exchange needs to bring them to the samples."""
+
+    served: SlabVectors
+    requests: RowRequests
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What DistributedEmbedding.lookup returns: vectors of this rank's tables, by their route (embedding/routes.py).
 
     Attributes:
-      loss: scalar, the mean loss over the global batch, before the update.
-      gradients: the gradients of this mean by `variables`.
+      pooled: vectors [global batch, pieces, width] for the samples of all ranks.
+      replicated: vectors [local batch, pieces, width] from replicated tables.
+      fetched: one for each RowExchange.
     """
 
-    loss: tf.Tensor
-    gradients: list[tf.Tensor]
+    pooled: list[SlabVectors]
+    replicated: list[SlabVectors]
+    fetched: list[Fetched]
+
+    @property
+    def parts(self) -> list[SlabVectors]:
+        """All of them, in one fixed order."""
+        return [*self.pooled, *self.replicated, *(served for served, _ in self.fetched)]
+
+    @property
+    def vectors(self) -> list[tf.Tensor]:
+        """The tensors that the loss is differentiated by. Their number and shapes depend on the plan."""
+        return [part.vectors for part in self.parts]
 
 
 class DistributedEmbedding:
     """Embedding tables spread over the ranks: whole, by rows, by columns, or replicated, as the plan says.
 
-    Tables are updated by row and never see a gradient of their own size. `train_step` makes a whole training step; a
-    step with its own rules (loss scaling, another reduction) is made of the parts:
+    A training step uses it in four parts: tables are updated by row and never see a gradient of their own size.
 
         lookup = embedding.lookup(ids)
         with tf.GradientTape() as tape:
@@ -99,7 +118,7 @@ class DistributedEmbedding:
     ):
         assert plan.world_size == comm.size
         self.tables, self.plan, self.rank = tuple(tables), plan, comm.rank
-        self._collectives = Collectives(comm)
+        self._all_to_all = AllToAll(comm)
         self.slots = (WEIGHTS, *(optimizer.row_slots if optimizer else ()))
         self._wire_dtype, self._dtype = tf.as_dtype(wire_dtype), tf.as_dtype(dtype)
         self._layout = layout = ResultLayout(tables, hotness or {})
@@ -121,7 +140,7 @@ class DistributedEmbedding:
         self._id_exchange = None
         if data_parallel_input and any(routes.pooled_by_ranks):
             self._id_exchange = IdExchange(
-                self._collectives, layout, features=self.sample_features, features_of_ranks=routes.pooled_by_ranks
+                self._all_to_all, layout, features=self.sample_features, features_of_ranks=routes.pooled_by_ranks
             )
 
         def lookups(pieces: Mapping[SlabKind, list[Piece]], features: Sequence[str]) -> list[SlabLookup]:
@@ -134,12 +153,12 @@ class DistributedEmbedding:
         self._pooled = lookups(routes.pooled_pieces(comm.rank), pooled_features)
         self._replicated = lookups(replicated_pieces, self.sample_features)
         self._row_exchanges = [
-            RowExchange(self._collectives, plan, layout=layout, fetch=fetch) for fetch in routes.fetches
+            RowExchange(self._all_to_all, plan, layout=layout, fetch=fetch) for fetch in routes.fetches
         ]
         pieces_of_ranks = [list(chain(*routes.pooled_pieces(rank).values())) for rank in range(comm.size)]
         own = list(chain(*replicated_pieces.values(), *(exchange.pieces for exchange in self._row_exchanges)))
         self._exchange = VectorExchange(
-            self._collectives, ExchangeColumns.of(pieces_of_ranks, own=own, width=self.width)
+            self._all_to_all, ExchangeColumns.of(pieces_of_ranks, own=own, width=self.width)
         )
 
     def ids(
@@ -165,7 +184,7 @@ class DistributedEmbedding:
           ValueError: a feature is missing, or its ids have another shape than its hotness asks for.
           tf.errors.InvalidArgumentError: an id is negative or not below the table's num_rows.
         """
-        if self._collectives.world_size == 1 and not global_ids:  # its samples are all samples
+        if self._all_to_all.world_size == 1 and not global_ids:  # its samples are all samples
             global_ids, global_weights = local_ids, local_weights
         packed = pack_ids(
             global_ids or {},
@@ -233,7 +252,7 @@ class DistributedEmbedding:
           step: scalar, the number of the step from 1 on; only adam reads it.
 
         Returns:
-          A scalar in the type of the weights: 0 if all updates on this rank and their state are finite, else nan.
+          A scalar in the type of the weights: 0 if the updates of this rank's rows and state are finite, else nan.
         """
         check = tf.zeros([], self._dtype)
         updates: dict[Slab, list[tuple[tf.Tensor, tf.Tensor]]] = defaultdict(list)
@@ -244,54 +263,12 @@ class DistributedEmbedding:
                 rows, gradient = part.rows, part.row_gradients(tf.cast(gradient, self._dtype))
             if part.slab.kind.replicated:  # every rank makes the same update of its copy
                 rows, gradient = sum_by_row(rows, gradient)
-                rows, gradient = self._collectives.to_all_ranks(rows, gradient, f"replicas_{part.slab.kind.name}")
+                rows, gradient = self._all_to_all.to_all_ranks(rows, gradient, f"replicas_{part.slab.kind.name}")
             updates[part.slab].append((rows, gradient))
         for slab, parts in updates.items():
             rows, gradient = parts[0] if len(parts) == 1 else (tf.concat(part, 0) for part in zip(*parts, strict=True))
             check += slab.update(rows, gradient, learning_rate=learning_rate, step=step)
         return check
-
-    def train_step(
-        self,
-        ids: RankIds,
-        loss_fn: Callable[[dict[str, tf.Tensor]], tf.Tensor],
-        *,
-        learning_rate: tf.Tensor | float,
-        step: tf.Tensor | int | None = None,
-        variables: Sequence[tf.Variable] = (),
-    ) -> TrainStep:
-        """Makes one training step on a global batch: lookup, exchange, loss, gradients, update of the tables.
-
-        All ranks call it, in eager mode or inside a tf.function.
-
-        Args:
-          ids: what `ids` returned.
-          loss_fn: gets the vectors of this rank's samples, feature -> [local batch, its columns], and returns the loss
-            of each sample, [local batch]. What is minimized is the mean over the global batch.
-          learning_rate: scalar, for the tables.
-          step: the number of the step from 1 on; only adam reads it.
-          variables: other variables that loss_fn uses, equal on all ranks. Their update is up to the caller.
-
-        Returns:
-          The mean loss over the global batch, and its gradients by `variables`, the same on all ranks.
-        """
-        lookup = self.lookup(ids)
-        with tf.GradientTape() as tape:
-            tape.watch(lookup.vectors)
-            losses = tf.convert_to_tensor(loss_fn(self.split(self.exchange(lookup))))
-            if losses.shape.rank != 1:
-                raise ValueError(
-                    f"loss_fn returned a tensor of shape {losses.shape}; it must return the loss of each sample, "
-                    "[local batch], without a sum or mean over the samples."
-                )
-            # This rank's share of the mean over the global batch: the shares of all ranks add up to the mean.
-            share = tf.reduce_sum(losses) / tf.cast(ids.global_ids.num_samples, losses.dtype)
-        zero = tf.UnconnectedGradients.ZERO
-        by_vectors, by_variables = tape.gradient(share, [lookup.vectors, list(variables)], unconnected_gradients=zero)
-        self.apply_gradient(lookup, by_vectors, learning_rate=learning_rate, step=step)
-        parts = [share, *(tf.convert_to_tensor(gradient) for gradient in by_variables)]
-        loss, *gradients = self._collectives.sum_over_ranks(parts, "train_step")
-        return TrainStep(loss, gradients)
 
     def read_rows(self, shard: Shard, slot: str, *, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of a shard of this rank, counted in its table: [stop - start, columns]."""
@@ -316,7 +293,7 @@ class DistributedEmbedding:
 
     def _local_batch(self, global_batch: tf.Tensor) -> tf.Tensor:
         """Samples of this rank."""
-        return self._collectives.samples_of_ranks(global_batch)[self.rank]
+        return self._all_to_all.samples_of_ranks(global_batch)[self.rank]
 
     def _slab_of(self, shard: Shard) -> Slab:
         return self._slabs[next(iter(by_slab([shard], self.plan)))]
