@@ -67,15 +67,15 @@ def main() -> None:
         on_host = frozenset(shard for shard in plan.shards if shard.table in ON_HOST)
         layer, graph, host_losses, host_rows = train(replace(plan, on_host=on_host))
     np.testing.assert_allclose(host_losses, losses, rtol=1e-6)
-    for key, found in host_rows.items():
-        np.testing.assert_allclose(found, rows[key], rtol=1e-6, err_msg=str(key))
+    for key, values in host_rows.items():
+        np.testing.assert_allclose(values, rows[key], rtol=1e-6, err_msg=str(key))
     inside = {id(outside): tensor for outside, tensor in graph.captures}
     assert sorted(layer._slabs) == [(4, False, False), (4, False, True), (8, False, False), (8, False, True)]
     for kind, slab in layer._slabs.items():
         for variable, update in (slab.variable, "Sub"), *((slot, "Update") for slot in slab._slots.values()):
             assert variable.device.endswith("CPU:0" if kind.on_host else "CPU:1"), (kind, variable.device)
             users = {op.type: op.device[-5:] for op in inside[id(variable.handle)].consumers()}
-            # What nobody pins is placed beside its variable.
+            # An operation without a device of its own runs where its variable is.
             wanted = "CPU:0" if kind.on_host else ""
             assert users == {"ResourceGather": wanted, f"ResourceScatter{update}": wanted}, (kind, users)
     # Large's bags are pooled, and the gradients of its and vast's rows added up, where the rows are.

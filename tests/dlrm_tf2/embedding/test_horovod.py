@@ -1,30 +1,37 @@
-"""The layer over Horovod, several processes: the same random cases as with ranks that are threads."""
+"""The layer over Horovod, several processes: the same random cases as with ranks that are threads, and the example."""
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-CASES = Path(__file__).resolve().parents[2] / "support" / "horovod_cases.py"
+ROOT = Path(__file__).resolve().parents[3]
+CASES, TWO_TOWERS = ROOT / "tests/support/horovod_cases.py", ROOT / "examples/two_towers.py"
 
 needs_horovod = pytest.mark.skipif(
     importlib.util.find_spec("horovod") is None, reason="Horovod is not installed, so there is only one rank"
 )
 
 
-def check(ranks, seeds):
+def run(ranks, script, *arguments):
+    """What a script prints on `ranks` processes; one is started without a launcher."""
     environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    environment["PYTHONPATH"] = str(ROOT)
     launcher = [str(Path(sys.executable).parent / "horovodrun"), "-np", str(ranks), "--mpi-args=--oversubscribe"]
-    run = subprocess.run(
-        [*launcher, sys.executable, str(CASES), *map(str, seeds)],
-        env=environment, capture_output=True, text=True, timeout=590,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stdout + run.stderr
+    command = [*(launcher if ranks > 1 else []), sys.executable, str(script), *map(str, arguments)]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=590)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
+
+
+def check(ranks, seeds):
+    printed = run(ranks, CASES, *seeds)
     in_16_bits = 2 if ranks == 2 else 0  # the first one, in two types
-    assert run.stdout.count(", equal") == len(seeds) + in_16_bits, run.stdout
+    assert printed.count(", equal") == len(seeds) + in_16_bits, printed
 
 
 # The first has a rank that makes nothing for the others, which TensorFlow once left out of their exchange.
@@ -39,3 +46,15 @@ def test_cases_equal_numpy(ranks, seeds):
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_a_dozen_cases_equal_numpy(ranks):
     check(ranks, range(100, 112))
+
+
+@needs_horovod
+def test_two_towers_have_the_same_losses_on_1_and_on_2_ranks_and_from_a_checkpoint(tmp_path):
+    def losses(ranks, *arguments):
+        return [float(loss) for loss in re.findall(r"loss ([\d.]+)", run(ranks, TWO_TOWERS, *arguments))]
+
+    alone = losses(1, "--steps", 8)
+    together = losses(2, "--steps", 5, "--save_path", tmp_path / "towers")
+    restored = losses(1, "--steps", 3, "--restore_path", tmp_path / "towers")
+    assert len(set(alone)) == 8
+    assert together + restored == pytest.approx(alone, abs=2e-5)
