@@ -36,8 +36,8 @@ def existing_file(root: Path, file: str, feature: str) -> Path:
         raise FeatureSpecError(f"{path}: leads out of the dataset folder {root}. Files must stay inside it.")
     if path.is_symlink() and not path.exists():
         raise FeatureSpecError(
-            f"{path}: is a link that leads to no file, but the feature spec names it for {feature!r}. Link it again, or "
-            "copy the file there."
+            f"{path}: is a link that leads to no file, but the feature spec names it for {feature!r}. Link it again, "
+            "or copy the file there."
         )
     if not path.is_file():
         raise FeatureSpecError(f"{path}: there is no such file, but the feature spec names it for {feature!r}.")

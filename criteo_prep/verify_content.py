@@ -14,11 +14,12 @@ from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
 from criteo_prep.feature_spec_files import OFFSET
 from criteo_prep.schema import SPLITS
 from criteo_prep.transcribe import split_tfrecords
-from criteo_prep.transcribe.run import READERS, Request
+from criteo_prep.transcribe.layouts import READERS
+from criteo_prep.transcribe.reading import checked_batches
+from criteo_prep.transcribe.request import Request
 from criteo_prep.verify_report import Job
 
 READ_BYTES = 8 << 20
-_BATCH_SIZE = 65536
 
 
 def load_spec(path: Path) -> FeatureSpec:
@@ -29,7 +30,7 @@ def load_spec(path: Path) -> FeatureSpec:
     """
     spec = FeatureSpec.load(path, auto=True)
     is_tfrecords = any((path.parent / split / "length.json").is_file() for split in SPLITS)
-    return split_tfrecords.with_sources(spec) if is_tfrecords else spec
+    return split_tfrecords.spec_of_folders(spec) if is_tfrecords else spec
 
 
 def layout_of(spec: FeatureSpec, split: str) -> str | None:
@@ -80,13 +81,8 @@ def _root_of(spec: FeatureSpec) -> Path:
 
 def _samples_problem(spec: FeatureSpec, split: str) -> str | None:
     """Reads a split; its reader raises for each label, numerical or id that is wrong."""
-    rows = 0
-    with _reader(spec, split) as reader:
-        for batch in reader.batches(_BATCH_SIZE):
-            rows += batch.num_samples
-        if rows != reader.num_samples:
-            return f"{rows} samples were read, but the files say {reader.num_samples}"
-    return None
+    rows, expected = sum(batch.num_samples for batch in checked_batches(spec, split)), num_samples(spec, split)
+    return None if rows == expected else f"{rows} samples were read, but the files say {expected}"
 
 
 def _parts(size: int) -> Iterator[tuple[int, int]]:

@@ -129,14 +129,14 @@ def _finish(
         shutil.rmtree(root / "raw", ignore_errors=True)
     others = [file_of(request.layout, split) for split in splits for file_of in (label_file, numerical_file)]
     others += [FEATURE_SPEC] + sorted(f"raw/{path.name}" for path in root.glob("raw/*"))
-    entries = list(in_order(lambda name: manifest.block_entry(root / name), others, workers))
-    for name, entry in zip(others, entries, strict=True):
+    entries = dict(zip(others, in_order(lambda name: manifest.block_entry(root / name), others, workers), strict=True))
+    for name, entry in entries.items():
         if name in journal.linked and entry != journal.linked[name]:
             raise DamagedError(
                 f"{name}: is damaged in the dataset that is to be replaced: its bytes do not fit its checksum in the "
                 "manifest. Restore the file, or make the dataset from its inputs (with --overwrite)."
             )
-    files = {**columns.files, **dict(zip(others, entries, strict=True))}
+    files = {**columns.files, **entries}
     inputs = [
         {**entry, "rows": file.num_rows, "skipped": file.skipped}
         for entry, file in zip(request.wanted["inputs"], journal.files, strict=True)

@@ -10,8 +10,8 @@ layout_spec      the feature spec of a layout; which layouts hold which features
 checks           what holds for every sample of every layout
 sample_order     a pass over tf_raw: in order, shuffled by windows, or as one permutation
 random_reads     samples from any rows of tf_raw
-array_file, npy_array, tfrecord, tensor_proto, csv_text
-                 bytes: pread, .npy and .npz, TFRecord framing, protobuf messages, lines of text
+array_file, npy_array, tfrecord_folder, tfrecord, tensor_proto, csv_text
+                 bytes: pread, .npy and .npz, TFRecords of one feature, their framing, protobuf messages, lines of text
 half, transposed, dense_log, freed_memory
                  float16; rows to columns; log(x + 3); memory that is used again
 """

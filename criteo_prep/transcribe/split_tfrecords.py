@@ -21,24 +21,15 @@ import numpy as np
 
 from criteo_prep.batch import Batch, Ids, Rebatcher, rebatch
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
-from criteo_prep.feature_spec_files import existing_file
 from criteo_prep.parallel import in_order
 from criteo_prep.schema import SPLITS, natural_key
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
 from criteo_prep.transcribe.layout_spec import LayoutError, StandardLayout, chunks_of_type, standard_spec
-from criteo_prep.transcribe.tensor_proto import (
-    ProtoError,
-    example,
-    parse_example,
-    parse_ragged,
-    parse_tensor,
-    ragged_tensor,
-    tensor,
-)
-from criteo_prep.transcribe.tfrecord import records, write_record
+from criteo_prep.transcribe.tensor_proto import example, ragged_tensor, tensor
+from criteo_prep.transcribe.tfrecord import write_record
+from criteo_prep.transcribe.tfrecord_folder import TfRecordFolder, read_json, write_format
 
 LAYOUT = "split_tfrecords"
-_LARGEST_JSON = 1 << 16  # bytes
 _LARGEST_TENSOR = (1 << 31) - (1 << 10)  # bytes; the rest of 2 GiB is for the message around the tensor
 
 
@@ -79,43 +70,6 @@ def _folders(spec: FeatureSpec) -> list[tuple[str, tuple[str, ...]]]:
     return [("label", spec.channels["label"]), *numerical, *ids]
 
 
-class _RecordStream:
-    """The records of one folder, in order. Raises LayoutError where format.json and the spec differ."""
-
-    def __init__(self, root: Path, chunk: Chunk, feature: Feature):
-        self.paths = [existing_file(root, file, chunk.features[0]) for file in chunk.files]
-        self.folder = self.paths[0].parent
-        document = _json(self.folder / "format.json")
-        keys = {"format": str, "dtype": str, "multihot": bool, "feature_name": str, "num_features": int}
-        for key, kind in keys.items():
-            if not isinstance(document, dict) or not isinstance(document.get(key), kind):
-                raise LayoutError(f"{self.folder}/format.json: has no {key!r} that is a {kind.__name__}.")
-        if document["multihot"] != (feature.ragged or feature.hotness > 1):
-            raise LayoutError(
-                f"{self.folder}/format.json: says multihot {str(document['multihot']).lower()}, but the feature spec "
-                f"gives {feature.name!r} hotness {feature.hotness}. Correct the spec."
-            )
-        self.name, self.dtype, self.multihot = document["feature_name"], document["dtype"], document["multihot"]
-
-    def __iter__(self) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
-        """Each record as (file and byte, values [n] or [n, columns], row lengths or None)."""
-        for path in self.paths:
-            for offset, data in records(path):
-                where = f"{path}: the record at byte {offset}"
-                try:
-                    content = parse_example(data, self.name)
-                    if not self.multihot:
-                        values, lengths = parse_tensor(content), None
-                    else:
-                        values, row_splits = parse_ragged(content)
-                        lengths = np.diff(row_splits).astype(np.int32)
-                except ProtoError as error:
-                    raise LayoutError(f"{where} {error}. Another program wrote it, or it is damaged.") from None
-                if values.dtype != self.dtype:
-                    raise LayoutError(f"{where} is {values.dtype}, but format.json says {self.dtype}.")
-                yield where, values, lengths
-
-
 class Reader:
     """Reads one split of a split_tfrecords dataset.
 
@@ -131,11 +85,11 @@ class Reader:
     def __init__(self, root: str | Path, spec: FeatureSpec, split: str):
         self.root, self.spec, self.split = Path(root), spec, split
         chunks = chunks_of_type(spec, split, LAYOUT)
-        self._streams = [_RecordStream(self.root, chunk, spec.features[chunk.features[0]]) for chunk in chunks]
+        self._streams = [TfRecordFolder(self.root, chunk, spec.features[chunk.features[0]]) for chunk in chunks]
         sizes = [len(values) for _, values, _ in self._streams[0]]
         self.num_samples, self._num_records = sum(sizes), len(sizes)
         path = self.root / split / "length.json"
-        length = _json(path)
+        length = read_json(path)
         if length not in (len(sizes), -1):  # the published program writes -1 when it copies all records
             raise LayoutError(
                 f"{path}: says {str(length)[:40]} records, but the label has {len(sizes)}. One of them is damaged."
@@ -265,28 +219,12 @@ class Writer:
         if exception_type is None:
             (self.root / self.split / "length.json").write_text(json.dumps(self._num_records))
             for chunk in self.spec.sources[self.split]:
-                feature = self.spec.features[chunk.features[0]]
-                document = {
-                    "format": "tfrecords",
-                    "dtype": feature.dtype,
-                    "multihot": feature.ragged or feature.hotness > 1,
-                    "feature_name": "data",
-                    "num_features": len(chunk.features),
-                    "batches_per_file": self._num_records,
-                }
-                path = self.root / Path(chunk.files[0]).with_name("format.json")
-                path.write_text(json.dumps(document))
+                write_format(
+                    self.root, chunk, feature=self.spec.features[chunk.features[0]], num_records=self._num_records
+                )
 
 
 def _shaped(values: np.ndarray, where: str, *, num_rows: int, num_columns: int) -> np.ndarray:
     if values.size != num_rows * num_columns:
         raise LayoutError(f"{where} has {values.size} values; {num_rows} samples x {num_columns} are right.")
     return values.reshape(num_rows, num_columns)
-
-
-def _json(path: Path) -> object:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.loads(file.read(_LARGEST_JSON))
-    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
-        raise LayoutError(f"{path}: is not JSON: {error}.") from None

@@ -95,7 +95,7 @@ class RankData:
 
     Args:
       spec: a loaded feature spec, whose root is the dataset folder.
-      split: "train" or "test".
+      split: "train", "test" or "validation".
       share: what this rank reads of each batch.
       reading: order of the samples, and whether files are read.
 
@@ -225,7 +225,7 @@ def open_split(
     Args:
       config: the run.
       spec: feature spec of the dataset.
-      split: "train" or "test".
+      split: "train", "test" or "validation".
       embedding: decides which features the rank reads.
       comm: the ranks.
       restored: document of the checkpoint that the model comes from; None for a model with first weights. The seed in
@@ -234,20 +234,8 @@ def open_split(
     Raises:
       FeatureSpecError: see RankData.
     """
-    training, samples = split == "train", None
     saved = (restored or {}).get("data")
-    seed = saved["seed"] if saved else config.seed
-    if config.dataset_type == "synthetic":
-        samples = (
-            config.synthetic_dataset_train_batches * config.batch_size
-            if training
-            else config.synthetic_dataset_valid_batches * max(config.valid_batch_sizes)
-        )
-    reading = Reading(seed=seed, synthetic_samples=samples)
-    if training:
-        reading = Reading(
-            config.shuffle, config.shuffle_window, seed=seed, drop_last=config.drop_last, synthetic_samples=samples
-        )
+    reading = _reading_of(config, split, saved["seed"] if saved else config.seed)
     share = RankShare(
         comm.rank,
         comm.size,
@@ -255,6 +243,35 @@ def open_split(
         sample_features=embedding.sample_features,
     )
     return RankData(spec, split, share=share, reading=reading)
+
+
+def splits_of(config: TrainConfig) -> tuple[str, ...]:
+    """The splits that a run reads."""
+    if config.mode != "train":
+        return (config.eval_split,)
+    return ("train", config.eval_split) if config.evals_per_epoch or config.eval_every else ("train",)
+
+
+def check_splits(config: TrainConfig, spec: FeatureSpec) -> None:
+    """Opens all files of the splits that the run reads. Raises FeatureSpecError, see RankData."""
+    share = RankShare(sample_features=spec.channels["categorical"])
+    for split in splits_of(config):
+        RankData(spec, split, share=share, reading=_reading_of(config, split, config.seed))
+
+
+def _reading_of(config: TrainConfig, split: str, seed: int) -> Reading:
+    training, samples = split == "train", None
+    if config.dataset_type == "synthetic":
+        samples = (
+            config.synthetic_dataset_train_batches * config.batch_size
+            if training
+            else config.synthetic_dataset_valid_batches * max(config.valid_batch_sizes)
+        )
+    if not training:
+        return Reading(seed=seed, synthetic_samples=samples)
+    return Reading(
+        config.shuffle, config.shuffle_window, seed=seed, drop_last=config.drop_last, synthetic_samples=samples
+    )
 
 
 class _Endless:

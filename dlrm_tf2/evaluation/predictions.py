@@ -2,6 +2,7 @@
 
 row    int64    number of the sample in the split, from 0
 score  float32  predicted probability of a click
+logit  float32  log(p / (1 - p)) of that probability p, as the model computes it. Scores near 1 tie, logits do not
 label  bool     whether the sample was clicked
 """
 
@@ -97,12 +98,12 @@ class PredictionsFile:
         """
         import pyarrow as pa
 
-        scores, clicked = np.empty(len(logits), np.float32), np.empty(len(labels), bool)
+        in_order, clicked = np.empty(len(logits), np.float32), np.empty(len(labels), bool)
         order = _order(self._batches, self._comm.size)
-        scores[order] = probabilities(logits.astype(np.float64))
-        clicked[order] = labels
+        in_order[order], clicked[order] = logits, labels
+        scores = probabilities(in_order.astype(np.float64)).astype(np.float32)
         rows = np.arange(self._row, self._row + len(scores), dtype=np.int64)
-        self._writer.write_table(pa.table([rows, scores, clicked], names=["row", "score", "label"]))
+        self._writer.write_table(pa.table([rows, scores, in_order, clicked], names=["row", "score", "logit", "label"]))
 
     def _open(self) -> None:
         import pyarrow as pa
@@ -110,7 +111,9 @@ class PredictionsFile:
 
         _check_destination(self._path)
         self._staged.claim()
-        schema = pa.schema([("row", pa.int64()), ("score", pa.float32()), ("label", pa.bool_())])
+        schema = pa.schema(
+            [("row", pa.int64()), ("score", pa.float32()), ("logit", pa.float32()), ("label", pa.bool_())]
+        )
         self._writer = pq.ParquetWriter(self._staged.path, schema, compression="zstd", use_dictionary=False)
 
     def _commit(self) -> None:

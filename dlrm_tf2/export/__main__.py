@@ -90,7 +90,10 @@ def _shape_of(folder: Path, manifest: Manifest) -> ModelConfig:
     try:
         shape = ModelConfig.from_document(manifest.document["model"])
         tables = [(table.name, table.num_rows, table.embedding_dim) for table in shape.tables]
-        is_shape = min(shape.num_numerical, *shape.bottom_mlp_dims, *shape.top_mlp_dims) > 0 <= shape.num_cross_layers
+        is_shape = (
+            min(*shape.bottom_mlp_dims, *shape.top_mlp_dims, 1) > 0 <= min(shape.num_numerical, shape.num_cross_layers)
+        )
+        is_shape &= bool(shape.top_mlp_dims) and bool(shape.num_numerical) == bool(shape.bottom_mlp_dims)
     except (ValueError, TypeError, AttributeError, IndexError, KeyError):
         is_shape = False
     if not is_shape or tables != [(table.name, table.num_rows, table.embedding_dim) for table in manifest.tables]:

@@ -40,6 +40,8 @@ def write_published_form(folder: Path, manifest: Manifest, *, shape: ModelConfig
     notes = ["the published trainer loads sparse/; the weights of its dense/ are Keras objects, these are .npy files"]
     if shape.hotness:
         notes.append("the published trainer of 2023 has no combiner for features with several ids a sample")
+    if not shape.num_numerical:
+        notes.append("the published models have a bottom MLP; this model has no numerical features and no bottom MLP")
     features = [entry | {"file": f"sparse/{entry['file']}"} for entry in features]
     return {"features": features, "dense": dense, "notes": notes}
 

@@ -115,7 +115,7 @@ def batch_bytes(model: ModelConfig, plan: ShardingPlan, *, rank: int, step: Step
     Source: fitted to the resident memory of processes that trained with sgd and batches of 8192 to 65536, and checked
     with the other optimizers at 16384; the result is 10 to 20 % above the measurement.
     """
-    vectors = model.bottom_mlp_dims[-1] + sum(model.dims)
+    vectors = model.bottom_width + sum(model.dims)
     interaction_elements = (len(model.features) + 1) ** 2  # products of the dot interaction
     if model.interaction == "cross":
         interaction_elements = model.num_cross_layers * (3 * vectors + model.cross_layer_projection_dim)

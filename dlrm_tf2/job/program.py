@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.runtime import process, terminal
 from dlrm_tf2.runtime.stopping import Stopped
 
-if TYPE_CHECKING:  # importing it starts TensorFlow
+if TYPE_CHECKING:  # programs without ranks need neither numpy nor TensorFlow
+    from dlrm_tf2.config import TrainConfig
     from dlrm_tf2.runtime.comm import Comm
 
 Prepared = TypeVar("Prepared")
@@ -74,7 +74,7 @@ def error_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def connected_ranks(launch: process.Launch, config: TrainConfig) -> Iterator[tuple[process.Runtime, "Comm"]]:
+def connected_ranks(launch: process.Launch, config: "TrainConfig") -> Iterator[tuple[process.Runtime, "Comm"]]:
     """Sets up this process and connects it to the other ranks. Inside the context, a watchdog ends a job that hangs.
 
     Raises:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from criteo_prep.feature_spec import FeatureSpec
+from criteo_prep.feature_spec import FeatureSpec, FeatureSpecError
 from criteo_prep.machine import available_memory_bytes
 from dlrm_tf2 import checkpoint
 from dlrm_tf2.checkpoint import CheckpointError
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import repeated_ids
-from dlrm_tf2.data.batches import open_split
+from dlrm_tf2.data.batches import check_splits, open_split
 from dlrm_tf2.evaluation.evaluator import Evaluator
 from dlrm_tf2.evaluation.inference import infer
 from dlrm_tf2.evaluation.predictions import PredictionsFile, check_predictions_path
@@ -80,7 +80,7 @@ class Job:
             saver = Saver(config, self.model, log=self.log, run=self.resumption.run, saved_step=saved_step)
         try:
             with StopRequest() as stop:
-                start = StartingPoint(self.restored, resumes)
+                start = StartingPoint(self.restored, resumes, self.resumption.fingerprint)
                 trainer = Trainer(config, self.spec, model=self.model, log=self.log, saver=saver, start=start)
                 summary = trainer.train(stop)
         finally:
@@ -122,7 +122,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     """
     comm, device = context.comm, context.device
     profiler.check_profiler_flags(context.config, comm.size)
-    resumption = Resumption.find(context.config, comm)
+    resumption = Resumption.find(context.config, comm, context.spec)
     context = dataclasses.replace(context, config=_with_seed(context.config, resumption, comm))
     config = context.config
     plan = planning.plan_of(config, model_config, spec=context.spec, world_size=comm.size)
@@ -132,6 +132,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
         checkpoint.check_document(source, document, ("model", *(RESUMED_KEYS if resumption.resumes else ())))
         model_config.check_same(document["model"], source)
     _check_destinations(config, comm)
+    on_rank_0(comm, "splits", work=lambda: check_splits(config, context.spec), error=FeatureSpecError)
     interaction_op, op_note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
         interaction_op, op_note = interaction.choose_op(config.requested_interaction_op, device.device)

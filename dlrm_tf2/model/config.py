@@ -18,7 +18,8 @@ class ModelConfig:
       cardinalities: number of different ids of each feature, in the same order.
       num_numerical: numerical columns.
       embedding_dim: width of the tables; where widths differ, the largest width.
-      bottom_mlp_dims, top_mlp_dims, combiner, num_cross_layers, cross_layer_projection_dim: as the flags.
+      bottom_mlp_dims: as the flag; empty without numerical columns, where the model has no bottom MLP.
+      top_mlp_dims, combiner, num_cross_layers, cross_layer_projection_dim: as the flags.
       embedding_dims: width of each table; empty where every table has embedding_dim.
       interaction: "dot" or "cross".
       hotness: ids per sample of each feature, None for any number; empty where every feature has one id.
@@ -40,8 +41,14 @@ class ModelConfig:
     @classmethod
     def of(cls, config: TrainConfig, spec: FeatureSpec) -> "ModelConfig":
         """The model of the flags in `config`, for the dataset of `spec`."""
-        if not spec.numerical:
-            raise ConfigError(f"{spec.path}: the dataset has no numerical features; the bottom MLP needs at least one.")
+        require(
+            bool(spec.categorical), f"{spec.path}: the dataset has no categorical features; a model needs at least one."
+        )
+        require(
+            bool(spec.numerical) or config.interaction == "cross",
+            f"{spec.path}: the dataset has no numerical features, and the dot interaction needs the vector that the "
+            "bottom MLP makes of them. Use --interaction cross, which then combines the embeddings alone.",
+        )
         hotness = tuple(None if feature.ragged else feature.hotness for feature in spec.categorical)
         dims = config.embedding_dim
         dims = dims if isinstance(dims, tuple) else (dims,) * len(spec.categorical)
@@ -56,7 +63,7 @@ class ModelConfig:
             cardinalities=tuple(feature.cardinality for feature in spec.categorical),
             num_numerical=len(spec.numerical),
             embedding_dim=max(dims),
-            bottom_mlp_dims=config.bottom_mlp_dims,
+            bottom_mlp_dims=config.bottom_mlp_dims if spec.numerical else (),
             top_mlp_dims=config.top_mlp_dims,
             hotness=() if set(hotness) == {1} else hotness,
             combiner=config.combiner,
@@ -85,6 +92,11 @@ class ModelConfig:
         return self.embedding_dims or (self.embedding_dim,) * len(self.features)
 
     @property
+    def bottom_width(self) -> int:
+        """Width of the bottom MLP's output; 0 without a bottom MLP."""
+        return self.bottom_mlp_dims[-1] if self.bottom_mlp_dims else 0
+
+    @property
     def num_cross_weights(self) -> int:
         """Numbers in the kernels and biases of the cross layers."""
         width, rank = self.interaction_width, self.cross_layer_projection_dim
@@ -94,7 +106,7 @@ class ModelConfig:
     def interaction_width(self) -> int:
         """Width of the interaction's output, the top MLP's input. The output of dot is padded to a multiple of 8."""
         if self.interaction == "cross":
-            return self.bottom_mlp_dims[-1] + sum(self.dims)
+            return self.bottom_width + sum(self.dims)
         vectors = len(self.features) + 1
         return -(-(self.embedding_dim + vectors * (vectors - 1) // 2) // 8) * 8
 

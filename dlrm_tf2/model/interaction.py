@@ -21,8 +21,15 @@ def dot_interaction(features: tf.Tensor) -> tf.Tensor:
       [batch, D + F*(F-1)/2, zero-padded to a multiple of 8]: row 0, then dot(features[i], features[j]) for i > j in
       row-major order ((1,0), (2,0), (2,1), ...), then zeros.
 
+    Raises:
+      ValueError: F or D is 0.
+
     Source: the output layout of NVIDIA's DotBasedInteract.
     """
+    if features.shape[1] == 0 or features.shape[2] == 0:
+        raise ValueError(
+            f"features: its shape is {features.shape}, expected at least one vector of at least one value."
+        )
     num_vectors, width = features.shape[1], features.shape[2]
     num_pairs = num_vectors * (num_vectors - 1) // 2
     padding = -(width + num_pairs) % 8

@@ -15,7 +15,7 @@ class Mlp(tf.Module):
     Args:
       name: prefix of the variables' names, which seed the weights together with `seed`.
       input_width: columns of the input.
-      dims: widths of the layers.
+      dims: widths of the layers; without layers, the output is the input.
       relu_at_end: whether the last layer has a ReLU too.
       seed: seed of the initial weights. Kernels are Glorot normal, biases normal with deviation sqrt(1 / units).
 

@@ -1,4 +1,4 @@
-"""The instruction sets that the native CPU kernels are compiled for, and those that this processor has."""
+"""The instruction sets of the native CPU kernels, and which of them this processor has."""
 
 from pathlib import Path
 

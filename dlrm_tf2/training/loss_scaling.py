@@ -7,7 +7,7 @@ skipped. Source: Micikevicius et al., "Mixed Precision Training" (2018); the sta
 import tensorflow as tf
 
 _GROWTH_STEPS = 2000  # steps without overflow after which a dynamic factor doubles
-_LARGEST = 2.0**24
+_LARGEST = 2.0**24  # a dynamic factor grows up to this; a larger first factor does not grow
 
 
 class LossScaling:
@@ -33,7 +33,8 @@ class LossScaling:
             return
         good = tf.where(finite, self._good_steps + 1, 0)
         grows = good == _GROWTH_STEPS
-        grown = tf.where(grows, tf.minimum(2 * self._scale, _LARGEST), self._scale)
+        doubled = tf.minimum(2 * self._scale, tf.maximum(self._scale, _LARGEST))
+        grown = tf.where(grows, doubled, self._scale)
         self._scale.assign(tf.where(finite, grown, tf.maximum(self._scale / 2, 1.0)))
         self._good_steps.assign(tf.where(grows, 0, good))
 

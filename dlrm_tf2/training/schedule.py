@@ -13,7 +13,9 @@ class Schedule:
       decay_start_step: last step of the plateau.
       decay_steps: steps of the fall.
 
-    Source: NVIDIA's DLRM, where the square makes the rate rise again after decay_start_step + decay_steps.
+    Source: NVIDIA's DLRM, with two differences. There the square makes the rate rise again after decay_start_step +
+    decay_steps. And there the steps count from 0: the first step of a warm-up has rate 0 and trains on nothing, and
+    each rate comes one step later than here. Here the first step learns, so that a short run loses no batch.
     """
 
     learning_rate: float

@@ -35,10 +35,12 @@ class StartingPoint:
       document: document of the checkpoint that the weights come from; None for first weights. Training continues
         after the samples that this checkpoint's model has seen.
       resumes: the run that wrote the checkpoint is resumed; otherwise a new run begins.
+      fingerprint: fingerprint of the dataset, for the run's checkpoints; None if it is not known.
     """
 
     document: dict | None = None
     resumes: bool = False
+    fingerprint: str | None = None
 
 
 class Trainer:
@@ -67,6 +69,7 @@ class Trainer:
         start: StartingPoint = StartingPoint(),  # noqa: B008 - frozen
     ):
         self._config, self._model, self._comm, self._log, self._saver = config, model, model.comm, log, saver
+        self._fingerprint = start.fingerprint
         restored = start.document or {"step": 0}
         saved_run = restored.get("run", {})  # the state of the run that saved the checkpoint
         own_run = saved_run if start.resumes else {}
@@ -233,6 +236,7 @@ class Trainer:
         step, position = self._run_start
         run = {
             "finished": finished,
+            "fingerprint": self._fingerprint,
             "first_step": step + 1,
             "first_position": list(position),
             "best_auc": self._best_auc,

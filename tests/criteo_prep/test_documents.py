@@ -90,7 +90,7 @@ def read_spec(root, layout):
     attempt(transcribe_dataset, dataclasses.replace(source, **SYNTHETIC), True)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(changes)
 def test_a_feature_spec_with_another_type(dataset, change):
     root, layout = dataset
@@ -102,7 +102,7 @@ def test_a_feature_spec_with_another_type(dataset, change):
         (root / SPEC).write_bytes(whole)
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(damage)
 def test_a_damaged_feature_spec(dataset, change):
     root, layout = dataset
@@ -138,7 +138,7 @@ def read_manifest(root, wanted):
         assert report.text().count("\n") == len(report.checks)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(changes, st.booleans())
 def test_a_manifest_with_another_type(with_manifest, change, sealed):
     """`sealed`: the manifest has the right checksum for its wrong content."""
@@ -171,7 +171,7 @@ def test_a_damaged_manifest(with_manifest, change):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\xff", b"{" * 2_000, b"[" * 100_000, b'{"format": 1, "files": {"": 1}}', b"1"]
+    "content", [b"", b"\xff", b"{a: " * 1_000, b"[" * 100_000, b'{"format": 1, "files": {"": 1}}', b"1"]
 )
 def test_programs_end_with_one_line(with_manifest, tmp_path, capsys, content):
     transcribe = ["transcribe", "--src_dataset_path", with_manifest, "--dst_dataset_path", tmp_path / "out"]

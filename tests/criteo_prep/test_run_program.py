@@ -32,7 +32,7 @@ def test_what_ends_a_command(capsys, error, code, line):
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_command_like_ctrl_c(capsys, number, code):
-    removed = []
+    removed, before = [], signal.signal(number, signal.SIG_DFL)  # under nohup, SIGHUP is ignored
 
     def run():
         try:
@@ -41,9 +41,12 @@ def test_a_signal_ends_a_command_like_ctrl_c(capsys, number, code):
             signal.raise_signal(signal.SIGTERM)  # another signal does not stop the removing
             removed.append("its files")
 
-    assert exit_code("prog", run) == code and removed
-    assert capsys.readouterr().err == f"prog: ended by {number.name}; nothing half-written is left\n"
-    assert signal.getsignal(number) is signal.SIG_DFL
+    try:
+        assert exit_code("prog", run) == code and removed
+        assert capsys.readouterr().err == f"prog: ended by {number.name}; nothing half-written is left\n"
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_signal_that_is_ignored_stays_ignored():

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from criteo_prep.compiled import compiled
 from criteo_prep.preprocess.parquet_file import open_parquet
-from criteo_prep.preprocess.parse import fields, tsv
+from criteo_prep.preprocess.parse import fields, parquet_values, tsv
 from criteo_prep.preprocess.parse.parquet_columns import find_columns
 from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL
@@ -22,7 +21,6 @@ _MAGIC = b"PAR1"
 BLOCK_ROWS = 1 << 14
 # Larger values could fill the memory when a batch of rows is read. A good value has 8 bytes, a good row about 400.
 _MAX_VALUE_BYTES, _MAX_ROW_BYTES, _MAX_EXTRA_BYTES = 256, 2560, 16 << 20
-_NOT_AN_INTEGER = np.iinfo(np.int64).min
 
 
 def is_parquet(path: str | Path) -> bool:
@@ -81,7 +79,7 @@ def row_blocks(path: str | Path, labelled: bool = True, skip_rows: int = 0) -> I
 
 def rows_of(batch, labelled: bool = True) -> tsv.Rows:
     """The rows of a record batch; bad rows are numbered like lines."""
-    columns = [_plain(array) for array in batch.columns]
+    columns = [parquet_values.plain(array) for array in batch.columns]
     missing = np.zeros(batch.num_rows, np.uint64)
     wrong = np.full(batch.num_rows, -1, np.int64)  # the first wrong field of each row, -1 for a good row
     label = _read_label(columns.pop(0), wrong) if labelled else np.zeros(batch.num_rows, bool)
@@ -108,7 +106,7 @@ def rows_of(batch, labelled: bool = True) -> tsv.Rows:
 
 def _read_label(array, wrong: np.ndarray) -> np.ndarray:
     """bool [n]; marks the rows without a label of 0 or 1 in `wrong`."""
-    numbers, absent = _integers(array)
+    numbers, absent = parquet_values.integers(array)
     wrong[absent | (numbers < 0) | (numbers > 1)] = 0
     return numbers == 1
 
@@ -117,10 +115,10 @@ def _read_numbers(arrays: list, missing: np.ndarray, wrong: np.ndarray) -> np.nd
     """The numericals, int64 [n, 13]; sets the bits of `missing`, and marks the rows with other numbers in `wrong`."""
     numbers = np.zeros((len(missing), NUM_NUMERICAL), np.int64)
     for column, array in enumerate(arrays):
-        numbers[:, column], absent = _integers(array)
+        numbers[:, column], absent = parquet_values.integers(array)
         missing |= absent.astype(np.uint64) << np.uint64(1 + column)
         too_long = np.abs(numbers[:, column]) >= 10**fields.MAX_DIGITS
-        wrong[(wrong < 0) & (too_long | (numbers[:, column] == _NOT_AN_INTEGER))] = 1 + column
+        wrong[(wrong < 0) & (too_long | (numbers[:, column] == parquet_values.NOT_AN_INTEGER))] = 1 + column
     return numbers
 
 
@@ -131,9 +129,9 @@ def _read_values(arrays: list, missing: np.ndarray, wrong: np.ndarray) -> np.nda
     values = np.empty((NUM_CATEGORICAL, len(missing)), np.uint32)
     for column, array in enumerate(arrays):
         if pyarrow.types.is_large_binary(array.type):
-            values[column], absent, bad = _hexadecimal(array)
+            values[column], absent, bad = parquet_values.hexadecimal(array)
         else:
-            numbers, absent = _integers(array)
+            numbers, absent = parquet_values.integers(array)
             bad = (numbers < (-(1 << 31) if pyarrow.types.is_int32(array.type) else 0)) | (numbers >= 1 << 32)
             values[column] = numbers.astype(np.uint32)
         missing |= absent.astype(np.uint64) << np.uint64(tsv.FIRST_VALUE + column)
@@ -150,17 +148,9 @@ def _bad_rows(batch, wrong: np.ndarray, labelled: bool) -> tuple[np.ndarray, tup
         num_bad[reason] += 1
         if reason not in first_bad:
             column = field - (not labelled)
-            found = f"field {column + 1} ({tsv.FIELDS[field]}) is {_shown(batch.columns[column].slice(line, 1))}"
-            first_bad[reason] = tsv.BadRow(line, reason, found)
+            shown = parquet_values.shown(batch.columns[column].slice(line, 1))
+            first_bad[reason] = tsv.BadRow(line, reason, f"field {column + 1} ({tsv.FIELDS[field]}) is {shown}")
     return num_bad, tuple(first_bad.values())
-
-
-def _shown(array) -> str:
-    """The only element of an array as a message shows it."""
-    element = _plain(array)[0].as_py()
-    if isinstance(element, bytes):
-        return repr(element[:32])[1:] + ("..." if len(element) > 32 else "")
-    return repr(element)
 
 
 def _check_types(path: str | Path, columns: Sequence, labelled: bool) -> None:
@@ -173,7 +163,7 @@ def _check_types(path: str | Path, columns: Sequence, labelled: bool) -> None:
         categorical = name in tsv.FIELDS[tsv.FIRST_VALUE :]
         good = types.is_integer(kind) or types.is_float64(kind) or types.is_null(kind)
         good |= types.is_boolean(kind) and name == tsv.FIELDS[0]
-        if good or (categorical and _is_text(kind)):
+        if good or (categorical and parquet_values.is_text(kind)):
             continue
         wanted = "hexadecimal text or integers" if categorical else "integers"
         if types.is_floating(kind):
@@ -181,13 +171,6 @@ def _check_types(path: str | Path, columns: Sequence, labelled: bool) -> None:
         raise InputError(
             f"{path}: column {column.name!r} is {name} and of type {column.type}; expected {wanted}. Cast the column."
         )
-
-
-def _is_text(kind) -> bool:
-    import pyarrow.types as types
-
-    texts = (types.is_string, types.is_large_string, types.is_string_view)
-    return any(is_kind(kind) for is_kind in (*texts, types.is_binary, types.is_large_binary, types.is_binary_view))
 
 
 def _check_sizes(path: str | Path, preview, group: int) -> None:
@@ -211,7 +194,7 @@ def _check_sizes(path: str | Path, preview, group: int) -> None:
         )
     for first_row in preview.iter_batches(1, row_groups=[group]):
         for name, array in zip(first_row.schema.names, first_row.columns, strict=True):
-            if types.is_dictionary(array.type) and _is_text(array.type.value_type):
+            if types.is_dictionary(array.type) and parquet_values.is_text(array.type.value_type):
                 longest = compute.max(compute.binary_length(array.dictionary)).as_py()
                 if longest is not None and longest > _MAX_VALUE_BYTES:
                     raise InputError(
@@ -219,63 +202,3 @@ def _check_sizes(path: str | Path, preview, group: int) -> None:
                         "hexadecimal digits at most. Leave such rows out."
                     )
         break
-
-
-def _plain(array):
-    """A column without dictionary, with text as large_binary and an all-null column as int64."""
-    import pyarrow
-    import pyarrow.types as types
-
-    if types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if types.is_null(array.type):
-        return array.cast(pyarrow.int64())
-    if types.is_string_view(array.type):
-        array = array.cast(pyarrow.large_string())
-    return array.cast(pyarrow.large_binary()) if _is_text(array.type) else array
-
-
-def _integers(array) -> tuple[np.ndarray, np.ndarray]:
-    """(numbers int64 [n], 0 where missing; bool [n], whether missing). What is not an int64 is _NOT_AN_INTEGER."""
-    import pyarrow
-    import pyarrow.compute as compute
-
-    absent = np.asarray(array.is_null())
-    if pyarrow.types.is_floating(array.type):
-        numbers = np.asarray(compute.fill_null(array, float("nan")))
-        absent = np.isnan(numbers)
-        whole = (np.abs(numbers) < 2.0**63) & (numbers == np.floor(numbers))
-        integers = np.where(whole, numbers, 0).astype(np.int64)
-        return np.where(whole | absent, integers, _NOT_AN_INTEGER), absent
-    if pyarrow.types.is_uint64(array.type):
-        numbers = np.asarray(compute.fill_null(array, 0))
-        return np.where(numbers > np.iinfo(np.int64).max, _NOT_AN_INTEGER, numbers.astype(np.int64)), absent
-    filled = compute.fill_null(array, False if pyarrow.types.is_boolean(array.type) else 0)
-    return np.asarray(filled.cast(pyarrow.int64())), absent
-
-
-def _hexadecimal(array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(values uint32 [n], bool [n] whether missing, bool [n] whether wrong) of a large_binary column."""
-    import pyarrow.compute as compute
-
-    array = compute.fill_null(array, b"")
-    _, offsets, data = array.buffers()
-    starts = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
-    text = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-    values, bad = np.empty(len(array), np.uint32), np.empty(len(array), np.bool_)
-    _read_hexadecimal(text, starts, fields.HEX, values, bad)
-    return values, np.diff(starts) == 0, bad
-
-
-@compiled
-def _read_hexadecimal(text, starts, hex_digits, values, bad):
-    """Fills values[i] from text[starts[i]:starts[i + 1]], and bad[i]: whether that is not a hexadecimal number."""
-    for i in range(values.size):
-        value = np.uint32(0)
-        bad[i] = starts[i + 1] - starts[i] > 8
-        if not bad[i]:
-            for position in range(starts[i], starts[i + 1]):
-                digit = hex_digits[text[position]]
-                bad[i] |= digit == 255
-                value = np.uint32((value << np.uint32(4)) | np.uint32(digit & 15))
-        values[i] = 0 if bad[i] else value

@@ -86,9 +86,8 @@ def parse_files(
         except (ValueError, OSError):
             with contextlib.suppress(OSError):  # on a full disk, for example; the earlier checkpoint remains
                 checkpoints.save()
-            _check_last_file(
-                paths[len(journal.files) - 1], journal
-            )  # explains best why a row is bad or a stream ends early
+            # A change of the file explains best why a row is bad or a stream ends early.
+            _check_last_file(paths[len(journal.files) - 1], journal)
             raise
         journal.parsed = True
         checkpoints.save()

@@ -158,7 +158,8 @@ class _Decompressed:
             name = _NAME[self._kind]
             raise InputError(
                 f"{self._path}: the last {rest} bytes, behind the {name} stream, are not {name} (they begin with "
-                f"{self._packed[:8]!r}); the text before them is whole. Cut them off: head -c {place} {self._path}"
+                f"{self._packed[:8]!r}); the text before them is whole. Cut them off: head -c {place} {self._path} > "
+                "NEW_FILE"
             )
         self._part = _decompressor(self._kind)
         return True

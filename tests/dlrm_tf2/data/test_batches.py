@@ -16,7 +16,17 @@ from criteo_prep.transcribe.tf_raw import Reader
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import file_watch
 from dlrm_tf2.data.array_pool import ArrayPool
-from dlrm_tf2.data.batches import _TILE, Position, RankData, RankShare, Reading, _put_side_by_side, _widen, open_split
+from dlrm_tf2.data.batches import (
+    _TILE,
+    Position,
+    RankData,
+    RankShare,
+    Reading,
+    _put_side_by_side,
+    _widen,
+    check_splits,
+    open_split,
+)
 from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import samples_of_rank
 
@@ -296,6 +306,17 @@ def test_an_id_out_of_range_names_file_row_and_id(tmp_path):
     ids.tofile(tmp_path / "train/cat_1.bin")
     with pytest.raises(FeatureSpecError, match=r"train/cat_1.bin: row 777: id 9 .* cardinality 7"):
         list(RankData(spec, "train", share=RankShare(global_features=("cat_1",))).batches(100))
+
+
+@pytest.mark.parametrize("file", ["label.bin", "cat_3.bin"])
+def test_a_missing_file_of_the_test_split_is_found_by_a_check_of_the_splits(tmp_path, file):
+    spec = write_dataset(tmp_path)
+    config = TrainConfig(dataset_path=str(tmp_path), seed=1)
+    check_splits(config, spec)
+    (tmp_path / "test" / file).unlink()
+    with pytest.raises(FeatureSpecError, match=f"test/{file}"):
+        check_splits(config, spec)
+    check_splits(TrainConfig(dataset_path=str(tmp_path), evals_per_epoch=0, seed=1), spec)
 
 
 def test_an_empty_split_is_refused(tmp_path):

@@ -39,11 +39,12 @@ def test_scores_and_labels_stand_in_the_order_of_the_split(tmp_path, block):
     write(tmp_path / "new" / "scores.parquet", SingleProcess())
     table = pq.read_table(tmp_path / "new" / "scores.parquet")
     assert [(field.name, str(field.type)) for field in table.schema] == [
-        ("row", "int64"), ("score", "float"), ("label", "bool")
+        ("row", "int64"), ("score", "float"), ("logit", "float"), ("label", "bool")
     ]  # fmt: skip
     assert table["row"].to_pylist() == list(range(len(LOGITS)))
     expected = (1 / (1 + np.exp(-LOGITS.astype(np.float64)))).astype(np.float32)
     np.testing.assert_array_equal(table["score"].to_numpy(), expected)
+    np.testing.assert_array_equal(table["logit"].to_numpy(), LOGITS)
     np.testing.assert_array_equal(table["label"].to_numpy(), LABELS)
     groups = pq.ParquetFile(tmp_path / "new" / "scores.parquet").num_row_groups
     assert groups == (3 if block == 60 else 1)

@@ -8,7 +8,7 @@ from support.small_dataset import write_dataset
 from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import Feature, FeatureSpec, tf_raw_spec
 from criteo_prep.transcribe.tf_raw import Writer
-from dlrm_tf2.config import TrainConfig
+from dlrm_tf2.config import ConfigError, TrainConfig
 from dlrm_tf2.data.batches import RankData, RankShare
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.model.dlrm import ComputeSettings, Dlrm
@@ -109,6 +109,26 @@ def test_steps_equal_numpy(tmp_path, xla):
         assert loss == pytest.approx(twin.step(batch.label, batch.numerical, bags, rate), rel=1e-5)
     for name, value in weights_of(model).items():
         np.testing.assert_allclose(value, twin.weights[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_without_numericals_the_cross_layers_combine_the_embeddings_alone(tmp_path):
+    spec, rate = write_dataset(tmp_path, num_numerical=0), 0.5
+    model = model_of(spec, tmp_path, **CROSS | {"embedding_dim": (4, 2, 6, 8, 3)})
+    assert not any("bottom" in name for name in model.dense_by_name)
+    assert model.config.interaction_width == 4 + 2 + 6 + 8 + 3
+    step = TrainingStep(model)
+    losses = [step.outcome(step(batch, rate, step=1)).loss for batch in batches_of(spec, model)]
+    assert sum(losses[-4:]) < sum(losses[:4])
+
+
+def test_without_numericals_dot_says_what_to_do(tmp_path):
+    with pytest.raises(ConfigError, match="no numerical features, and the dot interaction .* Use --interaction cross"):
+        model_of(write_dataset(tmp_path, num_numerical=0), tmp_path)
+
+
+def test_without_categoricals_there_is_no_model(tmp_path):
+    with pytest.raises(ConfigError, match="feature_spec.yaml: the dataset has no categorical features"):
+        model_of(write_dataset(tmp_path, cardinalities=()), tmp_path)
 
 
 def test_initial_weights_have_the_published_ranges(tmp_path):

@@ -24,6 +24,14 @@ def test_layout_by_hand():
     assert dot_interaction(features).numpy().tolist() == [[1, 2, 11, 17, 39, 0, 0, 0]]
 
 
+@pytest.mark.parametrize("shape", [(4, 0, 5), (4, 5, 0)])
+def test_no_vector_and_no_value_are_refused(shape):
+    with pytest.raises(
+        ValueError, match=r"features: its shape is \(4, ., .\), expected at least one vector of at least"
+    ):
+        dot_interaction(tf.zeros(shape))
+
+
 def test_criteo_shape_is_480_wide():
     assert dot_interaction(tf.zeros([3, 27, 128])).shape == (3, 480)
 

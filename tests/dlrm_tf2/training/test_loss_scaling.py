@@ -44,6 +44,14 @@ def test_it_stays_within_bounds():
     assert (float(small.scale), float(large.scale)) == (1.0, 2.0**24)
 
 
+def test_a_first_factor_beyond_the_bound_does_not_fall_when_it_is_time_to_grow():
+    scaling = dynamic(2.0**30, 1999)
+    scaling.update(GOOD)
+    assert scaling.document() == {"scale": 2.0**30, "good_steps": 0}
+    scaling.update(BAD)
+    assert float(scaling.scale) == 2.0**29
+
+
 def test_a_static_factor_stays():
     scaling = LossScaling(65536.0, dynamic=False)
     scaling.update(BAD)

@@ -20,7 +20,7 @@ from dlrm_tf2.job import start
 from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.runtime.stopping import NEVER
-from dlrm_tf2.training.resume import MAY_DIFFER, Resumption
+from dlrm_tf2.training.resume import MAY_DIFFER, Resumption, flags_without_effect
 from dlrm_tf2.training.step import TrainingStep
 
 # Which checkpoint --resume finds, and what it makes of it.
@@ -94,7 +94,7 @@ def test_what_is_left_of_another_run_is_named(saved, tmp_path):
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainConfig) if field.name != "mode"])
 def test_another_configuration_is_refused_with_both_values(saved, name):
     config = saved(UNFINISHED, **{name: (8, 9)})
-    if name in MAY_DIFFER:
+    if name in MAY_DIFFER | flags_without_effect(CONFIG):
         assert find(config).step == 7
         return
     with pytest.raises(CheckpointError, match="holds an unfinished run .step 7. with another configuration") as error:
@@ -121,11 +121,11 @@ def test_a_seed_that_is_not_given_is_that_of_the_run(saved):
 def test_a_flag_that_the_saved_run_did_not_know_has_its_default(saved, tmp_path):
     config = saved(UNFINISHED)
     manifest = json.loads((tmp_path / "saved/manifest.json").read_text())
-    del manifest["document"]["config"]["loss_scaling"]
+    del manifest["document"]["config"]["combiner"]
     (tmp_path / "saved/manifest.json").write_text(json.dumps(manifest))
     assert find(config).step == 7
-    with pytest.raises(CheckpointError, match="--loss_scaling was static, is dynamic"):
-        find(dataclasses.replace(config, loss_scaling="dynamic"))
+    with pytest.raises(CheckpointError, match="--combiner was sum, is mean"):
+        find(dataclasses.replace(config, combiner="mean"))
 
 
 def test_damage_and_other_files_are_refused(saved, tmp_path):
@@ -263,5 +263,29 @@ def test_other_data_is_refused(data, tmp_path, interrupt):
         in_process.run(*arguments)
     shutil.rmtree(tmp_path / "data")
     write_dataset(tmp_path / "data", train=400, test=100, cardinalities=(20, 7))
-    with pytest.raises(ValueError, match="not the training data of the interrupted run, which had 420 samples"):
+    with pytest.raises(
+        ValueError, match="data: does not hold the dataset of the unfinished run in .* the content differs"
+    ):
         in_process.run(*arguments)
+
+
+def test_the_content_of_the_data_decides_and_not_its_path(data, tmp_path, interrupt):
+    write_dataset(tmp_path / "data", train=420, test=100, cardinalities=(20, 7))
+    arguments = [tmp_path / "log.json", "--checkpoint_every", 3, "--save_checkpoint_path", tmp_path / "saved"]
+    interrupt(5)
+    with pytest.raises(Interrupted):
+        in_process.run(tmp_path / "data", *arguments)
+    shutil.copytree(tmp_path / "data", tmp_path / "scratch")
+    ids = np.fromfile(tmp_path / "data/train/cat_0.bin", np.int8)
+    ids[::-1].tofile(tmp_path / "data/train/cat_0.bin")  # the same size, other samples
+    interrupt(None)
+    with pytest.raises(CheckpointError, match="the content differs. Bring that dataset back, in any folder"):
+        in_process.run(tmp_path / "data", *arguments)
+    run = in_process.run(f"{tmp_path}/saved/../scratch/", *arguments)
+    assert [record["step"] for record in run.records if "loss" in record] == list(range(1, 10))
+
+
+def test_a_flag_without_effect_may_change(saved):
+    assert find(saved(UNFINISHED, beta1=0.5, shuffle_window=7, loss_scale=2.0)).step == 7
+    with pytest.raises(CheckpointError, match="--beta1 was 0.5, is 0.9"):
+        find(dataclasses.replace(saved(UNFINISHED, beta1=0.5, optimizer="adam"), optimizer="adam"))

@@ -25,6 +25,16 @@ def test_published_schedule(step, rate):
     assert PUBLISHED.at(step) == pytest.approx(rate)
 
 
+@pytest.mark.parametrize("step", [1, 2, 7999, 8000, 8001, 48000, 48001, 71999, 72000])
+def test_it_is_one_step_ahead_of_the_published_schedule(step):
+    """The published factor, whose steps count from 0, as its source states it."""
+
+    def published(step):
+        return step / 8000 if step < 8000 else 1.0 if step < 48000 else ((72000 - step) / 24000) ** 2
+
+    assert PUBLISHED.at(step) == pytest.approx(24 * published(step))
+
+
 def test_it_never_rises_after_the_warm_up():
     rates = [PUBLISHED.at(step) for step in range(8000, 140000, 500)]
     assert rates == sorted(rates, reverse=True)
