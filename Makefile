@@ -5,7 +5,8 @@ PYTHON_IN_VENV := .venv/bin/python
 IN_PARALLEL := --numprocesses 2 --dist loadfile
 
 # Tests that start no TensorFlow.
-QUICK := tests/test_rooms.py tests/test_calls.py tests/test_english.py tests/test_docs.py tests/dlrm_tf2/test_flags.py \
+QUICK := tests/test_rooms.py tests/test_calls.py tests/test_english.py tests/test_docs.py \
+    tests/test_architecture.py tests/dlrm_tf2/test_flags.py tests/dlrm_tf2/test_unused_flags.py \
     tests/dlrm_tf2/sharding/test_plan.py tests/dlrm_tf2/sharding/test_placement.py \
     tests/dlrm_tf2/job/test_planning.py tests/dlrm_tf2/job/test_preflight.py
 

@@ -23,6 +23,7 @@ from criteo_prep.verify_report import Check, Job, Report
 __all__ = ["Check", "Report", "verify"]
 
 _SPEC = "feature_spec.yaml"
+_UNKNOWN = "no reader reads the type of its files, so its samples were not looked at"
 # Kind of check -> the line of the report for what passed it.
 KINDS = {
     "content": "ids, labels and numericals in range",
@@ -50,23 +51,39 @@ def verify(root: str | Path, workers: int | None = None, quiet: bool = False) ->
     files = made.get("files") if isinstance(made.get("files"), dict) else {}
     checks += _notes(spec, files)
     spec = _with_cardinalities(spec)
-    sizes = {split: _size_check(spec, split, made) for split in spec.splits}
-    checks += sizes.values()
-    jobs = [*checksum_jobs(root, files), *vocabulary_jobs(root, spec, files)]
-    for split, check in sizes.items():
-        if check.good and check.checked:
-            jobs += content_jobs(spec, split)
+    jobs = [*checksum_jobs(root, files)]
+    problems = _run(jobs, "verify checksums", workers=workers, quiet=quiet)
+    damaged = {check.subject for check in problems}
+    # Only files of tf_raw are read although damaged: the libraries that read others may end the process over damage.
+    samples: list[Job] = [job for job in vocabulary_jobs(root, spec, files) if job.subject not in damaged]
+    for split in spec.splits:
+        if (layout := layout_of(spec, split)) != "tf_raw" and damaged & _files_of(spec, split):
+            checks.append(_note(f"split {split}", "a file is damaged, so its samples were not looked at"))
+            continue
+        check = _size_check(spec, split, made) if layout else _note(f"split {split}", _UNKNOWN)
+        checks.append(check)
+        if check.good and layout:
+            samples += content_jobs(spec, split)
     if files:
         checks += _unknown_files(root, {*files, _SPEC, manifest.MANIFEST})
-    with (
-        Progress("verify", sum(job.bytes for job in jobs), unit="bytes", quiet=quiet) as progress,
-        ThreadPoolExecutor(workers) as pool,
-    ):
+    problems += _run(samples, "verify content", workers=workers, quiet=quiet)
+    return Report(root, (*checks, *problems, *_passed([*jobs, *samples], [*checks, *problems])))
+
+
+def _run(jobs: list[Job], name: str, *, workers: int | None, quiet: bool) -> list[Check]:
+    """Runs the jobs in threads, and returns the problems that they found."""
+    size = sum(job.bytes for job in jobs)
+    with Progress(name, size, unit="bytes", quiet=quiet) as progress, ThreadPoolExecutor(workers) as pool:
+        problems = []
         for job, problem in zip(jobs, pool.map(Job.problem, jobs), strict=True):
             progress.advance(job.bytes)
             if problem:
-                checks.append(Check(job.subject, problem, False))
-    return Report(root, (*checks, *_passed(jobs, checks)))
+                problems.append(Check(job.subject, problem, False))
+    return problems
+
+
+def _files_of(spec: FeatureSpec, split: str) -> set[str]:
+    return {file for chunk in spec.sources[split] for file in chunk.files}
 
 
 def _read_manifest(root: Path) -> tuple[dict | None, list[Check]]:
@@ -91,12 +108,6 @@ def _notes(spec: FeatureSpec, files: dict) -> Iterator[Check]:
     for feature in spec.categorical:
         if feature.cardinality == AUTO:
             yield _note(feature.name, "has cardinality auto; its ids are only checked to fit their dtype")
-    for split in spec.splits:
-        if layout_of(spec, split) is None:
-            types = sorted({chunk.type for chunk in spec.sources[split]})
-            yield _note(
-                f"split {split}", f"is of type {', '.join(types)}; no reader for it, its samples were not looked at"
-            )
 
 
 def _note(subject: str, found: str) -> Check:
@@ -115,8 +126,6 @@ def _with_cardinalities(spec: FeatureSpec) -> FeatureSpec:
 
 def _size_check(spec: FeatureSpec, split: str, made: dict) -> Check:
     """The number of samples of a split, against the number in the manifest or in the metadata of the feature spec."""
-    if layout_of(spec, split) is None:
-        return _note(f"split {split}", "its number of samples is not known")
     try:
         found = num_samples(spec, split)
     except (ValueError, OSError) as error:

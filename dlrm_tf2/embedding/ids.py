@@ -1,6 +1,6 @@
 """The ids of a batch as tensors: how they are given to the layer, checked and packed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -56,6 +56,7 @@ def pack_ids(
     *,
     features: Sequence[str],
     layout: ResultLayout,
+    weighted: Collection[str],
     num_samples: tf.Tensor | int | None,
 ) -> IdBatch:
     """Checks the ids of `features` and puts them into one IdBatch.
@@ -65,32 +66,46 @@ def pack_ids(
         or (ids [n], row_lengths [samples]).
       weights: feature -> floats of the shape of its ids; for a ragged feature flat, [n].
       features: the features to pack, in this order.
+      layout: the columns of the result.
+      weighted: features whose ids have weights.
       num_samples: number of samples; None takes it from the ids.
 
     Raises:
-      ValueError: a feature is missing, or its ids have another shape than its hotness asks for.
-      tf.errors.InvalidArgumentError: an id is negative or not below the table's num_rows.
+      ValueError: a feature is missing, its ids are not integers or have another shape than its hotness asks for, or it
+        has weights and is not weighted, or is weighted and has none.
+      tf.errors.InvalidArgumentError: an id is negative or not below the table's num_rows, or the numbers of samples,
+        ids and weights contradict each other.
     """
-    fixed, ragged = [], {}
+    fixed, ragged, packed_weights = [], {}, {}
     for feature in features:
         if feature not in ids:
             raise ValueError(f"feature {feature!r}: its ids are missing; ids were given for {sorted(ids)}.")
+        if (feature in weights) != (feature in weighted):
+            found = "has weights, but the layer was made without" if feature in weights else "has no weights, but is"
+            raise ValueError(f"feature {feature!r}: {found} weighted=[{feature!r}].")
         hotness = layout.hotness[feature]
         values, row_lengths = _values_of(feature, ids[feature], hotness)
-        values = _checked(feature, values, layout.table_of[feature].num_rows)
+        samples = tf.shape(values)[0] if row_lengths is None else tf.size(row_lengths)
+        num_samples = samples if num_samples is None else num_samples
+        checks = [
+            tf.debugging.assert_equal(samples, num_samples, f"feature {feature!r}: its number of samples is wrong")
+        ]
         if row_lengths is not None:
-            ragged[feature] = values, row_lengths
-            num_samples = tf.size(row_lengths) if num_samples is None else num_samples
+            message = f"feature {feature!r}: its row lengths must be 0 or more and add up to its number of ids"
+            checks.append(tf.debugging.assert_non_negative(row_lengths, message))
+            checks.append(tf.debugging.assert_equal(tf.reduce_sum(row_lengths), tf.size(values), message))
+        if feature in weights:
+            packed_weights[feature] = tf.reshape(tf.convert_to_tensor(weights[feature]), [-1])
+            message = f"feature {feature!r}: it must have as many weights as ids"
+            checks.append(tf.debugging.assert_equal(tf.size(packed_weights[feature]), tf.size(values), message))
+        values = _in_range(feature, values, num_rows=layout.table_of[feature].num_rows, checks=checks)
+        if row_lengths is None:
+            fixed.append(values)
         else:
-            fixed.append(tf.cast(values, tf.int64))
-            num_samples = tf.shape(values)[0] if num_samples is None else num_samples
+            ragged[feature] = values, row_lengths
     if num_samples is None:
         raise ValueError("global_batch is missing: this rank gets no ids, so say how many samples all ranks have.")
-    return IdBatch(
-        tf.concat([tf.zeros([num_samples, 0], tf.int64), *fixed], axis=1),
-        ragged,
-        {name: tf.reshape(tf.convert_to_tensor(weights[name]), [-1]) for name in features if name in weights},
-    )
+    return IdBatch(tf.concat([tf.zeros([num_samples, 0], tf.int64), *fixed], axis=1), ragged, packed_weights)
 
 
 def _values_of(feature: str, ids: object, hotness: int | None) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -100,9 +115,11 @@ def _values_of(feature: str, ids: object, hotness: int | None) -> tuple[tf.Tenso
     if (hotness is None) != isinstance(ids, tuple):
         wanted = "a tf.RaggedTensor or (ids, row_lengths)" if hotness is None else f"[samples, {hotness}]"
         raise ValueError(f"feature {feature!r}: {type(ids).__name__}; its hotness asks for {wanted}.")
+    values = tf.convert_to_tensor(ids[0] if hotness is None else ids)
+    if not values.dtype.is_integer and values.shape.num_elements() != 0:  # an empty list has the type float32
+        raise ValueError(f"feature {feature!r}: ids of type {values.dtype.name}; they must be integers.")
     if hotness is None:
-        return tf.convert_to_tensor(ids[0]), tf.cast(ids[1], tf.int32)
-    values = tf.convert_to_tensor(ids)
+        return values, tf.cast(ids[1], tf.int32)
     if values.shape.rank == 1:
         values = values[:, tf.newaxis]
     if values.shape.rank != 2 or values.shape[1] != hotness:
@@ -110,9 +127,11 @@ def _values_of(feature: str, ids: object, hotness: int | None) -> tuple[tf.Tenso
     return values, None
 
 
-def _checked(feature: str, ids: tf.Tensor, num_rows: int) -> tf.Tensor:
-    """The ids, after a check that they are rows of a table of `num_rows` rows."""
+def _in_range(feature: str, ids: tf.Tensor, *, num_rows: int, checks: Sequence[tf.Operation | None]) -> tf.Tensor:
+    """The ids as int64, after `checks` and a check that they are rows of a table of `num_rows` rows."""
+    ids = tf.cast(ids, tf.int64)  # first: a narrow type may not hold num_rows
     message = f"feature {feature!r}: its ids must be from 0 to {num_rows - 1}"
-    below = tf.debugging.assert_less(ids, tf.cast(num_rows, ids.dtype), message)
-    with tf.control_dependencies([below, tf.debugging.assert_non_negative(ids, message)]):
-        return tf.identity(ids)  # so that no lookup runs before the check
+    below = tf.debugging.assert_less(ids, tf.constant(num_rows, tf.int64), message)
+    not_negative = tf.debugging.assert_non_negative(ids, message)
+    with tf.control_dependencies([below, not_negative, *checks]):
+        return tf.identity(ids)  # so that no lookup runs before the checks

@@ -3,7 +3,7 @@
 So a weight does not depend on the plan, and a table of any size is filled block by block. Element i of a table is made
 of the bits at place i of a SplitMix64 stream, whose key is made of the seed and the table's name.
 
-Source: the range is that of NVIDIA's and Facebook's DLRM, uniform in +-sqrt(1 / rows).
+Source: NVIDIA's and Facebook's DLRM have the same range, uniform in +-sqrt(1 / rows).
 """
 
 from zlib import crc32

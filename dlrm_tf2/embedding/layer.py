@@ -32,7 +32,8 @@ class TrainStep(NamedTuple):
     """What DistributedEmbedding.train_step returns, the same on all ranks.
 
     Attributes:
-      loss: scalar, the mean loss over the global batch, before the update.
+      loss: scalar, the mean loss over the global batch, before the update; nan if an update of a table is not finite,
+        so that a model that diverges cannot look healthy.
       gradients: the gradients of this mean by `variables`.
     """
 
@@ -78,8 +79,8 @@ class DistributedEmbedding:
       sample_features: features whose ids this rank needs for its own samples.
 
     Raises:
-      ValueError: tables, hotness and features contradict each other, or the optimizer is rowwise_adagrad and the plan
-        splits a table by columns: the one accumulator of a row needs the whole row.
+      ValueError: tables, plan, hotness and features contradict each other, or the optimizer is rowwise_adagrad and the
+        plan splits a table by columns: the one accumulator of a row needs the whole row.
     """
 
     def __init__(
@@ -97,7 +98,8 @@ class DistributedEmbedding:
         wire_dtype: str = "float32",
         dtype: str = "float32",
     ):
-        assert plan.world_size == comm.size
+        _check_plan(plan, tables, comm.size)
+        self._weighted, self._optimizer = frozenset(weighted), optimizer
         self.tables, self.plan, self.rank = tuple(tables), plan, comm.rank
         self._collectives = Collectives(comm)
         self.slots = (WEIGHTS, *(optimizer.row_slots if optimizer else ()))
@@ -162,8 +164,10 @@ class DistributedEmbedding:
           global_weights, local_weights: feature -> a weight for each of its ids.
 
         Raises:
-          ValueError: a feature is missing, or its ids have another shape than its hotness asks for.
-          tf.errors.InvalidArgumentError: an id is negative or not below the table's num_rows.
+          ValueError: a feature is missing, its ids are not integers or have another shape than its hotness asks for, or
+            its weights are missing or unexpected.
+          tf.errors.InvalidArgumentError: an id is negative or not below the table's num_rows, or the numbers of
+            samples, ids and weights contradict each other.
         """
         if self._collectives.world_size == 1 and not global_ids:  # its samples are all samples
             global_ids, global_weights = local_ids, local_weights
@@ -172,6 +176,7 @@ class DistributedEmbedding:
             global_weights or {},
             features=self.global_features,
             layout=self._layout,
+            weighted=self._weighted,
             num_samples=global_batch,
         )
         of_samples = pack_ids(
@@ -179,6 +184,7 @@ class DistributedEmbedding:
             local_weights or {},
             features=self.sample_features,
             layout=self._layout,
+            weighted=self._weighted,
             num_samples=self._local_batch(packed.num_samples),
         )
         return RankIds(packed, of_samples)
@@ -234,7 +240,14 @@ class DistributedEmbedding:
 
         Returns:
           A scalar in the type of the weights: 0 if all updates on this rank and their state are finite, else nan.
+
+        Raises:
+          ValueError: the layer has no optimizer, or it is adam and `step` is missing.
         """
+        if self._optimizer is None:
+            raise ValueError("the layer was made without an optimizer, so it cannot train: give it optimizer=.")
+        if self._optimizer.name == "adam" and step is None:
+            raise ValueError("step is missing: adam needs the number of the step, 1, 2, ...")
         check = tf.zeros([], self._dtype)
         updates: dict[Slab, list[tuple[tf.Tensor, tf.Tensor]]] = defaultdict(list)
         for part, gradient in zip(lookup.parts, gradients, strict=True):
@@ -288,8 +301,8 @@ class DistributedEmbedding:
             share = tf.reduce_sum(losses) / tf.cast(ids.global_ids.num_samples, losses.dtype)
         zero = tf.UnconnectedGradients.ZERO
         by_vectors, by_variables = tape.gradient(share, [lookup.vectors, list(variables)], unconnected_gradients=zero)
-        self.apply_gradient(lookup, by_vectors, learning_rate=learning_rate, step=step)
-        parts = [share, *(tf.convert_to_tensor(gradient) for gradient in by_variables)]
+        check = self.apply_gradient(lookup, by_vectors, learning_rate=learning_rate, step=step)
+        parts = [share + tf.cast(check, share.dtype), *(tf.convert_to_tensor(gradient) for gradient in by_variables)]
         loss, *gradients = self._collectives.sum_over_ranks(parts, "train_step")
         return TrainStep(loss, gradients)
 
@@ -320,6 +333,20 @@ class DistributedEmbedding:
 
     def _slab_of(self, shard: Shard) -> Slab:
         return self._slabs[next(iter(by_slab([shard], self.plan)))]
+
+
+def _check_plan(plan: ShardingPlan, tables: Sequence[TableConfig], world_size: int) -> None:
+    """Raises ValueError if the plan is for another number of ranks or for other tables."""
+    if plan.world_size != world_size:
+        raise ValueError(f"the plan is for {plan.world_size} ranks, but this job has {world_size}. Make another plan.")
+    for table in tables:
+        copies = world_size if table.name in plan.replicated else 1
+        elements = sum(shard.num_rows * shard.num_columns for shard in plan.of_table(table.name))
+        if elements != copies * table.num_elements:
+            raise ValueError(
+                f"table {table.name!r}: it has {table.num_elements} elements, but its shards in the plan have "
+                f"{elements // copies}. Make the plan for the same tables."
+            )
 
 
 def _no_vectors(shape: Sequence[tf.Tensor | int], dtype: tf.DType) -> SlabVectors:

@@ -380,7 +380,7 @@ def test_aliases_as_yaml_writers_make_them(tmp_path):
     ("feature_spec.price.dtype", "S8", "price: dtype 'S8' is not a numpy dtype of numbers"),
     ("feature_spec.price.dtype", ">f2", "price: dtype '>f2' is not a numpy dtype of numbers"),
     ("feature_spec.price.dtype", "float128", "price: dtype 'float128' is not a numpy dtype of numbers"),
-    ("channel_spec.label", {"a": list(range(10**5))}, r"label: {'a': \[0, 1, 2, 3, 4, 5, ...\]} is not a list"),
+    ("channel_spec.label", {"a": list(range(500))}, r"label: {'a': \[0, 1, 2, 3, 4, 5, ...\]} is not a list"),
 ])  # fmt: skip
 def test_values_that_no_spec_needs(tmp_path, path, value, reason):
     document = copy.deepcopy(yaml.safe_load(SHOP))

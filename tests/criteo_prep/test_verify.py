@@ -174,6 +174,11 @@ def test_damage_in_any_layout_is_found(transcribed):
     for place in (0, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         assert any("crc32" in line for line in problems(transcribed)), place
+        if not (transcribed / "train" / "label.bin").exists():  # not tf_raw
+            notes = [
+                check.found for check in verify(transcribed, 1, quiet=True).checks if check.subject == "split train"
+            ]
+            assert notes == ["a file is damaged, so its samples were not looked at"]
     path.write_bytes(whole[:-3])
     assert any(f"has {len(whole) - 3} bytes, not {len(whole)}" in line for line in problems(transcribed))
     path.write_bytes(whole)
@@ -206,7 +211,7 @@ def test_a_split_of_an_unknown_type_is_not_called_good(transcribed):
         assert problems(transcribed) == []
         return
     notes = [f"{check.subject}: {check.found}" for check in verify(transcribed, quiet=True).checks if not check.checked]
-    assert "split test: is of type avro; no reader for it, its samples were not looked at" in notes
+    assert "split test: no reader reads the type of its files, so its samples were not looked at" in notes
 
 
 def test_another_number_of_samples_than_were_written(transcribed):

@@ -60,6 +60,6 @@ def test_the_tightest_level_is_the_default(cgroups, tree):
 def test_a_run_is_refused_that_would_be_killed_for_its_memory(cgroups, tmp_path):
     cgroups("0::/job/step\n", {"job/memory.max": GIB // 2, "job/memory.current": 0, "job/step/memory.max": "max"})
     path = write_rows(tmp_path / "rows.tsv", random_rows(0, 20))
-    with pytest.raises(PreflightError, match=r"--memory_limit 0\.48 GB: is too small; 64 workers need .* --workers"):
+    with pytest.raises(PreflightError, match=r"--memory_limit 483\.18 MB: is too small; 64 workers need .* --workers"):
         make(path, tmp_path / "set")
     assert not (tmp_path / "set").exists()

@@ -99,3 +99,16 @@ def test_an_exchange_of_constants_whose_result_nobody_uses_runs_in_every_step(ru
     ((alone,),) = run_ranks(1, work)
     np.testing.assert_allclose(table, alone, rtol=1e-5)
     assert np.abs(table[:BATCH] - table[BATCH:].mean()).min() > 1  # each of them was moved by 3 * 3 / 8
+
+
+def test_a_model_that_diverges_has_no_finite_loss(run_ranks):
+    """An update of infinity on the one rank that has the table makes the loss nan on all of them."""
+
+    def work(comm):
+        layer = DistributedEmbedding(
+            TABLES, make_plan(TABLES, comm.size), comm=comm, seed=1, optimizer=Optimizer("sgd")
+        )
+        ids = layer.ids({name: np.arange(BATCH) for name in layer.global_features}, global_batch=BATCH)
+        return float(layer.train_step(ids, linear, learning_rate=np.inf).loss)
+
+    assert np.isnan(run_ranks(2, work)).all()
