@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from criteo_prep.compiled import compiled
+from criteo_prep.splitmix64 import GAMMA, mix64
 
 BUCKET_ROWS = 1 << 22  # mean number of rows in a bucket: 104 MiB of numericals
 _BUFFER_BYTES = 1 << 15  # bytes of a bucket that are collected before they are written
-_MIX_1, _MIX_2, _STEP = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), np.uint64(0x9E3779B97F4A7C15)
 
 
 class ShuffledFile:
@@ -107,17 +107,9 @@ def order_of(seed: int, num_rows: int) -> np.ndarray:
 
 
 @compiled
-def _mixed(number):
-    """The finalizer of SplitMix64."""
-    number = (number ^ (number >> np.uint64(30))) * _MIX_1
-    number = (number ^ (number >> np.uint64(27))) * _MIX_2
-    return number ^ (number >> np.uint64(31))
-
-
-@compiled
 def _bucket(seed, row, num_buckets):
     """The bucket of a row."""
-    random = _mixed(_mixed(np.uint64(seed) + _STEP) + np.uint64(row) * _STEP)
+    random = mix64(mix64(np.uint64(seed) + GAMMA) + np.uint64(row) * GAMMA)
     return np.int64(((random >> np.uint64(32)) * np.uint64(num_buckets)) >> np.uint64(32))
 
 
@@ -156,9 +148,9 @@ def _deal(rows, start, first_row, seed, buffers, filled):
 def _permutation(seed, bucket, size):
     """A random order of a bucket's rows, by Fisher and Yates: int64 [size]."""
     order = np.arange(size)
-    key = _mixed(_mixed(np.uint64(seed) + np.uint64(2) * _STEP) + np.uint64(bucket))
+    key = mix64(mix64(np.uint64(seed) + np.uint64(2) * GAMMA) + np.uint64(bucket))
     for i in range(size - 1, 0, -1):
-        random = _mixed(key + np.uint64(i) * _STEP)
+        random = mix64(key + np.uint64(i) * GAMMA)
         other = np.int64(((random >> np.uint64(32)) * np.uint64(i + 1)) >> np.uint64(32))
         order[i], order[other] = order[other], order[i]
     return order

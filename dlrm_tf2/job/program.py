@@ -45,8 +45,9 @@ def run_program(name: str, prepare: Callable[[], Prepared], run: Callable[[Prepa
       run: does the work with what `prepare` returned. Each rank reports its own error.
     """
     terminal.open_standard_streams()
-    launch = process.Launch.detect()
+    launch = process.Launch()
     try:
+        launch = process.Launch.detect()
         prepared = prepare()
     except (ValueError, OSError) as error:
         _print_on_rank_0(f"{name}: {error_line(error)}", launch)

@@ -38,14 +38,20 @@ class Launch:
 
     @classmethod
     def detect(cls) -> "Launch":
-        """Reads the variables of the launcher. A process without a launcher is alone."""
-        candidates = [[os.environ.get(name) for name in names] for names in _LAUNCHERS]
-        candidates = [values for values in candidates if values[0] is not None]
+        """Reads the variables of the launcher. A process without a launcher is alone.
+
+        Raises:
+          ValueError: a variable is not a whole number.
+        """
+        candidates = [names for names in _LAUNCHERS if os.environ.get(names[0]) is not None]
         if not candidates:
             return cls()
         # A launcher that also sets the ranks of the machine comes before one that does not, such as PMI under srun.
-        world_size, rank, local_rank, local_size = min(candidates, key=lambda values: None in values)
-        return cls(int(world_size), int(rank or 0), int(local_rank or 0), _tasks_here(local_size or "1"), True)
+        names = min(candidates, key=lambda names: None in [os.environ.get(name) for name in names])
+        world_size, rank, local_rank = (
+            _whole_number(name, default) for name, default in zip(names, "100", strict=False)
+        )
+        return cls(world_size, rank, local_rank=local_rank, local_size=_tasks_here(names[3]), by_launcher=True)
 
     @property
     def local_ranks(self) -> range:
@@ -174,10 +180,24 @@ def set_up_process(
     return Runtime(device, compute_dtype, threads=num_threads, notes=tuple(notes), gpu=gpu)
 
 
-def _tasks_here(per_node: str) -> int:
-    """Processes on this machine, from a number or from SLURM's list of all machines, such as `4(x2),3`."""
+def _whole_number(name: str, default: int) -> int:
+    text = os.environ.get(name)
+    try:
+        return int(text) if text else default
+    except ValueError:
+        raise ValueError(
+            f"{name}: found {text!r}, expected a whole number. A launcher sets this variable; unset it to run alone."
+        ) from None
+
+
+def _tasks_here(name: str) -> int:
+    """The processes on this machine, from a variable with a number or with SLURM's list for each machine, `4(x2),3`."""
+    text = os.environ.get(name) or "1"
     counts = []
-    for part in per_node.split(","):
-        number, _, times = part.rstrip(")").partition("(x")
-        counts += [int(number)] * int(times or 1)
-    return counts[int(os.environ.get("SLURM_NODEID", 0))] if len(counts) > 1 else counts[0]
+    try:
+        for part in text.split(","):
+            number, _, times = part.rstrip(")").partition("(x")
+            counts += [int(number)] * int(times or 1)
+    except ValueError:
+        raise ValueError(f"{name}: found {text!r}, expected numbers of processes such as 4 or 4(x2),3.") from None
+    return counts[_whole_number("SLURM_NODEID", default=0)] if len(counts) > 1 else counts[0]

@@ -72,6 +72,21 @@ def test_launch(environment, variables, launch):
     assert Launch.detect() == launch
 
 
+@pytest.mark.parametrize(
+    "variables, message",
+    [
+        (OPEN_MPI | dict(OMPI_COMM_WORLD_SIZE="abc"), "OMPI_COMM_WORLD_SIZE: found 'abc', expected a whole number"),
+        (SRUN | dict(SLURM_STEP_TASKS_PER_NODE="4(x"), "SLURM_STEP_TASKS_PER_NODE: found '4.x', expected numbers of"),
+    ],
+)
+def test_variables_of_a_launcher_that_are_not_numbers_are_named(environment, variables, message, capsys):
+    environment(**variables)
+    with pytest.raises(ValueError, match=message):
+        Launch.detect()
+    assert dlrm.main(["--dataset_path", "none"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 class _FakeTensorflow:
     """Records what is asked of tf.config."""
 
