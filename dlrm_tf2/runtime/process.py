@@ -48,10 +48,13 @@ class Launch:
             return cls()
         # A launcher that also sets the ranks of the machine comes before one that does not, such as PMI under srun.
         names = min(candidates, key=lambda names: None in [os.environ.get(name) for name in names])
-        world_size, rank, local_rank = (
-            _whole_number(name, default) for name, default in zip(names, "100", strict=False)
+        return cls(
+            _whole_number(names[0], default=1),
+            _whole_number(names[1], default=0),
+            local_rank=_whole_number(names[2], default=0),
+            local_size=_tasks_here(names[3]),
+            by_launcher=True,
         )
-        return cls(world_size, rank, local_rank=local_rank, local_size=_tasks_here(names[3]), by_launcher=True)
 
     @property
     def local_ranks(self) -> range:

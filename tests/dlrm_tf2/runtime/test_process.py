@@ -76,7 +76,7 @@ def test_launch(environment, variables, launch):
     "variables, message",
     [
         (OPEN_MPI | dict(OMPI_COMM_WORLD_SIZE="abc"), "OMPI_COMM_WORLD_SIZE: found 'abc', expected a whole number"),
-        (SRUN | dict(SLURM_STEP_TASKS_PER_NODE="4(x"), "SLURM_STEP_TASKS_PER_NODE: found '4.x', expected numbers of"),
+        (SRUN | dict(SLURM_STEP_TASKS_PER_NODE="4,x"), "SLURM_STEP_TASKS_PER_NODE: found '4,x', expected numbers of"),
     ],
 )
 def test_variables_of_a_launcher_that_are_not_numbers_are_named(environment, variables, message, capsys):
