@@ -4,6 +4,7 @@ import io
 import itertools
 import re
 import sys
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,14 +27,26 @@ class Ticks:
     """A clock that only moves when somebody says so, in and out of graphs."""
 
     def __init__(self, monkeypatch):
-        self.now = 1000.0
-        monkeypatch.setattr(tf, "timestamp", lambda: tf.numpy_function(lambda: np.float64(self.now), [], tf.float64))
+        self.now, self._readings, self._read = 1000.0, 0, threading.Condition()
 
-    def spend(self, value, ticks):
-        """The value, after the clock has moved."""
+        def read() -> np.float64:
+            with self._read:
+                self._readings += 1
+                self._read.notify_all()
+                return np.float64(self.now)
+
+        monkeypatch.setattr(tf, "timestamp", lambda: tf.numpy_function(read, [], tf.float64))
+
+    def spend(self, value, ticks, after_measuring=False):
+        """The value, after the clock has moved; with `after_measuring` when the clock was read for start and stop.
+
+        In a graph, the reading for the stop and what uses the results may run in either order.
+        """
 
         def move(array):
-            self.now += ticks
+            with self._read:
+                assert self._read.wait_for(lambda: not after_measuring or self._readings % 2 == 0, timeout=60)
+                self.now += ticks
             return array
 
         moved = tf.numpy_function(move, [value], value.dtype)
@@ -57,7 +70,7 @@ def test_only_the_work_is_measured(monkeypatch, as_function):
     def step(x):
         before = ticks.spend(x, 100)
         [result] = stopwatch.time(lambda: [ticks.spend(before, 7)], [before])
-        return ticks.spend(result, 50)
+        return ticks.spend(result, 50, after_measuring=True)
 
     step = tf.function(step) if as_function else step
     assert [step(tf.constant([3.0])).numpy().tolist() for _ in range(2)] == [[3.0], [3.0]]
