@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from support.checkpoint_case import load, save  # noqa: F401 - fixtures, found here by the tests
 
-# A collective inside a tf.function blocks a thread of TensorFlow until the other ranks have come, and all collectives of
-# all ranks may wait at the same time.
+# A collective inside a tf.function blocks a thread of TensorFlow until the other ranks have come, and all collectives
+# of all ranks may wait at the same time.
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "128")
 
 _PATIENCE_S = 120
