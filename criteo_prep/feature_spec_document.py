@@ -3,6 +3,7 @@
 criteo_prep.feature_spec alone uses this module, and exports its types. criteo_prep.feature_spec_rules has the rules.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from criteo_prep.messages import one_line, shown
 AUTO = "auto"
 CHANNELS = ("categorical", "numerical", "label")
 LARGEST_BYTES = 4 << 20  # a spec of 1,000 features has about half a MiB
+_DEEPEST = 100  # brackets within brackets; a feature spec has fewer than 10
 _LARGEST_EXPANDED = 4 * LARGEST_BYTES  # characters, if each alias is replaced by its value
 _LARGEST_NUMBER = 2**63 - 1
 _SECTIONS = ("feature_spec", "channel_spec", "source_spec", "metadata")
@@ -123,9 +125,16 @@ def _text_of(path: Path) -> str:
             f"{path}: has more than {LARGEST_BYTES >> 20} MiB, so it is not a feature spec. Name a feature spec."
         )
     try:
-        return content.decode("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FeatureSpecError(f"{path}: is not text in UTF-8: {error}.") from None
+    depth = 0  # found here, because the time of PyYAML grows with the square of the depth
+    for bracket in re.finditer(r"[\[\]{}]", text):
+        depth += 1 if bracket[0] in "[{" else -1
+        if depth > _DEEPEST:
+            line = text.count("\n", 0, bracket.start()) + 1
+            raise FeatureSpecError(f"{path}: line {line}: is not plain YAML: too many brackets within brackets.")
+    return text
 
 
 class _Loader(yaml.SafeLoader):
