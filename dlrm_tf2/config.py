@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from dlrm_tf2.config_checks import ConfigError, check_config, require
 from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER, OPTIMIZERS
 from dlrm_tf2.sharding.plan_rules import DEFAULT_STRATEGY, STRATEGIES
+from dlrm_tf2.sharding.tables import DEFAULT_TABLE_DTYPE, WEIGHT_BYTES
 
 __all__ = ["ConfigError", "TrainConfig", "require"]
 
@@ -138,6 +139,12 @@ class TrainConfig:
     )
     combiner: str = _embedding(
         "sum", "how several ids of one feature in one sample become one vector", choices=("sum", "mean")
+    )
+    table_dtype: str = _embedding(
+        DEFAULT_TABLE_DTYPE,
+        "type of the tables' weights. bfloat16: half the memory; updated weights are rounded up or down at random, so "
+        "that their mean is right. The optimizer's state stays float32",
+        choices=tuple(WEIGHT_BYTES),
     )
     data_parallel_input: bool = _embedding(
         False, "each rank reads all features of its samples; without it, all samples of the features of its tables"

@@ -8,13 +8,14 @@ import sys
 
 from dlrm_tf2.benchmarks.zoo import MODELS, ZooModel
 from dlrm_tf2.flags import with_underscores
-from dlrm_tf2.job.preflight import StepKind, looked_up_elements
+from dlrm_tf2.job.preflight import StepKind, looked_up_bytes
 from dlrm_tf2.job.program import run_alone
 from dlrm_tf2.sharding.cost import Step
 from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER, OPTIMIZERS
 from dlrm_tf2.sharding.plan import STRATEGIES, ShardingPlan, make_plan
 from dlrm_tf2.sharding.plan_report import plan_text
 from dlrm_tf2.sharding.plan_rules import DEFAULT_STRATEGY
+from dlrm_tf2.sharding.tables import DEFAULT_TABLE_DTYPE, WEIGHT_BYTES
 
 _FLOAT_BYTES = 4
 
@@ -45,6 +46,7 @@ def _plan_report(values: argparse.Namespace) -> str:
         column_slice_threshold=values.column_slice_threshold,
         row_slice_threshold=values.row_slice_threshold,
         data_parallel_threshold=values.data_parallel_threshold,
+        table_dtype=values.table_dtype,
     )
     step = Step(
         values.batch_size,
@@ -64,9 +66,9 @@ def _plan_report(values: argparse.Namespace) -> str:
 def _activation_bytes(model: ZooModel, plan: ShardingPlan, *, rank: int, step: Step) -> float:
     """Bytes that a training step needs on a rank besides weights and state, counted as in preflight.batch_bytes."""
     share = model.output_width * (1 if plan.world_size == 1 else 3) + 2 * (model.mlp_input_width + sum(model.mlp_dims))
-    kind = StepKind(True, step.optimizer, step.hotness)
-    looked_up = looked_up_elements(plan, rank, tables=model.tables, step=kind)
-    return _FLOAT_BYTES * step.batch_size * (looked_up + share / plan.world_size)
+    kind = StepKind(True, step.optimizer, step.hotness, data_parallel_input=step.data_parallel_input)
+    looked_up = looked_up_bytes(plan, rank, tables=model.tables, step=kind)
+    return step.batch_size * (looked_up + _FLOAT_BYTES * share / plan.world_size)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
         "--data_parallel_threshold",
         type=_at_least(0),
         help=f"copy tables with at most this many {elements} to every rank",
+    )
+    parser.add_argument(
+        "--table_dtype", choices=tuple(WEIGHT_BYTES), default=DEFAULT_TABLE_DTYPE, help="type of the tables' weights"
     )
     parser.add_argument("--dp_input", action="store_true", help="each rank reads all features of its samples")
     parser.add_argument("--amp", action="store_true", help="vectors travel in 16 bits")

@@ -4,6 +4,7 @@
     part.py              what one rank writes of a checkpoint, or a copy of it
     restoring.py         opens a checkpoint; copies the stored shards into the shards of the ranks
     manifest.py          the drawing of the folder; the manifest, read and checked
+    bfloat16.py          16-bit weights in files
     manifest_entries.py  the records of the manifest, from JSON values of any type
     document.py          the keys and types of the trainer's document
     files.py             .npy files, written and read a block at a time, with checksums

@@ -14,6 +14,7 @@ from zlib import crc32
 
 import numpy as np
 
+from dlrm_tf2.checkpoint.bfloat16 import BFLOAT16, bits_of, stored_as, weights_of
 from dlrm_tf2.runtime import activity
 
 _BLOCK_BYTES = 8 << 20
@@ -29,7 +30,8 @@ class StoredFile:
 
     Attributes:
       path: relative to the checkpoint.
-      shape, dtype: shape and numpy type (such as "<f4") of the array.
+      shape: shape of the array.
+      dtype: numpy type of the array, such as "<f4"; or "bfloat16", whose bits the file holds as uint16.
       num_bytes, crc32: size and checksum of the whole file, header included.
     """
 
@@ -45,27 +47,29 @@ def rows_per_block(num_columns: int) -> int:
     return max(1, _BLOCK_BYTES // (4 * max(1, num_columns)))
 
 
-def write_npy(folder: Path, path: str, *, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterable) -> StoredFile:
+def write_npy(folder: Path, path: str, *, shape: tuple[int, ...], dtype: str, blocks: Iterable) -> StoredFile:
     """Writes an array, block by block, to the disk itself (fsync).
 
     Args:
       folder: the checkpoint.
       path: file to create, relative to the folder; it must not exist.
-      shape, dtype: shape and type of the whole array.
+      shape: shape of the whole array.
+      dtype: as in StoredFile.
       blocks: arrays; their elements, one block after the other, are the whole array in row-major order.
 
     Raises:
       CheckpointError: the file cannot be written, for example on a full disk; names the file and the reason.
     """
-    dtype = np.dtype(dtype)
+    stored = stored_as(dtype)
     header = io.BytesIO()
-    layout = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": tuple(shape)}
+    layout = {"descr": np.lib.format.dtype_to_descr(stored), "fortran_order": False, "shape": tuple(shape)}
     np.lib.format.write_array_header_1_0(header, layout)
     checksum, num_bytes = 0, 0
+    blocks = map(bits_of, blocks) if dtype == BFLOAT16 else blocks
     try:
         with open(folder / path, "xb") as file:
             for block in itertools.chain([header.getvalue()], blocks):
-                data = block if isinstance(block, bytes) else _bytes_of(np.ascontiguousarray(block, dtype))
+                data = block if isinstance(block, bytes) else _bytes_of(np.ascontiguousarray(block, stored))
                 file.write(data)
                 checksum = crc32(data, checksum)
                 num_bytes += len(data)
@@ -74,8 +78,8 @@ def write_npy(folder: Path, path: str, *, shape: tuple[int, ...], dtype: np.dtyp
             os.fsync(file.fileno())
     except OSError as error:
         raise unwritable(folder / path, error) from error
-    assert num_bytes == len(header.getvalue()) + math.prod(shape) * dtype.itemsize, "the blocks are not the array"
-    return StoredFile(path, tuple(shape), dtype=dtype.str, num_bytes=num_bytes, crc32=f"{checksum:08x}")
+    assert num_bytes == len(header.getvalue()) + math.prod(shape) * stored.itemsize, "the blocks are not the array"
+    return StoredFile(path, tuple(shape), dtype=dtype, num_bytes=num_bytes, crc32=f"{checksum:08x}")
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
@@ -112,23 +116,25 @@ def stream_rows(folder: Path, file: StoredFile, rows: tuple[int, int] | None) ->
     """
     path = folder / file.path
     num_rows, columns = file.shape
+    stored = stored_as(file.dtype)
+    row_bytes = columns * stored.itemsize
     start, stop = rows or (0, num_rows)
     try:
         with open(path, "rb", buffering=0) as source:
             check_size(path, os.fstat(source.fileno()).st_size, file)
-            header = source.read(file.num_bytes - num_rows * columns * 4)
+            header = source.read(file.num_bytes - num_rows * row_bytes)
             _check_header(path, header, file)
             checksum = crc32(header)
-            source.seek(len(header) + start * columns * 4)
+            source.seek(len(header) + start * row_bytes)
             step = rows_per_block(columns)
             for first in range(start, stop, step):
                 # A new array for every block, which the caller may keep.
-                block = np.empty((min(step, stop - first), columns), np.dtype(file.dtype))
+                block = np.empty((min(step, stop - first), columns), stored)
                 _read_into(path, source, block)
                 if rows is None:
                     checksum = crc32(block, checksum)
                 activity.report_progress()
-                yield first, block
+                yield first, weights_of(block) if file.dtype == BFLOAT16 else block
     except OSError as error:
         raise unreadable(path, error) from None
     if rows is None:
@@ -181,7 +187,7 @@ def _check_header(path: Path, content: bytes, file: StoredFile) -> None:
         shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
     except Exception as error:  # numpy parses the header as Python, and damaged Python fails in many ways
         raise CheckpointError(f"{path}: is not a .npy file: {error}. The file is damaged.") from None
-    if version != (1, 0) or fortran_order or shape != file.shape or dtype != np.dtype(file.dtype):
+    if version != (1, 0) or fortran_order or shape != file.shape or dtype != stored_as(file.dtype):
         raise CheckpointError(
             f"{path}: holds {dtype.str} {shape}, the manifest says {file.dtype} {file.shape}. The file is damaged or "
             "belongs to another checkpoint."

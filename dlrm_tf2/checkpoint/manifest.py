@@ -2,9 +2,10 @@
 
     <checkpoint>/manifest.json            written last: tables, shards, files with sizes and checksums, the document
     <checkpoint>/dense/<name>.npy         one file per dense variable
-    <checkpoint>/tables/<table>.<slot>.r<start>-<stop>.c<start>-<stop>.npy     one float32 file per shard and slot
+    <checkpoint>/tables/<table>.<slot>.r<start>-<stop>.c<start>-<stop>.npy     one file per shard and slot
 
 A table is stored as the shards of the plan that saved it: rectangles that tile the table exactly once.
+The weights are float32 or bfloat16, all other slots float32.
 """
 
 import itertools
@@ -16,12 +17,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from zlib import crc32
 
+from dlrm_tf2.checkpoint.bfloat16 import BFLOAT16
 from dlrm_tf2.checkpoint.files import CheckpointError, StoredFile, check_size, unreadable, unwritable
 from dlrm_tf2.checkpoint.manifest_entries import StoredShard, StoredTable, parse_dense, parse_shards, parse_tables
 
 MANIFEST = "manifest.json"
 _KIND = "dlrm checkpoint"  # a dataset has a manifest.json of another kind
-_FORMAT = 1
+_PLAIN, _SIXTEEN_BIT = 1, 2  # formats: programs that read only the first have no 16-bit tables
+_WEIGHTS = "weights"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class Manifest:
     @property
     def files(self) -> list[StoredFile]:
         return [*self.dense.values(), *(shard.file for shard in self.shards)]
+
+    @property
+    def table_dtype(self) -> str:
+        """Type of the tables' weights: float32 or bfloat16."""
+        return BFLOAT16 if any(shard.file.dtype == BFLOAT16 for shard in self.shards) else "float32"
 
 
 def shard_path(table: str, slot: str, *, rows: tuple[int, int], columns: tuple[int, int]) -> str:
@@ -73,7 +81,8 @@ def is_state(name: str, names: Iterable[str]) -> bool:
 def write_manifest(folder: Path, manifest: Manifest, made_by: str) -> None:
     """Writes manifest.json. Raises CheckpointError if the shards do not tile the tables."""
     _check_tiling(folder / MANIFEST, manifest)
-    content = {"kind": _KIND, "format": _FORMAT, "made_by": made_by, **asdict(manifest)}
+    form = _SIXTEEN_BIT if manifest.table_dtype == BFLOAT16 else _PLAIN
+    content = {"kind": _KIND, "format": form, "made_by": made_by, **asdict(manifest)}
     content["crc32"] = _content_checksum(content)
     try:
         with open(folder / MANIFEST, "x", encoding="utf-8") as file:
@@ -94,10 +103,10 @@ def read_manifest(folder: Path) -> Manifest:
     content = _parse(path)
     if content.get("kind") != _KIND:
         raise CheckpointError(f"{path}: is not the manifest of a checkpoint. Name a folder that this program saved.")
-    if content.get("format") != _FORMAT:
+    if content.get("format") not in (_PLAIN, _SIXTEEN_BIT):
         raise CheckpointError(
-            f"{path}: is of format {str(content.get('format'))[:40]}; this program reads format {_FORMAT}. Use the "
-            "version that saved it."
+            f"{path}: is of format {str(content.get('format'))[:40]}; this program reads the formats "
+            f"{_PLAIN} and {_SIXTEEN_BIT}. Use the version that saved it."
         )
     if content.pop("crc32", None) != _content_checksum(content):
         raise CheckpointError(f"{path}: its checksum does not fit its content: it was changed or damaged.")
@@ -160,7 +169,7 @@ def _content_checksum(content: dict) -> str:
 def _check_tiling(path: Path, manifest: Manifest) -> None:
     """Raises CheckpointError unless the shards of each slot cover its table exactly once."""
     tables = {table.name: table for table in manifest.tables}
-    groups: dict[tuple[str, str], list[StoredShard]] = {(name, "weights"): [] for name in tables}
+    groups: dict[tuple[str, str], list[StoredShard]] = {(name, _WEIGHTS): [] for name in tables}
     for shard in manifest.shards:
         groups.setdefault((shard.table, shard.slot), []).append(shard)
     for (name, slot), shards in groups.items():
@@ -173,8 +182,10 @@ def _check_tiling(path: Path, manifest: Manifest) -> None:
             (top, bottom), (left, right) = shard.rows, shard.columns
             if not (0 <= top < bottom <= table.num_rows and 0 <= left < right <= table.embedding_dim):
                 raise CheckpointError(f"{where}: the shard {shard.rows} x {shard.columns} does not lie in the table.")
-            if shard.file.shape != (bottom - top, right - left) or shard.file.dtype != "<f4":
-                raise CheckpointError(f"{where}: {shard.file.path} is not the float32 rectangle of its shard.")
+            is_type = shard.file.dtype == "<f4" or (slot == _WEIGHTS and shard.file.dtype == BFLOAT16)
+            if shard.file.shape != (bottom - top, right - left) or not is_type:
+                types = "float32 or bfloat16" if slot == _WEIGHTS else "float32"
+                raise CheckpointError(f"{where}: {shard.file.path} is not the {types} rectangle of its shard.")
             area += (bottom - top) * (right - left)
         pairs = itertools.combinations(shards, 2)
         overlap = any(overlaps(a.rows, b.rows) and overlaps(a.columns, b.columns) for a, b in pairs)

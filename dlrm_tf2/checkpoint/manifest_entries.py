@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from dlrm_tf2.checkpoint.bfloat16 import BFLOAT16
 from dlrm_tf2.checkpoint.files import CheckpointError, StoredFile
 
 _TABLE = {"name": str, "num_rows": int, "embedding_dim": int, "features": list}
@@ -62,7 +63,7 @@ def parse_shards(manifest: Path, value: object) -> tuple[StoredShard, ...]:
         for key, numbers in ranges.items():
             if len(numbers) != 2:
                 raise _wrong(manifest, f"{where}.{key}", "[start, stop]")
-        file = _file(manifest, f"{where}.file", value=entry["file"])
+        file = _file(manifest, f"{where}.file", value=entry["file"], others=(BFLOAT16,))
         shards.append(StoredShard(entry["table"], entry["slot"], **ranges, file=file))
     return tuple(shards)
 
@@ -73,7 +74,8 @@ def parse_dense(manifest: Path, value: object) -> dict[str, StoredFile]:
     return {name: _file(manifest, f"dense[{name!r}]", value=entry) for name, entry in entries.items()}
 
 
-def _file(manifest: Path, where: str, *, value: object) -> StoredFile:
+def _file(manifest: Path, where: str, *, value: object, others: tuple[str, ...] = ()) -> StoredFile:
+    """A file whose dtype is a type of numpy's numbers, or one of `others`."""
     entry = _object(manifest, where, value=value, kinds=_FILE)
     shape = _integers(manifest, f"{where}.shape", value=entry["shape"])
     path = entry["path"]
@@ -82,7 +84,7 @@ def _file(manifest: Path, where: str, *, value: object) -> StoredFile:
     if not (path.isascii() and path.isprintable() and path):
         raise _wrong(manifest, f"{where}.path", "the path of a file")
     try:
-        is_number = np.dtype(entry["dtype"]).kind in "biuf"
+        is_number = entry["dtype"] in others or np.dtype(entry["dtype"]).kind in "biuf"
     except Exception:  # numpy parses the name as a language of its own, and fails in many ways
         is_number = False
     if not is_number:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dlrm_tf2.checkpoint.bfloat16 import BFLOAT16, bits_of, weights_of
 from dlrm_tf2.checkpoint.files import CheckpointError, StoredFile, rows_per_block, write_npy
 from dlrm_tf2.checkpoint.manifest import dense_path, shard_path
 from dlrm_tf2.checkpoint.manifest_entries import StoredShard
@@ -15,17 +16,19 @@ class TablesCopy:
     """A copy of the shards that a rank writes, which training does not change. `write_part` takes it for the tables.
 
     Args:
-      embedding: the tables, see save_checkpoint. A slot with one number a row takes the memory of one number a row.
+      embedding: the tables, see save_checkpoint. A slot with one number a row takes the memory of one number a row,
+        a 16-bit weight 16 bits.
     """
 
     def __init__(self, embedding):
         self.tables, self.plan = embedding.tables, embedding.plan
-        self.rank, self.slots = embedding.rank, embedding.slots
+        self.rank, self.slots, self.table_dtype = embedding.rank, embedding.slots, embedding.table_dtype
         self._arrays = {(shard, slot): _copy(embedding, shard, slot) for shard, slot in _written_by(embedding)}
 
     def read_rows(self, shard, slot: str, *, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of a shard, counted in its table: [stop - start, columns]."""
         rows = self._arrays[shard, slot][start - shard.rows[0] : stop - shard.rows[0]]
+        rows = weights_of(rows) if _dtype_of(self, slot) == BFLOAT16 else rows
         return np.broadcast_to(rows, (stop - start, shard.num_columns))
 
 
@@ -53,12 +56,13 @@ def write_part(
     for shard, slot in _written_by(embedding):
         path = shard_path(shard.table, slot, rows=shard.rows, columns=shard.columns)
         blocks = _check_finite(_blocks(embedding, shard, slot), f"table {shard.table!r}, {slot}")
-        file = write_npy(folder, path, shape=(shard.num_rows, shard.num_columns), dtype=np.dtype("<f4"), blocks=blocks)
+        shape, dtype = (shard.num_rows, shard.num_columns), _dtype_of(embedding, slot)
+        file = write_npy(folder, path, shape=shape, dtype=dtype, blocks=blocks)
         shards.append(StoredShard(shard.table, slot, rows=shard.rows, columns=shard.columns, file=file))
     files = {}
     for name, array in dense.items():
         blocks = _check_finite([array], f"variable {name!r}")
-        files[name] = write_npy(folder, dense_path(name), shape=array.shape, dtype=array.dtype, blocks=blocks)
+        files[name] = write_npy(folder, dense_path(name), shape=array.shape, dtype=array.dtype.str, blocks=blocks)
     return shards, files
 
 
@@ -67,8 +71,13 @@ def _written_by(embedding) -> Iterator[tuple]:
     for shard in embedding.plan.of_rank(embedding.rank):
         if shard.table in embedding.plan.replicated and embedding.rank != 0:
             continue  # every rank has the whole table, and rank 0 writes it
-        if shard.num_bytes:
+        if shard.num_elements:
             yield from ((shard, slot) for slot in embedding.slots)
+
+
+def _dtype_of(embedding, slot: str) -> str:
+    """The dtype of the files of a slot, see StoredFile."""
+    return BFLOAT16 if slot == "weights" and embedding.table_dtype == BFLOAT16 else "<f4"
 
 
 def _blocks(embedding, shard, slot: str) -> Iterator[np.ndarray]:
@@ -79,11 +88,12 @@ def _blocks(embedding, shard, slot: str) -> Iterator[np.ndarray]:
 
 
 def _copy(embedding, shard, slot: str) -> np.ndarray:
-    """float32 [rows, columns], or [rows, 1] where each row is one number repeated."""
+    """[rows, columns] in the type of its file, or [rows, 1] where each row is one number repeated."""
     row, copy = 0, None
     for block in _blocks(embedding, shard, slot):
         block = block[:, :1] if block.strides[1] == 0 else block
-        copy = np.empty((shard.num_rows, block.shape[1]), np.float32) if copy is None else copy
+        block = bits_of(block) if _dtype_of(embedding, slot) == BFLOAT16 else block
+        copy = np.empty((shard.num_rows, block.shape[1]), block.dtype) if copy is None else copy
         copy[row : row + len(block)] = block
         row += len(block)
     return copy

@@ -77,6 +77,7 @@ class DistributedEmbedding:
 
     Attributes:
       native: whether the native ops look up and update the rows.
+      table_dtype: type of the weights, as given.
       slots: what the tables keep for each row: the weights, and the slots of the optimizer.
       columns: feature -> (start, stop), its columns of the result. A table without combiner gives a feature with
         hotness h its h rows one after the other.
@@ -108,7 +109,7 @@ class DistributedEmbedding:
     ):
         _check_plan(plan, tables, comm.size)
         self._weighted, self._optimizer = frozenset(weighted), optimizer
-        self.tables, self.plan, self.rank = tuple(tables), plan, comm.rank
+        self.tables, self.plan, self.rank, self.table_dtype = tuple(tables), plan, comm.rank, dtype
         self._collectives = Collectives(comm)
         self.slots = (WEIGHTS, *(optimizer.row_slots if optimizer else ()))
         self._wire_dtype = tf.as_dtype(wire_dtype)

@@ -16,9 +16,10 @@ from dlrm_tf2.embedding.rounding import rounded, table_key
 from dlrm_tf2.optim import Optimizer, zero_if_finite
 from dlrm_tf2.runtime import activity
 from dlrm_tf2.runtime.memory import use_huge_pages
+from dlrm_tf2.sharding.optimizer_state import FLOAT_BYTES
 from dlrm_tf2.sharding.plan import Shard
 from dlrm_tf2.sharding.slabs import SlabKind, first_rows
-from dlrm_tf2.sharding.tables import FLOAT_BYTES, TableConfig
+from dlrm_tf2.sharding.tables import TableConfig
 
 WEIGHTS = "weights"
 _HOST = "/CPU:0"

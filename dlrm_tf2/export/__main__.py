@@ -24,6 +24,7 @@ from dlrm_tf2.job.program import run_alone
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.runtime import process
 from dlrm_tf2.runtime.staging import StagedPath
+from dlrm_tf2.sharding.plan import make_plan
 
 # TensorFlow and this program without tables: resident memory of an export of a tiny model.
 _PROCESS_BYTES = 700 << 20
@@ -66,7 +67,7 @@ def _published(folder: Path, manifest: Manifest, output: Path) -> dict:
 
 def _saved_model(folder: Path, manifest: Manifest, output: Path) -> dict:
     shape = _shape_of(folder, manifest)
-    needed = 4 * sum(rows * dim for rows, dim in zip(shape.cardinalities, shape.dims, strict=True)) + _PROCESS_BYTES
+    needed = make_plan(shape.tables, 1, table_dtype=manifest.table_dtype).bytes_of(0) + _PROCESS_BYTES
     available = available_memory_bytes()
     if needed > available:
         raise ExportError(

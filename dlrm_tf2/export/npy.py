@@ -60,7 +60,7 @@ def write_dense(folder: Path, manifest: Manifest, output: Path) -> dict[str, str
     names = [name for name in manifest.dense if not is_state(name, manifest.dense)]
     for name in names:
         array = read_array(folder, manifest.dense[name])
-        write_npy(output, dense_path(name), shape=array.shape, dtype=array.dtype, blocks=[array])
+        write_npy(output, dense_path(name), shape=array.shape, dtype=array.dtype.str, blocks=[array])
     return {name: dense_path(name) for name in names}
 
 
@@ -89,7 +89,7 @@ class NpyTables:
             descriptor = os.open(folder / file_of[shard.table], os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
             self._descriptors[shard.table] = descriptor
             self._header_bytes[shard.table] = len(header.getvalue())
-            os.truncate(descriptor, len(header.getvalue()) + shard.num_bytes)
+            os.truncate(descriptor, len(header.getvalue()) + 4 * shard.num_elements)
             os.pwrite(descriptor, header.getvalue(), 0)
 
     def read_rows(self, shard: Shard, slot: str, *, start: int, stop: int) -> np.ndarray:

@@ -6,8 +6,9 @@
     feature_<i>_row_lengths  int32 [batch]: number of ids of each sample, for the same features
     -> logits, probability   float32 [batch]
 
-It computes in float32 on the device on which it is loaded. An id outside its table is an error. So is
-a numerical that is nan or infinite: a ReLU may turn it into 0, and the answer would look like a probability.
+It computes in float32 on the device on which it is loaded; 16-bit tables stay in 16 bits. An id outside its table is an
+error. So is a numerical that is nan or infinite: a ReLU may turn it into 0, and the answer would look like a
+probability.
 """
 
 from pathlib import Path
@@ -39,7 +40,9 @@ def write_saved_model(folder: Path, manifest: Manifest, *, shape: ModelConfig, o
     """
     plan = make_plan(shape.tables, 1)
     # TensorFlow's ops: a server has no others.
-    settings = ComputeSettings(training=False, initialize_tables=False, embedding_op="tensorflow")
+    settings = ComputeSettings(
+        training=False, initialize_tables=False, embedding_op="tensorflow", table_dtype=manifest.table_dtype
+    )
     model = Dlrm(shape, plan, comm=SingleProcess(), seed=0, settings=settings)
     restore_tables(folder, manifest, embedding=model.embedding)
     for variable in model.dense_variables:

@@ -29,6 +29,7 @@ def plan_of(config: TrainConfig, model: ModelConfig, *, spec: FeatureSpec, world
         column_slice_threshold=column_slice_threshold,
         row_slice_threshold=config.row_slice_threshold,
         data_parallel_threshold=config.data_parallel_threshold,
+        table_dtype=config.table_dtype,
     )
     if config.cpu_offloading_threshold_gb is None:
         return plan
@@ -61,7 +62,7 @@ def report_of(config: TrainConfig, model: ModelConfig, *, spec: FeatureSpec, wor
         wire_bytes=2 if config.amp else 4,
         data_parallel_input=config.data_parallel_input,
     )
-    kind = preflight.StepKind(True, config.optimizer, hotness=step.hotness, xla=config.xla)
+    kind = preflight.StepKind.of(config, step.hotness, training=True)
     activations = [
         config.batch_size * preflight.batch_bytes(model, plan, rank=rank, step=kind) for rank in range(world_size)
     ]
@@ -81,5 +82,5 @@ def offloading_note(config: TrainConfig, plan: ShardingPlan, device: str) -> str
         return "--cpu_offloading_threshold_gb: no GPU is used, all tables are in host memory"
     if not plan.on_host:
         return "--cpu_offloading_threshold_gb: no table exceeds it, so all tables stay on the GPU"
-    num_bytes = sum(shard.num_bytes for shard in plan.on_host)
+    num_bytes = plan.num_bytes(plan.on_host)
     return f"--cpu_offloading_threshold_gb: {len(plan.on_host)} shards ({num_bytes} bytes) stay in host memory"

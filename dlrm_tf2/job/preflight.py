@@ -16,6 +16,9 @@ from dlrm_tf2.sharding.tables import TableConfig, fetched_per_sample, state_byte
 _FLOAT_BYTES = 4
 # TensorFlow, its threads and this program: the resident memory of a process that trained a tiny model.
 _PROCESS_BYTES = 900 << 20
+# The most that the native update keeps for each id: its row (4 bytes); while its table is updated, its row and place
+# twice, to sort them (16); where factors differ from id to id, its place and factor (8).
+_NATIVE_BYTES_AN_ID = 28
 
 
 class DoesNotFit(ValueError):
@@ -58,12 +61,28 @@ class StepKind:
       optimizer: name of the optimizer; read in training only.
       hotness: feature -> ids per sample; 1 for a feature that is not named.
       xla: XLA compiles the step.
+      embedding_op: "tensorflow", or "native", which "auto" counts as.
+      data_parallel_input: rows of tables that are cut by rows travel one by one.
     """
 
     training: bool
     optimizer: str = "sgd"
     hotness: Mapping[str, float] = field(default_factory=dict)
     xla: bool = False
+    embedding_op: str = "native"
+    data_parallel_input: bool = False
+
+    @classmethod
+    def of(cls, config: TrainConfig, hotness: Mapping[str, float], *, training: bool) -> "StepKind":
+        """A step of the run with these flags."""
+        return cls(
+            training,
+            config.optimizer,
+            hotness=hotness,
+            xla=config.xla,
+            embedding_op=config.embedding_op,
+            data_parallel_input=config.data_parallel_input,
+        )
 
 
 @dataclass(frozen=True)
@@ -108,7 +127,7 @@ def copy_bytes(model: ModelConfig, plan: ShardingPlan, *, rank: int, optimizer: 
 def batch_bytes(model: ModelConfig, plan: ShardingPlan, *, rank: int, step: StepKind) -> float:
     """Bytes on a rank while a step runs, for each sample of the global batch.
 
-    These are the bytes of `looked_up_elements`, and for the rank's share of the batch: the exchanged vectors, the
+    These are the bytes of `looked_up_bytes`, and for the rank's share of the batch: the exchanged vectors, the
     products of the interaction, and the activations of the MLPs. In training with XLA the share counts twice, because
     XLA keeps memory for gradients where TensorFlow uses the same memory again.
 
@@ -123,25 +142,31 @@ def batch_bytes(model: ModelConfig, plan: ShardingPlan, *, rank: int, step: Step
     share = interaction_elements + vectors * (1 if plan.world_size == 1 else 3) + 2 * layers
     if step.training and step.xla:
         share *= 2
-    looked_up = looked_up_elements(plan, rank, tables=model.tables, step=step)
-    return _FLOAT_BYTES * (looked_up + share / plan.world_size)
+    looked_up = looked_up_bytes(plan, rank, tables=model.tables, step=step)
+    return looked_up + _FLOAT_BYTES * share / plan.world_size
 
 
-def looked_up_elements(plan: ShardingPlan, rank: int, *, tables: Sequence[TableConfig], step: StepKind) -> float:
-    """Elements that the lookups of a rank hold at a time, in training with the updates, for each sample of the batch.
+def looked_up_bytes(plan: ShardingPlan, rank: int, *, tables: Sequence[TableConfig], step: StepKind) -> float:
+    """Bytes that the lookups of a rank hold at a time, in training with the updates, for each sample of the batch.
 
-    A rank looks up for the whole global batch; in replicated tables for its own share of the batch.
+    A rank looks up for the whole global batch; in replicated tables for its own share of the batch. The native op holds
+    pooled vectors, their gradients, and a few bytes for each id; TensorFlow's ops hold a row for each id.
     """
-    table_of, elements = {table.name: table for table in tables}, 0.0
+    table_of, num_bytes = {table.name: table for table in tables}, 0.0
     for shard in plan.of_rank(rank):
-        ids = fetched_per_sample(table_of[shard.table], step.hotness)
-        vectors = vectors_per_sample(table_of[shard.table], step.hotness)
+        table, is_replicated = table_of[shard.table], shard.table in plan.replicated
+        ids, vectors = fetched_per_sample(table, step.hotness), vectors_per_sample(table, step.hotness)
+        rows_travel = step.data_parallel_input and plan.world_size > 1 and shard.rows != (0, table.num_rows)
+        if step.embedding_op != "tensorflow" and not rows_travel and (not is_replicated or plan.world_size == 1):
+            num_bytes += _FLOAT_BYTES * vectors * shard.num_columns * (2 if step.training else 1)
+            num_bytes += _NATIVE_BYTES_AN_ID * ids if step.training else 0
+            continue
         rows = ids + (vectors if vectors < ids else 0)  # pooling holds the rows and the pooled vectors
         if step.training:
             # A gradient for each row; then each distinct row once, with its state.
             rows += ids * (1 if step.optimizer == "sgd" else 2 + OPTIMIZERS[step.optimizer].num_per_weight)
-        elements += rows * shard.num_columns / (plan.world_size if shard.table in plan.replicated else 1)
-    return elements
+        num_bytes += _FLOAT_BYTES * rows * shard.num_columns / (plan.world_size if is_replicated else 1)
+    return num_bytes
 
 
 def check_memory(
@@ -171,7 +196,7 @@ def check_memory(
     for name, asked in batches.items():
         split = "train" if name == "batch_size" else config.eval_split
         size = min(asked, data.num_samples.get(split, asked))
-        step = StepKind(name == "batch_size", config.optimizer, hotness=data.hotness, xla=config.xla)
+        step = StepKind.of(config, data.hotness, training=name == "batch_size")
         each = _sample_bytes(model, plan, memory=memory, step=step)
         if fixed + each > available:
             raise DoesNotFit(
@@ -212,7 +237,7 @@ def _sample_bytes(model: ModelConfig, plan: ShardingPlan, *, memory: Memory, ste
     if memory.of_device:
         return sum(batch_bytes(model, plan, rank=rank, step=step) for rank in memory.ranks)
     shards = memory.part_of(plan)
-    return _FLOAT_BYTES * sum(looked_up_elements(shards, rank, tables=model.tables, step=step) for rank in memory.ranks)
+    return sum(looked_up_bytes(shards, rank, tables=model.tables, step=step) for rank in memory.ranks)
 
 
 def _gib(num_bytes: float) -> str:

@@ -5,6 +5,7 @@ import dataclasses
 import random
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import tensorflow as tf
 
@@ -127,27 +128,33 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     context = dataclasses.replace(context, config=_with_seed(context.config, resumption, comm))
     config = context.config
     plan = planning.plan_of(config, model_config, spec=context.spec, world_size=comm.size)
-    source = resumption.path or config.restore_checkpoint_path
+    source, type_note = resumption.path or config.restore_checkpoint_path, None
     if source:
-        document = on_rank_0(comm, "document", work=lambda: checkpoint.read_document(source), error=CheckpointError)
+        open_it = partial(checkpoint.open_checkpoint, source)
+        _, manifest = on_rank_0(comm, "document", work=open_it, error=CheckpointError)
+        document, type_note = manifest.document, _type_note(source, manifest.table_dtype, config.table_dtype)
         checkpoint.check_document(source, document, ("model", *(RESUMED_KEYS if resumption.resumes else ())))
         model_config.check_same(document["model"], source)
     _check_destinations(config, comm)
     interaction_op, op_note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
         interaction_op, op_note = interaction.choose_op(config.requested_interaction_op, device.device)
-    embedding_op, embedding_note = native_rows.choose_op(config.embedding_op, device=device.device, comm=comm)
+    embedding_op, embedding_note = native_rows.choose_op(
+        config.embedding_op, device=device.device, comm=comm, dtype=config.table_dtype
+    )
     offloading = planning.offloading_note(config, plan, device.device)
-    memory_lines = _check_memory(context, model_config, plan)
+    chosen = dataclasses.replace(context, config=dataclasses.replace(config, embedding_op=embedding_op))
+    memory_lines = _check_memory(chosen, model_config, plan)
     on_rank_0(comm, "splits", work=lambda: check_splits(config, context.spec), error=FeatureSpecError)
     deduplicated, dedup_note = repeated_ids.choose_features(config, context.spec, comm)
     lines = (*unused_flags(config), *resumption.notes, *device.notes, op_note, embedding_note)
-    lines = (*lines, offloading, *memory_lines, dedup_note)
+    lines = (*lines, offloading, *memory_lines, dedup_note, type_note)
     settings = ComputeSettings(
         compute_dtype=device.compute_dtype,
         xla=config.xla,
         interaction=interaction_op,
         embedding_op=embedding_op,
+        table_dtype=config.table_dtype,
         optimizer=Optimizer(config.optimizer, config.momentum, beta1=config.beta1, beta2=config.beta2),
         training=config.mode == "train",
         initialize_tables=source is None,
@@ -166,6 +173,15 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
         log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
         on_error.pop_all()
     return Job(config, context.spec, comm=comm, log=log, model=model, restored=restored, resumption=resumption)
+
+
+def _type_note(source: str, stored: str, table_dtype: str) -> str | None:
+    """A line for the log if the weights of a checkpoint's tables have another type than this run's."""
+    if stored == table_dtype:
+        return None
+    if table_dtype == "bfloat16":
+        return f"{source}: its tables are {stored}; their weights are rounded to the nearest {table_dtype}"
+    return f"{source}: its tables are {stored}; this run has the same weights in {table_dtype}"
 
 
 def _restore(context: RunContext, model: Dlrm, *, source: str, resumption: Resumption, log: RunLog) -> dict:

@@ -28,6 +28,7 @@ class ComputeSettings:
       xla: compile the MLPs and the interaction with XLA.
       interaction: the op of the dot interaction, see dlrm_tf2.model.interaction.choose_op.
       embedding_op: "native", "tensorflow" or "auto", see DistributedEmbedding.
+      table_dtype: type of the tables' weights, see dtype of DistributedEmbedding.
       optimizer: the formula that updates all weights.
       training: False allocates no optimizer state for the tables.
       initialize_tables: False leaves the tables' memory as it is, for weights that a checkpoint provides.
@@ -38,6 +39,7 @@ class ComputeSettings:
     xla: bool = False
     interaction: Interaction = TENSORFLOW
     embedding_op: str = "auto"
+    table_dtype: str = "float32"
     optimizer: Optimizer = Optimizer()
     training: bool = True
     initialize_tables: bool = True
@@ -96,6 +98,7 @@ class Dlrm:
             data_parallel_input=settings.data_parallel_input,
             deduplicated=settings.deduplicated,
             wire_dtype=settings.compute_dtype,
+            dtype=settings.table_dtype,
             embedding_op=settings.embedding_op,
         )
         self.dense_optimizer = DenseOptimizer(settings.optimizer, self.dense_variables)

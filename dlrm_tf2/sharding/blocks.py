@@ -40,21 +40,21 @@ def cut_by_rows(tables: Sequence[TableConfig], rules: PlanRules) -> list[Block]:
     A table of row_slice_threshold elements or more has its rows on all ranks. `balanced` without that threshold cuts a
     table by rows only if no cut by columns makes a piece that one rank can hold.
     """
-    largest_bytes = math.inf
+    largest = math.inf  # elements of a piece that a rank can hold
     if rules.balanced and rules.row_slice_threshold is None:
-        largest_bytes = _SHARES_OF_A_RANK * sum(table.num_bytes for table in tables) / rules.world_size
-    return [block for table in tables for block in _cut_table(table, rules, largest_bytes)]
+        largest = _SHARES_OF_A_RANK * sum(table.num_elements for table in tables) / rules.world_size
+    return [block for table in tables for block in _cut_table(table, rules, largest)]
 
 
-def _cut_table(table: TableConfig, rules: PlanRules, largest_bytes: float) -> list[Block]:
+def _cut_table(table: TableConfig, rules: PlanRules, largest: float) -> list[Block]:
     world_size = rules.world_size
     if world_size > 1 and rules.row_slice_threshold and table.num_elements >= rules.row_slice_threshold:
         spans = enumerate(_even_spans(table.num_rows, world_size))
         return [Block(table, rows, rank) for rank, rows in spans if rows[0] < rows[1]]
     # Only where the strategy chooses the cuts by columns can they make pieces as narrow as NARROWEST.
     narrowest = placement.NARROWEST if rules.column_threshold is None else NEVER
-    smallest_piece = table.num_bytes / max(1, table.embedding_dim // narrowest)
-    parts = min(math.ceil(smallest_piece / largest_bytes), world_size, table.num_rows // _FEWEST_ROWS)
+    smallest_piece = table.num_elements / max(1, table.embedding_dim // narrowest)
+    parts = min(math.ceil(smallest_piece / largest), world_size, table.num_rows // _FEWEST_ROWS)
     return [Block(table, rows) for rows in _even_spans(table.num_rows, max(parts, 1))]
 
 

@@ -139,8 +139,8 @@ def offloaded(plan: ShardingPlan, tables: Sequence[TableConfig], most_bytes: flo
             if shard.table not in plan.replicated and shard.num_rows == num_rows[shard.table]
         ]
         total = 0
-        for shard in sorted(movable, key=lambda shard: (shard.num_bytes, shard.table)):
-            total += shard.num_bytes
+        for shard in sorted(movable, key=lambda shard: (shard.num_elements, shard.table)):
+            total += plan.num_bytes([shard])
             if total > most_bytes:
                 on_host.add(shard)
     return frozenset(on_host)

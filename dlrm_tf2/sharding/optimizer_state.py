@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-FLOAT_BYTES = 4  # weights and optimizer state are stored in float32, in every compute type
+FLOAT_BYTES = 4  # optimizer state is stored in float32, for any type of the weights
 
 
 class RowState(NamedTuple):

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dlrm_tf2.sharding.blocks import Block, Columns, cut_by_rows, deal_columns
-from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER, FLOAT_BYTES
+from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER
 from dlrm_tf2.sharding.plan_rules import DEFAULT_STRATEGY, STRATEGIES, PlanError, PlanRules
-from dlrm_tf2.sharding.tables import TableConfig
+from dlrm_tf2.sharding.tables import DEFAULT_TABLE_DTYPE, WEIGHT_BYTES, TableConfig
 
 __all__ = ["STRATEGIES", "PlanError", "Shard", "ShardingPlan", "check_whole_rows", "make_plan", "samples_of_rank"]
 
@@ -38,9 +38,8 @@ class Shard:
         return self.columns[1] - self.columns[0]
 
     @property
-    def num_bytes(self) -> int:
-        """Bytes of the weights."""
-        return self.num_rows * self.num_columns * FLOAT_BYTES
+    def num_elements(self) -> int:
+        return self.num_rows * self.num_columns
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,14 @@ class ShardingPlan:
         whole, by rows, by columns or both) or replicated (one shard on each rank, each of them the whole table).
       replicated: names of the replicated tables.
       on_host: the shards that a rank with a GPU keeps in the memory of its host; no replicated table is among them.
+      table_dtype: type of the weights, a key of WEIGHT_BYTES. It decides nothing but bytes.
     """
 
     world_size: int
     shards: tuple[Shard, ...]
     replicated: frozenset[str] = frozenset()
     on_host: frozenset[Shard] = frozenset()
+    table_dtype: str = DEFAULT_TABLE_DTYPE
 
     def of_rank(self, rank: int) -> tuple[Shard, ...]:
         """The shards that `rank` holds, in the order of the tables."""
@@ -70,7 +71,11 @@ class ShardingPlan:
 
     def bytes_of(self, rank: int) -> int:
         """Bytes of the weights on `rank`."""
-        return sum(shard.num_bytes for shard in self.of_rank(rank))
+        return self.num_bytes(self.of_rank(rank))
+
+    def num_bytes(self, shards: Iterable[Shard]) -> int:
+        """Bytes of the weights of some shards."""
+        return WEIGHT_BYTES[self.table_dtype] * sum(shard.num_elements for shard in shards)
 
     @cached_property
     def _by_rank(self) -> dict[int, tuple[Shard, ...]]:
@@ -98,6 +103,7 @@ def make_plan(
     column_slice_threshold: int | None = None,
     row_slice_threshold: int | None = None,
     data_parallel_threshold: int | None = None,
+    table_dtype: str = DEFAULT_TABLE_DTYPE,
 ) -> ShardingPlan:
     """Decides which rank holds what, in three steps: which tables are replicated, cuts by rows, cuts by columns.
 
@@ -125,6 +131,7 @@ def make_plan(
       optimizer: the optimizer's name, a key of OPTIMIZERS.
       batch_size: global batch size; without it `balanced` replicates no table.
       column_slice_threshold, row_slice_threshold, data_parallel_threshold: in elements, see above.
+      table_dtype: type of the weights, a key of WEIGHT_BYTES.
 
     Raises:
       PlanError: an argument is out of range, two tables have one name, or columns are to be cut for rowwise_adagrad.
@@ -138,6 +145,7 @@ def make_plan(
         column_slice_threshold=column_slice_threshold,
         row_slice_threshold=row_slice_threshold,
         data_parallel_threshold=data_parallel_threshold,
+        table_dtype=table_dtype,
     )
     rules.check(tables)
     replicated = [table for table in tables if _is_replicated(table, rules)]
@@ -150,7 +158,8 @@ def make_plan(
         shards[block.table.name] += _shards_of(block, of_ranks)
     for table in replicated:
         shards[table.name] = [_whole(table, rank) for rank in range(world_size)]
-    return ShardingPlan(world_size, tuple(shard for group in shards.values() for shard in group), names)
+    all_shards = tuple(shard for group in shards.values() for shard in group)
+    return ShardingPlan(world_size, all_shards, names, table_dtype=table_dtype)
 
 
 def samples_of_rank(global_batch: int, world_size: int, rank: int) -> tuple[int, int]:

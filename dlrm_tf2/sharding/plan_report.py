@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from dlrm_tf2.sharding.cost import Imbalance, RankCost, Step, cost_of
 from dlrm_tf2.sharding.plan import ShardingPlan
-from dlrm_tf2.sharding.tables import TableConfig, fetched_per_sample
+from dlrm_tf2.sharding.tables import WEIGHT_BYTES, TableConfig, fetched_per_sample
 
 _GIB = 2**30
 
@@ -27,11 +27,11 @@ def plan_text(
       offloading_bytes: bytes of weights that a GPU has room for; None for no limit.
     """
     costs = cost_of(plan, tables, step)
-    num_bytes = sum(table.num_bytes for table in tables)
+    num_bytes = _weight_bytes(plan, tables)
     lines = [f"tables: {len(tables)}, {num_bytes / _GIB:.3f} GiB ({num_bytes} bytes), {len(plan.shards)} shards"]
     lines += _aligned(_table_rows(plan, tables, step.hotness))
     if offloading_bytes is not None:
-        host = sum(shard.num_bytes for shard in plan.on_host)
+        host = plan.num_bytes(plan.on_host)
         lines.append(
             f"in host memory, for a GPU with room for {offloading_bytes / _GIB:.2f} GiB of tables: "
             f"{len(plan.on_host)} shards, {host / _GIB:.2f} GiB"
@@ -51,9 +51,14 @@ def _table_rows(plan: ShardingPlan, tables: Sequence[TableConfig], hotness: Mapp
         name = group[0].name if len(group) == 1 else f"{len(group)} tables"
         where = Counter(_where(plan, table, len(group) == 1) for table in group)
         text = ", ".join(f"{count} {way}" if len(group) > 1 else way for way, count in where.items())
-        gib = sum(table.num_bytes for table in group) / _GIB
+        gib = _weight_bytes(plan, group) / _GIB
         rows.append([name, f"{num_rows}", f"{width}", f"{ids:g}", f"{gib:.3f}", text])
     return rows
+
+
+def _weight_bytes(plan: ShardingPlan, tables: Sequence[TableConfig]) -> int:
+    """Bytes of one copy of some tables."""
+    return WEIGHT_BYTES[plan.table_dtype] * sum(table.num_elements for table in tables)
 
 
 def _where(plan: ShardingPlan, table: TableConfig, with_ranks: bool) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from dlrm_tf2.sharding import placement
 from dlrm_tf2.sharding.optimizer_state import OPTIMIZERS, needs_whole_rows
-from dlrm_tf2.sharding.tables import Loads, TableConfig, loads_of
+from dlrm_tf2.sharding.tables import WEIGHT_BYTES, Loads, TableConfig, loads_of
 
 STRATEGIES = ("balanced", *placement.PUBLISHED)
 DEFAULT_STRATEGY = "balanced"
@@ -28,6 +28,7 @@ class PlanRules:
     column_slice_threshold: int | None
     row_slice_threshold: int | None
     data_parallel_threshold: int | None
+    table_dtype: str
 
     @property
     def balanced(self) -> bool:
@@ -40,7 +41,7 @@ class PlanRules:
 
     def loads(self, table: TableConfig, rows: tuple[int, int]) -> Loads:
         """The loads of rows [rows[0], rows[1]) of a table."""
-        return loads_of(table, rows, hotness=self.hotness, optimizer=self.optimizer)
+        return loads_of(table, rows, hotness=self.hotness, optimizer=self.optimizer, table_dtype=self.table_dtype)
 
     def check(self, tables: Sequence[TableConfig]) -> None:
         """Raises PlanError if a rule is out of range, contradicts another, or a name occurs twice."""
@@ -54,6 +55,8 @@ class PlanRules:
             raise PlanError(f"strategy {self.strategy!r}: it must be one of {', '.join(STRATEGIES)}.")
         if self.optimizer not in OPTIMIZERS:
             raise PlanError(f"optimizer {self.optimizer!r}: it must be one of {', '.join(OPTIMIZERS)}.")
+        if self.table_dtype not in WEIGHT_BYTES:
+            raise PlanError(f"table_dtype {self.table_dtype!r}: it must be one of {', '.join(WEIGHT_BYTES)}.")
         for name, least in (
             ("column_slice_threshold", 1),
             ("row_slice_threshold", 1),

@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dlrm_tf2.sharding.optimizer_state import FLOAT_BYTES, OPTIMIZERS
+from dlrm_tf2.sharding.optimizer_state import OPTIMIZERS
 
 COMBINERS = (None, "sum", "mean")
+# Types of the weights of tables -> bytes of one weight.
+WEIGHT_BYTES = {"float32": 4, "bfloat16": 2}
+DEFAULT_TABLE_DTYPE = "float32"
 
 # Ids are ranked by frequency, and a power law with this exponent describes the frequencies well. It matters only for
 # tables that are cut by rows: their first rows get most of the ids.
@@ -53,11 +56,6 @@ class TableConfig:
     def num_elements(self) -> int:
         return self.num_rows * self.embedding_dim
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the weights."""
-        return self.num_elements * FLOAT_BYTES
-
 
 class Loads(NamedTuple):
     """What a table, or a part of a table, asks of the rank that holds it.
@@ -73,16 +71,24 @@ class Loads(NamedTuple):
     sent: float
 
 
-def loads_of(table: TableConfig, rows: tuple[int, int], *, hotness: Mapping[str, float], optimizer: str) -> Loads:
+def loads_of(
+    table: TableConfig,
+    rows: tuple[int, int],
+    *,
+    hotness: Mapping[str, float],
+    optimizer: str,
+    table_dtype: str = DEFAULT_TABLE_DTYPE,
+) -> Loads:
     """The loads of rows [rows[0], rows[1]) of a table, all columns.
 
     Args:
       hotness: feature -> ids per sample; 1 for a feature that is not in it.
       optimizer: a key of OPTIMIZERS.
+      table_dtype: a key of WEIGHT_BYTES.
     """
     num_rows, width = rows[1] - rows[0], table.embedding_dim
     return Loads(
-        num_rows * width * FLOAT_BYTES + state_bytes(optimizer, num_rows, width),
+        num_rows * width * WEIGHT_BYTES[table_dtype] + state_bytes(optimizer, num_rows, width),
         fetched_per_sample(table, hotness) * share_of_ids(table, rows) * width,
         vectors_per_sample(table, hotness) * width,
     )

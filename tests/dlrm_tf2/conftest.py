@@ -158,6 +158,8 @@ class ArrayEmbedding:
       weights: (slot, table name) -> whole table, of which this rank holds its shards; None fills them with nan.
     """
 
+    table_dtype = "float32"
+
     def __init__(self, tables, plan, rank, slots=("weights",), weights=None):
         self.tables, self.plan, self.rank, self.slots = tuple(tables), plan, rank, slots
         self.parts = {}

@@ -22,7 +22,7 @@ def test_counts_and_sizes(name, tables, features, ids, rows, elements, gib, widt
     assert sum(model.hotness.values()) == ids
     assert sum(table.num_rows for table in model.tables) == rows
     assert sum(table.num_elements for table in model.tables) == elements
-    assert sum(table.num_bytes for table in model.tables) / 2**30 == pytest.approx(gib, abs=5e-4)
+    assert 4 * sum(table.num_elements for table in model.tables) / 2**30 == pytest.approx(gib, abs=5e-4)
     assert model.output_width == width
     assert model.mlp_input_width == mlp_input
     widths = (model.mlp_input_width, *model.mlp_dims)

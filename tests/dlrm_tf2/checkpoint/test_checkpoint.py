@@ -225,7 +225,7 @@ def test_a_full_disk_names_the_file(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(CheckpointError, match=rf"{tmp_path}/a.npy: cannot be written: No space left on device\."):
-        files.write_npy(tmp_path, "a.npy", shape=(6,), dtype=np.float64, blocks=blocks())
+        files.write_npy(tmp_path, "a.npy", shape=(6,), dtype="<f8", blocks=blocks())
 
 
 @pytest.mark.parametrize("step", ["manifest", "first rename", "second rename"])

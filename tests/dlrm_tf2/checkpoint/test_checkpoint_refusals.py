@@ -75,8 +75,8 @@ def test_the_manifest_is_damaged_missing_or_something_else(saved, refused):
     assert f"{path}: is not whole" in refused(saved)
     path.write_text(content.replace('"step": 41', '"step": 47'))
     assert f"{path}: its checksum does not fit its content" in refused(saved)
-    path.write_text(content.replace('"format": 1', '"format": 2'))
-    assert "is of format 2; this program reads format 1" in refused(saved)
+    path.write_text(content.replace('"format": 1', '"format": 3'))
+    assert "is of format 3; this program reads the formats 1 and 2" in refused(saved)
     path.write_text('{"format": 1, "splits": {}}')
     assert "is not the manifest of a checkpoint" in refused(saved)
     path.write_text("[]")
@@ -103,7 +103,7 @@ def test_a_manifest_that_contradicts_itself(saved, refused):
         (lambda content: content["shards"].append(content["shards"][0]), "do not cover the 11 x 6 table exactly once"),
         (lambda content: content["tables"].pop(), "has a shard, but the table is not listed"),
         (lambda content: content["shards"][0].update(rows=[1, 12]), "does not lie in the table"),
-        (lambda content: content["shards"][0].update(rows=[0, 10]), "is not the float32 rectangle"),
+        (lambda content: content["shards"][0].update(rows=[0, 10]), "is not the float32 or bfloat16 rectangle"),
         (lambda content: content["dense"]["iterations"].update(path="../../secret"), "leads out of the checkpoint"),
     ):
         forged(saved, change)

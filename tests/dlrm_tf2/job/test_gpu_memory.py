@@ -53,8 +53,8 @@ def test_a_gpu_has_the_tables_and_the_step_and_its_host_the_process():
 
 def test_offloaded_tables_count_on_the_host_and_their_vectors_on_both():
     plan = make_plan(T15.tables, 1)
-    some = frozenset(shard for shard in plan.shards if shard.num_bytes > GIB)
-    moved = sum(shard.num_bytes for shard in some) / GIB
+    some = frozenset(shard for shard in plan.shards if plan.num_bytes([shard]) > GIB)
+    moved = plan.num_bytes(some) / GIB
     assert 10 < moved < T15_GIB
     offloaded = dataclasses.replace(plan, on_host=some)
     flags = {"batch_size": 8192, "evals_per_epoch": 0}

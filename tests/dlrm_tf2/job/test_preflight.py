@@ -59,16 +59,58 @@ def test_cut_tables_and_many_ids_by_hand():
         Shard("cat_0", 0, rows=(0, 1000), columns=(0, 3)), Shard("cat_0", 1, rows=(0, 1000), columns=(3, 4)),
         Shard("cat_1", 0, rows=(0, 10), columns=(0, 4)), Shard("cat_1", 1, rows=(0, 10), columns=(0, 4)),
     ), frozenset({"cat_1"}))  # fmt: skip
-    none, rank_0, rank_1 = (
-        preflight.batch_bytes(model, plan, rank=rank, step=preflight.StepKind(False, hotness={"cat_0": 3}))
-        for rank in (7, 0, 1)
-    )
+
+    def looked_up(rank, *of_step, embedding_op):
+        kind = preflight.StepKind(*of_step, hotness={"cat_0": 3}, embedding_op=embedding_op)
+        none, of_rank = (preflight.batch_bytes(model, plan, rank=number, step=kind) for number in (7, rank))
+        return of_rank - none
+
     # cat_0: 3 rows and their sum for each sample; cat_1: one row for each of the rank's own samples.
-    assert rank_0 - none == pytest.approx(4 * (3 * (3 + 1) + 4 / 2))
-    assert rank_1 - none == pytest.approx(4 * (1 * (3 + 1) + 4 / 2))
-    kind = preflight.StepKind(True, "adagrad", {"cat_0": 3})
-    trained = preflight.batch_bytes(model, plan, rank=0, step=kind)
-    assert trained - none == pytest.approx(4 * (3 * (3 + 1 + 3 * 3) + 4 * (1 + 3) / 2))
+    assert looked_up(0, False, embedding_op="tensorflow") == pytest.approx(4 * (3 * (3 + 1) + 4 / 2))
+    assert looked_up(1, False, embedding_op="tensorflow") == pytest.approx(4 * (1 * (3 + 1) + 4 / 2))
+    trained = looked_up(0, True, "adagrad", embedding_op="tensorflow")
+    assert trained == pytest.approx(4 * (3 * (3 + 1 + 3 * 3) + 4 * (1 + 3) / 2))
+    # The native op sums the 3 rows in place; replicas are looked up by TensorFlow's ops.
+    assert looked_up(0, False, embedding_op="native") == pytest.approx(4 * (3 * 1 + 4 / 2))
+    assert looked_up(1, False, embedding_op="auto") == pytest.approx(4 * (1 * 1 + 4 / 2))
+    # In training with a gradient for each vector, and 28 bytes for each id, whatever the optimizer.
+    for_ids = 28 * 3
+    trained = looked_up(0, True, "adagrad", embedding_op="native")
+    assert trained == pytest.approx(4 * (3 * 2 + 4 * (1 + 3) / 2) + for_ids)
+
+
+def test_rows_that_travel_count_one_by_one():
+    model = dataclasses.replace(model_of((1000, 10), dim=4, bottom=(8, 4), top=(5, 1)), hotness=(3, 1))
+    shards = [Shard("cat_0", rank, rows=(500 * rank, 500 * rank + 500), columns=(0, 4)) for rank in (0, 1)]
+    plan = ShardingPlan(2, (*shards, Shard("cat_1", 0, rows=(0, 10), columns=(0, 4))))
+
+    def bytes_of(embedding_op):
+        kind = preflight.StepKind(True, hotness={"cat_0": 3}, embedding_op=embedding_op, data_parallel_input=True)
+        return preflight.batch_bytes(model, plan, rank=1, step=kind)
+
+    assert bytes_of("native") == bytes_of("tensorflow")
+
+
+@pytest.mark.parametrize("optimizer, of_state", [("sgd", 0), ("rowwise_adagrad", 22), ("adam", 2 * 22 * 4)])
+def test_16_bit_weights_take_2_bytes_and_their_state_4(optimizer, of_state):
+    model = model_of((10, 6, 6), dim=4, bottom=(8, 4), top=(5, 1))
+    plan = make_plan(model.tables, 1, optimizer=optimizer, table_dtype="bfloat16")
+    for training in (False, True):
+        expected = 2 * 22 * 4 + (4 * of_state if training else 0)
+        assert preflight.table_bytes(plan, 0, optimizer=optimizer, training=training) == expected
+    float32 = make_plan(model.tables, 1, optimizer=optimizer)
+    copies = [preflight.copy_bytes(model, of_type, rank=0, optimizer=optimizer) for of_type in (float32, plan)]
+    assert copies[0] - copies[1] == 2 * 22 * 4
+
+
+def test_t15_in_16_bits_fits_where_it_does_not_in_32():
+    """7.80 GiB of weights."""
+    sixteen, thirty_two = (make_plan(T15.tables, 1, table_dtype=dtype) for dtype in ("bfloat16", "float32"))
+    assert sixteen.bytes_of(0) == 16_747_078_656 // 2
+    small = {"batch_size": 512, "valid_batch_size": 512}
+    assert "tables 7.80 GiB" in check(T15, sixteen, [0], 12 * GIB, **small)
+    with pytest.raises(preflight.DoesNotFit, match="15.60 GiB of them tables"):
+        check(T15, thirty_two, [0], 12 * GIB, **small)
 
 
 def test_published_t15_tables():

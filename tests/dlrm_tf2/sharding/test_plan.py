@@ -146,7 +146,7 @@ def test_one_large_table_is_alone():
 def test_criteo_is_balanced_by_bytes(world_size):
     tables = [table(f"cat_{i}", rows, 128) for i, rows in enumerate(T15)]
     plan = make_plan(tables, world_size)
-    total = sum(config.num_bytes for config in tables)
+    total = 4 * sum(config.num_elements for config in tables)
     # 15.597 GiB, of which the five largest tables hold 96.2 %: none is larger than a quarter of it.
     assert sum(plan.bytes_of(rank) for rank in range(world_size)) == total == 4 * 128 * sum(T15) == 16_747_078_656
     assert max(plan.bytes_of(rank) for rank in range(world_size)) <= 1.35 * total / world_size
@@ -159,7 +159,7 @@ def test_more_ranks_than_tables_leaves_ranks_without():
 
 def test_a_shard_by_hand():
     shard = Shard("t", 2, rows=(10, 15), columns=(4, 8))
-    assert (shard.num_rows, shard.num_columns, shard.num_bytes) == (5, 4, 80)
+    assert (shard.num_rows, shard.num_columns, shard.num_elements) == (5, 4, 20)
     plan = ShardingPlan(3, (shard, Shard("u", 0, rows=(0, 1), columns=(0, 1))))
     assert plan.of_rank(2) == plan.of_table("t") == (shard,)
     assert (plan.bytes_of(0), plan.bytes_of(1), plan.bytes_of(2)) == (4, 0, 80)
