@@ -1,4 +1,4 @@
-"""The kernels of embedding rows on every instruction set of this processor: the bits of numpy's loop, for any threads."""
+"""The kernels of embedding rows on each instruction set of this processor: the bits of numpy, for any threads."""
 
 import copy
 
