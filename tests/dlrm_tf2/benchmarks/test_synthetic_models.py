@@ -50,6 +50,8 @@ def test_bytes_by_hand(capsys):
         line = text.splitlines()[-3 + rank].split()
         assert line[:4] == [str(rank), "13", str(13 * 100_000 * 128 * 4), "0"]
         assert line[-2:] == [str(10 * 13 * 128), str(2 * 5 * 13 * 128 * 4)]
+    sixteen = printed(capsys, "--model", "criteo", "--world_size", 2, "--batch_size", 10, "--table_dtype", "bfloat16")
+    assert sixteen.splitlines()[-2].split()[2] == str(13 * 100_000 * 128 * 2)
     # With data-parallel input the ids of 5 samples go to the other rank too, in 4 bytes; under amp vectors take half.
     text = printed(capsys, "--model", "criteo", "--world_size", 2, "--batch_size", 10, "--dp_input", "--amp")
     assert text.splitlines()[-2].split()[-1] == str(5 * 13 * 128 * 4 + 5 * 13 * 4)

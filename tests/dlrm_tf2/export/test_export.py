@@ -40,13 +40,15 @@ class Variable:
         return self.value
 
 
-@pytest.fixture
-def checkpoint(run_ranks, array_embedding, tmp_path, monkeypatch):
+@pytest.fixture(params=["float32", "bfloat16"])
+def checkpoint(run_ranks, array_embedding, tmp_path, monkeypatch, request):
+    """All weights are small whole numbers, which both types hold."""
     monkeypatch.setattr(files, "_BLOCK_BYTES", 32)  # two rows at a time
 
     def save(comm):
         dense = {"top_mlp/0/bias": Variable(np.array([1.5, 2.5], np.float32))}
         embedding = array_embedding(TABLES, PLAN, comm.rank, weights=WEIGHTS)
+        embedding.table_dtype = request.param
         save_checkpoint(tmp_path / "saved", comm, dense=dense, embedding=embedding, document={"step": 7})
 
     run_ranks(2, save)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 from support.numpy_dlrm import NumpyDlrm
@@ -15,14 +16,16 @@ from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.sharding.plan import make_plan
 
 BASE = {"cardinalities": (5, 9, 30, 7), "num_numerical": 13, "top_mlp_dims": (10, 6, 1)}
+DOT = ModelConfig(**BASE, features=("a", "b", "c", "d"), embedding_dim=4, bottom_mlp_dims=(6, 4))
 MODELS = {
-    "dot": ModelConfig(**BASE, features=("a", "b", "c", "d"), embedding_dim=4, bottom_mlp_dims=(6, 4)),
+    "dot": DOT,
     # Names that cannot be names of arguments.
     "cross_bags": ModelConfig(
         **BASE, features=("user id", "7", "ids/x", "é"), embedding_dim=8, embedding_dims=(4, 2, 6, 8),
         bottom_mlp_dims=(6, 3), hotness=(2, None, 1, 3), interaction="cross", num_cross_layers=2,
         cross_layer_projection_dim=3, combiner="mean",
     ),
+    "bfloat16": DOT,
 }  # fmt: skip
 SAMPLES = 17
 ASKER = """
@@ -84,13 +87,17 @@ def saved(run_ranks, array_embedding, tmp_path):
             ("weights", table.name): rng.normal(size=(table.num_rows, table.embedding_dim)).astype(np.float32)
             for table in shape.tables
         }
+        if name == "bfloat16":
+            tables = {key: table.astype(ml_dtypes.bfloat16).astype(np.float32) for key, table in tables.items()}
 
         def save(comm, name=name, shape=shape, dense=dense, plan=plan, tables=tables):
+            embedding = array_embedding(shape.tables, plan, comm.rank, weights=tables)
+            embedding.table_dtype = "bfloat16" if name == "bfloat16" else "float32"
             save_checkpoint(
                 tmp_path / name / "checkpoint",
                 comm,
                 dense={key: Variable(value) for key, value in dense.items()},
-                embedding=array_embedding(shape.tables, plan, comm.rank, weights=tables),
+                embedding=embedding,
                 document={"model": shape.document(), "step": 3},
             )
 
@@ -140,8 +147,19 @@ def test_it_returns_the_logits_of_the_model_with_tensorflow_alone(saved, tmp_pat
             np.testing.assert_allclose(answers["logits"], logits, rtol=1e-5, atol=1e-5, err_msg=name)
             np.testing.assert_allclose(answers["probability"], 1 / (1 + np.exp(-logits)), rtol=1e-5, err_msg=name)
     refused = run.stdout.splitlines()  # an id that is a row of the next table in memory
-    for message, feature, last in zip(refused, ("b", "user id"), (8, 4), strict=True):
+    for message, feature, last in zip(refused, ("b", "user id", "b"), (8, 4, 8), strict=True):
         assert f"feature '{feature}': its ids must be from 0 to {last}" in message.replace("\\", "")
+
+
+def test_16_bit_tables_stay_in_16_bits(saved, tmp_path):
+    import tensorflow as tf
+
+    for name, dtype in (("dot", tf.float32), ("bfloat16", tf.bfloat16)):
+        export_in_this_process(tmp_path / name / "checkpoint", tmp_path / name / "model")
+        variables = tf.train.load_checkpoint(str(tmp_path / name / "model/variables/variables"))
+        shapes, types = variables.get_variable_to_shape_map(), variables.get_variable_to_dtype_map()
+        (tables,) = (types[name] for name, shape in shapes.items() if shape == [5 + 9 + 30 + 7, 4])
+        assert tables == dtype
 
 
 def export_by_the_program(checkpoint, output):

@@ -98,6 +98,17 @@ def test_a_gpu_with_little_room(t15, capsys):
     assert plan.on_host == frozenset() and planning.offloading_note(without, plan, "gpu") is None
 
 
+def test_a_plan_of_16_bit_tables(t15, capsys):
+    root, _ = t15
+    flags = ("--dataset_path", root, "--world_size", 1, "--optimizer", "adagrad", "--table_dtype", "bfloat16")
+    text = printed(capsys, *flags)
+    assert f"tables: 26, 7.798 GiB ({16_747_078_656 // 2} bytes)" in text
+    assert str(16_747_078_656 // 2) in text.splitlines()[-2] and str(16_747_078_656) in text.splitlines()[-2]
+    # Of the three tables that a GPU leaves on the host in 32 bits, the smallest now has room.
+    offloaded = printed(capsys, *flags, "--cpu_offloading_threshold_gb", 6)
+    assert f"of tables: 2 shards, {(7912889 + 8165896) * 256 / 2**30:.2f} GiB" in offloaded
+
+
 def test_plan_needs_no_checkpoint_and_touches_nothing(tmp_path, capsys):
     write_dataset(tmp_path)
     before = sorted(tmp_path.rglob("*"))

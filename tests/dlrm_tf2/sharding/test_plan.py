@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from dlrm_tf2.sharding.cost import Step, cost_of, offloaded
 from dlrm_tf2.sharding.optimizer_state import OPTIMIZERS
 from dlrm_tf2.sharding.plan import STRATEGIES, PlanError, Shard, ShardingPlan, make_plan, samples_of_rank
-from dlrm_tf2.sharding.tables import TableConfig, share_of_ids
+from dlrm_tf2.sharding.tables import TableConfig, loads_of, share_of_ids
 
 # The rows of the published Criteo set at threshold 15.
 T15 = (7912889, 33823, 17139, 7339, 20046, 4, 7105, 1382, 63, 5554114, 582469, 245828, 11, 2209, 10667, 104, 4, 968, 15,
@@ -150,6 +150,26 @@ def test_criteo_is_balanced_by_bytes(world_size):
     # 15.597 GiB, of which the five largest tables hold 96.2 %: none is larger than a quarter of it.
     assert sum(plan.bytes_of(rank) for rank in range(world_size)) == total == 4 * 128 * sum(T15) == 16_747_078_656
     assert max(plan.bytes_of(rank) for rank in range(world_size)) <= 1.35 * total / world_size
+
+
+def test_16_bit_weights_take_half_the_bytes_and_their_state_the_same():
+    tables = [table("a", 1000, 16), table("b", 300, 16)]
+    plans = [make_plan(tables, 2, strategy="basic", table_dtype=dtype) for dtype in ("float32", "bfloat16")]
+    assert plans[0].shards == plans[1].shards
+    four, two = (cost_of(plan, tables, Step(64, optimizer="adam")) for plan in plans)
+    assert [cost.weight_bytes for cost in four] == [4 * 16_000, 4 * 4_800]
+    assert [cost.weight_bytes for cost in two] == [2 * 16_000, 2 * 4_800]
+    assert [cost.state_bytes for cost in four] == [cost.state_bytes for cost in two] == [8 * 16_000, 8 * 4_800]
+
+
+def test_balanced_counts_the_bytes_of_16_bit_weights():
+    """Of a table with one number of state a row, the state is a larger part of the bytes if the weights are small."""
+    loads = [
+        loads_of(table("a", 100, 8), (0, 100), hotness={}, optimizer="rowwise_adagrad", table_dtype=dtype)
+        for dtype in ("float32", "bfloat16")
+    ]
+    assert [of_type.num_bytes for of_type in loads] == [100 * (8 * 4 + 4), 100 * (8 * 2 + 4)]
+    assert loads[0][1:] == loads[1][1:]
 
 
 def test_more_ranks_than_tables_leaves_ranks_without():

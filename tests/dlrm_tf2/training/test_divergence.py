@@ -75,8 +75,10 @@ def test_a_hidden_nan_in_an_mlp_ends_training_at_its_step(data, tmp_path, monkey
     assert read_document(tmp_path / "c")["step"] == 4
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "adam"])
-def test_an_infinite_gradient_of_the_last_step_is_found_in_a_table(data, tmp_path, monkeypatch, optimizer):
+@pytest.mark.parametrize("optimizer, table_dtype", [
+    ("sgd", "float32"), ("adagrad", "float32"), ("adam", "float32"), ("sgd", "bfloat16"), ("adam", "bfloat16"),
+])  # fmt: skip
+def test_an_infinite_gradient_of_the_last_step_is_found_in_a_table(data, tmp_path, monkeypatch, optimizer, table_dtype):
     """Nothing follows the last step: no loss, no other gradient."""
     apply = DistributedEmbedding.apply_gradient
 
@@ -85,7 +87,7 @@ def test_an_infinite_gradient_of_the_last_step_is_found_in_a_table(data, tmp_pat
         return apply(self, lookup, gradients, learning_rate=learning_rate, step=step)
 
     monkeypatch.setattr(DistributedEmbedding, "apply_gradient", call)
-    flags = ["--evals_per_epoch", 0, "--optimizer", optimizer, "--learning_rate", 0.01]
+    flags = ["--evals_per_epoch", 0, "--optimizer", optimizer, "--learning_rate", 0.01, "--table_dtype", table_dtype]
     with pytest.raises(TrainingError, match="step 8: cat_0 is not finite after the update"):
         in_process.run(data, tmp_path / "log", *flags)
 

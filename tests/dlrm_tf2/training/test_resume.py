@@ -223,6 +223,26 @@ def test_resumed_twice_it_is_as_if_it_had_not_been_interrupted(data, tmp_path, i
     assert again.column("loss") == whole.column("loss")[:2] and again.records[0]["run"] != run.records[0]["run"]
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rowwise_adagrad", "adam"])
+def test_16_bit_tables_resume_bit_for_bit(data, tmp_path, interrupt, optimizer):
+    """The same random bits round the weights of a step that is made again."""
+    flags = ["--optimizer", optimizer, "--learning_rate", 0.05, "--table_dtype", "bfloat16", "--checkpoint_every", 3]
+    whole = in_process.run(data, tmp_path / "whole.json", *flags, "--save_checkpoint_path", tmp_path / "whole")
+    arguments = [data, tmp_path / "log.json", *flags, "--save_checkpoint_path", tmp_path / "saved"]
+    interrupt(5)
+    with pytest.raises(Interrupted):
+        in_process.run(*arguments)
+    interrupt(None)
+    with pytest.raises(CheckpointError, match="--table_dtype was bfloat16, is float32"):
+        in_process.run(*arguments, "--table_dtype", "float32")
+    run = in_process.run(*arguments)
+    assert run.column("loss") == whole.column("loss") and len(run.column("loss")) == 9
+    files = sorted((tmp_path / "whole/tables").iterdir())
+    assert len(files) == 2 * (1 + len(run.job.model.embedding.slots[1:]))
+    for file in files:
+        assert file.read_bytes() == (tmp_path / "saved/tables" / file.name).read_bytes(), file.name
+
+
 def test_stopped_early_by_auc_threshold_is_finished(data, tmp_path, capsys):
     arguments = [data, tmp_path / "log.json", "--eval_every", 2, "--auc_threshold", 0.01, "--save_checkpoint_path",
                  tmp_path / "saved"]  # fmt: skip
