@@ -20,6 +20,7 @@ from dlrm_tf2.embedding.native_rows import (
     NativeLookup,
     NativeRows,
     PooledVectors,
+    RowGradients,
     VectorForm,
     choose_op,
     ordered,
@@ -164,9 +165,9 @@ class DistributedEmbedding:
         form = VectorForm(self._wire_dtype, self.leading_columns)
 
         def lookups(
-            pieces: Mapping[SlabKind, list[Piece]], features: Sequence[str], native: bool
+            pieces: Mapping[SlabKind, list[Piece]], features: Sequence[str]
         ) -> list[SlabLookup] | list[NativeLookup]:
-            if native:
+            if self.native and pieces:
                 inputs = InputFeatures(features, layout, weighted)
                 return [NativeLookup(self._rows, pieces, layout=layout, inputs=inputs, form=form)]
             return [
@@ -174,14 +175,11 @@ class DistributedEmbedding:
                 for kind, of_slab in pieces.items()
             ]
 
-        # The gradients of replicated tables travel row by row, which the native lookup does not prepare.
-        native_replicas = self.native and comm.size == 1
-        own_in_order = ordered if native_replicas else lambda pieces: list(chain(*pieces.values()))
         pooled_pieces, replicated_pieces = routes.pooled_pieces(comm.rank), routes.replicated_pieces(comm.rank)
-        self._pooled = lookups(pooled_pieces, pooled_features, self.native and bool(pooled_pieces))
-        self._replicated = lookups(replicated_pieces, self.sample_features, native_replicas and bool(replicated_pieces))
+        self._pooled = lookups(pooled_pieces, pooled_features)
+        self._replicated = lookups(replicated_pieces, self.sample_features)
         fetched_pieces = chain(*(exchange.pieces for exchange in self._row_exchanges))
-        own = [*own_in_order(replicated_pieces), *fetched_pieces]
+        own = [*in_order(replicated_pieces), *fetched_pieces]
         self._exchange = VectorExchange(
             self._collectives, ExchangeColumns.of(pieces_of_ranks, own=own, width=self.width)
         )
@@ -382,7 +380,8 @@ class DistributedEmbedding:
         gradients = []
         for part, gradient in parts:
             if isinstance(part, PooledVectors):
-                gradients.append(part.with_gradient(tf.cast(gradient, self._wire_dtype)))
+                of_part = part.with_gradient(tf.cast(gradient, self._wire_dtype))
+                gradients += self._of_all_ranks(of_part) if part.replicated else [of_part]
             else:
                 rows, by_row = self._row_gradients(part, gradient)
                 gradients.append(self._rows.rows_of(part.slab, rows, gradient=by_row))
@@ -391,6 +390,16 @@ class DistributedEmbedding:
         if len({part.gradient.dtype for part in gradients}) > 1:
             gradients = [part._replace(gradient=tf.cast(part.gradient, tf.float32)) for part in gradients]
         return self._rows.update(gradients, learning_rate=learning_rate, step=step)
+
+    def _of_all_ranks(self, part: RowGradients) -> list[RowGradients]:
+        """The gradients of replicated tables that all ranks have: every rank makes the same update of its copy."""
+        if self._collectives.world_size == 1:
+            return [part]
+        found = []
+        for slab, rows, sums in self._rows.sums_by_slab(part):
+            rows, sums = self._collectives.to_all_ranks(rows, sums, f"replicas_{slab.kind.name}")
+            found.append(self._rows.rows_of(slab, rows, gradient=sums))
+        return found
 
     def _serve(self, exchange: RowExchange, local_ids: IdBatch) -> Fetched:
         """Requests the rows that this rank's samples need, and looks up the rows that others request."""

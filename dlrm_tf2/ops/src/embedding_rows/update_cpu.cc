@@ -93,6 +93,12 @@ inline int64_t part_of(uint32_t row, int64_t num_parts) {
   return static_cast<int64_t>((row * 0x9e3779b9u) >> 16) & (num_parts - 1);
 }
 
+// Rows and the sums of their gradients, where nothing is updated.
+struct Sums {
+  std::vector<int64_t> rows;
+  std::vector<float> sums;
+};
+
 struct Workspace {
   std::vector<std::unique_ptr<Group>> groups;
   Buffer<uint32_t> rows;
@@ -100,6 +106,7 @@ struct Workspace {
   std::mutex mutex;
   std::vector<std::unique_ptr<Scratch>> idle;  // as many as tasks ever ran at the same time
   std::vector<LongRun> long_runs;
+  std::vector<Sums> sums_of;  // of each task, then of each long run
 
   std::unique_ptr<Scratch> take_scratch() {
     std::lock_guard<std::mutex> lock(mutex);
@@ -115,6 +122,14 @@ struct Workspace {
   }
 };
 
+// Stands in the place of an optimizer: keeps the row and its sum. `weights` is where to.
+float keep_sum(const dlrm::RowUpdate& update, int64_t row, const float* sum) {
+  Sums* const kept = reinterpret_cast<Sums*>(update.weights);
+  kept->rows.push_back(row);
+  kept->sums.insert(kept->sums.end(), sum, sum + update.width);
+  return 0;
+}
+
 template <class Run>
 void in_parallel(DlrmParallelFor parallel_for, void* threads, int64_t count, const Run& run) {
   if (count == 0) return;
@@ -125,7 +140,7 @@ void in_parallel(DlrmParallelFor parallel_for, void* threads, int64_t count, con
 class Update {
  public:
   Update(const DlrmSlab* slabs, int64_t num_slabs, const DlrmBags* bags, int64_t num_bags,
-         const DlrmOptimizer& optimizer, int vectors_type, const dlrm::RowKernels& kernels, Workspace* workspace)
+         const DlrmOptimizer* optimizer, int vectors_type, const dlrm::RowKernels& kernels, Workspace* workspace)
       : slabs_(slabs), num_slabs_(num_slabs), bags_(bags), num_bags_(num_bags), optimizer_(optimizer),
         vectors_type_(vectors_type), kernels_(kernels), work_(workspace) {}
 
@@ -137,10 +152,11 @@ class Update {
     std::atomic<int> status{DLRM_OK};
     std::atomic<bool> good{true};
     work_->long_runs.clear();
+    work_->sums_of.assign(optimizer_ == nullptr ? tasks_.size() : 0, {});
     all(static_cast<int64_t>(tasks_.size()), [&](int64_t number) {
       std::unique_ptr<Scratch> scratch = work_->take_scratch();
       float check = 0;
-      if (!run_task(tasks_[static_cast<size_t>(number)], scratch.get(), &check)) status = DLRM_NO_MEMORY;
+      if (!run_task(number, scratch.get(), &check)) status = DLRM_NO_MEMORY;
       if (isnan(check)) good = false;
       work_->give_back(std::move(scratch));
     });
@@ -341,32 +357,33 @@ class Update {
   }
 
   // Parts 2 and 3. `check` becomes NaN when a new number is not finite. Returns false where memory is missing.
-  bool run_task(const Task& task, Scratch* scratch, float* check) {
+  bool run_task(int64_t number, Scratch* scratch, float* check) {
+    const Task& task = tasks_[static_cast<size_t>(number)];
     const Group& group = *work_->groups[static_cast<size_t>(task.group)];
     const int64_t width = slabs_[group.slab].width, sums_bytes = group.num_rows * width * 2 * 4;
     if (task.num_parts == 1 && sums_bytes <= kSmallTableBytes && group.num_rows * 4 <= group.num_occurrences &&
         group.num_occurrences <= 4 * kTaskOccurrences) {
-      return update_small_table(task, group, scratch, check);
+      return update_small_table(number, group, scratch, check);
     }
     int64_t count = 0;
     if (!order(task, scratch, &count) || scratch->sums.take(2 * width) == nullptr) return false;
-    *check = update(group, scratch, count);
+    *check = update(number, scratch, count);
     return true;
   }
 
-  bool update_small_table(const Task& task, const Group& group, Scratch* scratch, float* check) {
+  bool update_small_table(int64_t number, const Group& group, Scratch* scratch, float* check) {
     const int64_t width = slabs_[group.slab].width, size = group.num_rows * width;
     uint64_t* const pairs = scratch->pairs.take(group.num_occurrences);
     float* const sums = scratch->sums.take(2 * size);
     if (pairs == nullptr || sums == nullptr) return false;
     int64_t count = 0;
-    for_each(task, [&](uint32_t row, uint32_t occurrence) {
+    for_each(tasks_[static_cast<size_t>(number)], [&](uint32_t row, uint32_t occurrence) {
       pairs[count++] = static_cast<uint64_t>(row) << 32 | occurrence;
     });
     scratch->counts.assign(static_cast<size_t>(group.num_rows), 0);
     const dlrm::RowSums of_rows = {scratch->counts.data(), sums, sums + size};
     kernels_.accumulate[vectors_type_](gradients_of(group), pairs, count, width, of_rows);
-    const dlrm::RowUpdate update = update_of(group);
+    const dlrm::RowUpdate update = update_of(group, number);
     for (int64_t row = 0; row < group.num_rows; ++row) {
       const uint32_t occurrences = of_rows.counts[row];
       if (occurrences == 0) continue;
@@ -452,11 +469,18 @@ class Update {
     return {group.bases.data(), group.strides.data(), factors, by ? group.places.data() : nullptr, group.shift, mask};
   }
 
-  dlrm::RowUpdate update_of(const Group& group) const {
+  // `number`: of the task, or of the long run after all tasks.
+  dlrm::RowUpdate update_of(const Group& group, int64_t number) const {
     const DlrmSlab& slab = slabs_[group.slab];
-    const DlrmOptimizer& o = optimizer_;
-    const double step = static_cast<double>(o.step);
     dlrm::RowUpdate update = {};
+    if (optimizer_ == nullptr) {
+      update.weights = reinterpret_cast<char*>(&work_->sums_of[static_cast<size_t>(number)]);
+      update.width = slab.width;
+      update.first_row = group.first_row;
+      return update;
+    }
+    const DlrmOptimizer& o = *optimizer_;
+    const double step = static_cast<double>(o.step);
     update.weights = static_cast<char*>(slab.weights);
     update.slots[0] = slab.slots[0];
     update.slots[1] = slab.slots[1];
@@ -479,13 +503,15 @@ class Update {
   }
 
   dlrm::ApplyRow apply_of(const dlrm::RowUpdate& update) const {
-    return kernels_.apply[update.weights_type == DLRM_FLOAT32 ? 0 : 1][optimizer_.kind];
+    if (optimizer_ == nullptr) return keep_sum;
+    return kernels_.apply[update.weights_type == DLRM_FLOAT32 ? 0 : 1][optimizer_->kind];
   }
 
   // Part 3. Returns 0, or NaN when a new number is not finite.
-  float update(const Group& group, Scratch* scratch, int64_t count) {
+  float update(int64_t number, Scratch* scratch, int64_t count) {
+    const Group& group = *work_->groups[static_cast<size_t>(tasks_[static_cast<size_t>(number)].group)];
     dlrm::Gradients gradients = gradients_of(group);
-    const dlrm::RowUpdate update = update_of(group);
+    const dlrm::RowUpdate update = update_of(group, number);
     std::vector<const char*> bases;
     std::vector<int64_t> strides;
     copy_narrow(group, count, scratch, &gradients, &bases, &strides);
@@ -537,6 +563,7 @@ class Update {
       kernels_.sum[vectors_type_](gradients_of(*chunk.run->group), chunk.run->pairs.data() + chunk.first,
                                   std::min(dlrm::kChunk, left), slabs_[chunk.run->group->slab].width, sums + chunk.sum);
     });
+    if (optimizer_ == nullptr) work_->sums_of.resize(tasks_.size() + work_->long_runs.size());
     all(static_cast<int64_t>(work_->long_runs.size()), [&](int64_t i) {
       const LongRun& run = work_->long_runs[static_cast<size_t>(i)];
       const int64_t width = slabs_[run.group->slab].width;
@@ -545,7 +572,7 @@ class Update {
       for (int64_t at = width; at < num_chunks * width; at += width) {
         for (int64_t column = 0; column < width; ++column) total[column] += total[at + column];
       }
-      const dlrm::RowUpdate update = update_of(*run.group);
+      const dlrm::RowUpdate update = update_of(*run.group, static_cast<int64_t>(tasks_.size()) + i);
       const int64_t row = run.group->first_row + static_cast<int64_t>(run.pairs[0] >> 32);
       if (isnan(apply_of(update)(update, row, total))) *good = false;
     });
@@ -556,7 +583,7 @@ class Update {
   int64_t num_slabs_;
   const DlrmBags* bags_;
   int64_t num_bags_;
-  const DlrmOptimizer& optimizer_;
+  const DlrmOptimizer* optimizer_;  // null: the sums are kept, and nothing is updated
   int vectors_type_;
   const dlrm::RowKernels& kernels_;
   Workspace* work_;
@@ -583,8 +610,30 @@ int dlrm_embedding_update_cpu(const DlrmSlab* slabs, int64_t num_slabs, const Dl
   }
   const dlrm::RowKernels* const kernels = dlrm::row_kernels(instruction_set);
   if (kernels == nullptr) return DLRM_NO_INSTRUCTION_SET;
-  return Update(slabs, num_slabs, bags, num_bags, *optimizer, vectors_type, *kernels, static_cast<Workspace*>(workspace))
+  return Update(slabs, num_slabs, bags, num_bags, optimizer, vectors_type, *kernels, static_cast<Workspace*>(workspace))
       .run(parallel_for, threads, num_threads, finite, bad_id);
+}
+
+int dlrm_embedding_sum_cpu(const DlrmSlab* slab, const DlrmBags* bags, int64_t num_bags, int vectors_type,
+                           int instruction_set, void* workspace, DlrmParallelFor parallel_for, void* threads,
+                           int64_t num_threads, int64_t* num_rows, DlrmBadId* bad_id) {
+  if (num_threads < 1 || !dlrm::good_arguments(slab, 1, bags, num_bags, vectors_type)) return DLRM_BAD_ARGUMENT;
+  const dlrm::RowKernels* const kernels = dlrm::row_kernels(instruction_set);
+  if (kernels == nullptr) return DLRM_NO_INSTRUCTION_SET;
+  Workspace* const work = static_cast<Workspace*>(workspace);
+  int finite = 1;
+  const int code = Update(slab, 1, bags, num_bags, nullptr, vectors_type, *kernels, work)
+                       .run(parallel_for, threads, num_threads, &finite, bad_id);
+  *num_rows = 0;
+  for (const Sums& sums : work->sums_of) *num_rows += static_cast<int64_t>(sums.rows.size());
+  return code;
+}
+
+void dlrm_embedding_sums(const void* workspace, int64_t* rows, float* sums) {
+  for (const Sums& of : static_cast<const Workspace*>(workspace)->sums_of) {
+    rows = std::copy(of.rows.begin(), of.rows.end(), rows);
+    sums = std::copy(of.sums.begin(), of.sums.end(), sums);
+  }
 }
 
 }  // extern "C"
