@@ -129,7 +129,7 @@ class Trainer:
         config, last, first = self._config, self._length.last, self.step + 1
         if not self._evaluated and self._evaluate(progress):  # the run was stopped between a step and its evaluation
             last = self.step
-        batches = itertools.islice(self._data.passes(config.batch_size, self._position), last - self.step)
+        batches = itertools.islice(self._data.passes(config.batch_size, self._position), max(last - self.step, 0))
         pairs = progress.batches(self._training_step.with_next(batches))
         for step, (batch, next_batch) in zip(range(first, last + 1), pairs, strict=False):
             activity.doing(f"training step {step}")
@@ -154,7 +154,7 @@ class Trainer:
             if config.checkpoint_every and step % config.checkpoint_every == 0 and step != last:
                 with progress.paused():
                     self._save(wait=False)
-            activity.doing(f"waiting for the data of step {step + 1}")
+            activity.doing(f"waiting for the data of step {step + (1 if next_batch is None else 2)}")
         self._check_tables()
         if self._stop_requested and (self.step < last or not self._evaluated):
             self._save()

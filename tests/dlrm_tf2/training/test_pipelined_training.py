@@ -82,7 +82,9 @@ def numbers_of(folder):
     """(step, key, value) for everything that a training logs about the model."""
     records = map(json.loads, (folder / "log.json").read_text().splitlines())
     keys = ("loss", "test_loss", "auc", "normalized_entropy", "calibration")
-    return [(record["step"], key, record[key]) for record in records if "step" in record for key in keys if key in record]
+    return [
+        (record["step"], key, record[key]) for record in records if "step" in record for key in keys if key in record
+    ]
 
 
 @pytest.fixture

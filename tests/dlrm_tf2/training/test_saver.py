@@ -164,7 +164,7 @@ def test_a_loss_that_is_no_number_names_its_step_and_the_checkpoint_that_is_kept
     step_of = TrainingStep.__call__
 
     def call(self, batch, learning_rate, *, step, **others):
-        return step_of(self, batch, float("nan") if step == 5 else learning_rate, step=step, stop=stop)
+        return step_of(self, batch, float("nan") if step == 5 else learning_rate, step=step, **others)
 
     monkeypatch.setattr(TrainingStep, "__call__", call)
     with pytest.raises(ValueError, match="step 5: bottom_mlp_0_bias is not finite .* step 4 is kept. Lower --learn"):
@@ -178,7 +178,7 @@ def test_weights_that_are_no_numbers_are_not_saved(train, tmp_path, monkeypatch)
     step_of = TrainingStep.__call__
 
     def call(self, batch, learning_rate, *, step, **others):
-        return step_of(self, batch, float("nan") if step == 6 else learning_rate, step=step, stop=stop)
+        return step_of(self, batch, float("nan") if step == 6 else learning_rate, step=step, **others)
 
     monkeypatch.setattr(TrainingStep, "__call__", call)
     with pytest.raises(ValueError, match="step 6: bottom_mlp_0_bias is not finite .* step 3 is kept"):
