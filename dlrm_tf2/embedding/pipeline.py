@@ -74,5 +74,5 @@ class Pipeline:
     def _compute_and_exchange(
         self, ids: ExchangedIds, next_ids: RankIds, *inputs: tf.Tensor
     ) -> tuple[tf.Tensor, ExchangedIds]:
-        next_exchanged = self._embedding.exchange_ids(next_ids)  # first, as the time of exchanges asks for
+        next_exchanged = self._embedding.exchange_ids(next_ids)  # traced first, as ExchangeTimer needs it
         return self._compute(ids, *inputs), next_exchanged
