@@ -28,6 +28,7 @@ class ComputeSettings:
       compute_dtype: type in which the MLPs and the interaction compute.
       xla: compile the MLPs and the interaction with XLA.
       interaction: the op of the dot interaction, see dlrm_tf2.model.interaction.choose_op.
+      embedding_op: "native", "tensorflow" or "auto", see DistributedEmbedding.
       optimizer: the formula that updates all weights.
       training: False allocates no optimizer state for the tables.
       initialize_tables: False leaves the tables' memory as it is, for weights that a checkpoint provides.
@@ -37,6 +38,7 @@ class ComputeSettings:
     compute_dtype: str = "float32"
     xla: bool = False
     interaction: Interaction = TENSORFLOW
+    embedding_op: str = "auto"
     optimizer: Optimizer = Optimizer()
     training: bool = True
     initialize_tables: bool = True
@@ -88,12 +90,14 @@ class Dlrm:
             config.tables,
             plan,
             comm=comm,
-            seed=seed if settings.initialize_tables else None,
+            seed=seed,
+            initialize=settings.initialize_tables,
             optimizer=settings.optimizer if settings.training else None,
             hotness=config.hotness_of,
             data_parallel_input=settings.data_parallel_input,
             deduplicated=settings.deduplicated,
             wire_dtype=settings.compute_dtype,
+            embedding_op=settings.embedding_op,
         )
         self.dense_optimizer = DenseOptimizer(settings.optimizer, self.dense_variables)
         self._below, self._above, self._dense = self._below_interaction, self._above_interaction, self._dense_block

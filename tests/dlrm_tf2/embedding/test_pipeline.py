@@ -127,10 +127,10 @@ class Together:
     """
 
     def __init__(self, comm):
-        self._comm, self.rank, self.size = comm, comm.rank, comm.size
+        self._comm, self.rank, self.size, self.allgather_object = comm, comm.rank, comm.size, comm.allgather_object
         self._lock, self._count = threading.Lock(), {}
         self._ids_leave, self._gradients_leave = threading.Event(), threading.Event()
-        self.met = 0
+        self.met: list[bool] = []
 
     def alltoall(self, rows, splits, name):
         def reached(rows):
@@ -139,14 +139,14 @@ class Together:
             if name == "embedding.ids" and number == 2:
                 self._ids_leave.set()
             elif name == "embedding.vectors" and number == 1:
-                self.met += self._ids_leave.wait(60)
+                self.met.append(self._ids_leave.wait(60))
             elif name == "embedding.vector_gradients" and number == 1:
                 self._gradients_leave.set()
             return rows
 
         def arrived(rows):
             if name == "embedding.ids" and self._count[name] == 2:
-                self.met += self._gradients_leave.wait(60)
+                self.met.append(self._gradients_leave.wait(60))
             return rows
 
         sent = tf.ensure_shape(tf.numpy_function(reached, [rows], rows.dtype, stateful=False), rows.shape)
@@ -165,7 +165,7 @@ def test_ids_travel_from_before_the_vectors_to_after_their_gradients(run_ranks):
         pipeline(first, second)
         return together.met
 
-    assert run_ranks(2, work) == [2, 2]
+    assert run_ranks(2, work) == [[True, True]] * 2
 
 
 def test_no_ids_go_ahead_where_none_travel(run_ranks):
