@@ -15,7 +15,15 @@ from dlrm_tf2.embedding.exchange_columns import ExchangeColumns
 from dlrm_tf2.embedding.id_exchange import ExchangedIds, IdExchange
 from dlrm_tf2.embedding.ids import RankIds, pack_ids, signature_of
 from dlrm_tf2.embedding.lookup import Fetched, Lookup, SlabLookup, SlabVectors
-from dlrm_tf2.embedding.native_rows import InputFeatures, NativeLookup, NativeRows, PooledVectors, choose_op, ordered
+from dlrm_tf2.embedding.native_rows import (
+    InputFeatures,
+    NativeLookup,
+    NativeRows,
+    PooledVectors,
+    VectorForm,
+    choose_op,
+    ordered,
+)
 from dlrm_tf2.embedding.result_layout import Piece, ResultLayout
 from dlrm_tf2.embedding.routes import Routes
 from dlrm_tf2.embedding.row_exchange import RowExchange, RowRequests
@@ -75,11 +83,15 @@ class DistributedEmbedding:
       embedding_op: "native", "tensorflow", or "auto": native where every rank can. Both give the same result, up to
         the rounding of sums.
 
+      leading_columns: columns that the result is to have before the vectors, undefined, for the caller to write: so
+        that vectors of another origin lie next to the vectors of the tables without a copy of these.
+
     Attributes:
       native: whether the native ops look up and update the rows.
+      leading_columns: how many the result has: as asked, or 0 where the exchange leaves no room.
       slots: what the tables keep for each row: the weights, and the slots of the optimizer.
-      columns: feature -> (start, stop), its columns of the result. A table without combiner gives a feature with
-        hotness h its h rows one after the other.
+      columns: feature -> (start, stop), its columns of the result, counted after the leading columns. A table without
+        combiner gives a feature with hotness h its h rows one after the other.
       width: columns of the result.
       global_features: features whose ids this rank needs for the global batch.
       sample_features: features whose ids this rank needs for its own samples.
@@ -105,6 +117,7 @@ class DistributedEmbedding:
         wire_dtype: str = "float32",
         dtype: str = "float32",
         embedding_op: str = "auto",
+        leading_columns: int = 0,
     ):
         _check_plan(plan, tables, comm.size)
         self._weighted, self._optimizer = frozenset(weighted), optimizer
@@ -140,12 +153,22 @@ class DistributedEmbedding:
 
         self._rows = NativeRows(self._slabs, optimizer) if self.native else None
 
+        in_order = ordered if self.native else lambda pieces: list(chain(*pieces.values()))
+        pieces_of_ranks = [in_order(routes.pooled_pieces(rank)) for rank in range(comm.size)]
+        self._row_exchanges = [
+            RowExchange(self._collectives, plan, layout=layout, fetch=fetch) for fetch in routes.fetches
+        ]
+        self.leading_columns = 0
+        if self.native and comm.size == 1 and not routes.replicated:  # the lookup makes the whole result
+            self.leading_columns = leading_columns
+        form = VectorForm(self._wire_dtype, self.leading_columns)
+
         def lookups(
             pieces: Mapping[SlabKind, list[Piece]], features: Sequence[str], native: bool
         ) -> list[SlabLookup] | list[NativeLookup]:
             if native:
                 inputs = InputFeatures(features, layout, weighted)
-                return [NativeLookup(self._rows, pieces, layout=layout, inputs=inputs, dtype=self._wire_dtype)]
+                return [NativeLookup(self._rows, pieces, layout=layout, inputs=inputs, form=form)]
             return [
                 SlabLookup(self._slabs[kind], of_slab, layout=layout, features=features, weighted=weighted)
                 for kind, of_slab in pieces.items()
@@ -153,15 +176,10 @@ class DistributedEmbedding:
 
         # The gradients of replicated tables travel row by row, which the native lookup does not prepare.
         native_replicas = self.native and comm.size == 1
-        in_order = ordered if self.native else lambda pieces: list(chain(*pieces.values()))
         own_in_order = ordered if native_replicas else lambda pieces: list(chain(*pieces.values()))
         pooled_pieces, replicated_pieces = routes.pooled_pieces(comm.rank), routes.replicated_pieces(comm.rank)
         self._pooled = lookups(pooled_pieces, pooled_features, self.native and bool(pooled_pieces))
         self._replicated = lookups(replicated_pieces, self.sample_features, native_replicas and bool(replicated_pieces))
-        self._row_exchanges = [
-            RowExchange(self._collectives, plan, layout=layout, fetch=fetch) for fetch in routes.fetches
-        ]
-        pieces_of_ranks = [in_order(routes.pooled_pieces(rank)) for rank in range(comm.size)]
         fetched_pieces = chain(*(exchange.pieces for exchange in self._row_exchanges))
         own = [*own_in_order(replicated_pieces), *fetched_pieces]
         self._exchange = VectorExchange(
@@ -247,7 +265,11 @@ class DistributedEmbedding:
         )
 
     def exchange(self, lookup: Lookup) -> tf.Tensor:
-        """The vectors of this rank's samples: [local batch, width], in the wire type. Differentiable."""
+        """The vectors of this rank's samples, in the wire type. Differentiable.
+
+        Returns:
+          [local batch, leading_columns + width].
+        """
         pooled = tf.concat([_flat(part.vectors) for part in lookup.pooled], axis=1)
         own = [_flat(part.vectors) for part in lookup.replicated]
         for exchange, (served, requests) in zip(self._row_exchanges, lookup.fetched, strict=True):
@@ -257,7 +279,8 @@ class DistributedEmbedding:
 
     def split(self, result: tf.Tensor) -> dict[str, tf.Tensor]:
         """The result by feature: feature -> [local batch, its columns]."""
-        return {feature: result[:, start:stop] for feature, (start, stop) in self.columns.items()}
+        vectors = result[:, self.leading_columns :]
+        return {feature: vectors[:, start:stop] for feature, (start, stop) in self.columns.items()}
 
     def apply_gradient(
         self,

@@ -116,6 +116,18 @@ class NativeRows:
         )
 
 
+class VectorForm(NamedTuple):
+    """How a lookup writes vectors.
+
+    Attributes:
+      dtype: their type.
+      leading_columns: columns that are left free before the vectors of a sample.
+    """
+
+    dtype: tf.DType
+    leading_columns: int = 0
+
+
 class NativeLookup:
     """Looks up some pieces, in any slabs.
 
@@ -124,7 +136,7 @@ class NativeLookup:
       pieces: the pieces of each slab.
       layout: the columns of the result.
       inputs: where the ids are in the batches.
-      dtype: type of the vectors.
+      form: the type of the vectors, and how many columns are left free before them.
     """
 
     def __init__(
@@ -134,17 +146,17 @@ class NativeLookup:
         *,
         layout: ResultLayout,
         inputs: "InputFeatures",
-        dtype: tf.DType,
+        form: "VectorForm",
     ):
-        self._rows, self._inputs, self._dtype = rows, inputs, dtype
+        self._rows, self._inputs, self._dtype = rows, inputs, form.dtype
         of_slab = [(piece, rows.slabs[kind]) for kind, of_kind in pieces.items() for piece in of_kind]
-        self._bags, self._width = list[Bags](), 0
+        self._bags, self._width = list[Bags](), form.leading_columns
         for piece, slab in sorted(of_slab, key=lambda one: one[0].start):
             self._bags.append(self._bags_of(piece, slab, layout))
             self._width += piece.width
 
     def __call__(self, batch: IdBatch) -> PooledVectors:
-        """The vectors [samples, columns of all pieces]."""
+        """The vectors [samples, leading columns + columns of all pieces]. The leading columns are undefined."""
         tensors = self._inputs.tensors(batch)
         vectors = embedding_rows.lookup(
             self._rows.variables, self._bags, tensors=tensors, width=self._width, dtype=self._dtype

@@ -15,7 +15,7 @@ from dlrm_tf2.embedding.initial_weights import initial_rows
 from dlrm_tf2.embedding.rounding import rounded, table_key
 from dlrm_tf2.optim import Optimizer, zero_if_finite
 from dlrm_tf2.runtime import activity
-from dlrm_tf2.runtime.memory import use_huge_pages
+from dlrm_tf2.runtime.memory import fill_with_zeros, use_huge_pages
 from dlrm_tf2.sharding.plan import Shard
 from dlrm_tf2.sharding.slabs import SlabKind, first_rows
 from dlrm_tf2.sharding.tables import FLOAT_BYTES, TableConfig
@@ -169,9 +169,16 @@ class Slab:
             tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=rows, updates=values)
 
     def _allocate(self, width: int, name: str, dtype: tf.DType) -> tf.Variable:
-        empty = tf.raw_ops.Empty(shape=[self.num_rows, width], dtype=dtype, init=name != "slab")
-        if empty.device.endswith("CPU:0") and name == "slab":
+        bits = tf.uint16 if dtype == tf.bfloat16 else dtype  # Python's buffers know no bfloat16
+        empty = tf.raw_ops.Empty(shape=[self.num_rows, width], dtype=bits, init=False)
+        if empty.device.endswith("CPU:0"):
             use_huge_pages(memoryview(empty))
+            if name != "slab":
+                fill_with_zeros(memoryview(empty))
+        elif name != "slab":
+            empty = tf.zeros_like(empty)
+        if bits != dtype:
+            empty = tf.bitcast(empty, dtype)
         variable = tf.Variable(empty, trainable=False, name=name)
         del empty  # if the variable does not own its memory alone, the first write copies it
         return variable
