@@ -190,10 +190,10 @@ def interrupt(monkeypatch):
     step_of = TrainingStep.__call__
     at = [None]
 
-    def call(self, batch, learning_rate, *, step, stop=False):
+    def call(self, batch, learning_rate, *, step, **others):
         if step == at[0]:
             raise Interrupted
-        return step_of(self, batch, learning_rate, step=step, stop=stop)
+        return step_of(self, batch, learning_rate, step=step, **others)
 
     monkeypatch.setattr(TrainingStep, "__call__", call)
     return lambda step: at.__setitem__(0, step)
