@@ -176,7 +176,7 @@ class NativeLookup:
         vectors = embedding_rows.lookup(
             self._rows.variables, self._bags, tensors=tensors, width=self._width, dtype=self._dtype
         )
-        return PooledVectors(vectors, self._bags, tensors, self._replicated)
+        return PooledVectors(vectors, self._bags, tensors=tensors, replicated=self._replicated)
 
     def _bags_of(self, piece: Piece, slab: Slab, layout: ResultLayout) -> Bags:
         shard, table = piece.shard, layout.table_of[piece.feature]
