@@ -17,8 +17,8 @@ from dlrm_tf2.data import repeated_ids
 from dlrm_tf2.data.batches import check_splits, open_split
 from dlrm_tf2.evaluation.evaluator import Evaluator
 from dlrm_tf2.evaluation.inference import infer
-from dlrm_tf2.evaluation.predictions import PredictionsFile, check_predictions_path
-from dlrm_tf2.job import planning, preflight
+from dlrm_tf2.evaluation.predictions import PredictionsFile
+from dlrm_tf2.job import destinations, planning, preflight
 from dlrm_tf2.job.preflight import Memory
 from dlrm_tf2.logs import profiler
 from dlrm_tf2.logs.run_log import RunLog
@@ -131,7 +131,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
         document = on_rank_0(comm, "document", work=lambda: checkpoint.read_document(source), error=CheckpointError)
         checkpoint.check_document(source, document, ("model", *(RESUMED_KEYS if resumption.resumes else ())))
         model_config.check_same(document["model"], source)
-    _check_destinations(config, comm)
+    destinations.check(config, context.spec, comm)
     interaction_op, op_note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
         interaction_op, op_note = interaction.choose_op(config.requested_interaction_op, device.device)
@@ -204,21 +204,6 @@ def _open_log(context: RunContext, resumption: Resumption) -> RunLog:
     setting = {"run": resumption.run, "world_size": comm.size, "device": context.device.device}
     log.record({"resumed_step": resumption.step, **setting} if log.continues else dataclasses.asdict(config) | setting)
     return log
-
-
-def _check_destinations(config: TrainConfig, comm: Comm) -> None:
-    """Refuses a destination that cannot be written, before the work and not after hours."""
-    path = config.save_checkpoint_path
-
-    def check() -> None:
-        checkpoint.check_destination(path)
-        if config.keep_best:
-            checkpoint.check_destination(checkpoint.best_path(path))
-
-    if config.mode == "train" and path:
-        on_all_ranks(comm, "destination", work=check, error=CheckpointError)
-    if config.mode != "train" and config.predictions_path:
-        check_predictions_path(config.predictions_path, comm)
 
 
 def _check_memory(context: RunContext, model: ModelConfig, plan: ShardingPlan) -> list[str]:
