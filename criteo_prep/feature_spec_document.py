@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from criteo_prep.messages import one_line, shown
+from criteo_prep.plain_file import open_plain
 
 AUTO = "auto"
 CHANNELS = ("categorical", "numerical", "label")
@@ -116,7 +117,7 @@ def document_of(features: dict, channels: dict, *, sources: dict, metadata: dict
 
 def _text_of(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             content = file.read(LARGEST_BYTES + 1)
     except FileNotFoundError:
         raise FeatureSpecError(f"{path}: there is no such file. Name a folder that holds a feature spec.") from None

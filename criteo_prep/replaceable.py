@@ -6,6 +6,7 @@ from pathlib import Path
 
 from criteo_prep import manifest
 from criteo_prep.feature_spec import FeatureSpec, FeatureSpecError
+from criteo_prep.plain_file import open_plain
 
 _OURS = "criteo-prep "  # the beginning of "made_by"
 _LARGEST_SPEC = 4 << 20  # bytes
@@ -66,7 +67,8 @@ def _listed_in_specs(folder: Path) -> set[str]:
 
 def _split_bin_files(folder: Path) -> set[str]:
     try:
-        document = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+        with open_plain(folder / "metadata.json") as file:
+            document = json.loads(file.read(_LARGEST_SPEC).decode("utf-8"))
     except (OSError, ValueError, RecursionError):
         return set()
     return _SPLIT_BIN if isinstance(document, dict) and "vocab_sizes" in document else set()
