@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import random
 import time
 from dataclasses import dataclass
@@ -126,11 +127,16 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     context = dataclasses.replace(context, config=_with_seed(context.config, resumption, comm))
     config = context.config
     plan = planning.plan_of(config, model_config, spec=context.spec, world_size=comm.size)
+    optimizer = Optimizer(config.optimizer, config.momentum, beta1=config.beta1, beta2=config.beta2)
     source = resumption.path or config.restore_checkpoint_path
     if source:
         document = on_rank_0(comm, "document", work=lambda: checkpoint.read_document(source), error=CheckpointError)
         checkpoint.check_document(source, document, ("model", *(RESUMED_KEYS if resumption.resumes else ())))
         model_config.check_same(document["model"], source)
+        if _restores_state(config, resumption):
+            slots = {"row_slots": optimizer.row_slots, "dense_slots": optimizer.dense_slots}
+            check = functools.partial(checkpoint.check_optimizer, source, **slots)
+            on_rank_0(comm, "optimizer", work=check, error=CheckpointError)
     destinations.check(config, context.spec, comm)
     interaction_op, op_note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
@@ -144,7 +150,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
         compute_dtype=device.compute_dtype,
         xla=config.xla,
         interaction=interaction_op,
-        optimizer=Optimizer(config.optimizer, config.momentum, beta1=config.beta1, beta2=config.beta2),
+        optimizer=optimizer,
         training=config.mode == "train",
         initialize_tables=source is None,
         data_parallel_input=config.data_parallel_input,
@@ -167,17 +173,21 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
 def _restore(context: RunContext, model: Dlrm, *, source: str, resumption: Resumption, log: RunLog) -> dict:
     """Restores the model from the checkpoint `source`; returns its document."""
     activity.doing(f"restoring {source}")
-    is_training = context.config.mode == "train"
     document = checkpoint.load_checkpoint(
         source,
         context.comm,
         dense=model.dense_by_name,
         embedding=model.embedding,
-        with_state=is_training and (resumption.resumes or not context.config.fresh_optimizer),
-        say=log.say if is_training else None,
+        with_state=_restores_state(context.config, resumption),
+        say=log.say if context.config.mode == "train" else None,
     )
     log.say(f"{'resumed' if resumption.resumes else 'restored'} {source}: step {document['step']}")
     return document
+
+
+def _restores_state(config: TrainConfig, resumption: Resumption) -> bool:
+    """Whether a run goes on with the optimizer state of its checkpoint."""
+    return config.mode == "train" and (resumption.resumes or not config.fresh_optimizer)
 
 
 def _with_seed(config: TrainConfig, resumption: Resumption, comm: Comm) -> TrainConfig:
