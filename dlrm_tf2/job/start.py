@@ -186,7 +186,7 @@ def _restore(context: RunContext, model: Dlrm, *, source: str, resumption: Resum
 
 
 def _restores_state(config: TrainConfig, resumption: Resumption) -> bool:
-    """Whether a run goes on with the optimizer state of its checkpoint."""
+    """Whether a run begins with the optimizer state of its checkpoint."""
     return config.mode == "train" and (resumption.resumes or not config.fresh_optimizer)
 
 
