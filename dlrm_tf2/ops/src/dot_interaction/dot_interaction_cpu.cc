@@ -4,14 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <atomic>
-
 #include "dot_interaction.h"
 
 namespace {
-
-constexpr int kBest = -1;
-std::atomic<int> chosen_instruction_set{kBest};
 
 const dlrm::DotKernels* kernels_of(int instruction_set, int element_type) {
   if (instruction_set < 0) instruction_set = dlrm_chosen_cpu_instruction_set();
@@ -81,30 +76,6 @@ extern "C" {
 
 int64_t dlrm_dot_interaction_output_width(int64_t num_vectors, int64_t width) {
   return (width + num_vectors * (num_vectors - 1) / 2 + 7) / 8 * 8;
-}
-
-int dlrm_cpu_instruction_set(void) {
-#ifdef DLRM_X86
-  // These ask the operating system too, whether it keeps the wide registers.
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  if (avx512 && __builtin_cpu_supports("avx512bf16")) return DLRM_AVX512_BF16;
-  if (avx512) return DLRM_AVX512;
-  if (avx2) return DLRM_AVX2;
-#endif
-  return DLRM_SCALAR;
-}
-
-int dlrm_choose_cpu_instruction_set(int instruction_set) {
-  if (instruction_set < kBest || instruction_set > dlrm_cpu_instruction_set()) return DLRM_NO_INSTRUCTION_SET;
-  chosen_instruction_set = instruction_set;
-  return DLRM_OK;
-}
-
-int dlrm_chosen_cpu_instruction_set(void) {
-  const int chosen = chosen_instruction_set;
-  return chosen == kBest ? dlrm_cpu_instruction_set() : chosen;
 }
 
 int dlrm_dot_interaction_cpu(const void* features, void* output, int64_t first, int64_t last, int64_t num_vectors,

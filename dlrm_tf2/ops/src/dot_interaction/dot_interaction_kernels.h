@@ -11,7 +11,7 @@
 #pragma once
 
 #include "dot_interaction_cpu.h"
-#include "dot_interaction_vector.h"
+#include "vector.h"
 
 namespace {
 

@@ -10,7 +10,7 @@
 
 #include <utility>
 
-#include "dot_interaction.h"
+#include "kernels.h"
 
 #define DLRM_INLINE inline __attribute__((always_inline))
 #define DLRM_UNROLL _Pragma("GCC unroll 16")

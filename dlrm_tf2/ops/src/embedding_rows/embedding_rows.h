@@ -1,0 +1,97 @@
+// The embedding rows' kernels behind a C interface: ids -> pooled vectors, and gradients of vectors -> updated rows.
+//
+// A *slab* is a matrix of rows: the shards of one rank that have the same width, one below the other. A *bag* is the ids
+// of one sample for one piece of the result; its *vector* is the sum of factor * row over its ids. The factor of an id is
+// its weight, or 1; for a mean it is the weight over the sum of the bag's weights. The vector of an empty bag is zeros.
+//
+// Sums are float32 in every type. Products and sums are rounded one by one, in the order of the ids. So the same call
+// gives the same bits for any number of threads, and with every instruction set.
+#pragma once
+
+#include "kernels.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { DLRM_INT32 = 0, DLRM_INT64 = 1 };
+
+// Rows of a slab that belong to one table: what the rounding of 16-bit weights depends on, so that it does not depend on
+// where a row lies.
+typedef struct {
+  int64_t first_row;     // of the slab; the shards of a slab lie in this order
+  int64_t table_row;     // the table's row that lies there
+  int64_t table_column;  // the table's column that is column 0 of the slab
+  uint64_t key;          // made of the seed and the table's name
+} DlrmShard;
+
+typedef struct {
+  void* weights;    // [num_rows, width] of weights_type
+  float* slots[2];  // adagrad: [num_rows, width]; rowwise_adagrad: [num_rows]; adam: two of [num_rows, width]
+  int64_t num_rows, width;
+  int weights_type;         // DLRM_FLOAT32 or DLRM_BFLOAT16
+  const DlrmShard* shards;  // read in updates of bfloat16 weights only
+  int64_t num_shards;
+} DlrmSlab;
+
+// The bags of one piece, one for each sample, and where their vectors are.
+typedef struct {
+  int64_t slab;                // number of the slab
+  int64_t first_row;           // id i is row first_row + i of the slab; may be negative
+  int64_t num_ids;             // ids of the table: 0 .. num_ids - 1
+  int64_t first_id, last_id;   // ids first_id .. last_id - 1 are in this shard; the others count as rows of zeros
+  const void* ids;             // of ids_type
+  int ids_type;                // DLRM_INT32 or DLRM_INT64
+  int64_t hotness;             // ids of each sample; -1 for any number
+  int64_t sample_stride;       // fixed hotness: the ids of sample s start at ids + s * sample_stride
+  const int64_t* row_splits;   // any number: [samples + 1], the ids of sample s are ids[row_splits[s] .. row_splits[s + 1])
+  const float* weights;        // weights of the ids, bag after bag without gaps; null for 1
+  int mean;                    // whether factors are divided by the sum of the bag's weights
+  void* vectors;               // of vectors_type: the vector of sample s starts at element s * vector_stride
+  int64_t vector_stride;       // in elements
+  int64_t num_samples;
+} DlrmBags;
+
+// An id that is not 0 .. num_ids - 1.
+typedef struct {
+  int64_t bags, sample, id;
+} DlrmBadId;
+
+// Pools samples first .. last - 1 of all bags: writes their vectors. Callable from many threads, on disjoint ranges.
+// Returns DLRM_BAD_ID, and which one, for an id that the table does not have; vectors may then be half written.
+// vectors_type: any element type. instruction_set: one of kernels.h that the processor has, or -1 for the chosen one.
+int dlrm_embedding_lookup_cpu(const DlrmSlab* slabs, int64_t num_slabs, const DlrmBags* bags, int64_t num_bags,
+                              int64_t first, int64_t last, int vectors_type, int instruction_set, DlrmBadId* bad_id);
+
+enum { DLRM_SGD = 0, DLRM_ADAGRAD = 1, DLRM_ROWWISE_ADAGRAD = 2, DLRM_ADAM = 3 };
+
+// One step of an optimizer; the formulas are in dlrm_tf2/optim.py.
+typedef struct {
+  int kind;  // one of the above
+  float learning_rate, epsilon;
+  double beta1, beta2;
+  int64_t step;  // from 1 on
+} DlrmOptimizer;
+
+// Runs task(state, i) once for each i from 0 to count - 1, in any threads, and returns when all are done.
+typedef void (*DlrmTask)(void* state, int64_t index);
+typedef void (*DlrmParallelFor)(void* threads, int64_t count, DlrmTask task, void* state);
+
+// Memory that updates use and keep: 4 bytes for each id of the largest update, for each thread 16 bytes for each id of the
+// largest table, and where vectors are narrower than 128 bytes a copy of this table's vectors. One update at a time.
+void* dlrm_embedding_workspace_new(void);
+void dlrm_embedding_workspace_delete(void* workspace);
+
+// Backward and optimizer in one pass: `vectors` of the bags are gradients, which are only read. The gradient of a row is
+// the sum of factor * gradient over its occurrences, in the order of the bags, samples and ids: 256 occurrences after
+// each other, then these sums after each other. Each row that occurs is read and written once, with its state.
+// num_threads: how many threads parallel_for has; work is divided accordingly, and the bits are the same for any number.
+// finite: becomes 0 if an updated weight or its state is not finite, else 1.
+int dlrm_embedding_update_cpu(const DlrmSlab* slabs, int64_t num_slabs, const DlrmBags* bags, int64_t num_bags,
+                              const DlrmOptimizer* optimizer, int vectors_type, int instruction_set, void* workspace,
+                              DlrmParallelFor parallel_for, void* threads, int64_t num_threads, int* finite,
+                              DlrmBadId* bad_id);
+
+#ifdef __cplusplus
+}
+#endif
