@@ -149,7 +149,7 @@ def lines(path):
 def test_the_log_goes_on_where_the_checkpoint_was(tmp_path):
     path = tmp_path / "log.json"
     log = RunLog(str(path), enabled=True)
-    for record in ({"run": "abc", "batch_size": 5}, {"step": 6, "loss": 0.6}, {"step": 7, "loss": 0.7},
+    for record in ({"mode": "train", "run": "abc"}, {"step": 6, "loss": 0.6}, {"step": 7, "loss": 0.7},
                    {"step": 7, "auc": 0.5}, {"step": 8, "loss": 0.8}, {"throughput": 1}):  # fmt: skip
         log.record(record)
     log.close()
