@@ -159,7 +159,7 @@ def test_another_seed_rounds_in_another_way():
 # The rounding itself.
 
 
-compiled = tf.function(rounded, reduce_retracing=True)
+compiled = tf.function(rounded)
 
 
 def round_all(weights, *, first_row=0, first_column=0, step=1, table="t", seed=3):
