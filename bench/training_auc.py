@@ -79,7 +79,12 @@ def main() -> None:
 
 
 def auc(folder: Path, samples: int, optimizer: str, precision: str, ranks: int) -> float:
-    """Trains for one pass and returns the last AUC."""
+    """The AUC after one pass."""
+    return auc_of(folder, samples, [*OPTIMIZERS[optimizer], *PRECISIONS[precision]], ranks=ranks)
+
+
+def auc_of(folder: Path, samples: int, flags: list[str], ranks: int = 1) -> float:
+    """Trains for one pass over the dataset folder/set, with flags besides those of the model; returns the last AUC."""
     steps = -(-samples // BATCH_SIZE)
     schedule = ["--decay_start_step", str(max(100, steps // 2)), "--decay_steps", str(steps - steps // 2 + 1)]
     launcher = []
@@ -94,14 +99,13 @@ def auc(folder: Path, samples: int, optimizer: str, precision: str, ranks: int) 
         str(folder / "set"),
         *MODEL,
         *schedule,
-        *OPTIMIZERS[optimizer],
-        *PRECISIONS[precision],
+        *flags,
         "--log_path",
         str(folder / "log.json"),
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"bench/training_auc.py: {' '.join(command)}\n{(done.stdout + done.stderr)[-2000:]}")
+        sys.exit(f"training_auc: {' '.join(command)}\n{(done.stdout + done.stderr)[-2000:]}")
     return json.loads((folder / "log.json").read_text().splitlines()[-1])["auc"]
 
 
