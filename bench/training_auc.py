@@ -84,7 +84,7 @@ def auc(folder: Path, samples: int, optimizer: str, precision: str, ranks: int) 
 
 
 def auc_of(folder: Path, samples: int, flags: list[str], ranks: int = 1) -> float:
-    """Trains for one pass over the dataset folder/set, with flags besides those of the model; returns the last AUC."""
+    """Trains for one pass over the dataset folder/set, with these flags too; returns the last AUC."""
     steps = -(-samples // BATCH_SIZE)
     schedule = ["--decay_start_step", str(max(100, steps // 2)), "--decay_steps", str(steps - steps // 2 + 1)]
     launcher = []

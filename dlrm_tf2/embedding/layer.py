@@ -296,18 +296,19 @@ class DistributedEmbedding:
           gradients: the gradients of the loss by `lookup.vectors`. The loss is this rank's share of the mean over the
             global batch, so that no gradient depends on the number of ranks.
           learning_rate: scalar.
-          step: scalar, the number of the step from 1 on; only adam reads it.
+          step: scalar, the number of the step from 1 on; adam and bfloat16 tables need it.
 
         Returns:
           A scalar, float32 or float64: 0 if all updates on this rank and their state are finite, else nan.
 
         Raises:
-          ValueError: the layer has no optimizer, or it is adam and `step` is missing.
+          ValueError: the layer has no optimizer, or `step` is missing where it is needed.
         """
         if self._optimizer is None:
             raise ValueError("the layer was made without an optimizer, so it cannot train: give it optimizer=.")
-        if self._optimizer.name == "adam" and step is None:
-            raise ValueError("step is missing: adam needs the number of the step, 1, 2, ...")
+        if step is None and (self._optimizer.name == "adam" or self.table_dtype == "bfloat16"):
+            who = "adam" if self._optimizer.name == "adam" else "the rounding of bfloat16 tables"
+            raise ValueError(f"step is missing: {who} needs the number of the step, 1, 2, ...")
         parts = [
             (part, gradient)
             for part, gradient in zip(lookup.parts, gradients, strict=True)
@@ -343,7 +344,7 @@ class DistributedEmbedding:
           loss_fn: gets the vectors of this rank's samples, feature -> [local batch, its columns], and returns the loss
             of each sample, [local batch]. What is minimized is the mean over the global batch.
           learning_rate: scalar, for the tables.
-          step: the number of the step from 1 on; only adam reads it.
+          step: the number of the step from 1 on; adam and bfloat16 tables need it.
           variables: other variables that loss_fn uses, equal on all ranks. Their update is up to the caller.
 
         Returns:

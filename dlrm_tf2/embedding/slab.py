@@ -111,7 +111,7 @@ class Slab:
           rows: int64 [n], rows of the slab.
           gradients: [n, width], in `compute_dtype`.
           learning_rate: scalar.
-          step: scalar, the number of the step from 1 on; only adam reads it.
+          step: scalar, the number of the step from 1 on; adam and 16-bit tables read it.
 
         Returns:
           A scalar: 0 if the update and the new state are finite, else nan.

@@ -150,7 +150,8 @@ def looked_up_bytes(plan: ShardingPlan, rank: int, *, tables: Sequence[TableConf
     """Bytes that the lookups of a rank hold at a time, in training with the updates, for each sample of the batch.
 
     A rank looks up for the whole global batch; in replicated tables for its own share of the batch. The native op holds
-    pooled vectors, their gradients, and a few bytes for each id; TensorFlow's ops hold a row for each id.
+    pooled vectors, their gradients, and a few bytes for each id; TensorFlow's ops hold a row for each id. So does an
+    exchange of rows: of replicated tables on several ranks, and of tables cut by rows with data-parallel input.
     """
     table_of, num_bytes = {table.name: table for table in tables}, 0.0
     for shard in plan.of_rank(rank):

@@ -156,6 +156,14 @@ def test_another_seed_rounds_in_another_way():
     np.testing.assert_allclose(tables[0], tables[1], rtol=2**-7)
 
 
+def test_a_step_without_its_number_is_refused():
+    """Every step would round by the same random bits, and a weight would take the same way each time."""
+    layer = layer_of(SingleProcess(), make_plan(TABLES, 1), optimizer="sgd")
+    ids = layer.ids({feature: np.zeros((4, hotness), np.int32) for feature, hotness in HOTNESS.items()})
+    with pytest.raises(ValueError, match="step is missing: the rounding of bfloat16 tables needs the number"):
+        layer.train_step(ids, lambda vectors: tf.reduce_sum(vectors["b"], 1), learning_rate=0.1)
+
+
 # The rounding itself.
 
 

@@ -70,7 +70,7 @@ def test_cut_tables_and_many_ids_by_hand():
     assert looked_up(1, False, embedding_op="tensorflow") == pytest.approx(4 * (1 * (3 + 1) + 4 / 2))
     trained = looked_up(0, True, "adagrad", embedding_op="tensorflow")
     assert trained == pytest.approx(4 * (3 * (3 + 1 + 3 * 3) + 4 * (1 + 3) / 2))
-    # The native op sums the 3 rows in place; replicas are looked up by TensorFlow's ops.
+    # The native op sums the 3 rows in place; replicas count as with TensorFlow's ops.
     assert looked_up(0, False, embedding_op="native") == pytest.approx(4 * (3 * 1 + 4 / 2))
     assert looked_up(1, False, embedding_op="auto") == pytest.approx(4 * (1 * 1 + 4 / 2))
     # In training with a gradient for each vector, and 28 bytes for each id, whatever the optimizer.
