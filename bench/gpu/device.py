@@ -125,7 +125,7 @@ def compile_kernels() -> Path:
         raise RuntimeError("no nvcc on the path. Give a library that was built elsewhere: --library PATH")
     library = Path(tempfile.mkdtemp(prefix="dlrm_gpu_check_")) / "libdlrm_kernels.so"
     names = ("dot_interaction_cuda.cu", "dot_interaction_cpu.cc", "dot_interaction_cpu_scalar.cc")
-    sources = [SOURCE / "errors.cc", *(SOURCE / "dot_interaction" / name for name in names)]
+    sources = [SOURCE / "errors.cc", SOURCE / "instruction_sets.cc", *(SOURCE / "dot_interaction" / name for name in names)]
     command = [
         nvcc,
         "-O3",

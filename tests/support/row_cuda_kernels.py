@@ -45,7 +45,9 @@ def build(folder: Path) -> ctypes.CDLL:
         HERE / "cuda_emulator" / "emulated_rows.cc", engine / "lookup_cpu.cc", engine / "embedding_rows_cpu_scalar.cc",
         SOURCE / "instruction_sets.cc", SOURCE / "errors.cc",
     ]  # fmt: skip
-    options = ["-O1", "-std=c++17", "-ffp-contract=off", "-fPIC", "-shared"]
+    # A GPU refuses a pack that is not aligned; so does this.
+    strict = ["-ffp-contract=off", "-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
+    options = ["-O1", "-std=c++17", "-fPIC", "-shared", *strict]
     subprocess.run(["g++", *options, "-I", SOURCE, "-o", path, *sources], check=True)
     found = ctypes.CDLL(str(path))
     arrays = [ctypes.POINTER(CSlab), SIZE, ctypes.POINTER(CBags), SIZE]
