@@ -5,6 +5,8 @@ No speed and no real GPU in here: bench/gpu checks the compiled kernels where th
 
 import ctypes
 import shutil
+import sys
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
@@ -307,3 +309,39 @@ def test_rows_that_are_too_wide_for_shared_memory_are_refused(library):
                 cuda.call(library, "update", *case[:2], step=Step("rowwise_adagrad"))
     finally:
         library.emulate_gpu(cuda.SHARED_BYTES, 1)
+
+
+class HostDevice:
+    """The GPU check's device, in this process's memory."""
+
+    def upload(self, values):
+        return cuda.aligned(np.ascontiguousarray(values).view(np.uint8).reshape(-1))
+
+    def poisoned(self, num_bytes):
+        return cuda.aligned(np.full(num_bytes, 0xFF, np.uint8))
+
+    def address(self, memory):
+        return memory.ctypes.data
+
+    def download(self, memory):
+        return memory.copy()
+
+    def wait(self):
+        pass
+
+
+def test_the_gpu_check_passes_right_kernels_and_finds_wrong_ones(library, monkeypatch):
+    monkeypatch.syspath_prepend(str(cuda.SOURCE.parents[2] / "bench" / "gpu"))
+    for name in ("device", "driver", "times", "rows", "rows_check"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import rows
+    import rows_check
+
+    kernels = SimpleNamespace(library=ctypes.CDLL(library._name))
+    chosen = [(8, "float32", "float32", "adam", 0), (17, "float16", "float32", "adagrad", 400)]
+    found = rows_check.check_grid(HostDevice(), kernels, [*rows_check.small_grid(), *chosen])
+    assert found == {"checked": 2 * 14, "wrong": []}
+
+    monkeypatch.setattr(rows, "GAMMA", rows.GAMMA + np.uint64(2))
+    found = rows_check.check_grid(HostDevice(), kernels, [(8, "bfloat16", "bfloat16", "adagrad", 10)])
+    assert len(found["wrong"]) == 1 and "weights" in found["wrong"][0] and "expected 0x" in found["wrong"][0]

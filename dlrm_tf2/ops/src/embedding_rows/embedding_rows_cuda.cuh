@@ -53,8 +53,9 @@ DLRM_DEVICE Bag bag_of(const DlrmBags& bags, int64_t sample) {
 // The row of an id in its slab; -1 for one that is in another shard or, with a complaint, in no table.
 DLRM_DEVICE int64_t row_of(const Piece& piece, int64_t sample, int64_t place, DlrmCudaStatus* status) {
   const DlrmBags& bags = piece.bags;
-  const int64_t id = bags.ids_type == DLRM_INT32 ? static_cast<const int32_t*>(bags.ids)[place]
-                                                 : static_cast<const int64_t*>(bags.ids)[place];
+  const void* const ids = in_global(bags.ids);
+  const int64_t id = bags.ids_type == DLRM_INT32 ? static_cast<const int32_t*>(ids)[place]
+                                                 : static_cast<const int64_t*>(ids)[place];
   if (id < 0 || id >= bags.num_ids) {
     if (atomicCAS(&status->found_bad_id, 0, 1) == 0) status->bad_id = {piece.number, sample, id};
     return -1;

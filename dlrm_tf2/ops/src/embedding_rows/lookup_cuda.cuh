@@ -28,7 +28,7 @@ DLRM_DEVICE void copy_rows_of(const Piece& piece, const W* weights, int width, i
     for (int k = 0; k < kBagsOfTeam; ++k) {
       const int64_t sample = first + k * step;
       if (sample < bags.num_samples) {
-        store(values[k], static_cast<T*>(bags.vectors) + sample * bags.vector_stride + column);
+        store(values[k], static_cast<T*>(in_global(bags.vectors)) + sample * bags.vector_stride + column);
       }
     }
   }
@@ -67,7 +67,7 @@ DLRM_DEVICE void pool_bag(const Piece& piece, const W* weights, int width, int64
         any = true;
       }
     }
-    store(sums, static_cast<T*>(bags.vectors) + sample * bags.vector_stride + column);
+    store(sums, static_cast<T*>(in_global(bags.vectors)) + sample * bags.vector_stride + column);
   }
 }
 

@@ -143,15 +143,10 @@ DLRM_DEVICE float mean_square(const float* values, int width, int lane, int lane
     partial[i] = sum;
   }
   __syncwarp();
-  float sums[16];
-#pragma unroll
-  for (int i = 0; i < 16; ++i) sums[i] = partial[i];
-#pragma unroll
-  for (int half = 8; half > 0; half /= 2) {
-#pragma unroll
-    for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
-  }
-  return sums[0] / static_cast<float>(width);
+  const auto two = [&](int i) { return partial[i] + partial[i + 8]; };
+  const auto four = [&](int i) { return two(i) + two(i + 4); };
+  const auto eight = [&](int i) { return four(i) + four(i + 2); };
+  return (eight(0) + eight(1)) / static_cast<float>(width);
 }
 
 }  // namespace rows

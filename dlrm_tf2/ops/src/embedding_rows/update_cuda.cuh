@@ -28,7 +28,7 @@ DLRM_DEVICE const T* vector_of(const Vectors& vectors, uint32_t i, float* factor
   const Piece& piece = vectors.pieces[place >> vectors.shift];
   *factor = vectors.factors == nullptr ? piece.factor : vectors.factors[value];
   const int64_t sample = place & ((1u << vectors.shift) - 1);
-  return static_cast<const T*>(piece.bags.vectors) + sample * piece.bags.vector_stride;
+  return in_global(static_cast<const T*>(piece.bags.vectors)) + sample * piece.bags.vector_stride;
 }
 
 // The sum of a run, of a pack of columns from `column` on, with kDeep loads under way. Multiplying by 1 changes no bit.
