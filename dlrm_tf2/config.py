@@ -209,6 +209,11 @@ class TrainConfig:
         "implementation of the dot interaction. auto: native where it is built and serves the device",
         choices=("auto", "native", "tensorflow"),
     )
+    embedding_op: str = _precision(
+        "auto",
+        "implementation of lookups in the tables and of their updates. auto: native where every rank has it",
+        choices=("auto", "native", "tensorflow"),
+    )
 
     valid_batch_size: int | tuple[int, ...] = _evaluation(
         65536,

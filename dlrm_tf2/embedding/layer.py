@@ -15,10 +15,19 @@ from dlrm_tf2.embedding.exchange_columns import ExchangeColumns
 from dlrm_tf2.embedding.id_exchange import IdExchange
 from dlrm_tf2.embedding.ids import IdBatch, RankIds, pack_ids, signature_of
 from dlrm_tf2.embedding.lookup import Fetched, Lookup, SlabLookup, SlabVectors
+from dlrm_tf2.embedding.native_rows import (
+    InputFeatures,
+    NativeLookup,
+    NativeRows,
+    PooledVectors,
+    VectorForm,
+    choose_op,
+    ordered,
+)
 from dlrm_tf2.embedding.result_layout import Piece, ResultLayout
 from dlrm_tf2.embedding.routes import Routes
 from dlrm_tf2.embedding.row_exchange import RowExchange
-from dlrm_tf2.embedding.slab import WEIGHTS, Slab, sum_by_row
+from dlrm_tf2.embedding.slab import WEIGHTS, Slab, SlabSettings, sum_by_row
 from dlrm_tf2.embedding.vector_exchange import VectorExchange
 from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.runtime.comm import Comm
@@ -60,7 +69,8 @@ class DistributedEmbedding:
       tables: names unique; the vectors lie in the result in the order of the tables and their features.
       plan: a plan of these tables for comm.size ranks.
       comm: the ranks.
-      seed: seed of the initial weights, the same on every rank; None leaves the tables' memory as it is.
+      seed: seed of the initial weights and of the rounding of 16-bit weights, the same on every rank.
+      initialize: False leaves the tables' memory as it is.
       optimizer: updates the rows; None where nothing is trained, and then no memory is taken for its slots.
       hotness: feature -> ids per sample, for the features that do not have exactly one; None for any number.
       data_parallel_input: every rank gets all features of its own samples. Otherwise a rank gets the features of its
@@ -68,12 +78,20 @@ class DistributedEmbedding:
       deduplicated: features whose rows are fetched once for all samples of a rank (with data_parallel_input).
       weighted: features whose ids have weights.
       wire_dtype: type in which vectors travel and are returned.
-      dtype: type of the weights, float32 or float64.
+      dtype: type of the weights: float32, bfloat16 or float64. The optimizer's state of bfloat16 weights is float32;
+        updated weights are rounded stochastically (embedding/rounding.py).
+      embedding_op: "native", "tensorflow", or "auto": native where every rank can. Both give the same result, up to
+        the rounding of sums.
+
+      leading_columns: columns that the result is to have before the vectors, undefined, for the caller to write: so
+        that vectors of another origin lie next to the vectors of the tables without a copy of these.
 
     Attributes:
+      native: whether the native ops look up and update the rows.
+      leading_columns: how many the result has: as asked, or 0 where the exchange leaves no room.
       slots: what the tables keep for each row: the weights, and the slots of the optimizer.
-      columns: feature -> (start, stop), its columns of the result. A table without combiner gives a feature with
-        hotness h its h rows one after the other.
+      columns: feature -> (start, stop), its columns of the result, counted after the leading columns. A table without
+        combiner gives a feature with hotness h its h rows one after the other.
       width: columns of the result.
       global_features: features whose ids this rank needs for the global batch.
       sample_features: features whose ids this rank needs for its own samples.
@@ -89,7 +107,8 @@ class DistributedEmbedding:
         plan: ShardingPlan,
         *,
         comm: Comm,
-        seed: int | None,
+        seed: int,
+        initialize: bool = True,
         optimizer: Optimizer | None = None,
         hotness: Mapping[str, int | None] | None = None,
         data_parallel_input: bool = False,
@@ -97,20 +116,26 @@ class DistributedEmbedding:
         weighted: Collection[str] = (),
         wire_dtype: str = "float32",
         dtype: str = "float32",
+        embedding_op: str = "auto",
+        leading_columns: int = 0,
     ):
         _check_plan(plan, tables, comm.size)
         self._weighted, self._optimizer = frozenset(weighted), optimizer
         self.tables, self.plan, self.rank = tuple(tables), plan, comm.rank
         self._collectives = Collectives(comm)
         self.slots = (WEIGHTS, *(optimizer.row_slots if optimizer else ()))
-        self._wire_dtype, self._dtype = tf.as_dtype(wire_dtype), tf.as_dtype(dtype)
+        self._wire_dtype = tf.as_dtype(wire_dtype)
+        settings = SlabSettings(seed, initialize, optimizer, dtype=tf.as_dtype(dtype))
+        self._compute_dtype = tf.float64 if dtype == "float64" else tf.float32
+        device = "gpu" if tf.config.get_visible_devices("GPU") else "cpu"
+        self.native = choose_op(embedding_op, device=device, comm=comm, dtype=dtype)[0] == "native"
         self._layout = layout = ResultLayout(tables, hotness or {})
         self.columns, self.width = layout.columns, layout.width
         if optimizer and needs_whole_rows(optimizer.name):
             check_whole_rows(plan, self.tables)
         by_name = {table.name: table for table in tables}
         self._slabs = {
-            kind: Slab(shards, by_name, kind=kind, seed=seed, optimizer=optimizer, dtype=self._dtype)
+            kind: Slab(shards, by_name, kind=kind, settings=settings)
             for kind, shards in by_slab(plan.of_rank(comm.rank), plan).items()
         }
         # The samples of one rank are all samples, and there is no other rank to fetch rows from.
@@ -119,27 +144,44 @@ class DistributedEmbedding:
         pooled_features = routes.pooled_by_ranks[comm.rank]
         self.global_features = () if data_parallel_input else pooled_features
         self.sample_features = tuple(layout.table_of) if data_parallel_input else routes.replicated
-        self._bags = BagReader(layout, self.sample_features, self._dtype)
+        self._bags = BagReader(layout, self.sample_features, self._compute_dtype)
         self._id_exchange = None
         if data_parallel_input and any(routes.pooled_by_ranks):
             self._id_exchange = IdExchange(
                 self._collectives, layout, features=self.sample_features, features_of_ranks=routes.pooled_by_ranks
             )
 
-        def lookups(pieces: Mapping[SlabKind, list[Piece]], features: Sequence[str]) -> list[SlabLookup]:
+        self._rows = NativeRows(self._slabs, optimizer) if self.native else None
+
+        in_order = ordered if self.native else lambda pieces: list(chain(*pieces.values()))
+        pieces_of_ranks = [in_order(routes.pooled_pieces(rank)) for rank in range(comm.size)]
+        self._row_exchanges = [
+            RowExchange(self._collectives, plan, layout=layout, fetch=fetch) for fetch in routes.fetches
+        ]
+        self.leading_columns = 0
+        if self.native and comm.size == 1 and not routes.replicated:  # the lookup makes the whole result
+            self.leading_columns = leading_columns
+        form = VectorForm(self._wire_dtype, self.leading_columns)
+
+        def lookups(
+            pieces: Mapping[SlabKind, list[Piece]], features: Sequence[str], native: bool
+        ) -> list[SlabLookup] | list[NativeLookup]:
+            if native:
+                inputs = InputFeatures(features, layout, weighted)
+                return [NativeLookup(self._rows, pieces, layout=layout, inputs=inputs, form=form)]
             return [
                 SlabLookup(self._slabs[kind], of_slab, layout=layout, features=features, weighted=weighted)
                 for kind, of_slab in pieces.items()
             ]
 
-        replicated_pieces = routes.replicated_pieces(comm.rank)
-        self._pooled = lookups(routes.pooled_pieces(comm.rank), pooled_features)
-        self._replicated = lookups(replicated_pieces, self.sample_features)
-        self._row_exchanges = [
-            RowExchange(self._collectives, plan, layout=layout, fetch=fetch) for fetch in routes.fetches
-        ]
-        pieces_of_ranks = [list(chain(*routes.pooled_pieces(rank).values())) for rank in range(comm.size)]
-        own = list(chain(*replicated_pieces.values(), *(exchange.pieces for exchange in self._row_exchanges)))
+        # The gradients of replicated tables travel row by row, which the native lookup does not prepare.
+        native_replicas = self.native and comm.size == 1
+        own_in_order = ordered if native_replicas else lambda pieces: list(chain(*pieces.values()))
+        pooled_pieces, replicated_pieces = routes.pooled_pieces(comm.rank), routes.replicated_pieces(comm.rank)
+        self._pooled = lookups(pooled_pieces, pooled_features, self.native and bool(pooled_pieces))
+        self._replicated = lookups(replicated_pieces, self.sample_features, native_replicas and bool(replicated_pieces))
+        fetched_pieces = chain(*(exchange.pieces for exchange in self._row_exchanges))
+        own = [*own_in_order(replicated_pieces), *fetched_pieces]
         self._exchange = VectorExchange(
             self._collectives, ExchangeColumns.of(pieces_of_ranks, own=own, width=self.width)
         )
@@ -209,7 +251,11 @@ class DistributedEmbedding:
         )
 
     def exchange(self, lookup: Lookup) -> tf.Tensor:
-        """The vectors of this rank's samples: [local batch, width], in the wire type. Differentiable."""
+        """The vectors of this rank's samples, in the wire type. Differentiable.
+
+        Returns:
+          [local batch, leading_columns + width].
+        """
         pooled = tf.concat([_flat(part.vectors) for part in lookup.pooled], axis=1)
         own = [_flat(part.vectors) for part in lookup.replicated]
         for exchange, (served, requests) in zip(self._row_exchanges, lookup.fetched, strict=True):
@@ -219,7 +265,8 @@ class DistributedEmbedding:
 
     def split(self, result: tf.Tensor) -> dict[str, tf.Tensor]:
         """The result by feature: feature -> [local batch, its columns]."""
-        return {feature: result[:, start:stop] for feature, (start, stop) in self.columns.items()}
+        vectors = result[:, self.leading_columns :]
+        return {feature: vectors[:, start:stop] for feature, (start, stop) in self.columns.items()}
 
     def apply_gradient(
         self,
@@ -239,7 +286,7 @@ class DistributedEmbedding:
           step: scalar, the number of the step from 1 on; only adam reads it.
 
         Returns:
-          A scalar in the type of the weights: 0 if all updates on this rank and their state are finite, else nan.
+          A scalar, float32 or float64: 0 if all updates on this rank and their state are finite, else nan.
 
         Raises:
           ValueError: the layer has no optimizer, or it is adam and `step` is missing.
@@ -248,19 +295,20 @@ class DistributedEmbedding:
             raise ValueError("the layer was made without an optimizer, so it cannot train: give it optimizer=.")
         if self._optimizer.name == "adam" and step is None:
             raise ValueError("step is missing: adam needs the number of the step, 1, 2, ...")
-        check = tf.zeros([], self._dtype)
+        parts = [
+            (part, gradient)
+            for part, gradient in zip(lookup.parts, gradients, strict=True)
+            if isinstance(part, PooledVectors) or part.slab is not None
+        ]
+        if self.native:
+            return self._native_update(parts, learning_rate=learning_rate, step=step)
+        check = tf.zeros([], self._compute_dtype)
         updates: dict[Slab, list[tuple[tf.Tensor, tf.Tensor]]] = defaultdict(list)
-        for part, gradient in zip(lookup.parts, gradients, strict=True):
-            if part.slab is None:
-                continue
-            with part.slab.device():
-                rows, gradient = part.rows, part.row_gradients(tf.cast(gradient, self._dtype))
-            if part.slab.kind.replicated:  # every rank makes the same update of its copy
-                rows, gradient = sum_by_row(rows, gradient)
-                rows, gradient = self._collectives.to_all_ranks(rows, gradient, f"replicas_{part.slab.kind.name}")
-            updates[part.slab].append((rows, gradient))
-        for slab, parts in updates.items():
-            rows, gradient = parts[0] if len(parts) == 1 else (tf.concat(part, 0) for part in zip(*parts, strict=True))
+        for part, gradient in parts:
+            updates[part.slab].append(self._row_gradients(part, gradient))
+        for slab, of_slab in updates.items():
+            joined = of_slab[0] if len(of_slab) == 1 else (tf.concat(part, 0) for part in zip(*of_slab, strict=True))
+            rows, gradient = joined
             check += slab.update(rows, gradient, learning_rate=learning_rate, step=step)
         return check
 
@@ -314,17 +362,47 @@ class DistributedEmbedding:
         """Overwrites rows of a shard of this rank from `start` on, counted in its table, with [n, columns]."""
         self._slab_of(shard).write_rows(shard, slot, start=start, values=values)
 
+    def _row_gradients(self, part: SlabVectors, gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The rows [n] that a gradient of vectors is for, and their gradients [n, width]: of replicas, of all ranks."""
+        with part.slab.device():
+            rows, gradient = part.rows, part.row_gradients(tf.cast(gradient, self._compute_dtype))
+        if not part.slab.kind.replicated:
+            return rows, gradient
+        rows, gradient = sum_by_row(rows, gradient)  # every rank makes the same update of its copy
+        return self._collectives.to_all_ranks(rows, gradient, f"replicas_{part.slab.kind.name}")
+
+    def _native_update(
+        self,
+        parts: Sequence[tuple[SlabVectors | PooledVectors, tf.Tensor]],
+        *,
+        learning_rate: tf.Tensor | float,
+        step: tf.Tensor | None,
+    ) -> tf.Tensor:
+        """The update of all slabs by the native op. Gradients of vectors that this rank pooled stay in their type."""
+        gradients = []
+        for part, gradient in parts:
+            if isinstance(part, PooledVectors):
+                gradients.append(part.with_gradient(tf.cast(gradient, self._wire_dtype)))
+            else:
+                rows, by_row = self._row_gradients(part, gradient)
+                gradients.append(self._rows.rows_of(part.slab, rows, gradient=by_row))
+        if not gradients:
+            return tf.zeros([])
+        if len({part.gradient.dtype for part in gradients}) > 1:
+            gradients = [part._replace(gradient=tf.cast(part.gradient, tf.float32)) for part in gradients]
+        return self._rows.update(gradients, learning_rate=learning_rate, step=step)
+
     def _serve(self, exchange: RowExchange, local_ids: IdBatch) -> Fetched:
         """Requests the rows that this rank's samples need, and looks up the rows that others request."""
         bags = {feature: self._bags(local_ids, feature) for feature in exchange.features}
-        requests = exchange.request(bags, local_ids.num_samples, self._dtype)
+        requests = exchange.request(bags, local_ids.num_samples, self._compute_dtype)
         if exchange.kind not in self._slabs:
             return Fetched(_no_vectors([0, exchange.kind.width], self._wire_dtype), requests)
         slab = self._slabs[exchange.kind]
         served = SlabVectors(slab, slab.gather(requests.served_rows), rows=requests.served_rows)
         return Fetched(self._for_wire(served), requests)
 
-    def _for_wire(self, part: SlabVectors) -> SlabVectors:
+    def _for_wire(self, part: SlabVectors | PooledVectors) -> SlabVectors | PooledVectors:
         return replace(part, vectors=tf.cast(part.vectors, self._wire_dtype))
 
     def _local_batch(self, global_batch: tf.Tensor) -> tf.Tensor:
@@ -355,5 +433,9 @@ def _no_vectors(shape: Sequence[tf.Tensor | int], dtype: tf.DType) -> SlabVector
 
 
 def _flat(vectors: tf.Tensor) -> tf.Tensor:
-    """[samples, pieces, width] -> [samples, pieces * width]"""
-    return tf.reshape(vectors, [tf.shape(vectors)[0], vectors.shape[1] * vectors.shape[2]])
+    """[samples, pieces, width] -> [samples, pieces * width]; [samples, columns] stays."""
+    return (
+        vectors
+        if vectors.shape.rank == 2
+        else tf.reshape(vectors, [tf.shape(vectors)[0], vectors.shape[1] * vectors.shape[2]])
+    )

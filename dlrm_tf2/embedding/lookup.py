@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from dlrm_tf2.embedding.bags import BagReader, SlabRows, bags_in, joined_factors
 from dlrm_tf2.embedding.ids import IdBatch
+from dlrm_tf2.embedding.native_rows import PooledVectors
 from dlrm_tf2.embedding.result_layout import Piece, ResultLayout
 from dlrm_tf2.embedding.row_exchange import RowRequests
 from dlrm_tf2.embedding.slab import Slab
@@ -58,17 +59,18 @@ class Lookup:
     """What DistributedEmbedding.lookup returns: vectors of this rank's tables, by their route (embedding/routes.py).
 
     Attributes:
-      pooled: vectors [global batch, pieces, width] for the samples of all ranks.
-      replicated: vectors [local batch, pieces, width] from replicated tables.
+      pooled: vectors [global batch, pieces, width] for the samples of all ranks, by slab; from the native lookup
+        [global batch, columns], of all slabs.
+      replicated: the same for the local batch, from replicated tables.
       fetched: one for each RowExchange.
     """
 
-    pooled: list[SlabVectors]
-    replicated: list[SlabVectors]
+    pooled: list[SlabVectors] | list[PooledVectors]
+    replicated: list[SlabVectors] | list[PooledVectors]
     fetched: list[Fetched]
 
     @property
-    def parts(self) -> list[SlabVectors]:
+    def parts(self) -> list[SlabVectors | PooledVectors]:
         """All of them, in one fixed order."""
         return [*self.pooled, *self.replicated, *(served for served, _ in self.fetched)]
 
@@ -99,7 +101,7 @@ class SlabLookup:
         weighted: Collection[str],
     ):
         self._slab, self._pieces, self._layout = slab, tuple(pieces), layout
-        self._bags = BagReader(layout, features, slab.dtype)
+        self._bags = BagReader(layout, features, slab.compute_dtype)
         # Id i of a piece is row i + offset of the slab.
         self._offsets = [slab.first_rows[piece.shard] - piece.shard.rows[0] for piece in pieces]
         # Where every piece has exactly one id a sample: the columns of IdBatch.fixed, if not all of them in order.
@@ -112,7 +114,7 @@ class SlabLookup:
             self._id_columns = None if columns == list(range(num_columns)) else columns
 
     def __call__(self, batch: IdBatch) -> SlabVectors:
-        """The vectors [samples, pieces, width], in the type of the weights."""
+        """The vectors [samples, pieces, width], in the slab's compute_dtype."""
         with self._slab.device():
             return self._single_rows(batch) if self._one_id_each else self._pooled_rows(batch)
 
@@ -125,7 +127,7 @@ class SlabLookup:
         parts = [self._part(batch, number) for number in range(len(self._pieces))]
         rows = tf.concat([part.rows for part in parts], axis=0)
         vector_of_row = tf.concat([part.vectors for part in parts], axis=0)
-        factors = joined_factors(parts, self._slab.dtype)
+        factors = joined_factors(parts, self._slab.compute_dtype)
         vectors = self._slab.gather(rows)
         if factors is not None:
             vectors *= factors[:, tf.newaxis]

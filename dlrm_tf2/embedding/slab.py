@@ -6,14 +6,16 @@ their lookups and updates run on the host.
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from dlrm_tf2.embedding.initial_weights import initial_rows
+from dlrm_tf2.embedding.rounding import rounded, table_key
 from dlrm_tf2.optim import Optimizer, zero_if_finite
 from dlrm_tf2.runtime import activity
-from dlrm_tf2.runtime.memory import use_huge_pages
+from dlrm_tf2.runtime.memory import fill_with_zeros, use_huge_pages
 from dlrm_tf2.sharding.plan import Shard
 from dlrm_tf2.sharding.slabs import SlabKind, first_rows
 from dlrm_tf2.sharding.tables import FLOAT_BYTES, TableConfig
@@ -21,6 +23,22 @@ from dlrm_tf2.sharding.tables import FLOAT_BYTES, TableConfig
 WEIGHTS = "weights"
 _HOST = "/CPU:0"
 _BLOCK_BYTES = 8 << 20  # initial weights are made in blocks of this size
+
+
+class SlabSettings(NamedTuple):
+    """What the slabs of a rank have in common.
+
+    Attributes:
+      seed: seed of the initial weights and of the rounding of 16-bit weights, the same on every rank.
+      initialize: False leaves the weights' memory as it is.
+      optimizer: updates the rows, and decides which slots there are; None where nothing is trained.
+      dtype: type of the weights: float32, bfloat16 or float64. The slots of bfloat16 weights are float32.
+    """
+
+    seed: int
+    initialize: bool = True
+    optimizer: Optimizer | None = None
+    dtype: tf.DType = tf.float32
 
 
 class Slab:
@@ -32,12 +50,17 @@ class Slab:
       shards: the rectangles, all of this kind; their rows lie in the slab in this order.
       tables: name -> table, for all shards.
       kind: what the shards have in common.
-      seed: seed of the initial weights, the same on every rank; None leaves the memory as it is.
-      optimizer: updates the rows, and decides which slots there are; None where nothing is trained.
-      dtype: type of the weights.
+      settings: what all slabs of the rank have in common.
 
     Attributes:
       first_rows: shard -> the row of the slab at which it begins.
+      num_rows: rows of all shards.
+      dtype: type of the weights.
+      compute_dtype: type of the slots, and of the vectors and gradients here: float32 for bfloat16 weights, else dtype.
+      variable: the weights.
+      slots: name -> the state of the optimizer.
+      rounding_shards: for each shard (first row, first row in the table, first column in the table, key of the table):
+        what the rounding of 16-bit weights depends on.
     """
 
     def __init__(
@@ -46,32 +69,37 @@ class Slab:
         tables: Mapping[str, TableConfig],
         *,
         kind: SlabKind,
-        seed: int | None,
-        optimizer: Optimizer | None = None,
-        dtype: tf.DType = tf.float32,
+        settings: "SlabSettings",
     ):
         assert shards and all(shard.num_columns == kind.width for shard in shards), "a slab has one width"
+        optimizer, dtype = settings.optimizer, settings.dtype
         self.kind, self.width, self.dtype = kind, kind.width, dtype
+        self.compute_dtype = tf.float32 if dtype == tf.bfloat16 else dtype
         self.first_rows = first_rows(shards)
-        self._num_rows = sum(shard.num_rows for shard in shards)
+        self.num_rows = sum(shard.num_rows for shard in shards)
         self._optimizer = optimizer
-        self._slots: dict[str, tf.Variable] = {}
+        self.slots: dict[str, tf.Variable] = {}
+        self.rounding_shards = [
+            (first, shard.rows[0], shard.columns[0], table_key(shard.table, settings.seed))
+            for shard, first in self.first_rows.items()
+        ]
         with self.device():
-            self.variable = self._allocate(self.width, "slab")
+            self.variable = self._allocate(self.width, "slab", dtype)
             for slot in optimizer.row_slots if optimizer else ():
-                self._slots[slot] = self._allocate(optimizer.row_slot_width(self.width), f"slab_{slot}")
-        if seed is not None:
+                width = optimizer.row_slot_width(self.width)
+                self.slots[slot] = self._allocate(width, f"slab_{slot}", self.compute_dtype)
+        if settings.initialize:
             for shard in shards:
-                self._initialize(shard, tables[shard.table], seed)
+                self._initialize(shard, tables[shard.table], settings.seed)
 
     def device(self) -> AbstractContextManager:
         """The device scope of the slab's variables, lookups and updates: the host, or TensorFlow's choice."""
         return tf.device(_HOST) if self.kind.on_host else nullcontext()
 
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
-        """The vectors [..., width] of rows [...] of the slab."""
+        """The vectors [..., width] of rows [...] of the slab, in `compute_dtype`."""
         with self.device():
-            return tf.gather(self.variable, rows)
+            return tf.cast(tf.gather(self.variable, rows), self.compute_dtype)
 
     def update(
         self, rows: tf.Tensor, gradients: tf.Tensor, *, learning_rate: tf.Tensor, step: tf.Tensor | None
@@ -80,7 +108,7 @@ class Slab:
 
         Args:
           rows: int64 [n], rows of the slab.
-          gradients: [n, width], in the type of the weights.
+          gradients: [n, width], in `compute_dtype`.
           learning_rate: scalar.
           step: scalar, the number of the step from 1 on; only adam reads it.
 
@@ -88,20 +116,35 @@ class Slab:
           A scalar: 0 if the update and the new state are finite, else nan.
         """
         with self.device():
-            learning_rate = tf.cast(learning_rate, self.dtype)
+            learning_rate = tf.cast(learning_rate, self.compute_dtype)
             # For sgd too: subtracting a hot row's many small gradients one by one would round each time, in any order.
             rows, gradients = sum_by_row(rows, gradients)
-            slots = {slot: tf.gather(variable, rows) for slot, variable in self._slots.items()}
-            step = tf.cast(0 if step is None else step, self.dtype)
-            direction, new = self._optimizer.update(gradients, slots, step=step, rows=True)
+            slots = {slot: tf.gather(variable, rows) for slot, variable in self.slots.items()}
+            number = tf.cast(0 if step is None else step, self.compute_dtype)
+            direction, new = self._optimizer.update(gradients, slots, step=number, rows=True)
             for slot, values in new.items():
-                self._slots[slot].scatter_update(tf.IndexedSlices(values, rows))
+                self.slots[slot].scatter_update(tf.IndexedSlices(values, rows))
             update = direction * learning_rate
-            self.variable.scatter_sub(tf.IndexedSlices(update, rows))
+            if self.dtype == self.compute_dtype:
+                self.variable.scatter_sub(tf.IndexedSlices(update, rows))
+            else:
+                updated = tf.cast(tf.gather(self.variable, rows), self.compute_dtype) - update
+                values = self._rounded(updated, rows, tf.cast(0 if step is None else step, tf.int64))
+                tf.raw_ops.ResourceScatterUpdate(resource=self.variable.handle, indices=rows, updates=values)
             return zero_if_finite(update, new)
 
+    def _rounded(self, weights: tf.Tensor, rows: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """Weights [n, width] of some rows as bfloat16, rounded stochastically."""
+        of_shards = zip(*self.rounding_shards, strict=True)
+        first, table_rows, columns, keys = (tf.constant(list(numbers), tf.int64) for numbers in of_shards)
+        shard = tf.searchsorted(first, rows, side="right") - 1
+        rows_of_tables = rows - tf.gather(first, shard) + tf.gather(table_rows, shard)
+        return rounded(
+            weights, keys=tf.gather(keys, shard), rows=rows_of_tables, columns=tf.gather(columns, shard), step=step
+        )
+
     def read_rows(self, shard: Shard, slot: str, *, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop) of a table, of which this shard has the columns: [stop - start, width].
+        """Rows [start, stop) of a table, of which this shard has the columns: [stop - start, width], in compute_dtype.
 
         The numbers of a slot with one number a row are repeated over the columns, so that every slot has the shape of
         the weights.
@@ -112,7 +155,8 @@ class Slab:
         """
         first = self._slab_row(shard, start)
         with self.device():
-            values = tf.gather(self._variable(slot), tf.range(first, first + stop - start, dtype=tf.int64)).numpy()
+            values = tf.gather(self._variable(slot), tf.range(first, first + stop - start, dtype=tf.int64))
+        values = tf.cast(values, self.compute_dtype).numpy()
         return np.broadcast_to(values, (stop - start, self.width))
 
     def write_rows(self, shard: Shard, slot: str, *, start: int, values: np.ndarray) -> None:
@@ -120,14 +164,21 @@ class Slab:
         first, variable = self._slab_row(shard, start), self._variable(slot)
         with self.device():
             rows = tf.range(first, first + len(values), dtype=tf.int64)
-            values = tf.constant(values[:, : variable.shape[1]], self.dtype)
+            values = tf.cast(tf.constant(values[:, : variable.shape[1]], self.compute_dtype), variable.dtype)
             # As fast as a copy. variable[a:b].assign(...) would first read, and so copy, the whole variable.
             tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=rows, updates=values)
 
-    def _allocate(self, width: int, name: str) -> tf.Variable:
-        empty = tf.raw_ops.Empty(shape=[self._num_rows, width], dtype=self.dtype, init=name != "slab")
-        if empty.device.endswith("CPU:0") and name == "slab":
+    def _allocate(self, width: int, name: str, dtype: tf.DType) -> tf.Variable:
+        bits = tf.uint16 if dtype == tf.bfloat16 else dtype  # Python's buffers know no bfloat16
+        empty = tf.raw_ops.Empty(shape=[self.num_rows, width], dtype=bits, init=False)
+        if empty.device.endswith("CPU:0"):
             use_huge_pages(memoryview(empty))
+            if name != "slab":
+                fill_with_zeros(memoryview(empty))
+        elif name != "slab":
+            empty = tf.zeros_like(empty)
+        if bits != dtype:
+            empty = tf.bitcast(empty, dtype)
         variable = tf.Variable(empty, trainable=False, name=name)
         del empty  # if the variable does not own its memory alone, the first write copies it
         return variable
@@ -145,7 +196,7 @@ class Slab:
             )
 
     def _variable(self, slot: str) -> tf.Variable:
-        return self.variable if slot == WEIGHTS else self._slots[slot]
+        return self.variable if slot == WEIGHTS else self.slots[slot]
 
     def _slab_row(self, shard: Shard, row: int) -> int:
         assert shard.rows[0] <= row <= shard.rows[1]

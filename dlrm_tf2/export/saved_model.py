@@ -38,7 +38,8 @@ def write_saved_model(folder: Path, manifest: Manifest, *, shape: ModelConfig, o
       OSError: TensorFlow cannot write, such as on a full disk.
     """
     plan = make_plan(shape.tables, 1)
-    settings = ComputeSettings(training=False, initialize_tables=False)
+    # TensorFlow's ops: a server has no others.
+    settings = ComputeSettings(training=False, initialize_tables=False, embedding_op="tensorflow")
     model = Dlrm(shape, plan, comm=SingleProcess(), seed=0, settings=settings)
     restore_tables(folder, manifest, embedding=model.embedding)
     for variable in model.dense_variables:

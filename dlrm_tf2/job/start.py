@@ -15,6 +15,7 @@ from dlrm_tf2.checkpoint import CheckpointError
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import repeated_ids
 from dlrm_tf2.data.batches import check_splits, open_split
+from dlrm_tf2.embedding import native_rows
 from dlrm_tf2.evaluation.evaluator import Evaluator
 from dlrm_tf2.evaluation.inference import infer
 from dlrm_tf2.evaluation.predictions import PredictionsFile, check_predictions_path
@@ -135,15 +136,18 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     interaction_op, op_note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
         interaction_op, op_note = interaction.choose_op(config.requested_interaction_op, device.device)
+    embedding_op, embedding_note = native_rows.choose_op(config.embedding_op, device=device.device, comm=comm)
     offloading = planning.offloading_note(config, plan, device.device)
     memory_lines = _check_memory(context, model_config, plan)
     on_rank_0(comm, "splits", work=lambda: check_splits(config, context.spec), error=FeatureSpecError)
     deduplicated, dedup_note = repeated_ids.choose_features(config, context.spec, comm)
-    lines = (*unused_flags(config), *resumption.notes, *device.notes, op_note, offloading, *memory_lines, dedup_note)
+    lines = (*unused_flags(config), *resumption.notes, *device.notes, op_note, embedding_note)
+    lines = (*lines, offloading, *memory_lines, dedup_note)
     settings = ComputeSettings(
         compute_dtype=device.compute_dtype,
         xla=config.xla,
         interaction=interaction_op,
+        embedding_op=embedding_op,
         optimizer=Optimizer(config.optimizer, config.momentum, beta1=config.beta1, beta2=config.beta2),
         training=config.mode == "train",
         initialize_tables=source is None,

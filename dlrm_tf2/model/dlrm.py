@@ -27,6 +27,7 @@ class ComputeSettings:
       compute_dtype: type in which the MLPs and the interaction compute.
       xla: compile the MLPs and the interaction with XLA.
       interaction: the op of the dot interaction, see dlrm_tf2.model.interaction.choose_op.
+      embedding_op: "native", "tensorflow" or "auto", see DistributedEmbedding.
       optimizer: the formula that updates all weights.
       training: False allocates no optimizer state for the tables.
       initialize_tables: False leaves the tables' memory as it is, for weights that a checkpoint provides.
@@ -36,6 +37,7 @@ class ComputeSettings:
     compute_dtype: str = "float32"
     xla: bool = False
     interaction: Interaction = TENSORFLOW
+    embedding_op: str = "auto"
     optimizer: Optimizer = Optimizer()
     training: bool = True
     initialize_tables: bool = True
@@ -87,19 +89,22 @@ class Dlrm:
             config.tables,
             plan,
             comm=comm,
-            seed=seed if settings.initialize_tables else None,
+            seed=seed,
+            initialize=settings.initialize_tables,
             optimizer=settings.optimizer if settings.training else None,
             hotness=config.hotness_of,
             data_parallel_input=settings.data_parallel_input,
             deduplicated=settings.deduplicated,
             wire_dtype=settings.compute_dtype,
+            embedding_op=settings.embedding_op,
+            leading_columns=config.bottom_width if self.interaction.join else 0,
         )
         self.dense_optimizer = DenseOptimizer(settings.optimizer, self.dense_variables)
-        self._below, self._above, self._dense = self._below_interaction, self._above_interaction, self._dense_block
+        self._bottom, self._above, self._dense = self._bottom_vector, self._above_interaction, self._dense_block
         if settings.xla and self.interaction.compiles:
             self._dense = tf.function(self._dense_block, jit_compile=True)
         elif settings.xla:  # one compiled block on either side of the op
-            self._below = tf.function(self._below_interaction, jit_compile=True)
+            self._bottom = tf.function(self._bottom_vector, jit_compile=True)
             self._above = tf.function(self._above_interaction, jit_compile=True)
 
     @property
@@ -128,20 +133,23 @@ class Dlrm:
         return self._dense(numerical, self.embedding.exchange(lookup))
 
     def _dense_block(self, numerical: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
-        return self._above(self.interaction.compute(self._below(numerical, vectors)))
+        return self._above(self.interaction.compute(self._joined(self._bottom(numerical), vectors)))
 
-    def _below_interaction(self, numerical: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+    def _bottom_vector(self, numerical: tf.Tensor) -> tf.Tensor:
+        """The bottom MLP's vector, [local batch, bottom width]."""
+        padding = self._input_width - self.config.num_numerical
+        return self.bottom_mlp(tf.pad(tf.cast(numerical, self.compute_dtype), [[0, 0], [0, padding]]))
+
+    def _joined(self, bottom: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
         """The interaction's input, the bottom MLP's vector first.
 
         For dot [local batch, 1 + features, width]; for cross all vectors in a row, [local batch, interaction width].
         """
-        padding = self._input_width - self.config.num_numerical
-        inputs = tf.pad(tf.cast(numerical, self.compute_dtype), [[0, 0], [0, padding]])
-        bottom = self.bottom_mlp(inputs)
+        room = self.embedding.leading_columns
+        joined = self.interaction.join(vectors, bottom) if room else tf.concat([bottom, vectors], axis=1)
         if self.cross:
-            return tf.concat([bottom, vectors], axis=1)
-        vectors = tf.reshape(vectors, [-1, len(self.config.features), self.config.embedding_dim])
-        return tf.concat([bottom[:, tf.newaxis, :], vectors], axis=1)
+            return joined
+        return tf.reshape(joined, [-1, 1 + len(self.config.features), self.config.embedding_dim])
 
     def _above_interaction(self, interacted: tf.Tensor) -> tf.Tensor:
         """Logits, float32 [local batch]."""

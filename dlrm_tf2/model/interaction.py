@@ -2,13 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
 
 from dlrm_tf2 import ops
 from dlrm_tf2.ops import dot_interaction as native_op
+from dlrm_tf2.ops.first_columns import with_first_columns
 
 
 def dot_interaction(features: tf.Tensor) -> tf.Tensor:
@@ -74,15 +75,19 @@ class Interaction:
       name: "tensorflow" or "native".
       compute: [batch, F, D] -> [batch, output width], as `dot_interaction`.
       compiles: whether XLA can compile the op; otherwise the model places it between two compiled blocks.
+      join: puts the first vector [batch, D] into the free first columns of the others' matrix; None where the model has
+        to concatenate them.
     """
 
     name: str
     compute: Callable[[tf.Tensor], tf.Tensor]
     compiles: bool
+    join: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
 
 
 TENSORFLOW = Interaction("tensorflow", dot_interaction, compiles=True)
 NATIVE = Interaction("native", native_op.dot_interaction, compiles=False)
+NATIVE_ON_CPU = replace(NATIVE, join=with_first_columns)
 
 
 def choose_op(interaction_op: str, device: str) -> tuple[Interaction, str]:
@@ -104,7 +109,8 @@ def choose_op(interaction_op: str, device: str) -> tuple[Interaction, str]:
     if why_not is None:
         asked = "" if interaction_op == "auto" else ", as asked"
         instruction_set = f" ({ops.instruction_set()})" if device == "cpu" else ""
-        return NATIVE, f"interaction: the native op on the {device.upper()}{instruction_set}{asked}"
+        native = NATIVE_ON_CPU if device == "cpu" else NATIVE
+        return native, f"interaction: the native op on the {device.upper()}{instruction_set}{asked}"
     if interaction_op == "native":
         raise ValueError(f"--interaction_op native: {why_not}. Build it, or use --interaction_op auto.")
     return TENSORFLOW, f"interaction: TensorFlow's ops; {why_not}"

@@ -71,3 +71,9 @@ def use_huge_pages(buffer: memoryview) -> None:
     length = (address + buffer.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE
     if length > 0:
         ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
+
+
+def fill_with_zeros(buffer: memoryview) -> None:
+    """Writes zeros into a buffer that Python considers read-only and that nobody else knows yet."""
+    if buffer.nbytes:
+        ctypes.memset(np.frombuffer(buffer, np.uint8).ctypes.data, 0, buffer.nbytes)

@@ -153,7 +153,7 @@ ALL = {field.name for field in dataclasses.fields(TrainConfig)}
 
 
 def test_no_flag_is_without_a_test():
-    covered = [*RUNS, *PLANS, *ELSEWHERE, "interaction_op"]
+    covered = [*RUNS, *PLANS, *ELSEWHERE, "interaction_op", "embedding_op"]
     assert sorted(covered) == sorted(ALL)
 
 
@@ -193,6 +193,12 @@ def test_a_run_with_the_flag_differs_from_one_without(flag, run):
     assert f"--{flag}" in with_flag
     without = observed(run(of_both))
     assert observed(run([*of_both, *with_flag.split()])) != without
+
+
+@pytest.mark.skipif(not ops.available(), reason=f"the op library is not available: {ops.why_unavailable()}")
+def test_embedding_op(run):
+    assert run(["--embedding_op", "native"]).job.model.embedding.native
+    assert not run(["--embedding_op", "tensorflow"]).job.model.embedding.native
 
 
 @pytest.mark.skipif(not ops.available(), reason=f"the op library is not available: {ops.why_unavailable()}")

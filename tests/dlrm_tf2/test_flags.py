@@ -67,7 +67,7 @@ def test_every_field_is_a_flag_and_every_flag_reaches_its_field():
         "keep_best": True, "fresh_optimizer": True, "resume": "off", "predictions_path": "p", "stall_timeout_s": 29.5,
         "inter_op_parallelism": 30, "intra_op_parallelism": 31, "profiler_start_step": 32, "profiled_rank": 33,
         "profiler_path": "q", "tensorboard": "t", "log_path": "l",
-        "interaction": "dot_custom_cuda", "interaction_op": "native",
+        "interaction": "dot_custom_cuda", "interaction_op": "native", "embedding_op": "native",
     }  # fmt: skip
     assert set(values) == {field.name for field in dataclasses.fields(TrainConfig)}
     arguments = []

@@ -104,12 +104,13 @@ def _cuts(rng, size: int) -> list[tuple[int, int]]:
     return list(zip(bounds, bounds[1:], strict=False))
 
 
-def train(case: Case, comm, steps: int, learning_rate: float = 0.3, dtype: str = "float64", wire: str | None = None):
+def train(case: Case, comm, steps: int, learning_rate: float = 0.3, dtype: str = "float64", wire: str | None = None,
+          embedding_op: str = "auto"):  # fmt: skip
     """Trains the layer; returns (losses, {(slot, shard): rows} of this rank)."""
     embedding = DistributedEmbedding(
         case.tables, case.plan, comm=comm, seed=case.seed, optimizer=case.optimizer, hotness=case.hotness,
         data_parallel_input=case.data_parallel_input, deduplicated=case.deduplicated, weighted=case.weighted,
-        wire_dtype=wire or dtype, dtype=dtype,
+        wire_dtype=wire or dtype, dtype=dtype, embedding_op=embedding_op,
     )  # fmt: skip
     a, b = (tf.constant(vector, dtype) for vector in head(case, embedding.width))
     first, last = samples_of_rank(case.global_batch, comm.size, comm.rank)

@@ -72,7 +72,7 @@ def main() -> None:
     inside = {id(outside): tensor for outside, tensor in graph.captures}
     assert sorted(layer._slabs) == [(4, False, False), (4, False, True), (8, False, False), (8, False, True)]
     for kind, slab in layer._slabs.items():
-        for variable, update in (slab.variable, "Sub"), *((slot, "Update") for slot in slab._slots.values()):
+        for variable, update in (slab.variable, "Sub"), *((slot, "Update") for slot in slab.slots.values()):
             assert variable.device.endswith("CPU:0" if kind.on_host else "CPU:1"), (kind, variable.device)
             users = {op.type: op.device[-5:] for op in inside[id(variable.handle)].consumers()}
             # An operation without a device of its own runs where its variable is.

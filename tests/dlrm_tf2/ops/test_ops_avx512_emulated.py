@@ -4,8 +4,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import test_ops_kernels as kernel_tests
+import test_ops_rows as row_tests
 from support.numpy_interaction import DTYPES
 
 from dlrm_tf2 import ops
@@ -29,7 +31,7 @@ def emulated(tmp_path_factory):
     subprocess.run(
         ["g++", "-O0", "-std=c++17", "-fPIC", "-shared", "-Wno-psabi", "-mavx2", "-mfma", "-mf16c", "-DDLRM_X86",
          "-D__builtin_cpu_supports(name)=1", "-I", EMULATOR, "-I", SOURCE, "-o", folder / "libdlrm_kernels.so",
-         *SOURCE.glob("dot_interaction/dot_interaction_cpu*.cc"), SOURCE / "errors.cc"],
+         "-ffp-contract=off", *SOURCE.glob("*/*_cpu*.cc"), *SOURCE.glob("*.cc")],
         check=True,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
@@ -65,3 +67,15 @@ def test_copies_sums_and_threads(dtype, instruction_set):
 @pytest.mark.parametrize("case", kernel_tests.ROUNDED_SUMS)
 def test_the_gradient_of_row_0_rounds_once_to_nearest_even(case, instruction_set):
     kernel_tests.test_the_gradient_of_row_0_rounds_once_to_nearest_even(*case, instruction_set)
+
+
+@pytest.mark.parametrize("weights_type", ["float32", "bfloat16"])
+def test_embedding_rows_have_the_bits_of_numpy(weights_type):
+    for seed, kind in enumerate(row_tests.KINDS):
+        rng, vectors_type = np.random.default_rng(seed), row_tests.TYPES[seed % 3]
+        slabs, bags = row_tests.random_case(rng, weights_type, vectors_type, kind)
+        gradients = [one.vectors.copy() for one in bags]
+        row_tests.check_lookup(slabs, bags, vectors_type, AVX512[0])
+        for one, gradient in zip(bags, gradients, strict=True):
+            one.vectors[:] = gradient
+        row_tests.check_update(slabs, bags, row_tests.Step(kind, step=3), AVX512[0], 2)

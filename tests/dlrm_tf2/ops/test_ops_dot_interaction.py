@@ -18,6 +18,7 @@ from dlrm_tf2.model import interaction
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.model.dlrm import ComputeSettings, Dlrm
 from dlrm_tf2.ops.dot_interaction import dot_interaction
+from dlrm_tf2.ops.first_columns import with_first_columns
 from dlrm_tf2.runtime import instruction_sets, process
 from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import make_plan
@@ -91,6 +92,30 @@ def test_an_instruction_set_that_is_missing_is_refused(monkeypatch):
     monkeypatch.setattr(instruction_sets, "NAMES", ("scalar",) * 9 + ("avx1024",))
     with pytest.raises(ValueError, match="cannot use avx1024: this processor does not have it"):
         ops.use_instruction_set("avx1024")
+
+
+@native
+def test_first_columns_are_written_and_the_others_stay():
+    matrix, first = np.arange(12, dtype=np.float32).reshape(3, 4), np.full((3, 2), 7, np.float32)
+    wanted = [[7, 7, 2, 3], [7, 7, 6, 7], [7, 7, 10, 11]]
+    given = tf.constant(matrix)
+    np.testing.assert_array_equal(with_first_columns(given, first), wanted)
+    np.testing.assert_array_equal(given, matrix)  # somebody else reads it: a copy was written
+    in_a_graph = tf.function(lambda first: with_first_columns(tf.reshape(tf.range(12.0), [3, 4]) + 0, first))
+    np.testing.assert_array_equal(in_a_graph(first), wanted)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at most as many columns"):
+        with_first_columns(given, np.zeros((3, 5), np.float32))
+
+
+@native
+def test_the_gradient_of_first_columns():
+    matrix, first = tf.zeros([2, 3]), tf.ones([2, 1])
+    with tf.GradientTape() as tape:
+        tape.watch([matrix, first])
+        loss = tf.reduce_sum(with_first_columns(matrix, first) * [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    by_matrix, by_first = tape.gradient(loss, [matrix, first])
+    np.testing.assert_array_equal(by_first, [[1], [4]])
+    np.testing.assert_array_equal(by_matrix[:, 1:], [[2, 3], [5, 6]])
 
 
 @pytest.mark.parametrize("compute", [interaction.dot_interaction, pytest.param(dot_interaction, marks=native)],
@@ -226,7 +251,7 @@ def test_the_native_op_stays_outside_of_the_compiled_blocks(tmp_path):
     for chosen, ops_outside in ((interaction.NATIVE, 1), (interaction.TENSORFLOW, 0)):
         settings = ComputeSettings(xla=True, interaction=chosen)
         model = Dlrm(shape, make_plan(shape.tables, 1), comm=SingleProcess(), seed=1, settings=settings)
-        arguments = tf.TensorSpec([6, 13]), tf.TensorSpec([6, 5, 8])
+        arguments = tf.TensorSpec([6, 13]), tf.TensorSpec([6, 5 * 8])
         kinds = [node.op for node in step.get_concrete_function(model, *arguments).graph.as_graph_def().node]
         assert kinds.count("DlrmDotInteraction") == ops_outside
         compiled = [kind for kind in kinds if "PartitionedCall" in kind]
@@ -237,7 +262,8 @@ def test_choice(monkeypatch):
     monkeypatch.setattr(ops, "why_unavailable", lambda: None)
     monkeypatch.setattr(ops, "why_no_cuda", lambda: "it was built without CUDA")
     monkeypatch.setattr(ops, "instruction_set", lambda: "avx2")
-    assert interaction.choose_op("auto", "cpu") == (interaction.NATIVE, "interaction: the native op on the CPU (avx2)")
+    line = "interaction: the native op on the CPU (avx2)"
+    assert interaction.choose_op("auto", "cpu") == (interaction.NATIVE_ON_CPU, line)
     assert interaction.choose_op("native", "cpu")[1] == "interaction: the native op on the CPU (avx2), as asked"
     assert interaction.choose_op("tensorflow", "cpu")[0] is interaction.TENSORFLOW
     chosen, line = interaction.choose_op("auto", "gpu")

@@ -78,6 +78,8 @@ __m512 dot_of_pairs(__m512 sums, Pairs a, Pairs b) {
 #undef _mm512_extractf32x8_ps
 #define _mm512_cvtph_ps(halves) emulator::from_float16(halves)
 #define _mm512_cvtps_ph(x, rounding) emulator::to_float16(x)
+#define _mm512_sqrt_ps(x) \
+  emulator::joined(_mm256_sqrt_ps(emulator::half_of(x, 0)), _mm256_sqrt_ps(emulator::half_of(x, 1)))
 #define _mm512_castps512_ps256(x) emulator::half_of(x, 0)
 #define _mm512_extractf32x8_ps(x, which) emulator::half_of(x, which)
 #define _mm512_stream_ps(to, x) emulator::stream(to, x)

@@ -1,0 +1,143 @@
+"""The native lookup and update of embedding rows: the arguments of their ops."""
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from dlrm_tf2 import ops
+from dlrm_tf2.optim import Optimizer
+
+
+class Bags(NamedTuple):
+    """The ids of one piece in every sample, and where their vectors are.
+
+    The fields before `feature` are one row of the ops' attribute `bags`, in this order.
+
+    Attributes:
+      slab: number of the slab.
+      first_row: id i is row first_row + i of the slab.
+      num_ids: ids of the table, 0 to num_ids - 1.
+      first_id, last_id: the ids in [first_id, last_id) are in this shard; other ids count as rows of zeros.
+      ids: number of the tensor in IdTensors.ids.
+      hotness: ids of each sample; -1 for any number.
+      column: first column of the ids, where the hotness is fixed.
+      lengths: number of the tensor in IdTensors.row_lengths, where it is not.
+      weights: number of the tensor in IdTensors.weights; -1 for none.
+      mean: whether the factors of a sample's ids are divided by the sum of their weights.
+      vectors: number of the tensor with the vectors.
+      vectors_column: first column of the vectors in this tensor.
+      feature: name of the feature, for errors.
+    """
+
+    slab: int
+    first_row: int
+    num_ids: int
+    first_id: int
+    last_id: int
+    ids: int
+    hotness: int
+    column: int
+    lengths: int
+    weights: int
+    mean: int
+    vectors: int
+    vectors_column: int
+    feature: str
+
+
+class IdTensors(NamedTuple):
+    """The tensors that Bags name.
+
+    Attributes:
+      ids: int32 or int64 each: [samples, columns], or for any number of ids a sample [n]. The first has rank 2.
+      row_lengths: int32 [samples] each.
+      weights: float32, one number for each id, each.
+    """
+
+    ids: Sequence[tf.Tensor]
+    row_lengths: Sequence[tf.Tensor] = ()
+    weights: Sequence[tf.Tensor] = ()
+
+
+class SlabVariables(NamedTuple):
+    """A slab for the ops.
+
+    Attributes:
+      weights: [rows, width], float32 or bfloat16.
+      slots: the state of the optimizer, float32, in the order of its row_slots.
+      shards: (first row, row of the table, column of the table, key) of each shard; read for bfloat16 only.
+    """
+
+    weights: tf.Variable
+    slots: Sequence[tf.Variable]
+    shards: Sequence[tuple[int, int, int, int]]
+
+
+def lookup(
+    slabs: Sequence[SlabVariables], bags: Sequence[Bags], *, tensors: IdTensors, width: int, dtype: tf.DType
+) -> tf.Tensor:
+    """The vectors [samples, width] of the bags, in `dtype`. Columns of no bag are undefined.
+
+    Raises:
+      tf.errors.InvalidArgumentError: an id is not a row of its table, or shapes contradict each other.
+    """
+    return ops.library().dlrm_embedding_lookup(
+        slabs=[slab.weights.handle for slab in slabs],
+        ids=tensors.ids,
+        row_lengths=tensors.row_lengths,
+        weights=tensors.weights,
+        **_bags_attributes(bags),
+        width=width,
+        W=slabs[0].weights.dtype,
+        T=dtype,
+    )
+
+
+def update(
+    slabs: Sequence[SlabVariables],
+    bags: Sequence[Bags],
+    *,
+    tensors: IdTensors,
+    gradients: Sequence[tf.Tensor],
+    optimizer: Optimizer,
+    rate_and_step: tuple[tf.Tensor, tf.Tensor],
+) -> tf.Tensor:
+    """One step of the optimizer on the rows that the bags name; the gradients of a row are added up first.
+
+    Args:
+      gradients: the gradients of the vectors, [samples, columns] each, all of one type.
+      rate_and_step: the learning rate, float32, and the number of the step from 1 on, int64.
+
+    Returns:
+      A scalar, float32: 0 if all updated numbers are finite, else nan.
+
+    Raises:
+      tf.errors.InvalidArgumentError: an id is not a row of its table, or shapes contradict each other.
+    """
+    learning_rate, step = rate_and_step
+    betas = struct.unpack("<2q", struct.pack("<2d", optimizer.beta1, optimizer.beta2))
+    return ops.library().dlrm_embedding_update(
+        slabs=[slab.weights.handle for slab in slabs],
+        slots=[slot.handle for slab in slabs for slot in slab.slots],
+        ids=tensors.ids,
+        row_lengths=tensors.row_lengths,
+        weights=tensors.weights,
+        gradients=gradients,
+        learning_rate=learning_rate,
+        step=step,
+        **_bags_attributes(bags),
+        shards=[number for i, slab in enumerate(slabs) for shard in slab.shards for number in (i, *shard)],
+        optimizer=optimizer.name,
+        epsilon=optimizer.epsilon,
+        betas=list(betas),
+        W=slabs[0].weights.dtype,
+    )
+
+
+def _bags_attributes(bags: Sequence[Bags]) -> dict[str, list]:
+    return {
+        "bags": [int(number) for one in bags for number in one[:-1]],
+        "features": [one.feature for one in bags],
+    }
