@@ -1,10 +1,11 @@
-"""The embedding rows' CUDA kernels on a GPU: the bits of numpy over a grid of cases, and times beside a copy."""
+"""The embedding rows' CUDA kernels on a GPU: the bits of numpy over a grid of cases, and times next to a copy."""
 
 import itertools
 
 import device as gpu
 import numpy as np
 import rows
+import rows_numpy
 import times
 
 WIDTHS = (1, 3, 8, 16, 17, 64, 128, 129, 256)
@@ -32,8 +33,8 @@ def make_case(rng, width, dtype, table_dtype, kind, num_samples, forms=FORMS, ta
     pieces = [make_piece(rng, form, i * table_rows, table_rows, num_samples) for i, form in enumerate(forms)]
     slot_width = 1 if kind == "rowwise_adagrad" else width
     slots = [rng.uniform(0.1, 2, (num_rows, slot_width)).astype(np.float32) for _ in range(rows.SLOTS[kind])]
-    weights = rows.stored(rng.standard_normal((num_rows, width), np.float32), table_dtype)
-    vectors = rows.stored(rng.standard_normal((num_samples, width * len(forms)), np.float32), dtype)
+    weights = rows_numpy.stored(rng.standard_normal((num_rows, width), np.float32), table_dtype)
+    vectors = rows_numpy.stored(rng.standard_normal((num_samples, width * len(forms)), np.float32), dtype)
     return rows.Case(kind, dtype, table_dtype, weights, slots, pieces, vectors)
 
 
@@ -67,14 +68,14 @@ def check(device, kernels: gpu.Kernels, case: rows.Case) -> list[str]:
     memory = there.memory_for("update")
     there.queue("update", memory)
     device.wait()
-    weights, slots = rows.update(case)
+    weights, slots = rows_numpy.update(case)
     complaints = compared(device, there.weights, weights, "weights")
     for number, slot in enumerate(slots):
         complaints += compared(device, there.slots[number], slot, f"state {number}")
     there.queue("lookup", there.memory_for("lookup"))
     device.wait()
     case.weights = device.download(there.weights).view(weights.dtype).reshape(weights.shape)
-    complaints += compared(device, there.vectors, rows.lookup(case), "vectors")
+    complaints += compared(device, there.vectors, rows_numpy.lookup(case), "vectors")
     if device.download(there.status).any():
         complaints.append("the status says that an id or a number was wrong")
     return complaints
@@ -106,8 +107,8 @@ def ids_of(rng, law: str, count: int) -> np.ndarray:
 def measure(device, kernels: gpu.Kernels, batch: int) -> list[dict]:
     """Prints a table and returns its rows: ms of lookup and of update with Adagrad, 26 tables of width 128, one-hot.
 
-    The bytes of a lookup are its rows, ids and vectors once each; those of an update its gradients, its ids, and every
-    row that occurs with its state, read and written. `of copy` is their rate as a share of a copy's on this GPU.
+    The bytes of a lookup are its rows, ids and vectors once each; the bytes of an update are its gradients, its ids, and
+    every row that occurs with its state, read and written. `of copy` is their rate as a share of a copy's on this GPU.
     """
     copy_rate = rate_of_copy(device, batch * PIECES * WIDTH * 4)
     print(f"embedding rows, batch {batch}, {PIECES} x {TABLE_ROWS} x {WIDTH}; a copy: {copy_rate:.0f} GB/s")
@@ -138,8 +139,8 @@ def timed(device, kernels: gpu.Kernels, choices: tuple[str, str, str], batch: in
     count, num_rows = batch * PIECES, TABLE_ROWS * PIECES
     unique = sum(len(np.unique(piece.ids)) for piece in pieces)
     block = rng.standard_normal((4096, WIDTH), np.float32)
-    weights = np.resize(rows.stored(block, table), (num_rows, WIDTH))
-    vectors = np.resize(rows.stored(1e-3 * block, dtype), (batch, PIECES * WIDTH))
+    weights = np.resize(rows_numpy.stored(block, table), (num_rows, WIDTH))
+    vectors = np.resize(rows_numpy.stored(1e-3 * block, dtype), (batch, PIECES * WIDTH))
     case = rows.Case("adagrad", dtype, table, weights, [np.full((num_rows, WIDTH), 1, np.float32)], pieces, vectors)
     there = rows.OnDevice(device, kernels, case)
     bytes_of, found = gpu.ITEM_BYTES, {}

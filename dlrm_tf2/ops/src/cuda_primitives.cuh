@@ -48,8 +48,8 @@ DLRM_DEVICE void wait_for_copies() {
 // Asks for memory that is needed soon.
 DLRM_DEVICE void ask_for(const void* global) { asm volatile("prefetch.global.L2 [%0];" ::"l"(global)); }
 
-// The same pointer, of which the compiler then knows that it is into global memory; it cannot know that of one that was
-// itself read from memory.
+// The same pointer; the compiler then knows that it points into global memory, which it cannot know about a pointer that
+// was itself read from memory.
 template <class T>
 DLRM_DEVICE T* in_global(T* pointer) {
   __builtin_assume(__isGlobal(pointer));

@@ -10,7 +10,7 @@ namespace rows {
 struct Step {
   void* weights;
   float* slots[2];
-  const DlrmShard* shards;  // with keys that are already those of the step
+  const DlrmShard* shards;  // whose keys have the step in them already
   int width, num_shards, weights_type, kind;
   float learning_rate, epsilon, beta1, beta2, rest1, rest2;  // rest = 1 - beta
   float correction1, correction2;                            // 1 - beta**step
