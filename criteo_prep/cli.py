@@ -195,14 +195,10 @@ def _preprocessed(args: argparse.Namespace, run: Callable) -> int:
     from criteo_prep.guard import DestinationError
     from criteo_prep.preprocess.request import Resources
     from criteo_prep.preprocess.run import DifferentDatasetError, unfinished_of
+    from criteo_prep.progress import progress_log
 
     _check_workers(args.workers)
-    with contextlib.ExitStack() as stack:
-        log = None
-        if args.log_json:
-            log = sys.stderr
-            if args.log_json != "-":
-                log = stack.enter_context(open(args.log_json, "a", encoding="utf-8"))
+    with progress_log(args.log_json or None) as log:
         try:
             outcome = run(Resources(args.workers, args.memory_limit, quiet=args.quiet, log=log))
         except (ValueError, OSError, KeyboardInterrupt) as error:

@@ -11,12 +11,12 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import FileIO
 from pathlib import Path
 
 from criteo_prep.durable import force, naming
-from criteo_prep.guard import DestinationError, check_apart, check_free
+from criteo_prep.guard import DestinationError, check_apart, check_file_free, check_free
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
@@ -63,22 +63,27 @@ def new_dataset(
 
 
 @contextlib.contextmanager
-def new_file(destination: str | Path, *, reads: Iterable[str | Path] = (), overwrite: bool = False) -> Iterator[FileIO]:
+def new_file(
+    destination: str | Path,
+    *,
+    is_ours: Callable[[Path], bool],
+    reads: Iterable[str | Path] = (),
+    overwrite: bool = False,
+) -> Iterator[FileIO]:
     """Yields an empty file next to the destination. A clean exit renames it, and an exception removes it.
 
     Args:
       destination: file to create.
+      is_ours: whether an existing file has the content that this program gives it, so that it may be replaced.
       reads: files and folders that are read meanwhile; see check_apart.
       overwrite: replace an existing file.
 
     Raises:
-      DestinationError: see check_apart; or the file exists, or another process is writing it.
+      DestinationError: see check_apart and check_file_free; or another process is writing the file.
     """
     check_apart(destination, reads)
+    check_file_free(destination, overwrite, is_ours)
     destination = Path(destination)
-    if destination.exists() and (destination.is_dir() or not overwrite):
-        hint = "Name a file." if destination.is_dir() else "Name another file, or add --overwrite to replace it."
-        raise DestinationError(f"{destination}: exists already. {hint}")
     path = staging_of(destination)
     is_new = not path.exists()
     with _parents_of(path), open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0) as file:
@@ -93,6 +98,7 @@ def new_file(destination: str | Path, *, reads: Iterable[str | Path] = (), overw
                 file.truncate()  # a killed writer left its bytes
             with naming(path):
                 yield file
+            check_file_free(destination, overwrite, is_ours)
             os.replace(path, destination)
         except BaseException:
             path.unlink(missing_ok=True)

@@ -3,19 +3,16 @@
 criteo_prep.feature_spec alone uses this module, and exports its types. criteo_prep.feature_spec_rules has the rules.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from criteo_prep import plain_yaml
 from criteo_prep.messages import one_line, shown
+from criteo_prep.plain_file import open_plain
 
 AUTO = "auto"
 CHANNELS = ("categorical", "numerical", "label")
 LARGEST_BYTES = 4 << 20  # a spec of 1,000 features has about half a MiB
-_DEEPEST = 100  # brackets within brackets; a feature spec has fewer than 10
-_LARGEST_EXPANDED = 4 * LARGEST_BYTES  # characters, if each alias is replaced by its value
 _LARGEST_NUMBER = 2**63 - 1
 _SECTIONS = ("feature_spec", "channel_spec", "source_spec", "metadata")
 
@@ -72,13 +69,9 @@ def parse(path: Path) -> dict:
       FeatureSpecError: the file does not exist, is too large, is not YAML, or has an unknown key or a wrong type.
     """
     try:
-        document = yaml.load(_text_of(path), _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise FeatureSpecError(f"{path}: {line}is not plain YAML: {getattr(error, 'problem', error)}.") from None
-    except RecursionError:
-        raise FeatureSpecError(f"{path}: is not plain YAML: too many brackets within brackets.") from None
+        document = plain_yaml.load(_text_of(path))
+    except plain_yaml.PlainYamlError as error:
+        raise FeatureSpecError(f"{path}: {error}") from None
     return _Parser(path).parts(document)
 
 
@@ -116,7 +109,7 @@ def document_of(features: dict, channels: dict, *, sources: dict, metadata: dict
 
 def _text_of(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             content = file.read(LARGEST_BYTES + 1)
     except FileNotFoundError:
         raise FeatureSpecError(f"{path}: there is no such file. Name a folder that holds a feature spec.") from None
@@ -125,78 +118,9 @@ def _text_of(path: Path) -> str:
             f"{path}: has more than {LARGEST_BYTES >> 20} MiB, so it is not a feature spec. Name a feature spec."
         )
     try:
-        text = content.decode("utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FeatureSpecError(f"{path}: is not text in UTF-8: {error}.") from None
-    depth = 0  # found here, because the time of PyYAML grows with the square of the depth
-    for bracket in re.finditer(r"[\[\]{}]", text):
-        depth += 1 if bracket[0] in "[{" else -1
-        if depth > _DEEPEST:
-            line = text.count("\n", 0, bracket.start()) + 1
-            raise FeatureSpecError(f"{path}: line {line}: is not plain YAML: too many brackets within brackets.")
-    return text
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain YAML, except for what a feature spec never needs: these are errors, with their line.
-
-    - A mapping has the same key twice. (YAML keeps the last value.)
-    - An alias stands inside its own value, or all aliases together stand for a very large document.
-    - A scalar does not fit its type, as in `2020-99-99`.
-    """
-
-    def get_single_node(self):
-        node = super().get_single_node()
-        if node is not None:
-            _expanded_size(node, {})
-        return node
-
-    def construct_object(self, node, deep=False):
-        try:
-            return super().construct_object(node, deep)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # raised by int(), date(), ...
-            kind = node.tag.rpartition(":")[2]
-            raise _error(f"{shown(node.value)} is not of the type {shown(kind)}", node) from None
-
-    def construct_mapping(self, node, deep=False):
-        if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-                if key.value in seen:
-                    raise _error(f"the mapping has {shown(key.value)} twice", key)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _expanded_size(node: yaml.Node, sizes: dict[int, int | None]) -> int:
-    """The characters below a node if each alias is replaced by its value.
-
-    Args:
-      node: the node.
-      sizes: results for all nodes so far, by id(); None while a node is being visited.
-    """
-    size = sizes.get(id(node), 0)
-    if size is None:
-        raise _error("an alias stands inside its own value", node)
-    if size:
-        return size
-    sizes[id(node)] = None
-    if isinstance(node, yaml.ScalarNode):
-        size = 1 + len(node.value)
-    else:
-        pairs = isinstance(node, yaml.MappingNode)
-        parts = [part for pair in node.value for part in pair] if pairs else node.value
-        size = 1 + sum(_expanded_size(part, sizes) for part in parts)
-    if size > _LARGEST_EXPANDED:
-        raise _error(
-            f"its aliases stand for more than {_LARGEST_EXPANDED >> 20} MiB of text. Write the values out", node
-        )
-    sizes[id(node)] = size
-    return size
-
-
-def _error(problem: str, node: yaml.Node) -> yaml.constructor.ConstructorError:
-    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 class _Parser:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from criteo_prep.feature_spec_document import Chunk, Feature, FeatureSpecError
+from criteo_prep.plain_file import check_plain
 
 OFFSET = np.dtype(np.int64)  # dtype of the row offsets of a ragged feature
 
@@ -30,6 +31,7 @@ def existing_file(root: Path, file: str, feature: str) -> Path:
 
     Raises:
       FeatureSpecError: a link leads out of the folder or to no file, or the file does not exist.
+      NotPlainError: the file is a pipe, a socket or a device.
     """
     path = root / file
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
@@ -39,6 +41,7 @@ def existing_file(root: Path, file: str, feature: str) -> Path:
             f"{path}: is a link that leads to no file, but the feature spec names it for {feature!r}. Link it again, "
             "or copy the file there."
         )
+    check_plain(path)
     if not path.is_file():
         raise FeatureSpecError(f"{path}: there is no such file, but the feature spec names it for {feature!r}.")
     return path

@@ -6,7 +6,7 @@ Nothing that a verb reads lies in its destination or around it, and only files t
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from criteo_prep.feature_spec import FeatureSpec, FeatureSpecError
@@ -59,6 +59,34 @@ def check_free(destination: str | Path, overwrite: bool = False) -> None:
         raise DestinationError(
             f"{destination}: holds {foreign}, which this program did not make, so the folder is not replaced. Name "
             "another destination, or delete the folder yourself."
+        )
+
+
+def check_file_free(path: str | Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> None:
+    """Raises DestinationError unless a path is free for a new file, or has a file that may be replaced.
+
+    Args:
+      path: the file to make.
+      overwrite: whether an existing file is replaced.
+      is_ours: whether an existing file, which is not empty, has the content that this program gives it.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    if path.is_dir():
+        raise DestinationError(f"{path}: exists already. Name a file.")
+    if not path.is_file():
+        raise DestinationError(f"{path}: is a pipe or a device, which cannot be replaced. Name a file.")
+    if not overwrite:
+        raise DestinationError(
+            f"{path}: exists already. Name another file, or add --overwrite to replace a file that this program made."
+        )
+    if belongs_to_a_dataset(path):
+        raise DestinationError(f"{path}: is a part of a dataset, which would be lost. Name another file.")
+    if path.stat().st_size and not is_ours(path):
+        raise DestinationError(
+            f"{path}: does not hold what this program would write there, so it is not replaced. Name another file, or "
+            "delete this one yourself."
         )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from criteo_prep import manifest
 from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.manifest import DamagedError
+from criteo_prep.plain_file import open_plain
 
 _READ_BYTES = 4 << 20
 _WORKERS = 2  # threads that check files while others read them
@@ -57,7 +58,7 @@ def check_file(path: Path, entry: dict, *, stands_for: Path | None = None) -> No
       stands_for: the file to name in the message, where `path` is a copy of it.
     """
     check = Check(stands_for or path, entry)
-    with open(path, "rb", buffering=0) as file:
+    with open_plain(path, buffering=0) as file:
         while data := file.read(_READ_BYTES):
             check.update(data)
     check.finish()
@@ -82,7 +83,7 @@ def entries_of(spec: FeatureSpec) -> dict[Path, dict]:
         files = manifest.load_manifest(spec.root)["files"]
     except DamagedError:
         raise
-    except (manifest.ManifestError, OSError):  # published datasets have none, or a file of that name of another kind
+    except manifest.ManifestError:  # published datasets have none, or a file of that name of another kind
         files = spec.metadata.get("files") if isinstance(spec.metadata, dict) else None
     entries = files if isinstance(files, dict) else {}
     return {

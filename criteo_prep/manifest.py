@@ -23,6 +23,7 @@ import criteo_prep
 from criteo_prep.durable import force
 from criteo_prep.manifest_document import KINDS, problem_of
 from criteo_prep.messages import one_line
+from criteo_prep.plain_file import check_plain, open_plain
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -192,7 +193,7 @@ def load_manifest(root: str | Path, damaged: bool = False) -> dict:
 
 def _content_of(path: Path) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             content = file.read(LARGEST_BYTES + 1)
     except FileNotFoundError:
         raise ManifestError(
@@ -218,6 +219,7 @@ def check_files(root: str | Path, document: dict) -> None:
     """Checks that a dataset's files exist and have their sizes; reads no file. Raises ManifestError otherwise."""
     for name, entry in document["files"].items():
         path = Path(root) / name
+        check_plain(path)
         if not path.is_file():
             raise ManifestError(f"{path}: there is no such file, but the manifest names it. Make the dataset again.")
         if path.stat().st_size != entry["bytes"]:

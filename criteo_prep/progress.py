@@ -3,13 +3,36 @@
 Where stderr is not a terminal but a file, such as the log of a job, a new line is printed every half minute instead.
 """
 
+import contextlib
 import json
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TextIO
 
+_BEGINNING = b'{"stage": "'  # of each line of a log
 _REFRESH_S = 0.5
 _REFRESH_IN_A_FILE_S = 30.0
+
+
+@contextlib.contextmanager
+def progress_log(name: str | None) -> Iterator[TextIO | None]:
+    """Opens the log that `--log_json` names, to append to it: "-" is stderr, None no log.
+
+    Raises:
+      ValueError: the file exists, is not empty, and does not begin as a log of progress.
+    """
+    if name is None or name == "-":
+        yield sys.stderr if name else None
+        return
+    path = Path(name)
+    if path.is_file() and path.stat().st_size:
+        with open(path, "rb") as file:
+            if not file.read(len(_BEGINNING)) == _BEGINNING:
+                raise ValueError(f"--log_json {name}: is not a log of progress. Name another file, or delete this one.")
+    with open(path, "a", encoding="utf-8") as file:
+        yield file
 
 
 class Progress:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from criteo_prep import manifest
 from criteo_prep.feature_spec import FeatureSpec, FeatureSpecError
+from criteo_prep.plain_file import open_plain
 
 _OURS = "criteo-prep "  # the beginning of "made_by"
 _LARGEST_SPEC = 4 << 20  # bytes
@@ -18,7 +19,7 @@ def foreign_file(folder: Path) -> str | None:
 
     This program made a file if a manifest, or the metadata of a feature spec, of its own lists the file.
     """
-    ours = _listed_in_manifest(folder) | _listed_in_specs(folder) | _split_bin_files(folder)
+    ours = _listed(folder) | _split_bin_files(folder)
     names = [
         os.path.relpath(Path(parent) / name, folder)
         for parent, folders, files in os.walk(folder)
@@ -27,9 +28,15 @@ def foreign_file(folder: Path) -> str | None:
     return min((name for name in names if name not in ours), default=None)
 
 
-def belongs_to_a_dataset(spec: Path) -> bool:
-    """Whether a feature spec is a part of a dataset that this program made."""
-    return spec.name in _listed_in_manifest(spec.parent) | _listed_in_specs(spec.parent)
+def belongs_to_a_dataset(file: Path) -> bool:
+    """Whether a file is a part of a dataset that this program made; it lies in the dataset's folder or one below."""
+    here, above = file.parent, file.absolute().parent.parent
+    of_the_folder_above = f"{file.absolute().parent.name}/{file.name}"
+    return file.name in _listed(here) or of_the_folder_above in _listed(above)
+
+
+def _listed(folder: Path) -> set[str]:
+    return _listed_in_manifest(folder) | _listed_in_specs(folder)
 
 
 def _listed_in_manifest(folder: Path) -> set[str]:
@@ -45,7 +52,7 @@ def _listed_in_manifest(folder: Path) -> set[str]:
 def _listed_in_specs(folder: Path) -> set[str]:
     """Files that the metadata of a feature spec lists, as transcribe writes it, and the spec itself."""
     listed: set[str] = set()
-    for path in folder.iterdir():
+    for path in sorted(folder.glob("*.yaml")):
         try:
             if not path.is_file() or path.stat().st_size > _LARGEST_SPEC or _OURS.encode() not in path.read_bytes():
                 continue
@@ -60,7 +67,8 @@ def _listed_in_specs(folder: Path) -> set[str]:
 
 def _split_bin_files(folder: Path) -> set[str]:
     try:
-        document = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+        with open_plain(folder / "metadata.json") as file:
+            document = json.loads(file.read(_LARGEST_SPEC).decode("utf-8"))
     except (OSError, ValueError, RecursionError):
         return set()
     return _SPLIT_BIN if isinstance(document, dict) and "vocab_sizes" in document else set()

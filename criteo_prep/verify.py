@@ -16,6 +16,7 @@ import numpy as np
 from criteo_prep import manifest
 from criteo_prep.feature_spec import AUTO, FeatureSpec
 from criteo_prep.progress import Progress
+from criteo_prep.sizes import shown_bytes
 from criteo_prep.verify_checksums import checksum_jobs, vocabulary_jobs
 from criteo_prep.verify_content import content_jobs, layout_of, load_spec, num_samples
 from criteo_prep.verify_report import Check, Job, Report
@@ -151,5 +152,5 @@ def _passed(jobs: list[Job], checks: list[Check]) -> list[Check]:
             good = {job.subject for job in done} - bad
             size = sum(job.bytes for job in done)
             unit = "splits" if kind == "samples" else "files"
-            lines.append(Check(text, f"{len(good)} {unit}" + (f", {size / 1e9:.3f} GB" if size else "")))
+            lines.append(Check(text, f"{len(good)} {unit}" + (f", {shown_bytes(size)}" if size else "")))
     return lines

@@ -8,6 +8,7 @@ from pathlib import Path
 from criteo_prep import manifest
 from criteo_prep.feature_spec import Feature, FeatureSpec
 from criteo_prep.manifest_document import problem_of_entry
+from criteo_prep.plain_file import check_plain
 from criteo_prep.verify_content import READ_BYTES
 from criteo_prep.verify_report import Job
 
@@ -39,6 +40,7 @@ def vocabulary_jobs(root: Path, spec: FeatureSpec, files: dict[str, dict]) -> It
 
 def _size_problem(path: Path, size: int) -> str | None:
     try:
+        check_plain(path)
         found = path.stat().st_size if path.is_file() else None
     except OSError as error:  # a name that is too long, say
         return str(error)

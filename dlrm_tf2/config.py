@@ -148,6 +148,12 @@ class TrainConfig:
         "repeat often",
         choices=("on", "off", "auto"),
     )
+    pipeline: str = _embedding(
+        "on",
+        "with --data_parallel_input, in training and eval: the ids of the next batch travel while a batch is computed; "
+        "off: each step waits for its ids",
+        choices=("on", "off"),
+    )
     dist_strategy: str = _embedding(
         DEFAULT_STRATEGY,
         "how tables are placed on the ranks. balanced: by memory, lookups and traffic together; the others are the "

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dlrm_tf2.job.program import run_alone
 from dlrm_tf2.logs.training_log import LogError, read_log
-from dlrm_tf2.report_page import page
+from dlrm_tf2.report_page import BEGINNING, page
 from dlrm_tf2.runtime.staging import StagedPath
 
 
@@ -29,15 +29,25 @@ def _write_report(paths: Sequence[str], output: str) -> None:
     """Draws the logs, and prints a line about each.
 
     Raises:
-      LogError: the output is one of the logs, or a file is not the log of a training.
+      LogError: the output is one of the logs or no page, or a file is not the log of a training.
     """
     if any(Path(output).resolve() == Path(path).resolve() for path in paths):
         raise LogError(f"{output}: is one of the logs. Name another file with -o.")
+    if not _is_free(Path(output)):
+        raise LogError(f"{output}: exists and is not a page of this program, so it stays. Name another file with -o.")
     logs = [read_log(path, name) for path, name in zip(paths, _names(paths), strict=True)]
     _write(Path(output), page(logs).encode("utf-8", "replace"))
     for log in logs:
         print(f"{log.name}: {', '.join([f'{len(log.records)} records', *log.notes])}")
     print(f"{output}: written")
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a file may be written: it does not exist, is empty or a page of this program, or is a pipe or device."""
+    if not path.is_file():
+        return True
+    with open(path, "rb") as file:
+        return file.read(len(BEGINNING)) in (b"", BEGINNING.encode())
 
 
 def _write(path: Path, content: bytes) -> None:

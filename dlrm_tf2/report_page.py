@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dlrm_tf2.logs.training_log import TrainingLog
 from dlrm_tf2.svg_chart import NUM_COLOURS, STYLE, Axes, Curve, line_chart, number_text
 
+BEGINNING = '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>'  # of every page
 _LONGEST_TEXT = 300  # characters of a value in a table
 _TIMES = "Time per step"
 
@@ -68,7 +69,7 @@ def page(logs: Sequence[TrainingLog]) -> str:
     table = _table(logs, configs, sorted(_keys(configs)))
     lines.append(f"<details><summary>Configuration</summary>{table}</details>")
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"{BEGINNING}{html.escape(title)}</title>"
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}{_STYLE}</style></head>\n'
         f"<body>\n{chr(10).join(lines)}\n</body></html>\n"
     )

@@ -21,6 +21,7 @@ def unused_flags(config: TrainConfig) -> list[str]:
         "synthetic_dataset_train_batches": _needs(config, "dataset_type", "synthetic"),
         "synthetic_dataset_valid_batches": _needs(config, "dataset_type", "synthetic"),
         "shuffle_window": _needs(config, "shuffle", "window"),
+        "pipeline": (config.data_parallel_input, "only with --data_parallel_input do ids travel between the ranks"),
         "beta1": _needs(config, "optimizer", "adam"),
         "beta2": _needs(config, "optimizer", "adam"),
         "num_cross_layers": _needs(config, "interaction", "cross"),

@@ -13,7 +13,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # criteo_prep has never heard of the trainer. The trainer may enter these rooms of criteo_prep, from anywhere ...
-BRIDGE = ("criteo_prep.feature_spec", "criteo_prep.machine", "criteo_prep.splitmix64", "criteo_prep.compiled")
+BRIDGE = (
+    "criteo_prep.feature_spec", "criteo_prep.machine", "criteo_prep.splitmix64", "criteo_prep.compiled",
+    "criteo_prep.plain_file",
+)  # fmt: skip
 # ... and these from the one file that reads samples.
 READS_SAMPLES = "dlrm_tf2.data.batches"
 BRIDGE_OF_SAMPLES = ("criteo_prep.transcribe", "criteo_prep.synthetic", "criteo_prep.parallel")

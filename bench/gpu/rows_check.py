@@ -107,7 +107,7 @@ def ids_of(rng, law: str, count: int) -> np.ndarray:
 def measure(device, kernels: gpu.Kernels, batch: int) -> list[dict]:
     """Prints a table and returns its rows: ms of lookup and of update with Adagrad, 26 tables of width 128, one-hot.
 
-    The bytes of a lookup are its rows, ids and vectors once each; the bytes of an update are its gradients, its ids, and
+    The bytes of a lookup are its rows, ids and vectors once each; the bytes of an update are its gradients, its ids and
     every row that occurs with its state, read and written. `of copy` is their rate as a share of a copy's on this GPU.
     """
     copy_rate = rate_of_copy(device, batch * PIECES * WIDTH * 4)

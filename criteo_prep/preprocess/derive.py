@@ -26,10 +26,10 @@ from criteo_prep.preprocess.arrange import label_file, numerical_file
 from criteo_prep.preprocess.columns import vocabulary
 from criteo_prep.preprocess.columns.encoder import write_ids
 from criteo_prep.preprocess.decide import IDS, Existing, has_raw
+from criteo_prep.preprocess.finished import PREPROCESS, load_finished, rules_of
 from criteo_prep.preprocess.journal import Journal, ParsedFile
 from criteo_prep.preprocess.parse.row_writer import FORCE_BYTES, OUTPUT_ROW_BYTES
 from criteo_prep.preprocess.request import FEATURE_SPEC, DatasetRequest, Resources
-from criteo_prep.preprocess.rules import per_column
 from criteo_prep.preprocess.unfinished import start_over
 from criteo_prep.schema import CATEGORICAL
 
@@ -45,9 +45,11 @@ def read_existing(dataset: Path) -> Existing | None:
     """
     if not (dataset / manifest.MANIFEST).exists():
         return None
-    document = manifest.load_manifest(dataset)
+    document = load_finished(dataset)
     manifest.check_files(dataset, document)
-    caps = per_column("max_cardinality", document["rules"].get("max_cardinality"))
+    if document["made_by"] != PREPROCESS:
+        return Existing(document)
+    caps = rules_of(dataset, document).caps
     folded = {
         name
         for name, cap in zip(CATEGORICAL, caps, strict=True)

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from criteo_prep.durable import boot_id, force, naming
+from criteo_prep.plain_file import open_plain
 from criteo_prep.schema import NUM_CATEGORICAL
 
 _FORMAT = 2
@@ -80,7 +81,7 @@ class Journal:
     def load(cls, folder: Path) -> "Journal | None":
         """The journal in `folder`; None where it is missing, is of another version, or no longer counts."""
         try:
-            document = json.loads((folder / "journal.json").read_text(encoding="utf-8"))
+            document = _read(folder / "journal.json")
             if document.pop("format") != _FORMAT or (document.pop("boot") != boot_id() and not document["forced"]):
                 return None
             files = [ParsedFile(**file) for file in document.pop("files")]
@@ -100,7 +101,7 @@ class Journal:
     def column(self, name: str) -> dict | None:
         """What `finish_column` wrote for a column; None for a column that is not finished."""
         path = self.folder / f"{name}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return _read(path) if path.exists() else None
 
     def finish_column(self, name: str, document: dict) -> None:
         self._write(f"{name}.json", document)
@@ -118,3 +119,9 @@ class Journal:
         os.replace(temporary, self.folder / name)
         if self.forced:
             force([self.folder])
+
+
+def _read(path: Path) -> object:
+    """The content of a JSON file. Raises ValueError where it is not JSON."""
+    with open_plain(path) as file:
+        return json.loads(file.read().decode("utf-8"))

@@ -4,6 +4,7 @@ The new dataset has one split, `test`, and the same features, cardinalities and 
 columns, like Kaggle's test.txt; their label file is all zeros, and the manifest says so.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -12,15 +13,13 @@ from pathlib import Path
 from criteo_prep import manifest
 from criteo_prep.preprocess.columns.encoder import GivenVocabularies
 from criteo_prep.preprocess.columns.vocabulary import VocabularyError
+from criteo_prep.preprocess.finished import ENCODE, load_finished, rules_of
 from criteo_prep.preprocess.input_files import list_inputs
 from criteo_prep.preprocess.inputs import ALL_TEST, Inputs
 from criteo_prep.preprocess.parse.labels import have_labels
 from criteo_prep.preprocess.request import DatasetRequest, Resources
-from criteo_prep.preprocess.rules import make_rules
 from criteo_prep.preprocess.run import Outcome, carry_out, input_entry
 from criteo_prep.schema import CATEGORICAL
-
-MADE_BY = "criteo-prep encode"
 
 
 def encode(
@@ -49,7 +48,7 @@ def encode(
       VocabularyError: `vocabulary` has no vocabularies.
       InputError, BadRowError, DestinationError, PreflightError, OSError: as for preprocess.
     """
-    existing_manifest = manifest.load_manifest(vocabulary)
+    existing_manifest = load_finished(vocabulary)
     names = [f"vocabularies/{name}.parquet" for name in CATEGORICAL]
     if missing := [name for name in names if name not in existing_manifest["files"]]:
         raise VocabularyError(f"{vocabulary}: has no {missing[0]}. Name a dataset that criteo-prep preprocess made.")
@@ -58,12 +57,11 @@ def encode(
     inputs, ignored = list_inputs(paths)
     files = tuple(piece for each in inputs for piece in each.pieces)
     labelled = have_labels(files) if labelled is None else labelled
-    existing_rules = existing_manifest["rules"]
-    threshold, cap = existing_rules["threshold"], existing_rules.get("max_cardinality")
-    rules = make_rules(threshold, cap, vocabulary_days="all", on_bad_row=on_bad_row, on_truncated=on_truncated)
+    rules = rules_of(vocabulary, existing_manifest)
+    rules = dataclasses.replace(rules, on_bad_row=on_bad_row, on_truncated=on_truncated)
     entries = json.dumps([existing_manifest["files"][name] for name in names], sort_keys=True)
     wanted = {
-        "made_by": MADE_BY,
+        "made_by": ENCODE,
         "inputs": [input_entry(path) for path in files],
         "rules": {
             **rules.document(),

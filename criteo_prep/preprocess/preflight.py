@@ -13,7 +13,6 @@ from criteo_prep.preprocess.columns.memory import (
     MOST_DISTINCT,
     MemoryPlan,
     PreflightError,
-    gigabytes,
     large_column_bytes,
 )
 from criteo_prep.preprocess.parse.parquet_columns import note_on_columns
@@ -21,6 +20,7 @@ from criteo_prep.preprocess.parse.parquet_rows import column_names, is_parquet, 
 from criteo_prep.preprocess.parse.text_blocks import BLOCK_BYTES, text_blocks
 from criteo_prep.preprocess.parse.text_stream import TruncatedError
 from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL
+from criteo_prep.sizes import shown_bytes
 
 RAW_ROW_BYTES = 4 * NUM_CATEGORICAL
 LABEL_ROW_BYTES, NUMERICAL_ROW_BYTES = 1, 2 * NUM_NUMERICAL
@@ -55,9 +55,9 @@ class Preflight:
         enough = self.memory_needed <= self.memory_limit
         refused = "" if enough else f": a column with more than {self.most_distinct:,} distinct values will be refused"
         return (
-            f"preflight: about {self.num_rows:,} rows in {gigabytes(self.input_bytes)}; "
-            f"disk {gigabytes(self.disk_needed)} needed, {gigabytes(self.disk_free)} free; "
-            f"memory {gigabytes(self.memory_needed)} needed at most, limit {gigabytes(self.memory_limit)}{refused}"
+            f"preflight: about {self.num_rows:,} rows in {shown_bytes(self.input_bytes)}; "
+            f"disk {shown_bytes(self.disk_needed)} needed, {shown_bytes(self.disk_free)} free; "
+            f"memory {shown_bytes(self.memory_needed)} needed at most, limit {shown_bytes(self.memory_limit)}{refused}"
             + "".join(f"\n  {note}" for note in self.notes)
         )
 
@@ -96,14 +96,14 @@ def check_resources(
     )
     if disk > free:
         raise PreflightError(
-            f"{destination}: {preflight}. The disk is too small: free {gigabytes(disk - free)}, "
+            f"{destination}: {preflight}. The disk is too small: free {shown_bytes(disk - free)}, "
             "or name a destination on another disk."
         )
     least = plan.base_bytes + large_column_bytes(0)
     if plan.limit_bytes < least:
         raise PreflightError(
-            f"--memory_limit {gigabytes(plan.limit_bytes)}: is too small; {plan.workers} workers need "
-            f"{gigabytes(least)} for any data. Give a larger limit, or fewer --workers."
+            f"--memory_limit {shown_bytes(plan.limit_bytes)}: is too small; {plan.workers} workers need "
+            f"{shown_bytes(least)} for any data. Give a larger limit, or fewer --workers."
         )
     return preflight
 

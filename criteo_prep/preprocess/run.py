@@ -13,6 +13,7 @@ from criteo_prep.guard import check_apart
 from criteo_prep.manifest import DamagedError
 from criteo_prep.preprocess.decide import RAW, Action, Decision, Existing, decide, has_raw
 from criteo_prep.preprocess.derive import begin_derivation, read_existing
+from criteo_prep.preprocess.finished import PREPROCESS
 from criteo_prep.preprocess.inputs import find_inputs
 from criteo_prep.preprocess.journal import Journal
 from criteo_prep.preprocess.request import FEATURE_SPEC, DatasetRequest, Resources
@@ -28,8 +29,6 @@ from criteo_prep.preprocess.unfinished import (
 )
 from criteo_prep.schema import CATEGORICAL
 from criteo_prep.unchanged import state_of
-
-MADE_BY = "criteo-prep preprocess"
 
 
 class DifferentDatasetError(ValueError):
@@ -102,7 +101,7 @@ def preprocess(
     """
     inputs = find_inputs(paths, test_file, test_fraction=test_fraction, days=days)
     wanted = {
-        "made_by": MADE_BY,
+        "made_by": PREPROCESS,
         "inputs": [input_entry(path) for path in inputs.files],
         "rules": {**rules.document(), "split": inputs.split_rule},
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from criteo_prep import manifest
 from criteo_prep.preprocess.decide import Unfinished
+from criteo_prep.preprocess.finished import load_finished
 from criteo_prep.preprocess.journal import Journal, ParsedFile
 from criteo_prep.preprocess.request import DatasetRequest
 from criteo_prep.schema import CATEGORICAL
@@ -74,7 +75,7 @@ def _finished_manifest(root: Path) -> dict | None:
     if not (root / manifest.MANIFEST).exists():
         return None
     try:
-        document = manifest.load_manifest(root)
+        document = load_finished(root)
         manifest.check_files(root, document)
     except manifest.ManifestError:  # the run was killed while it deleted the folder
         return None

@@ -61,7 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--layout", default="split_bin", choices=("split_bin", "tf_raw"), help="what to make (default: %(default)s)")
     add("--join", action="store_true", help="make the file of records from the folder")
-    add("--overwrite", action="store_true", help="replace an existing OUTPUT when the new one is complete")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="replace an OUTPUT of this program when the new one is complete",
+    )
     add("--quiet", action="store_true", help="show no progress")
 
 

@@ -1,6 +1,7 @@
 """A file of records to a folder with a file for labels, one for dense numbers and one for ids; and back."""
 
 import contextlib
+import functools
 from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
@@ -21,6 +22,7 @@ from criteo_prep.split_bin.record import (
     SplitBinError,
     check_dense,
     check_labels,
+    holds_records,
     num_records,
     num_records_of_parts,
 )
@@ -93,14 +95,18 @@ def join(source: str | Path, destination: str | Path, *, overwrite: bool = False
       SplitBinError: the three files differ in their number of records, a label or an id is out of range, or
         metadata.json is bad.
       FeatureSpecError: a dense number is NaN or infinite, or a file shrank while it was read.
-      DestinationError: the destination exists, or is inside the source.
+      DestinationError: the destination exists and does not hold records of this form, or is inside the source.
     """
     source, destination = Path(source), Path(destination)
     form, sizes = read_metadata(source / METADATA)
     rows = num_records_of_parts(source, form)
     limits = IdLimits(form.hotness, sizes)
     unchanged = Unchanged(source.iterdir())
-    with new_file(destination, reads=[source], overwrite=overwrite) as output, contextlib.ExitStack() as stack:
+    is_ours = functools.partial(holds_records, form=form, limits=limits)
+    with (
+        new_file(destination, is_ours=is_ours, reads=[source], overwrite=overwrite) as output,
+        contextlib.ExitStack() as stack,
+    ):
         check_space(destination, rows * form.dtype.itemsize)
         inputs = [ArrayFile(source / f"{part}.bin", np.uint32) for part in PARTS]
         for file in inputs:

@@ -6,10 +6,11 @@ Source: split_bin.py of the DLRM benchmarks of HugeCTR's sparse operation kit.
 import json
 from pathlib import Path
 
+from criteo_prep.plain_file import open_plain
 from criteo_prep.split_bin.record import ID_TYPES, NUMBER_TYPES, PARTS, RecordForm, SplitBinError
 
 METADATA = "metadata.json"
-_LARGEST = 1 << 22  # characters; the number of ids of 262,144 tables, which no record exceeds, has fewer
+_LARGEST = 1 << 22  # bytes; the number of ids of 262,144 tables, which no record exceeds, has fewer
 
 
 def metadata_text(form: RecordForm, slot_sizes: list[int]) -> str:
@@ -61,11 +62,11 @@ def read_metadata(path: Path) -> tuple[RecordForm, list[int]]:
 
 
 def _load(path: Path) -> object:
-    with open(path, encoding="utf-8") as file:
-        text = file.read(_LARGEST + 1)
-    if len(text) > _LARGEST:
-        raise ValueError(f"it has more than {_LARGEST} characters")
-    return json.loads(text)
+    with open_plain(path) as file:
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise ValueError(f"it has more than {_LARGEST} bytes")
+    return json.loads(content.decode("utf-8"))
 
 
 def positive_integers(value: object, where: str) -> list[int]:

@@ -146,6 +146,22 @@ def check_labels(numbers: np.ndarray, form: RecordForm, *, path: Path, first_rec
         )
 
 
+def holds_records(path: Path, form: RecordForm, limits: IdLimits) -> bool:
+    """Whether a file holds whole records of this form: by its size, and by its first and last labels and ids."""
+    try:
+        rows = num_records(path, form)
+        count, width = min(rows, _SAMPLE), form.num_words
+        with contextlib.closing(ArrayFile(path, np.uint32)) as file:
+            for first in {0, rows - count} if rows else ():
+                words = file.read(first * width, count * width, first + count).reshape(count, width)
+                check_labels(words[:, 0].copy(), form, path=path, first_record=first)
+                ids = words[:, 1 + NUM_NUMERICAL :].copy()
+                limits.check(ids, first, IdPlace(path, width, 1 + NUM_NUMERICAL))
+    except ValueError:
+        return False
+    return True
+
+
 def num_records(path: Path, form: RecordForm) -> int:
     """The number of records in a file, from its size. Raises SplitBinError where the last record is not whole."""
     if not path.is_file():

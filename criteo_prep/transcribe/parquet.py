@@ -26,6 +26,7 @@ from criteo_prep.transcribe.layout_spec import (
     dtype_advice,
     standard_spec,
 )
+from criteo_prep.transcribe.parquet_footer import numbers_of_lists
 
 LAYOUT = "parquet"
 _ROWS = 65536  # samples in a row group that is written, and in a batch that is read
@@ -147,22 +148,24 @@ class Reader:
 
     def _rows_to_decode(self, path: Path, metadata: pq.FileMetaData) -> int:
         """How many rows of a file have about _NUMBERS numbers. Raises LayoutError for a row group that is too large."""
-        rows = _ROWS
-        for number in range(metadata.num_row_groups):
-            group = metadata.row_group(number)
-            num_numbers = 0
-            for column in map(group.column, range(group.num_columns)):
-                name = column.path_in_schema
-                if not any(name == known or name.startswith(f"{known}.") for known in self._names):
-                    continue
-                if column.num_values > _LARGEST_GROUP:
+        features = [self.spec.features[name] for name in self._names]
+        lists = [feature.name for feature in features if feature.hotness > 1 or feature.ragged]
+        rows = min(_ROWS, max(1, _NUMBERS // len(features)))
+        try:
+            groups = numbers_of_lists(path, lists, metadata)
+        except ValueError as error:
+            raise _damaged(path, error) from None
+        for number, numbers in enumerate(groups):
+            num_rows = metadata.row_group(number).num_rows
+            for name, count in numbers.items():
+                if count > _LARGEST_GROUP:
                     raise LayoutError(
-                        f"{path}: row group {number} has {column.num_values} numbers of {name} in {group.num_rows} "
-                        f"rows; at most {_LARGEST_GROUP} are read at once. Save the file with smaller row groups."
+                        f"{path}: row group {number} has {count} numbers of {name} in {num_rows} rows; at most "
+                        f"{_LARGEST_GROUP} are read at once. Save the file with smaller row groups."
                     )
-                num_numbers += column.num_values
-            rows = min(rows, max(1, _NUMBERS * group.num_rows // max(num_numbers, 1)))
-        return max(1, rows)
+            num_numbers = num_rows * (len(features) - len(lists)) + sum(numbers.values())
+            rows = min(rows, max(1, _NUMBERS * num_rows // max(num_numbers, 1)))
+        return rows
 
     def _advice(self, feature: Feature, value: pa.DataType, is_list: bool) -> str:
         if is_list != (feature.hotness > 1 or feature.ragged):

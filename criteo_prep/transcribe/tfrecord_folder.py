@@ -11,6 +11,7 @@ import numpy as np
 
 from criteo_prep.feature_spec import Chunk, Feature
 from criteo_prep.feature_spec_files import existing_file
+from criteo_prep.plain_file import open_plain
 from criteo_prep.transcribe.layout_spec import LayoutError
 from criteo_prep.transcribe.tensor_proto import ProtoError, parse_example, parse_ragged, parse_tensor
 from criteo_prep.transcribe.tfrecord import records
@@ -80,7 +81,7 @@ def write_format(root: Path, chunk: Chunk, *, feature: Feature, num_records: int
 def read_json(path: Path) -> object:
     """The content of a small JSON file. Raises LayoutError where it is not JSON."""
     try:
-        with open(path, encoding="utf-8") as file:
-            return json.loads(file.read(_LARGEST_JSON))
+        with open_plain(path) as file:
+            return json.loads(file.read(_LARGEST_JSON).decode("utf-8"))
     except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
         raise LayoutError(f"{path}: is not JSON: {error}.") from None

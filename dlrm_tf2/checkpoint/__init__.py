@@ -18,6 +18,7 @@ from dlrm_tf2.checkpoint.document import check_document
 from dlrm_tf2.checkpoint.files import CheckpointError
 from dlrm_tf2.checkpoint.kept import best_path, of_other_runs
 from dlrm_tf2.checkpoint.restoring import (
+    check_optimizer,
     has_checkpoint,
     load_checkpoint,
     open_checkpoint,
@@ -34,6 +35,7 @@ __all__ = [
     "best_path",
     "check_destination",
     "check_document",
+    "check_optimizer",
     "has_checkpoint",
     "load_checkpoint",
     "of_other_runs",

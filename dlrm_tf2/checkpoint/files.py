@@ -14,6 +14,7 @@ from zlib import crc32
 
 import numpy as np
 
+from criteo_prep.plain_file import open_plain
 from dlrm_tf2.runtime import activity
 
 _BLOCK_BYTES = 8 << 20
@@ -87,7 +88,8 @@ def read_array(folder: Path, file: StoredFile) -> np.ndarray:
     """The whole array, after its checksum was compared. Raises CheckpointError."""
     path = folder / file.path
     try:
-        content = path.read_bytes()
+        with open_plain(path) as source:
+            content = source.read()
     except OSError as error:
         raise unreadable(path, error) from None
     check_size(path, len(content), file)
@@ -114,7 +116,7 @@ def stream_rows(folder: Path, file: StoredFile, rows: tuple[int, int] | None) ->
     num_rows, columns = file.shape
     start, stop = rows or (0, num_rows)
     try:
-        with open(path, "rb", buffering=0) as source:
+        with open_plain(path, buffering=0) as source:
             check_size(path, os.fstat(source.fileno()).st_size, file)
             header = source.read(file.num_bytes - num_rows * columns * 4)
             _check_header(path, header, file)

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from zlib import crc32
 
+from criteo_prep.plain_file import check_plain, open_plain
 from dlrm_tf2.checkpoint.files import CheckpointError, StoredFile, check_size, unreadable, unwritable
 from dlrm_tf2.checkpoint.manifest_entries import StoredShard, StoredTable, parse_dense, parse_shards, parse_tables
 
@@ -113,6 +114,7 @@ def read_manifest(folder: Path) -> Manifest:
     _check_tiling(path, manifest)
     for file in manifest.files:
         try:
+            check_plain(folder / file.path)
             size = (folder / file.path).stat().st_size
         except OSError as error:
             raise unreadable(folder / file.path, error) from None
@@ -143,7 +145,8 @@ def is_checkpoint(folder: Path) -> bool:
 
 def _parse(path: Path) -> dict:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with open_plain(path) as file:
+            content = json.loads(file.read().decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{path}: there is no such file, so {path.parent} is not a checkpoint.") from None
     except OSError as error:

@@ -71,6 +71,24 @@ def read_document(path: str | Path) -> dict:
     return open_checkpoint(path)[1].document
 
 
+def check_optimizer(path: str | Path, *, row_slots: Iterable[str], dense_slots: Iterable[str]) -> None:
+    """Checks by the manifest, before a model is made, that a checkpoint has the state that an optimizer needs.
+
+    Args:
+      path: as in load_checkpoint.
+      row_slots: what the optimizer keeps for the rows of tables.
+      dense_slots: what it keeps for dense variables.
+
+    Raises:
+      CheckpointError: a kind of state is missing, or the checkpoint is incomplete.
+    """
+    folder, manifest = open_checkpoint(path)
+    stored = {shard.slot for shard in _with_unique_slots(manifest).shards}
+    lacks_rows = manifest.tables and not set(row_slots) <= stored
+    if lacks_rows or not set(dense_slots) <= _state_of(manifest.dense, ()):
+        raise _lacks_state(folder, {*row_slots, *dense_slots}, _state_of(manifest.dense, stored))
+
+
 def restore_tables(folder: Path, manifest: Manifest, *, embedding, slots: Sequence[str] = (_WEIGHTS,)) -> None:
     """Copies the stored shards into the shards of this rank, a block of rows at a time.
 
@@ -203,11 +221,16 @@ def _check_state(folder: Path, manifest: Manifest, *, names: Sequence[str], slot
     needed, stored = _state_of(names, slots), _state_of(manifest.dense, stored_slots)
     is_missing = any(is_state(name, names) and name not in manifest.dense for name in names)
     if is_missing or (manifest.tables and not set(slots) <= stored_slots):
-        raise CheckpointError(
-            f"{folder}: has no optimizer state {', '.join(sorted(needed - stored or needed))}, which the optimizer of "
-            f"this run needs; found {', '.join(sorted(stored)) or 'none'}. Use the optimizer of the checkpoint, or "
-            "begin the state again with --fresh_optimizer."
-        )
+        raise _lacks_state(folder, needed, stored)
+
+
+def _lacks_state(folder: Path, needed: set[str], stored: set[str]) -> CheckpointError:
+    """The error for kinds of optimizer state that a checkpoint does not have, or has for some variables only."""
+    return CheckpointError(
+        f"{folder}: has no optimizer state {', '.join(sorted(needed - stored or needed))}, which the optimizer of this "
+        f"run needs; found {', '.join(sorted(stored)) or 'none'}. Use the optimizer of the checkpoint, or begin the "
+        "state again with --fresh_optimizer."
+    )
 
 
 def _state_of(names: Iterable[str], slots: Iterable[str]) -> set[str]:

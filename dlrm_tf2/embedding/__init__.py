@@ -15,6 +15,7 @@ id_exchange       ids to the ranks of their tables
 exchange_columns  how the pieces of several ranks become the result: a drawing, and the numbers. No TensorFlow
 vector_exchange   pooled vectors to the ranks of their samples, gradients back
 row_exchange      single rows to the ranks that request them, gradients back
+pipeline          the ids of the next batch travel while a batch is computed
 
 Importing this folder starts TensorFlow; planning alone does not need it (dlrm_tf2/sharding).
 """

@@ -1,6 +1,7 @@
 """IdExchange: the ids of a rank's samples go to the ranks that hold their tables."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -8,6 +9,21 @@ import tensorflow as tf
 from dlrm_tf2.embedding.collectives import Collectives
 from dlrm_tf2.embedding.ids import IdBatch
 from dlrm_tf2.embedding.result_layout import ResultLayout
+from dlrm_tf2.embedding.row_exchange import RowRequests
+
+
+class ExchangedIds(NamedTuple):
+    """The ids of a global batch after their exchange. Its tensors depend on no weight.
+
+    Attributes:
+      global_ids: the features that this rank looks up for all samples.
+      local_ids: the features in DistributedEmbedding.sample_features, for the samples of this rank.
+      requests: one for each RowExchange.
+    """
+
+    global_ids: IdBatch
+    local_ids: IdBatch
+    requests: Sequence[RowRequests]
 
 
 class IdExchange:

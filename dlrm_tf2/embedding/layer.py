@@ -12,21 +12,22 @@ import tensorflow as tf
 from dlrm_tf2.embedding.bags import BagReader
 from dlrm_tf2.embedding.collectives import Collectives
 from dlrm_tf2.embedding.exchange_columns import ExchangeColumns
-from dlrm_tf2.embedding.id_exchange import IdExchange
-from dlrm_tf2.embedding.ids import IdBatch, RankIds, pack_ids, signature_of
+from dlrm_tf2.embedding.id_exchange import ExchangedIds, IdExchange
+from dlrm_tf2.embedding.ids import RankIds, pack_ids, signature_of
 from dlrm_tf2.embedding.lookup import Fetched, Lookup, SlabLookup, SlabVectors
 from dlrm_tf2.embedding.native_rows import (
     InputFeatures,
     NativeLookup,
     NativeRows,
     PooledVectors,
+    RowGradients,
     VectorForm,
     choose_op,
     ordered,
 )
 from dlrm_tf2.embedding.result_layout import Piece, ResultLayout
 from dlrm_tf2.embedding.routes import Routes
-from dlrm_tf2.embedding.row_exchange import RowExchange
+from dlrm_tf2.embedding.row_exchange import RowExchange, RowRequests
 from dlrm_tf2.embedding.slab import WEIGHTS, Slab, SlabSettings, sum_by_row
 from dlrm_tf2.embedding.vector_exchange import VectorExchange
 from dlrm_tf2.optim import Optimizer
@@ -164,9 +165,9 @@ class DistributedEmbedding:
         form = VectorForm(self._wire_dtype, self.leading_columns)
 
         def lookups(
-            pieces: Mapping[SlabKind, list[Piece]], features: Sequence[str], native: bool
+            pieces: Mapping[SlabKind, list[Piece]], features: Sequence[str]
         ) -> list[SlabLookup] | list[NativeLookup]:
-            if native:
+            if self.native and pieces:
                 inputs = InputFeatures(features, layout, weighted)
                 return [NativeLookup(self._rows, pieces, layout=layout, inputs=inputs, form=form)]
             return [
@@ -174,14 +175,11 @@ class DistributedEmbedding:
                 for kind, of_slab in pieces.items()
             ]
 
-        # The gradients of replicated tables travel row by row, which the native lookup does not prepare.
-        native_replicas = self.native and comm.size == 1
-        own_in_order = ordered if native_replicas else lambda pieces: list(chain(*pieces.values()))
         pooled_pieces, replicated_pieces = routes.pooled_pieces(comm.rank), routes.replicated_pieces(comm.rank)
-        self._pooled = lookups(pooled_pieces, pooled_features, self.native and bool(pooled_pieces))
-        self._replicated = lookups(replicated_pieces, self.sample_features, native_replicas and bool(replicated_pieces))
+        self._pooled = lookups(pooled_pieces, pooled_features)
+        self._replicated = lookups(replicated_pieces, self.sample_features)
         fetched_pieces = chain(*(exchange.pieces for exchange in self._row_exchanges))
-        own = [*own_in_order(replicated_pieces), *fetched_pieces]
+        own = [*in_order(replicated_pieces), *fetched_pieces]
         self._exchange = VectorExchange(
             self._collectives, ExchangeColumns.of(pieces_of_ranks, own=own, width=self.width)
         )
@@ -236,18 +234,32 @@ class DistributedEmbedding:
         """The tf.TensorSpecs of ids as a dataset has them, int32 and without weights: for tf.function."""
         return RankIds(*(signature_of(names, self._layout) for names in (self.global_features, self.sample_features)))
 
-    def lookup(self, ids: RankIds) -> Lookup:
-        """Looks up the vectors that this rank makes, for itself and for the other ranks."""
+    @property
+    def exchanges_ids(self) -> bool:
+        """Whether ids travel between the ranks: with data-parallel input, unless every table is replicated."""
+        return bool(self._id_exchange or self._row_exchanges)
+
+    def exchange_ids(self, ids: RankIds) -> ExchangedIds:
+        """Brings the ids to the ranks that hold their rows. No table is read: it may run before older updates."""
         global_ids, local_ids = ids
         if self._id_exchange:
             global_ids = self._id_exchange(local_ids, global_ids.num_samples)
+        requests = []
+        for exchange in self._row_exchanges:
+            bags = {feature: self._bags(local_ids, feature) for feature in exchange.features}
+            requests.append(exchange.request(bags, local_ids.num_samples, self._compute_dtype))
+        return ExchangedIds(global_ids, local_ids, requests)
+
+    def lookup(self, ids: RankIds | ExchangedIds) -> Lookup:
+        """Looks up the vectors that this rank makes, for itself and for the other ranks."""
+        global_ids, local_ids, requests = ids if isinstance(ids, ExchangedIds) else self.exchange_ids(ids)
         pooled = [self._for_wire(lookup(global_ids)) for lookup in self._pooled]
         if not pooled:  # a loss must depend on something, so that this rank takes part in the exchange of gradients
             pooled = [_no_vectors([global_ids.num_samples, 0, 1], self._wire_dtype)]
         return Lookup(
             pooled,
             replicated=[self._for_wire(lookup(local_ids)) for lookup in self._replicated],
-            fetched=[self._serve(exchange, local_ids) for exchange in self._row_exchanges],
+            fetched=[self._serve(*pair) for pair in zip(self._row_exchanges, requests, strict=True)],
         )
 
     def exchange(self, lookup: Lookup) -> tf.Tensor:
@@ -314,7 +326,7 @@ class DistributedEmbedding:
 
     def train_step(
         self,
-        ids: RankIds,
+        ids: RankIds | ExchangedIds,
         loss_fn: Callable[[dict[str, tf.Tensor]], tf.Tensor],
         *,
         learning_rate: tf.Tensor | float,
@@ -326,7 +338,7 @@ class DistributedEmbedding:
         All ranks call it, in eager mode or inside a tf.function.
 
         Args:
-          ids: what `ids` returned.
+          ids: what `ids` or `exchange_ids` returned.
           loss_fn: gets the vectors of this rank's samples, feature -> [local batch, its columns], and returns the loss
             of each sample, [local batch]. What is minimized is the mean over the global batch.
           learning_rate: scalar, for the tables.
@@ -382,7 +394,8 @@ class DistributedEmbedding:
         gradients = []
         for part, gradient in parts:
             if isinstance(part, PooledVectors):
-                gradients.append(part.with_gradient(tf.cast(gradient, self._wire_dtype)))
+                of_part = part.with_gradient(tf.cast(gradient, self._wire_dtype))
+                gradients += self._of_all_ranks(of_part) if part.replicated else [of_part]
             else:
                 rows, by_row = self._row_gradients(part, gradient)
                 gradients.append(self._rows.rows_of(part.slab, rows, gradient=by_row))
@@ -392,10 +405,18 @@ class DistributedEmbedding:
             gradients = [part._replace(gradient=tf.cast(part.gradient, tf.float32)) for part in gradients]
         return self._rows.update(gradients, learning_rate=learning_rate, step=step)
 
-    def _serve(self, exchange: RowExchange, local_ids: IdBatch) -> Fetched:
-        """Requests the rows that this rank's samples need, and looks up the rows that others request."""
-        bags = {feature: self._bags(local_ids, feature) for feature in exchange.features}
-        requests = exchange.request(bags, local_ids.num_samples, self._compute_dtype)
+    def _of_all_ranks(self, part: RowGradients) -> list[RowGradients]:
+        """The gradients of replicated tables that all ranks have: every rank makes the same update of its copy."""
+        if self._collectives.world_size == 1:
+            return [part]
+        found = []
+        for slab, rows, sums in self._rows.sums_by_slab(part):
+            rows, sums = self._collectives.to_all_ranks(rows, sums, f"replicas_{slab.kind.name}")
+            found.append(self._rows.rows_of(slab, rows, gradient=sums))
+        return found
+
+    def _serve(self, exchange: RowExchange, requests: RowRequests) -> Fetched:
+        """Looks up the rows that other ranks request."""
         if exchange.kind not in self._slabs:
             return Fetched(_no_vectors([0, exchange.kind.width], self._wire_dtype), requests)
         slab = self._slabs[exchange.kind]

@@ -44,11 +44,13 @@ class PooledVectors:
     Attributes:
       vectors: [samples, columns], the vectors of all pieces of a sample, in the order of the result.
       bags, tensors: what they were pooled from.
+      replicated: whether the tables are replicated, so that their gradients are the gradients of all ranks.
     """
 
     vectors: tf.Tensor
     bags: Sequence[Bags]
     tensors: IdTensors
+    replicated: bool
 
     def with_gradient(self, gradient: tf.Tensor) -> RowGradients:
         """The gradient [samples, columns] of `vectors`, with the rows that it belongs to."""
@@ -79,6 +81,18 @@ class NativeRows:
             hotness=1, column=0, lengths=0, weights=_NO_FACTORS, mean=0, vectors=0, vectors_column=0, feature="rows",
         )  # fmt: skip
         return RowGradients([bags], IdTensors([rows[:, tf.newaxis]]), gradient)
+
+    def sums_by_slab(self, part: RowGradients) -> list[tuple[Slab, tf.Tensor, tf.Tensor]]:
+        """For each slab (slab, rows [n] that the gradients are for, each once, and the sums [n, width] of these)."""
+        found = []
+        for number, slab in enumerate(self.slabs.values()):
+            bags = [one._replace(slab=0) for one in part.bags if one.slab == number]
+            if bags:
+                rows, sums = embedding_rows.sum_by_row(
+                    bags, part.gradient, tensors=part.tensors, num_rows=slab.num_rows, width=slab.width
+                )
+                found.append((slab, rows, sums))
+        return found
 
     def update(self, parts: Sequence[RowGradients], *, learning_rate: tf.Tensor, step: tf.Tensor | None) -> tf.Tensor:
         """Makes one step of the optimizer; the gradients of a row are added up over all parts.
@@ -150,6 +164,7 @@ class NativeLookup:
     ):
         self._rows, self._inputs, self._dtype = rows, inputs, form.dtype
         of_slab = [(piece, rows.slabs[kind]) for kind, of_kind in pieces.items() for piece in of_kind]
+        self._replicated = any(kind.replicated for kind in pieces)
         self._bags, self._width = list[Bags](), form.leading_columns
         for piece, slab in sorted(of_slab, key=lambda one: one[0].start):
             self._bags.append(self._bags_of(piece, slab, layout))
@@ -161,7 +176,7 @@ class NativeLookup:
         vectors = embedding_rows.lookup(
             self._rows.variables, self._bags, tensors=tensors, width=self._width, dtype=self._dtype
         )
-        return PooledVectors(vectors, self._bags, tensors)
+        return PooledVectors(vectors, self._bags, tensors=tensors, replicated=self._replicated)
 
     def _bags_of(self, piece: Piece, slab: Slab, layout: ResultLayout) -> Bags:
         shard, table = piece.shard, layout.table_of[piece.feature]

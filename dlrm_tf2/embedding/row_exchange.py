@@ -5,8 +5,8 @@ Serves two kinds of features: those whose table is cut by rows (every id goes to
 their gradients are summed before they travel back.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -18,8 +18,7 @@ from dlrm_tf2.sharding.plan import ShardingPlan
 from dlrm_tf2.sharding.slabs import by_slab, first_rows
 
 
-@dataclass(frozen=True)
-class RowRequests:
+class RowRequests(NamedTuple):
     """The rows that a rank requests in one step, and the rows that others request from it.
 
     Attributes:
@@ -28,7 +27,7 @@ class RowRequests:
       served_rows: int64 [sum(num_served)], these rows, as rows of this rank's slab.
       row_of_id: int32 [n], for each id of this rank's samples, which of the requested rows is its vector.
       vector_of_id: int32 [n], the number of the pooled vector that this row is added to.
-      factors: float [n], the factor of this row; None for 1.
+      factors: one float [n], the factor of this row; empty where all factors are 1.
       num_samples: scalar int32, the samples of this rank.
     """
 
@@ -37,7 +36,7 @@ class RowRequests:
     served_rows: tf.Tensor
     row_of_id: tf.Tensor
     vector_of_id: tf.Tensor
-    factors: tf.Tensor | None
+    factors: Sequence[tf.Tensor]
     num_samples: tf.Tensor
 
 
@@ -91,7 +90,7 @@ class RowExchange:
             num_requested.append(tf.size(rows))
             requested.append(rows)
             parts += of_rank
-        num_requested = tf.stack(num_requested)
+        num_requested, factors = tf.stack(num_requested), joined_factors(parts, dtype)
         return RowRequests(
             num_requested,
             num_served=self._collectives.all_to_all(
@@ -102,7 +101,7 @@ class RowExchange:
             ),
             row_of_id=tf.concat(row_of_id, axis=0),
             vector_of_id=tf.concat([part.vectors for part in parts], axis=0),
-            factors=joined_factors(parts, dtype),
+            factors=() if factors is None else (factors,),
             num_samples=num_samples,
         )
 
@@ -147,4 +146,6 @@ class RowExchange:
     def _scaled(self, vectors: tf.Tensor, requests: RowRequests) -> tf.Tensor:
         """Vectors times their factors, in float32 at least: they are about to be added up."""
         wide = tf.cast(vectors, tf.float32) if vectors.dtype.size < 4 else vectors
-        return wide if requests.factors is None else wide * requests.factors[:, tf.newaxis]
+        for factors in requests.factors:
+            wide *= factors[:, tf.newaxis]
+        return wide

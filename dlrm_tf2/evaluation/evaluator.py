@@ -9,7 +9,9 @@ import tensorflow as tf
 
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data.batches import RankBatch, RankData
+from dlrm_tf2.embedding.id_exchange import ExchangedIds
 from dlrm_tf2.embedding.ids import RankIds
+from dlrm_tf2.embedding.pipeline import Pipeline
 from dlrm_tf2.evaluation.auc import BinnedAuc, ExactAuc
 from dlrm_tf2.evaluation.metrics import Evaluation, Tally
 from dlrm_tf2.evaluation.predictions import PredictionsFile
@@ -19,14 +21,14 @@ from dlrm_tf2.runtime import activity
 from dlrm_tf2.sharding.plan import samples_of_rank
 
 
-def compiled_forward(model: Dlrm) -> Callable[[tf.Tensor, RankIds], tf.Tensor]:
-    """A compiled function (numericals, ids) -> logits [local batch] of this rank's samples. All ranks must call it."""
+def compiled_forward(model: Dlrm, ahead: bool) -> Pipeline:
+    """A compiled function (ids, next ids, numericals) -> logits [local batch] of this rank's samples."""
     numerical = tf.TensorSpec([None, model.config.num_numerical], tf.float32)
 
-    def forward(numerical: tf.Tensor, ids: RankIds) -> tf.Tensor:
+    def forward(ids: RankIds | ExchangedIds, numerical: tf.Tensor) -> tf.Tensor:
         return model.logits(numerical, model.lookup(ids))
 
-    return tf.function(forward, input_signature=[numerical, model.embedding.signature])
+    return Pipeline(model.embedding, forward, inputs=[numerical], ahead=ahead)
 
 
 class Evaluator:
@@ -44,11 +46,18 @@ class Evaluator:
 
     def __init__(self, config: TrainConfig, model: Dlrm, *, log: RunLog, data: RankData):
         self._config, self.comm, self._log, self._data = config, model.comm, log, data
-        self._forward = compiled_forward(model)
+        # A latency includes the exchange of the batch's own ids, and of no other ids.
+        self._forward = compiled_forward(model, ahead=config.pipeline == "on" and config.mode != "inference")
 
-    def score(self, batch: RankBatch) -> np.ndarray:
-        """Logits of this rank's samples of the batch, float32 [local batch], in host memory."""
-        return self._forward(batch.numerical, batch.ids).numpy()
+    def score(self, batch: RankBatch, next_batch: RankBatch | None = None) -> np.ndarray:
+        """Logits of this rank's samples of the batch, float32 [local batch], in host memory.
+
+        Args:
+          batch: this rank's part of the batch.
+          next_batch: the batch whose ids travel meanwhile, on all ranks or on none.
+        """
+        next_ids = None if next_batch is None else next_batch.ids
+        return self._forward(batch.ids, next_ids, batch.numerical).numpy()
 
     def num_batches(self, size: int, limit: int) -> int:
         """Number of batches of `size` samples in the split; at most `limit` unless that is -1."""
@@ -74,14 +83,15 @@ class Evaluator:
         Raises:
           NotFinite: on every rank, if a logit is nan or infinite.
         """
-        size, score = size or self._config.valid_batch_sizes[0], score or self.score
+        size = size or self._config.valid_batch_sizes[0]
         num_batches = self.num_batches(size, limit)
         if self._config.auc_thresholds is None:
             tally = Tally(ExactAuc(self._num_own_samples(size, num_batches)))
         else:
             tally = Tally(BinnedAuc(self._config.auc_thresholds))
-        for batch in self._batches(size, num_batches):
-            logits, labels = score(batch), batch.label > 0.5
+        for batch, next_batch in self._batches(size, num_batches):
+            logits = score(batch) if score else self.score(batch, next_batch)
+            labels = batch.label > 0.5
             tally.add(logits, labels)
             if predictions is not None:
                 predictions.add(logits, labels, batch.global_batch)
@@ -98,12 +108,12 @@ class Evaluator:
         shares = [stop - start for start, stop in ranges]
         return whole * shares[0] + shares[1]
 
-    def _batches(self, size: int, num_batches: int) -> Iterator[RankBatch]:
-        """Yields the first batches of the split, and shows the progress."""
-        start = time.perf_counter()
-        for number, batch in enumerate(itertools.islice(self._data.batches(size), num_batches), 1):
+    def _batches(self, size: int, num_batches: int) -> Iterator[tuple[RankBatch, RankBatch | None]]:
+        """Yields the first batches of the split, each with the next one, and shows the progress."""
+        start, batches = time.perf_counter(), itertools.islice(self._data.batches(size), num_batches)
+        for number, pair in enumerate(self._forward.with_next(batches), 1):
             activity.doing(f"evaluating batch {number} of {num_batches}")
-            yield batch
+            yield pair
             left_s = (time.perf_counter() - start) / number * (num_batches - number)
             self._log.live(f"{self._config.eval_split} split: batch {number} of {num_batches}, {left_s:.0f} s left")
         self._log.live("")

@@ -39,7 +39,7 @@ class PredictionsFile:
     error on rank 0 is raised on all ranks. Memory: a block of samples, about 40 MiB on rank 0 and 10 MiB on the others.
 
     Args:
-      path: the file to write. An existing Parquet file is replaced.
+      path: the file to write. A file of predictions is replaced, and no other file.
       comm: the ranks (dlrm_tf2.runtime.comm).
     """
 
@@ -146,17 +146,29 @@ def _order(batches: list[int], num_ranks: int) -> np.ndarray:
 def _check_destination(path: Path) -> None:
     if path.is_dir():
         raise PredictionsError(f"{path}: is a folder. Name a file in it.")
-    if path.exists():
-        with open(path, "rb") as file:
-            if file.read(len(_MAGIC)) != _MAGIC:
-                raise PredictionsError(
-                    f"{path}: exists and is not a Parquet file; predictions would replace it. Name another file."
-                )
+    if path.exists() and not _has_predictions(path):
+        raise PredictionsError(
+            f"{path}: exists and has no predictions of this program, which would replace it. Name another file."
+        )
     parent = next(parent for parent in path.absolute().parents if parent.exists())
     if not parent.is_dir():
         raise PredictionsError(f"{path}: {parent} is not a folder. Name a file in a folder.")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise PredictionsError(f"{path}: {parent} is not writable for this user. Name another file.")
+
+
+def _has_predictions(path: Path) -> bool:
+    """Whether a file is Parquet with the columns of predictions; without logits, an older version wrote it."""
+    import pyarrow.parquet as pq
+
+    with open(path, "rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            return False
+    try:
+        names = pq.read_schema(path).names
+    except (ValueError, OSError):
+        return False
+    return [name for name in names if name != "logit"] == ["row", "score", "label"]
 
 
 def _on_rank_0(comm, path: str | Path, work: Callable[[], None]) -> None:

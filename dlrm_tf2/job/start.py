@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import random
 import time
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from dlrm_tf2.data.batches import check_splits, open_split
 from dlrm_tf2.embedding import native_rows
 from dlrm_tf2.evaluation.evaluator import Evaluator
 from dlrm_tf2.evaluation.inference import infer
-from dlrm_tf2.evaluation.predictions import PredictionsFile, check_predictions_path
-from dlrm_tf2.job import planning, preflight
+from dlrm_tf2.evaluation.predictions import PredictionsFile
+from dlrm_tf2.job import destinations, planning, preflight
 from dlrm_tf2.job.preflight import Memory
 from dlrm_tf2.logs import profiler
 from dlrm_tf2.logs.run_log import RunLog
@@ -127,12 +128,17 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     context = dataclasses.replace(context, config=_with_seed(context.config, resumption, comm))
     config = context.config
     plan = planning.plan_of(config, model_config, spec=context.spec, world_size=comm.size)
+    optimizer = Optimizer(config.optimizer, config.momentum, beta1=config.beta1, beta2=config.beta2)
     source = resumption.path or config.restore_checkpoint_path
     if source:
         document = on_rank_0(comm, "document", work=lambda: checkpoint.read_document(source), error=CheckpointError)
         checkpoint.check_document(source, document, ("model", *(RESUMED_KEYS if resumption.resumes else ())))
         model_config.check_same(document["model"], source)
-    _check_destinations(config, comm)
+        if _restores_state(config, resumption):
+            slots = {"row_slots": optimizer.row_slots, "dense_slots": optimizer.dense_slots}
+            check = functools.partial(checkpoint.check_optimizer, source, **slots)
+            on_rank_0(comm, "optimizer", work=check, error=CheckpointError)
+    destinations.check(config, context.spec, comm)
     interaction_op, op_note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
         interaction_op, op_note = interaction.choose_op(config.requested_interaction_op, device.device)
@@ -148,7 +154,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
         xla=config.xla,
         interaction=interaction_op,
         embedding_op=embedding_op,
-        optimizer=Optimizer(config.optimizer, config.momentum, beta1=config.beta1, beta2=config.beta2),
+        optimizer=optimizer,
         training=config.mode == "train",
         initialize_tables=source is None,
         data_parallel_input=config.data_parallel_input,
@@ -171,17 +177,21 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
 def _restore(context: RunContext, model: Dlrm, *, source: str, resumption: Resumption, log: RunLog) -> dict:
     """Restores the model from the checkpoint `source`; returns its document."""
     activity.doing(f"restoring {source}")
-    is_training = context.config.mode == "train"
     document = checkpoint.load_checkpoint(
         source,
         context.comm,
         dense=model.dense_by_name,
         embedding=model.embedding,
-        with_state=is_training and (resumption.resumes or not context.config.fresh_optimizer),
-        say=log.say if is_training else None,
+        with_state=_restores_state(context.config, resumption),
+        say=log.say if context.config.mode == "train" else None,
     )
     log.say(f"{'resumed' if resumption.resumes else 'restored'} {source}: step {document['step']}")
     return document
+
+
+def _restores_state(config: TrainConfig, resumption: Resumption) -> bool:
+    """Whether a run begins with the optimizer state of its checkpoint."""
+    return config.mode == "train" and (resumption.resumes or not config.fresh_optimizer)
 
 
 def _with_seed(config: TrainConfig, resumption: Resumption, comm: Comm) -> TrainConfig:
@@ -208,21 +218,6 @@ def _open_log(context: RunContext, resumption: Resumption) -> RunLog:
     setting = {"run": resumption.run, "world_size": comm.size, "device": context.device.device}
     log.record({"resumed_step": resumption.step, **setting} if log.continues else dataclasses.asdict(config) | setting)
     return log
-
-
-def _check_destinations(config: TrainConfig, comm: Comm) -> None:
-    """Refuses a destination that cannot be written, before the work and not after hours."""
-    path = config.save_checkpoint_path
-
-    def check() -> None:
-        checkpoint.check_destination(path)
-        if config.keep_best:
-            checkpoint.check_destination(checkpoint.best_path(path))
-
-    if config.mode == "train" and path:
-        on_all_ranks(comm, "destination", work=check, error=CheckpointError)
-    if config.mode != "train" and config.predictions_path:
-        check_predictions_path(config.predictions_path, comm)
 
 
 def _check_memory(context: RunContext, model: ModelConfig, plan: ShardingPlan) -> list[str]:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from dlrm_tf2.runtime import terminal
 
+_BEGINNING = b'{"mode": "'  # of a log's first line: the first field of TrainConfig
+
 
 class LogFileError(ValueError):
     """The log cannot be opened: it is another kind of file, or another run is writing it."""
@@ -83,12 +85,14 @@ class LogFile:
             self._warn(f"cannot be locked: {error.strerror}. Nothing keeps a second run from writing it.")
 
     def _check_is_log(self) -> None:
-        """Raises LogFileError unless the file is empty or begins with a log's first line, whole or cut."""
+        """Raises LogFileError unless the file is empty or begins with the first line of a run, whole or cut."""
         with open(self._path, "rb") as file:
             first = file.readline(1 << 20)
-        if first and not (_record(first) if first.endswith(b"\n") else first.startswith(b'{"')):
+        is_cut = not first.endswith(b"\n") and (first.startswith(_BEGINNING) or _BEGINNING.startswith(first))
+        if not is_cut and not {"mode", "run"} <= _record(first).keys():
             raise LogFileError(
-                f"--log_path {self._path}: is not a log, which has one JSON object a line. Name another file."
+                f"--log_path {self._path}: is not a log of this program, which begins with the configuration of a run. "
+                "Name another file."
             )
 
     def _drop_lines(self, resumed: tuple[str, int] | None) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from dlrm_tf2.embedding.id_exchange import ExchangedIds
 from dlrm_tf2.embedding.ids import RankIds
 from dlrm_tf2.embedding.layer import DistributedEmbedding, Lookup
 from dlrm_tf2.model.config import ModelConfig
@@ -119,7 +120,7 @@ class Dlrm:
         variables = {variable.name.removesuffix(":0"): variable for variable in self.dense_variables}
         return variables | self.dense_optimizer.by_name
 
-    def lookup(self, ids: RankIds) -> Lookup:
+    def lookup(self, ids: RankIds | ExchangedIds) -> Lookup:
         """The vectors that this rank looks up for all ranks, in the compute type."""
         return self.embedding.lookup(ids)
 

@@ -136,6 +136,33 @@ def update(
     )
 
 
+def sum_by_row(
+    bags: Sequence[Bags], gradient: tf.Tensor, *, tensors: IdTensors, num_rows: int, width: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The rows of one slab that the bags name, each once, with the sum of its gradients.
+
+    Args:
+      gradient: the gradients of the vectors, [samples, columns].
+      num_rows, width: of the slab.
+
+    Returns:
+      (rows, int64 [n]; sums, float32 [n, width]).
+
+    Raises:
+      tf.errors.InvalidArgumentError: an id is not a row of its table, or shapes contradict each other.
+    """
+    rows, sums = ops.library().dlrm_embedding_sum(
+        ids=tensors.ids,
+        row_lengths=tensors.row_lengths,
+        weights=tensors.weights,
+        gradients=gradient,
+        **_bags_attributes(bags),
+        num_rows=num_rows,
+        width=width,
+    )
+    return rows, sums
+
+
 def _bags_attributes(bags: Sequence[Bags]) -> dict[str, list]:
     return {
         "bags": [int(number) for one in bags for number in one[:-1]],

@@ -3,11 +3,11 @@
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.data.batches import RankBatch
 from dlrm_tf2.evaluation.metrics import Evaluation
 from dlrm_tf2.logs.profiler import Profiler
 from dlrm_tf2.logs.run_log import RunLog
@@ -18,6 +18,8 @@ from dlrm_tf2.training.run_length import RunLength
 
 _LIVE_S = 0.3  # seconds between two refreshes of the live line
 _GIB = 1 << 30
+
+Batch = TypeVar("Batch")
 
 
 class TrainingProgress:
@@ -50,7 +52,7 @@ class TrainingProgress:
         """The time in this context does not count as time of steps."""
         return self._clock.paused()
 
-    def batches(self, batches: Iterator[RankBatch]) -> Iterator[RankBatch]:
+    def batches(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yields the batches, one for each step, and measures how long the steps wait for them."""
         for batch in self._clock.waiting_for(batches):
             self._profiler.begin(self._step + 1)

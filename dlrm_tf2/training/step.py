@@ -6,13 +6,15 @@ variable; of a table its rank knows at once, and all ranks know after the exchan
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from dlrm_tf2.data.batches import RankBatch
+from dlrm_tf2.embedding.id_exchange import ExchangedIds
 from dlrm_tf2.embedding.ids import RankIds
+from dlrm_tf2.embedding.pipeline import Pipeline
 from dlrm_tf2.model.dlrm import Dlrm
 from dlrm_tf2.training.loss_scaling import LossScaling
 
@@ -44,9 +46,10 @@ class TrainingStep:
     Args:
       model: this rank's part of the model.
       scaling: the factor of the loss where the model computes in float16; else None.
+      ahead: where ids travel between the ranks, the ids of the next batch travel during a step.
     """
 
-    def __init__(self, model: Dlrm, scaling: LossScaling | None = None):
+    def __init__(self, model: Dlrm, scaling: LossScaling | None = None, *, ahead: bool = True):
         self._model, self._comm, self._scaling = model, model.comm, scaling
         self._tables_broken = tf.Variable(
             0.0, trainable=False
@@ -54,11 +57,22 @@ class TrainingStep:
         label = tf.TensorSpec([None], tf.float32)
         numerical = tf.TensorSpec([None, model.config.num_numerical], tf.float32)
         scalar = tf.TensorSpec([], tf.float32)
-        self._compiled = tf.function(
-            self._step, input_signature=[label, numerical, model.embedding.signature, scalar, scalar, scalar]
-        )
+        inputs = [label, numerical, scalar, scalar, scalar]
+        self._pipeline = Pipeline(model.embedding, self._step, inputs=inputs, ahead=ahead)
 
-    def __call__(self, batch: RankBatch, learning_rate: float, *, step: int, stop: bool = False) -> tf.Tensor:
+    def with_next(self, batches: Iterable[RankBatch]) -> Iterator[tuple[RankBatch, RankBatch | None]]:
+        """Each batch with the batch whose ids are to travel during its step, if any."""
+        return self._pipeline.with_next(batches)
+
+    def __call__(
+        self,
+        batch: RankBatch,
+        learning_rate: float,
+        *,
+        step: int,
+        stop: bool = False,
+        next_batch: RankBatch | None = None,
+    ) -> tf.Tensor:
         """Trains on a global batch; every rank passes its part. On a GPU it may return before the step is done.
 
         Args:
@@ -66,11 +80,14 @@ class TrainingStep:
           learning_rate: learning rate of this step.
           step: number of this step; the first step is 1.
           stop: whether this rank was asked to stop.
+          next_batch: the batch whose ids travel meanwhile, on all ranks or on none.
 
         Returns:
           A tensor for `outcome`.
         """
-        return self._compiled(batch.label, batch.numerical, batch.ids, learning_rate, float(step), float(stop))
+        next_ids = None if next_batch is None else next_batch.ids
+        inputs = batch.label, batch.numerical, learning_rate, float(step), float(stop)
+        return self._pipeline(batch.ids, next_ids, *inputs)
 
     def outcome(self, result: tf.Tensor) -> Outcome:
         """Waits for the step that returned `result`, and reads it."""
@@ -88,9 +105,9 @@ class TrainingStep:
 
     def _step(
         self,
+        ids: RankIds | ExchangedIds,
         label: tf.Tensor,
         numerical: tf.Tensor,
-        ids: RankIds,
         learning_rate: tf.Tensor,
         step: tf.Tensor,
         stop: tf.Tensor,

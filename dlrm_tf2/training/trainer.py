@@ -1,6 +1,7 @@
 """Mode train: the loop over the steps of a run, and what happens between two steps."""
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -97,7 +98,7 @@ class Trainer:
             self._scaling = LossScaling(config.loss_scale, config.loss_scaling == "dynamic")
             if saved_run.get("loss_scaling"):
                 self._scaling.restore(saved_run["loss_scaling"])
-        self._training_step = TrainingStep(model, self._scaling)
+        self._training_step = TrainingStep(model, self._scaling, ahead=config.pipeline == "on")
         self._schedule = Schedule(
             config.learning_rate,
             config.warmup_steps,
@@ -128,11 +129,14 @@ class Trainer:
         config, last, first = self._config, self._length.last, self.step + 1
         if not self._evaluated and self._evaluate(progress):  # the run was stopped between a step and its evaluation
             last = self.step
-        batches = progress.batches(self._data.passes(config.batch_size, self._position))
-        for step, batch in zip(range(first, last + 1), batches, strict=False):
+        batches = itertools.islice(self._data.passes(config.batch_size, self._position), max(last - self.step, 0))
+        pairs = progress.batches(self._training_step.with_next(batches))
+        for step, (batch, next_batch) in zip(range(first, last + 1), pairs, strict=False):
             activity.doing(f"training step {step}")
             learning_rate = self._schedule.at(step)
-            unread = self._training_step(batch, learning_rate, step=step - self._state_began, stop=stop.asked)
+            unread = self._training_step(
+                batch, learning_rate, step=step - self._state_began, stop=stop.asked, next_batch=next_batch
+            )
             self._read_outcome()  # of the step before; on a GPU, this step runs meanwhile
             self._unread, self.step, self._position = unread, step, batch.after
             self._evaluated = step not in self._length.evaluate_after
@@ -150,7 +154,7 @@ class Trainer:
             if config.checkpoint_every and step % config.checkpoint_every == 0 and step != last:
                 with progress.paused():
                     self._save(wait=False)
-            activity.doing(f"waiting for the data of step {step + 1}")
+            activity.doing(f"waiting for the data of step {step + (1 if next_batch is None else 2)}")
         self._check_tables()
         if self._stop_requested and (self.step < last or not self._evaluated):
             self._save()

@@ -1,5 +1,6 @@
 import errno
 import fcntl
+import functools
 import os
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from criteo_prep import destination, guard
 from criteo_prep.destination import new_dataset, new_file
 from criteo_prep.guard import DestinationError, check_space
 from criteo_prep.manifest import file_entry, save_manifest
+
+new_record_file = functools.partial(new_file, is_ours=lambda path: True)
 
 
 def write(path, text="new", overwrite=False):
@@ -226,7 +229,7 @@ def test_nothing_that_is_read_lies_in_the_destination_or_around_it(tmp_path, rea
     (tmp_path / "link").symlink_to("SET")
     finish(tmp_path / "SET")
     before = content(tmp_path)
-    for writer in (new_dataset, new_file):
+    for writer in (new_dataset, new_record_file):
         with pytest.raises(DestinationError, match=message):
             with writer(tmp_path / destination, reads=[tmp_path / read], overwrite=True):
                 pass
@@ -266,7 +269,7 @@ def test_a_link_in_a_dataset_is_not_followed(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-@pytest.mark.parametrize("writer", [new_dataset, new_file])
+@pytest.mark.parametrize("writer", [new_dataset, new_record_file])
 def test_a_file_system_without_locks(tmp_path, monkeypatch, number, writer):
     def flock(descriptor, mode):
         raise OSError(number, os.strerror(number))

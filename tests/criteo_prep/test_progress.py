@@ -1,10 +1,11 @@
 import io
+import json
 import sys
 
 import pytest
 
 from criteo_prep import progress
-from criteo_prep.progress import Progress
+from criteo_prep.progress import Progress, progress_log
 
 
 class Terminal(io.StringIO):
@@ -76,3 +77,28 @@ def test_no_time_at_all_is_no_division_by_zero(clock, capsys):
     with Progress("parse", 0, unit="rows") as stage:
         stage.advance(0)
     assert capsys.readouterr().err == "parse: 0 rows in 0.0 s (- rows/s)\n"
+
+
+def test_a_log_is_appended_to_and_nothing_else_is(tmp_path):
+    for _ in range(2):
+        with (
+            progress_log(str(tmp_path / "log")) as log,
+            Progress("parse", 3, unit="rows", quiet=True, log=log) as stage,
+        ):
+            stage.advance(3)
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [(line["stage"], line["state"], line["done"]) for line in lines] == [("parse", "done", 3)] * 2
+    (tmp_path / "empty").touch()
+    with progress_log(str(tmp_path / "empty")) as log:
+        print("{}", file=log)
+    assert (tmp_path / "empty").read_text() == "{}\n"
+    for content in (b"1\t2\t3\n", b'{"format": 1}\n', b"\x80"):
+        (tmp_path / "rows.tsv").write_bytes(content)
+        with pytest.raises(ValueError, match="--log_json .*rows.tsv: is not a log of progress. Name another file"):
+            with progress_log(str(tmp_path / "rows.tsv")):
+                pass
+        assert (tmp_path / "rows.tsv").read_bytes() == content
+    with progress_log("-") as log:
+        assert log is sys.stderr
+    with progress_log(None) as log:
+        assert log is None

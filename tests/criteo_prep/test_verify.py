@@ -45,6 +45,8 @@ def test_a_good_dataset(dataset, capsys):
     assert cli.main(["verify", str(dataset)]) == 0
     out = capsys.readouterr().out
     assert "split train" in out and "54 samples" in out and out.rstrip().endswith("set: good")
+    size = sum(entry["bytes"] for entry in json.loads((dataset / "manifest.json").read_text())["files"].values())
+    assert 10**4 < size < 10**6 and f"{size / 1000:.2f} kB" in out
 
 
 def test_any_changed_byte_of_any_file_is_found(dataset):

@@ -131,6 +131,7 @@ PLANS = {
 ELSEWHERE = {
     "data_parallel_input": "job/test_ranks.py",
     "dedup_ids": "data/test_repeated_ids.py",
+    "pipeline": "training/test_pipelined_training.py",
     "resume": "training/test_resume.py",
     "cpu": "runtime/test_process.py",
     "inter_op_parallelism": "runtime/test_process.py",

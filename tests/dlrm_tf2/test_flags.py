@@ -56,7 +56,7 @@ def test_every_field_is_a_flag_and_every_flag_reaches_its_field():
         "decay_start_step": 8, "decay_steps": 9, "embedding_dim": 16, "bottom_mlp_dims": (4, 16),
         "top_mlp_dims": (5, 1), "amp": True, "loss_scale": 2.0, "xla": True, "cpu": True, "seed": 11,
         "auc_thresholds": 12, "evals_per_epoch": 13, "print_freq": 14, "save_checkpoint_path": "s",
-        "combiner": "mean", "data_parallel_input": True, "dedup_ids": "on", "momentum": 0.0,
+        "combiner": "mean", "data_parallel_input": True, "dedup_ids": "on", "pipeline": "off", "momentum": 0.0,
         "num_cross_layers": 2, "cross_layer_projection_dim": 31,
         "dist_strategy": "basic", "column_slice_threshold": 20, "row_slice_threshold": 21,
         "data_parallel_threshold": 0, "cpu_offloading_threshold_gb": 1.5, "world_size": 22,

@@ -18,6 +18,7 @@ EVAL = {"mode": "eval", "restore_checkpoint_path": "c"}
         ({"synthetic_dataset_train_batches": 4}, "only --dataset_type synthetic reads it"),
         ({"synthetic_dataset_valid_batches": 4}, "only --dataset_type synthetic reads it"),
         ({"shuffle_window": 9}, "only --shuffle window reads it"),
+        ({"pipeline": "off"}, "only with --data_parallel_input do ids travel between the ranks"),
         ({"beta1": 0.8}, "only --optimizer adam reads it"),
         ({"beta2": 0.8}, "only --optimizer adam reads it"),
         ({"num_cross_layers": 2}, "only --interaction cross reads it"),
@@ -44,6 +45,7 @@ def test_a_flag_without_an_effect_is_reported(given, reported):
         {"world_size": 4, "mode": "plan"},
         {"shuffle_window": 9, "shuffle": "window"},
         {"loss_scale": 8.0, "amp": True},
+        {"pipeline": "off", "data_parallel_input": True},
         # The published evaluation command: the training command and two more flags.
         {"save_checkpoint_path": "c", "learning_rate": 1.0, "xla": True, "epochs": 2, "keep_best": True, **EVAL},
     ],

@@ -149,7 +149,7 @@ def c_arrays(slabs, bags):
         to.ids, to.ids_type = of.ids.ctypes.data, 0 if of.ids.dtype == np.int32 else 1
         if of.row_splits is None:
             to.hotness, to.sample_stride = of.ids.shape[1], of.ids.strides[0] // of.ids.itemsize
-            assert of.ids.shape[1] == 1 or of.ids.strides[1] == of.ids.itemsize or of.ids.size == 0
+            assert of.ids.shape[1] == 1 or not len(of.ids) or of.ids.strides[1] == of.ids.itemsize
         else:
             to.hotness, to.row_splits, to.all_ids = -1, of.row_splits.ctypes.data, of.row_splits[-1]
         to.weights = None if of.weights is None else of.weights.ctypes.data

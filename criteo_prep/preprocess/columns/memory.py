@@ -59,16 +59,12 @@ class MemoryPlan:
         needed, available = large_column_bytes(num_distinct), (self.limit_bytes - self.base_bytes) // at_a_time
         if needed > available:
             raise PreflightError(
-                f"{column}: {num_distinct:,} distinct values need {gigabytes(needed * at_a_time + self.base_bytes)} of "
-                f"memory to be counted, more than the limit of {gigabytes(self.limit_bytes)}. Give a --memory_limit of "
-                "that size; what is done so far is kept."
+                f"{column}: {num_distinct:,} distinct values need {shown_bytes(needed * at_a_time + self.base_bytes)} "
+                f"of memory to be counted, more than the limit of {shown_bytes(self.limit_bytes)}. Give a "
+                "--memory_limit of that size; what is done so far is kept."
             )
 
 
 def large_column_bytes(num_distinct: int) -> int:
     """Memory to count one column by a bitmap: the bitmap, a count per value, and a window of the vocabulary."""
     return BITMAP_BYTES + 4 * num_distinct + 4 * min(num_distinct, WINDOW_IDS) + (96 << 20)
-
-
-def gigabytes(size: int) -> str:
-    return shown_bytes(size)

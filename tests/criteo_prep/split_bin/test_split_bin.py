@@ -11,12 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.damage import damage, damaged
 
+from criteo_prep import cli
 from criteo_prep.feature_spec import FeatureSpec, FeatureSpecError
 from criteo_prep.guard import DestinationError
 from criteo_prep.split_bin import files
 from criteo_prep.split_bin.__main__ import main
 from criteo_prep.split_bin.files import join, split
 from criteo_prep.split_bin.record import RecordForm, SplitBinError
+from criteo_prep.split_bin.to_tf_raw import split_to_tf_raw
 from criteo_prep.transcribe.tf_raw import Reader
 from criteo_prep.unchanged import ChangedError
 
@@ -184,6 +186,46 @@ def test_an_output_that_is_there_is_replaced_on_request_only(tmp_path):
     split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, overwrite=True, quiet=True)
     assert (tmp_path / "out/label.bin").stat().st_size == 8
     join(tmp_path / "out", tmp_path / "in.bin", overwrite=True, quiet=True)
+
+
+def changed(words, row, column, value):
+    words = words.copy()
+    words[row, column] = value
+    return words.tobytes()
+
+
+@pytest.mark.parametrize("content", [
+    lambda words: b"my only copy\n", lambda words: words.tobytes()[:-1], lambda words: b"x" * words.nbytes,
+    lambda words: changed(words, 0, 0, 2), lambda words: changed(words, 9_999, 39, 225),
+    lambda words: changed(words, 9_999, 14, -1),
+], ids=["text", "half a record", "no labels", "another label", "a last id too large", "a negative id"])  # fmt: skip
+def test_a_file_that_does_not_hold_such_records_is_never_replaced(tmp_path, content):
+    words = records(tmp_path / "in.bin", 10_000)
+    split(tmp_path / "in.bin", tmp_path / "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
+    (tmp_path / "new.bin").write_bytes(content(words))
+    with pytest.raises(DestinationError, match="new.bin: does not hold what .* is not replaced. Name another file, or"):
+        join(tmp_path / "out", tmp_path / "new.bin", overwrite=True, quiet=True)
+    assert (tmp_path / "new.bin").read_bytes() == content(words) and not (tmp_path / ".new.bin.partial").exists()
+    for replaceable in (changed(words, 9_999, 39, 224), b""):  # the largest id, and a file in which nothing is lost
+        (tmp_path / "new.bin").write_bytes(replaceable)
+        assert join(tmp_path / "out", tmp_path / "new.bin", overwrite=True, quiet=True) == 10_000
+        assert (tmp_path / "new.bin").read_bytes() == words.tobytes()
+
+
+def test_a_pipe_and_a_file_of_a_dataset_are_never_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    records("in.bin", 4)
+    split("in.bin", "out", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
+    split_to_tf_raw("in.bin", "set", form=RecordForm(), slot_sizes=SLOTS, quiet=True)
+    arguments = ["--src_dataset_type", "tf_raw", "--src_dataset_path", "set", "--dst_dataset_path", "records"]
+    assert cli.main(["transcribe", *arguments, "--dst_dataset_type", "record_binary"]) == 0
+    part = next(path for path in (tmp_path / "records").rglob("*") if path.is_file() and path.suffix != ".yaml")
+    before = part.read_bytes()
+    os.mkfifo("pipe")
+    for path, reason in ((part, "is a part of a dataset, which would be lost"), ("pipe", "is a pipe or a device")):
+        with pytest.raises(DestinationError, match=reason):
+            join("out", path, overwrite=True, quiet=True)
+    assert part.read_bytes() == before
 
 
 @pytest.mark.parametrize("name, content, reason", [

@@ -110,6 +110,20 @@ def test_fresh_optimizer_begins_the_state_again(saved, tmp_path):
     assert run.column("step")[0] == 4
 
 
+@pytest.mark.parametrize("checkpoint, flags, message", [
+    ("adagrad", ["--optimizer", "rowwise_adagrad"], "no optimizer state row_accumulator, .* found accumulator"),
+    ("adagrad", ["--optimizer", "adam"], "no optimizer state first_moment, second_moment, .* found accumulator"),
+    ("adagrad", ["--momentum", 0.5], "no optimizer state momentum, .* found accumulator"),
+    ("momentum", ["--optimizer", "adagrad"], "no optimizer state accumulator, .* found momentum. Use the optimizer"),
+])  # fmt: skip
+def test_missing_state_is_found_before_a_table_is_made(saved, tmp_path, monkeypatch, checkpoint, flags, message):
+    made = []
+    monkeypatch.setattr("dlrm_tf2.job.start.Dlrm", lambda *_, **__: made.append("the model"))
+    with pytest.raises(CheckpointError, match=message):
+        in_process.run(saved / "data", tmp_path / "log.json", *flags, "--restore_checkpoint_path", saved / checkpoint)
+    assert made == [] and not (tmp_path / "log.json").exists()
+
+
 def test_adam_counts_its_steps_from_the_begin_of_its_state(saved, tmp_path):
     """Its first update then has the size of the learning rate in every weight, as at step 1 of a training."""
     arguments = ["--optimizer", "adam", "--learning_rate", 0.01, "--evals_per_epoch", 0, "--max_steps", 1,

@@ -54,6 +54,14 @@ def test_a_truncated_or_missing_file(saved, refused, file):
     assert f"{saved / file}: cannot be read: No such file or directory" in refused(saved)
 
 
+@pytest.mark.parametrize("file", [TABLE_FILE, DENSE_FILE, "manifest.json"])
+def test_a_device_in_the_place_of_a_file(saved, refused, file):
+    """Not a pipe, so that a reader that opens it does not wait; it would read zeros for ever."""
+    (saved / file).unlink()
+    (saved / file).symlink_to("/dev/zero")
+    assert f"{saved / file}: cannot be read: is a device, and not a plain file" in refused(saved)
+
+
 def test_a_file_that_shrinks_while_it_is_read(saved, load, monkeypatch):
     monkeypatch.setattr(files, "_BLOCK_BYTES", 12)
     check_header = files._check_header

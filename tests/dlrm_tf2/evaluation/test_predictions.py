@@ -5,6 +5,7 @@ import resource
 import signal
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -119,13 +120,17 @@ def test_two_processes_do_not_write_one_file(tmp_path):
 
 def test_a_bad_destination_is_refused_on_all_ranks_before_anything_is_scored(tmp_path, run_ranks):
     (tmp_path / "label.bin").write_bytes(b"precious")
+    pq.write_table(pa.table({"label": [True], "cat_0": [7]}), tmp_path / "logs.parquet")
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     for path, reason in (
         (tmp_path, "is a folder. Name a file in it."),
-        (tmp_path / "label.bin", "exists and is not a Parquet file; predictions would replace it."),
+        (tmp_path / "label.bin", "exists and has no predictions of this program, which would replace it."),
+        (tmp_path / "logs.parquet", "exists and has no predictions of this program"),
+        (tmp_path / "cut.parquet", "exists and has no predictions of this program"),
         (tmp_path / "label.bin" / "scores", "label.bin is not a folder."),
     ):
         for error in run_ranks(2, lambda comm, path=path: check_predictions_path(str(path), comm)):
             assert isinstance(error, PredictionsError)
             assert f"--predictions_path {path}: " in str(error) and reason in str(error)
     check_predictions_path(str(tmp_path / "new" / "folder" / "scores"), SingleProcess())
-    assert os.listdir(tmp_path) == ["label.bin"]
+    assert sorted(os.listdir(tmp_path)) == ["cut.parquet", "label.bin", "logs.parquet"]

@@ -114,6 +114,25 @@ def test_ranks_train_and_evaluate_as_one_process_does(trained, tmp_path, ranks):
     assert alone.records[-1]["auc"] == pytest.approx(ours["auc"], abs=1e-6)
 
 
+@needs_horovod
+def test_on_2_ranks_the_pipeline_changes_no_bit(trained, tmp_path):
+    root, arguments, _ = trained
+    numbers = []
+    for pipeline in ("on", "off"):
+        log = tmp_path / f"{pipeline}.json"
+        flags = ["--data_parallel_input", "--row_slice_threshold", 3000, "--evals_per_epoch", 2, "--pipeline", pipeline]
+        run = start([*arguments, *flags, "--log_path", log], launcher=horovodrun(2))
+        assert run.returncode == 0, run.stdout + run.stderr
+        numbers.append([
+            (entry["step"], entry.get("loss"), entry.get("auc"), entry.get("test_loss"))
+            for entry in entries(log)
+            if "step" in entry
+        ])  # fmt: skip
+    assert numbers[0] == numbers[1]
+    assert len(numbers[0]) == 24 + 6
+    np.testing.assert_allclose([loss for _, loss, *_ in numbers[0] if loss], losses(root / "log.json"), rtol=1e-5)
+
+
 @pytest.fixture
 def no_horovod(tmp_path):
     """Variables that keep a process from importing Horovod."""

@@ -1,5 +1,6 @@
 """A log belongs to its run: it is locked and appended to, and a full disk costs lines, never the run."""
 
+import dataclasses
 import errno
 import fcntl
 import json
@@ -59,6 +60,18 @@ def test_half_a_line_of_a_killed_run_goes(tmp_path):
     assert read(tmp_path / "log") == [*TRAINING, {"mode": "eval"}]
 
 
+@pytest.mark.parametrize("length", [0, 1, 10, 15, 28, 29])
+def test_a_first_line_that_is_cut_goes(tmp_path, length):
+    (tmp_path / "log").write_text(json.dumps(TRAINING[0])[:length])
+    write(tmp_path / "log", TRAINING)
+    assert read(tmp_path / "log") == TRAINING
+
+
+def test_a_run_begins_its_log_as_every_log_begins(tmp_path):
+    config = dataclasses.asdict(TrainConfig(dataset_path="d"))
+    assert json.dumps(config).startswith(json.dumps(TRAINING[0])[:10])
+
+
 def test_a_log_that_another_run_is_writing_is_refused_unharmed(tmp_path):
     log = LogFile(str(tmp_path / "log"))
     log.append(TRAINING[0])
@@ -70,10 +83,13 @@ def test_a_log_that_another_run_is_writing_is_refused_unharmed(tmp_path):
     write(tmp_path / "log", TRAINING[2:])
 
 
-@pytest.mark.parametrize("content", [b"day,clicks\n1,2\n", b"\x80PAR1", b"[1]\n", b"\n\n"])
+@pytest.mark.parametrize("content", [
+    b"day,clicks\n1,2\n", b"\x80PAR1", b"[1]\n", b"\n\n", b'{"user": 7}\n{"user": 8}\n', b'{"mode": "dark"}\n',
+    b'{"vocab_sizes": [3, 20], "dense_log": true}', b'{\n "format": 1}\n',
+])  # fmt: skip
 def test_what_is_not_a_log_is_not_written(tmp_path, content):
     (tmp_path / "data").write_bytes(content)
-    with pytest.raises(LogFileError, match="is not a log, which has one JSON object a line. Name another file"):
+    with pytest.raises(LogFileError, match="is not a log of this program, which begins with .* Name another file"):
         LogFile(str(tmp_path / "data"))
     assert (tmp_path / "data").read_bytes() == content
 

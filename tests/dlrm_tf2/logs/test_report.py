@@ -169,6 +169,19 @@ def test_a_log_is_not_overwritten(tmp_path, capsys):
     assert "is one of the logs" in capsys.readouterr().err and "throughput" in (tmp_path / "log.json").read_text()
 
 
+def test_only_a_page_is_replaced(tmp_path, capsys):
+    log, output = write_log(tmp_path / "log.json"), tmp_path / "out"
+    for content in ("day,clicks\n1,2\n", "<!doctype html>\n<p>my own page</p>\n"):
+        output.write_text(content)
+        assert report.main([log, "-o", str(output)]) == 1
+        assert (
+            "out: exists and is not a page of this program" in capsys.readouterr().err and output.read_text() == content
+        )
+    output.write_bytes(b"")
+    for _ in range(2):  # an empty file, then a page
+        assert report.main([log, "-o", str(output)]) == 0 and "</html>" in output.read_text()
+
+
 def test_it_runs_without_tensorflow(tmp_path):
     log, output = write_log(tmp_path / "log.json"), str(tmp_path / "report.html")
     code = (

@@ -35,11 +35,11 @@ def test_a_signal_stops_training_and_the_same_command_resumes_it(dataset, tmp_pa
     whole = run(dataset, tmp_path / "whole").column("loss")
     step_of = TrainingStep.__call__
 
-    def signalled(self, batch, learning_rate, *, step, stop=False):
+    def signalled(self, batch, learning_rate, *, step, **others):
         if step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.3)
-        return step_of(self, batch, learning_rate, step=step, stop=stop)
+        return step_of(self, batch, learning_rate, step=step, **others)
 
     monkeypatch.setattr(TrainingStep, "__call__", signalled)
     flags = ["--save_checkpoint_path", tmp_path / "checkpoint"]

@@ -59,11 +59,11 @@ def test_a_hidden_nan_in_an_mlp_ends_training_at_its_step(data, tmp_path, monkey
     """The weight that becomes nan before step 5 changes neither the loss nor a gradient."""
     step_of = TrainingStep.__call__
 
-    def call(self, batch, learning_rate, *, step, stop=False):
+    def call(self, batch, learning_rate, *, step, **others):
         if step == 5:
             kernel = self._model.bottom_mlp.kernels[0]
             kernel.assign(tf.tensor_scatter_nd_update(kernel, [[0, 0]], [math.nan]))
-        return step_of(self, batch, learning_rate, step=step, stop=stop)
+        return step_of(self, batch, learning_rate, step=step, **others)
 
     monkeypatch.setattr(TrainingStep, "__call__", call)
     arguments = [data, tmp_path / "log", *precision, "--checkpoint_every", 2, "--save_checkpoint_path", tmp_path / "c"]

@@ -149,7 +149,7 @@ def lines(path):
 def test_the_log_goes_on_where_the_checkpoint_was(tmp_path):
     path = tmp_path / "log.json"
     log = RunLog(str(path), enabled=True)
-    for record in ({"run": "abc", "batch_size": 5}, {"step": 6, "loss": 0.6}, {"step": 7, "loss": 0.7},
+    for record in ({"mode": "train", "run": "abc"}, {"step": 6, "loss": 0.6}, {"step": 7, "loss": 0.7},
                    {"step": 7, "auc": 0.5}, {"step": 8, "loss": 0.8}, {"throughput": 1}):  # fmt: skip
         log.record(record)
     log.close()
@@ -190,10 +190,10 @@ def interrupt(monkeypatch):
     step_of = TrainingStep.__call__
     at = [None]
 
-    def call(self, batch, learning_rate, *, step, stop=False):
+    def call(self, batch, learning_rate, *, step, **others):
         if step == at[0]:
             raise Interrupted
-        return step_of(self, batch, learning_rate, step=step, stop=stop)
+        return step_of(self, batch, learning_rate, step=step, **others)
 
     monkeypatch.setattr(TrainingStep, "__call__", call)
     return lambda step: at.__setitem__(0, step)

@@ -83,10 +83,10 @@ def test_the_best_so_far_is_known_after_a_resume(train, tmp_path, monkeypatch):
     with pytest.MonkeyPatch.context() as patch:
         step_of = TrainingStep.__call__
 
-        def call(self, batch, learning_rate, *, step, stop=False):
+        def call(self, batch, learning_rate, *, step, **others):
             if step == 5:
                 raise KeyboardInterrupt
-            return step_of(self, batch, learning_rate, step=step, stop=stop)
+            return step_of(self, batch, learning_rate, step=step, **others)
 
         patch.setattr(TrainingStep, "__call__", call)
         with pytest.raises(KeyboardInterrupt):
@@ -116,11 +116,11 @@ def test_checkpoint_async_trains_on_and_saves_the_same_bytes(train, tmp_path, mo
     release, step_of, in_place = threading.Event(), TrainingStep.__call__, {}
     slow(monkeypatch, release)
 
-    def call(self, batch, learning_rate, *, step, stop=False):
+    def call(self, batch, learning_rate, *, step, **others):
         in_place[step] = read_document(tmp_path / "saved")["step"]
         if step == 6:
             release.set()
-        return step_of(self, batch, learning_rate, step=step, stop=stop)
+        return step_of(self, batch, learning_rate, step=step, **others)
 
     monkeypatch.setattr(TrainingStep, "__call__", call)
     capsys.readouterr()
@@ -163,8 +163,8 @@ def test_checkpoint_async_with_a_full_disk_ends_training_and_keeps_the_one_befor
 def test_a_loss_that_is_no_number_names_its_step_and_the_checkpoint_that_is_kept(train, tmp_path, monkeypatch, how):
     step_of = TrainingStep.__call__
 
-    def call(self, batch, learning_rate, *, step, stop=False):
-        return step_of(self, batch, float("nan") if step == 5 else learning_rate, step=step, stop=stop)
+    def call(self, batch, learning_rate, *, step, **others):
+        return step_of(self, batch, float("nan") if step == 5 else learning_rate, step=step, **others)
 
     monkeypatch.setattr(TrainingStep, "__call__", call)
     with pytest.raises(ValueError, match="step 5: bottom_mlp_0_bias is not finite .* step 4 is kept. Lower --learn"):
@@ -177,8 +177,8 @@ def test_weights_that_are_no_numbers_are_not_saved(train, tmp_path, monkeypatch)
     """The loss of step 6 is a number, the weights after the step are not."""
     step_of = TrainingStep.__call__
 
-    def call(self, batch, learning_rate, *, step, stop=False):
-        return step_of(self, batch, float("nan") if step == 6 else learning_rate, step=step, stop=stop)
+    def call(self, batch, learning_rate, *, step, **others):
+        return step_of(self, batch, float("nan") if step == 6 else learning_rate, step=step, **others)
 
     monkeypatch.setattr(TrainingStep, "__call__", call)
     with pytest.raises(ValueError, match="step 6: bottom_mlp_0_bias is not finite .* step 3 is kept"):

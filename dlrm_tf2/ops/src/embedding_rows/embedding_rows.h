@@ -93,6 +93,15 @@ int dlrm_embedding_update_cpu(const DlrmSlab* slabs, int64_t num_slabs, const Dl
                               DlrmParallelFor parallel_for, void* threads, int64_t num_threads, int* finite,
                               DlrmBadId* bad_id);
 
+// The same sums without an optimizer: the rows of one slab that occur, each with the sum of its gradients, for other
+// ranks. `num_rows` becomes how many there are; they stay in the workspace until its next use.
+int dlrm_embedding_sum_cpu(const DlrmSlab* slab, const DlrmBags* bags, int64_t num_bags, int vectors_type,
+                           int instruction_set, void* workspace, DlrmParallelFor parallel_for, void* threads,
+                           int64_t num_threads, int64_t* num_rows, DlrmBadId* bad_id);
+
+// Copies them into rows [num_rows] and sums [num_rows, width].
+void dlrm_embedding_sums(const void* workspace, int64_t* rows, float* sums);
+
 // ---- CUDA ------------------------------------------------------------------------------------------------------------
 //
 // The same slabs and bags, in the same order, with the same bits. Weights, slots, ids, row_splits, weights of ids, vectors

@@ -60,11 +60,11 @@ struct Layout {
   std::vector<std::string> features;
   DataType weights_type;
 
-  explicit Layout(OpKernelConstruction* context) {
+  Layout(OpKernelConstruction* context, bool has_weights) {
     std::vector<int64_t> numbers;
     OP_REQUIRES_OK(context, context->GetAttr("bags", &numbers));
     OP_REQUIRES_OK(context, context->GetAttr("features", &features));
-    OP_REQUIRES_OK(context, context->GetAttr("W", &weights_type));
+    if (has_weights) OP_REQUIRES_OK(context, context->GetAttr("W", &weights_type));
     OP_REQUIRES(context, numbers.size() == features.size() * kFields,
                 InvalidArgument("bags: it has ", numbers.size(), " numbers, expected ", kFields, " for each of the ",
                                 features.size(), " features."));
@@ -109,6 +109,14 @@ class Call {
     }
     slabs_.push_back(slab);
     return Status();
+  }
+
+  // A slab of which only the shape is read.
+  void add_shape(int64_t num_rows, int64_t width) {
+    DlrmSlab slab = {};
+    slab.num_rows = num_rows;
+    slab.width = width;
+    slabs_.push_back(slab);
   }
 
   // Whether the pieces' vectors have the width of their slab, inside of their tensors.
@@ -266,7 +274,7 @@ REGISTER_OP("DlrmEmbeddingLookup")
 template <typename T>
 class EmbeddingLookup : public OpKernel {
  public:
-  explicit EmbeddingLookup(OpKernelConstruction* context) : OpKernel(context), layout_(context) {
+  explicit EmbeddingLookup(OpKernelConstruction* context) : OpKernel(context), layout_(context, true) {
     OP_REQUIRES_OK(context, context->GetAttr("width", &width_));
   }
 
@@ -358,6 +366,17 @@ REGISTER_OP("DlrmEmbeddingUpdate")
     .SetIsStateful()
     .SetShapeFn(tensorflow::shape_inference::ScalarShape);
 
+// Runs tasks in TensorFlow's own threads; `threads` is their pool.
+void in_pool(void* threads, int64_t count, DlrmTask task, void* state) {
+  static_cast<tensorflow::thread::ThreadPool*>(threads)->ParallelFor(
+      count,
+      tensorflow::thread::ThreadPool::SchedulingParams(
+          tensorflow::thread::ThreadPool::SchedulingStrategy::kFixedBlockSize, std::nullopt, 1),
+      [=](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) task(state, i);
+      });
+}
+
 // The variable has its memory for itself from now on: whoever reads it gets a copy.
 Status make_own(OpKernelContext* context, Var* variable) {
   if (variable->copy_on_read_mode.load()) return Status();
@@ -375,7 +394,7 @@ template <typename T>
 class EmbeddingUpdate : public OpKernel {
  public:
   explicit EmbeddingUpdate(OpKernelConstruction* context)
-      : OpKernel(context), layout_(context), workspace_(dlrm_embedding_workspace_new()) {
+      : OpKernel(context), layout_(context, true), workspace_(dlrm_embedding_workspace_new()) {
     std::string name;
     std::vector<int64_t> betas, shards;
     OP_REQUIRES_OK(context, context->GetAttr("optimizer", &name));
@@ -451,15 +470,6 @@ class EmbeddingUpdate : public OpKernel {
 
   void run(OpKernelContext* context, const Call& call) {
     const auto& pool = *context->device()->tensorflow_cpu_worker_threads();
-    const DlrmParallelFor parallel_for = [](void* threads, int64_t count, DlrmTask task, void* state) {
-      static_cast<tensorflow::thread::ThreadPool*>(threads)->ParallelFor(
-          count,
-          tensorflow::thread::ThreadPool::SchedulingParams(
-              tensorflow::thread::ThreadPool::SchedulingStrategy::kFixedBlockSize, std::nullopt, 1),
-          [=](int64_t first, int64_t last) {
-            for (int64_t i = first; i < last; ++i) task(state, i);
-          });
-    };
     std::lock_guard<std::mutex> lock(mutex_);
     DlrmOptimizer optimizer = optimizer_;
     const Tensor *learning_rate, *step;
@@ -471,7 +481,7 @@ class EmbeddingUpdate : public OpKernel {
     DlrmBadId bad_id = {};
     const int code = dlrm_embedding_update_cpu(
         call.slabs().data(), static_cast<int64_t>(call.slabs().size()), call.bags().data(),
-        static_cast<int64_t>(call.bags().size()), &optimizer, element_type_of<T>(), -1, workspace_, parallel_for,
+        static_cast<int64_t>(call.bags().size()), &optimizer, element_type_of<T>(), -1, workspace_, in_pool,
         pool.workers, pool.num_threads, &finite, &bad_id);
     OP_REQUIRES_OK(context, call.result(code, bad_id));
     Tensor* check = nullptr;
@@ -486,9 +496,78 @@ class EmbeddingUpdate : public OpKernel {
   void* const workspace_;
 };
 
+// ---- sums ------------------------------------------------------------------------------------------------------------
+
+REGISTER_OP("DlrmEmbeddingSum")
+    .Input("ids: id_types")
+    .Input("row_lengths: num_ragged * int32")
+    .Input("weights: num_weights * float")
+    .Input("gradients: T")
+    .Output("rows: int64")
+    .Output("sums: float")
+    .Attr("id_types: list({int32, int64}) >= 1")
+    .Attr("num_ragged: int >= 0")
+    .Attr("num_weights: int >= 0")
+    .Attr("bags: list(int)")
+    .Attr("features: list(string)")
+    .Attr("num_rows: int")
+    .Attr("width: int")
+    .Attr("T: {float, half, bfloat16}")
+    .SetShapeFn([](InferenceContext* c) -> Status {
+      int64_t width;
+      TF_RETURN_IF_ERROR(c->GetAttr("width", &width));
+      c->set_output(0, c->Vector(InferenceContext::kUnknownDim));
+      c->set_output(1, c->Matrix(InferenceContext::kUnknownDim, width));
+      return Status();
+    });
+
+template <typename T>
+class EmbeddingSum : public OpKernel {
+ public:
+  explicit EmbeddingSum(OpKernelConstruction* context)
+      : OpKernel(context), layout_(context, false), workspace_(dlrm_embedding_workspace_new()) {
+    OP_REQUIRES_OK(context, context->GetAttr("num_rows", &num_rows_));
+    OP_REQUIRES_OK(context, context->GetAttr("width", &width_));
+  }
+
+  ~EmbeddingSum() override { dlrm_embedding_workspace_delete(workspace_); }
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor* gradients;
+    OP_REQUIRES_OK(context, context->input("gradients", &gradients));
+    OP_REQUIRES(context, gradients->dims() == 2,
+                InvalidArgument("gradients: their shape is ", gradients->shape().DebugString(), ", expected rank 2."));
+    const std::vector<std::pair<char*, TensorShape>> vectors = {
+        {static_cast<char*>(gradients->data()), gradients->shape()}};
+    Call call(layout_, sizeof(T));
+    call.add_shape(num_rows_, width_);
+    OP_REQUIRES_OK(context, call.check_vectors(vectors));
+    OP_REQUIRES_OK(context, call.read(context, vectors));
+    const auto& pool = *context->device()->tensorflow_cpu_worker_threads();
+    std::lock_guard<std::mutex> lock(mutex_);
+    int64_t found = 0;
+    DlrmBadId bad_id = {};
+    const int code = dlrm_embedding_sum_cpu(call.slabs().data(), call.bags().data(),
+                                            static_cast<int64_t>(call.bags().size()), element_type_of<T>(), -1,
+                                            workspace_, in_pool, pool.workers, pool.num_threads, &found, &bad_id);
+    OP_REQUIRES_OK(context, call.result(code, bad_id));
+    Tensor *rows = nullptr, *sums = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(0, TensorShape({found}), &rows));
+    OP_REQUIRES_OK(context, context->allocate_output(1, TensorShape({found, width_}), &sums));
+    dlrm_embedding_sums(workspace_, rows->flat<int64_t>().data(), sums->flat<float>().data());
+  }
+
+ private:
+  const Layout layout_;
+  int64_t num_rows_ = 0, width_ = 0;
+  std::mutex mutex_;  // of the workspace
+  void* const workspace_;
+};
+
 #define DLRM_REGISTER(T)                                                                                          \
   REGISTER_KERNEL_BUILDER(Name("DlrmEmbeddingLookup").Device(DEVICE_CPU).TypeConstraint<T>("T"), EmbeddingLookup<T>); \
-  REGISTER_KERNEL_BUILDER(Name("DlrmEmbeddingUpdate").Device(DEVICE_CPU).TypeConstraint<T>("T"), EmbeddingUpdate<T>)
+  REGISTER_KERNEL_BUILDER(Name("DlrmEmbeddingUpdate").Device(DEVICE_CPU).TypeConstraint<T>("T"), EmbeddingUpdate<T>); \
+  REGISTER_KERNEL_BUILDER(Name("DlrmEmbeddingSum").Device(DEVICE_CPU).TypeConstraint<T>("T"), EmbeddingSum<T>)
 DLRM_REGISTER(float);
 DLRM_REGISTER(Eigen::half);
 DLRM_REGISTER(Eigen::bfloat16);
