@@ -1,12 +1,12 @@
-"""The CUDA kernels of the dot interaction on a real GPU: right? clean? fast? Needs torch or CuPy, no TensorFlow.
+"""The CUDA kernels on a real GPU: right? clean? fast? Needs nvcc and numpy, no TensorFlow; uses torch where it is.
 
     python bench/gpu/check.py [--output bench/gpu/check.json]
 
-Builds the kernels for the GPU that is there (nvcc; or --library PATH), checks every kernel against float64 over a grid
-of shapes and types with fresh random inputs, poisoned outputs and guards, runs compute-sanitizer's memcheck and
-racecheck over a small grid where it is installed, and times forward and gradient with device events against a copy on
-the same GPU and against torch and JAX where they are installed. Prints one table, writes one JSON, and exits 1 on any
-wrong value.
+Builds the kernels for the GPU that is there (nvcc; or --library PATH), checks every kernel over a grid of shapes and
+types with fresh random inputs (the dot interaction against float64, with poisoned outputs and guards; embedding rows
+against numpy, bit for bit), runs compute-sanitizer's memcheck and racecheck over a small grid where it is installed,
+and times with device events against a copy on the same GPU; the dot interaction also against torch and JAX where they
+are installed. Prints tables, writes one JSON, and exits 1 on any wrong value.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import device as gpu
 import numpy as np
+import rows_check
 import times
 
 GUARD = 256  # bytes around each output that must stay as they are
@@ -41,12 +42,16 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print(f"{device.name}, {device.capability}, {device.library}")
     if arguments.small_grid_only:
-        return 1 if check_grid(device, kernels, small_grid())["wrong"] else 0
+        wrong = check_grid(device, kernels, small_grid())["wrong"]
+        return 1 if wrong + rows_check.check_grid(device, kernels, rows_check.small_grid())["wrong"] else 0
     values = check_grid(device, kernels, grid())
     print(f"values: {values['checked']} checks, {len(values['wrong'])} wrong")
+    row_values = rows_check.check_grid(device, kernels, rows_check.grid())
+    print(f"embedding rows: {row_values['checked']} checks, {len(row_values['wrong'])} wrong")
     sanitizer = {tool: sanitize(tool, kernels.path) for tool in ("memcheck", "racecheck")}
     for tool, verdict in sanitizer.items():
         print(f"compute-sanitizer {tool}: {verdict}")
+    row_times = rows_check.measure(device, kernels, arguments.batch)
     timed = times.measure(device, kernels, arguments.batch)
     document = {
         "device": device.name,
@@ -56,10 +61,12 @@ def main(argv: list[str] | None = None) -> int:
         "values": values,
         "sanitizer": sanitizer,
         "times": timed,
+        "row_values": row_values,
+        "row_times": row_times,
     }
     Path(arguments.output).write_text(json.dumps(document, indent=1) + "\n")
     clean = all(verdict.startswith(("clean", "not run")) for verdict in sanitizer.values())
-    return 0 if clean and not values["wrong"] else 1
+    return 0 if clean and not values["wrong"] + row_values["wrong"] else 1
 
 
 def grid():

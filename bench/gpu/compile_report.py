@@ -15,10 +15,15 @@ import tempfile
 from pathlib import Path
 
 KERNELS = Path(__file__).resolve().parents[2] / "dlrm_tf2" / "ops" / "src"
-SOURCE = KERNELS / "dot_interaction" / "dot_interaction_cuda.cu"
-ARCHITECTURES = (70, 75, 80, 86, 89, 90)
+EXACT = ("-fmad=false", "--prec-sqrt=true", "--prec-div=true")
+SOURCES = {  # and the options of cuda.cmake; the sort is CUB's
+    "dot_interaction/dot_interaction_cuda.cu": (),
+    "embedding_rows/embedding_rows_cuda.cu": EXACT,
+}
+ARCHITECTURES = (70, 75, 80, 86, 89, 90, 100, 120)
 # HMMA: tensor cores. LDSM: ldmatrix. LDGSTS: asynchronous 16-byte copies. LDL, STL: local memory, that is, spills.
-INSTRUCTIONS = ("HMMA", "LDSM", "LDGSTS", "LDG", "STG", "LDS", "STS", "FFMA", "LDL", "STL")
+# LDG, STG: global memory, of any width; LDG.128, STG.128: the ones of 16 bytes.
+INSTRUCTIONS = ("HMMA", "LDSM", "LDGSTS", "LDG", "LDG.128", "STG", "STG.128", "LDS", "STS", "FFMA", "LDL", "STL")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,41 +37,52 @@ def main(argv: list[str] | None = None) -> int:
     known = run("nvcc", "--list-gpu-code").split()
     version = re.search(r"release ([\d.]+), V([\d.]+)", run("nvcc", "--version"))[2]
     report = {"nvcc": version, "not_known_to_this_nvcc": [f"sm_{a}" for a in ARCHITECTURES if f"sm_{a}" not in known]}
-    report["kernels"] = [row for a in ARCHITECTURES if f"sm_{a}" in known for row in rows_of(a)]
+    report["kernels"] = [
+        row for source in SOURCES for a in ARCHITECTURES if f"sm_{a}" in known for row in rows_of(source, a)
+    ]
     print(f"nvcc {version}; does not know {', '.join(report['not_known_to_this_nvcc']) or 'none of them'}")
-    print(f"{'GPU':>6} {'kernel':<32} {'registers':>9} {'spills':>6} " + " ".join(f"{i:>6}" for i in INSTRUCTIONS))
+    print(
+        f"{'GPU':>6} {'kernel':<32} {'registers':>9} {'spills':>6} {'shared':>6} "
+        + " ".join(f"{i:>7}" for i in INSTRUCTIONS)
+    )
     for row in report["kernels"]:
-        counts = " ".join(f"{row['instructions'][i]:>6}" for i in INSTRUCTIONS)
-        print(f"{row['gpu']:>6} {row['kernel']:<32} {row['registers']:>9} {row['spill_bytes']:>6} {counts}")
+        counts = " ".join(f"{row['instructions'][i]:>7}" for i in INSTRUCTIONS)
+        print(
+            f"{row['gpu']:>6} {row['kernel']:<32} {row['registers']:>9} {row['spill_bytes']:>6} "
+            f"{row['shared_bytes']:>6} {counts}"
+        )
     Path(arguments.output).write_text(json.dumps(report, indent=1) + "\n")
     return 0
 
 
-def rows_of(architecture: int) -> list[dict]:
-    """A row for each kernel as compiled for one GPU."""
+def rows_of(source: str, architecture: int) -> list[dict]:
+    """A row for each kernel of a source as compiled for one GPU. Shared memory: what is not asked for at launch."""
     gpu = f"sm_{architecture}"
     with tempfile.TemporaryDirectory() as scratch:
         cubin = str(Path(scratch) / "kernels.cubin")
-        options = ["-O3", "-std=c++17", f"-arch={gpu}", "-Xptxas", "-v", "-cubin"]
-        assembled = run("nvcc", *options, "-I", str(KERNELS), "-o", cubin, str(SOURCE))
+        options = ["-O3", "-std=c++17", f"-arch={gpu}", "-Xptxas", "-v", "-cubin", *SOURCES[source]]
+        assembled = run("nvcc", *options, "-I", str(KERNELS), "-o", cubin, str(KERNELS / source))
         listing = run("cuobjdump", "-sass", cubin)
     counts = {}
     for part in listing.split("Function : ")[1:]:
         mangled, _, body = part.partition("\n")
-        words = re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)", body, re.MULTILINE)
+        words = re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)([\w.]*)", body, re.MULTILINE)
+        words = [w for name, rest in words for w in (name, f"{name}.128" if ".128" in rest else "")]
         counts[mangled.strip()] = {instruction: words.count(instruction) for instruction in INSTRUCTIONS}
     rows = []
     pattern = (
         r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?"
-        r"Used (\d+) registers"
+        r"Used (\d+) registers(.*?)$"
     )
-    for mangled, stores, loads, registers in re.findall(pattern, assembled, re.DOTALL):
+    for mangled, stores, loads, registers, rest in re.findall(pattern, assembled, re.DOTALL | re.MULTILINE):
+        shared = re.search(r"(\d+) bytes smem", rest)
         rows.append(
             {
                 "gpu": gpu,
                 "kernel": readable(mangled),
                 "registers": int(registers),
                 "spill_bytes": int(stores) + int(loads),
+                "shared_bytes": int(shared[1]) if shared else 0,
                 "instructions": counts[mangled],
             }
         )

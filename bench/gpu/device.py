@@ -1,4 +1,4 @@
-"""Device memory, events and the compiled kernels, over whichever of torch and CuPy is installed."""
+"""Device memory, events and the compiled kernels, over torch, CuPy or the CUDA driver alone."""
 
 import ctypes
 import os
@@ -8,12 +8,26 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from driver import DriverDevice
 
 SOURCE = Path(__file__).resolve().parents[2] / "dlrm_tf2" / "ops" / "src"
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 KERNELS = {"best": -1, "general": 0, "tensor": 1}
 BAD_ARGUMENT = 1
+# What the library is made of, with the options of cuda.cmake and CMakeLists.txt that change bits.
+EXACT = ("-fmad=false", "--prec-sqrt=true", "--prec-div=true")
+SOURCES = {
+    "errors.cc": (),
+    "instruction_sets.cc": (),
+    "dot_interaction/dot_interaction_cuda.cu": (),
+    "dot_interaction/dot_interaction_cpu.cc": (),
+    "dot_interaction/dot_interaction_cpu_scalar.cc": (),
+    "embedding_rows/embedding_rows_cuda.cu": EXACT,
+    "embedding_rows/sort_cuda.cu": (),
+    "embedding_rows/lookup_cpu.cc": (),
+    "embedding_rows/embedding_rows_cpu_scalar.cc": ("-Xcompiler", "-ffp-contract=off"),
+}
 
 
 class TorchDevice:
@@ -100,13 +114,13 @@ class CupyDevice:
 
 
 def open_device():
-    """The GPU, by torch or else CuPy.
+    """The GPU, by torch, else CuPy, else the CUDA driver.
 
     Raises:
-      RuntimeError: neither is installed with a GPU to use.
+      RuntimeError: there is no GPU to use.
     """
     reasons = []
-    for kind in (TorchDevice, CupyDevice):
+    for kind in (TorchDevice, CupyDevice, DriverDevice):
         try:
             return kind()
         except Exception as error:  # whatever an incomplete installation raises
@@ -123,29 +137,21 @@ def compile_kernels() -> Path:
     nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
     if nvcc is None:
         raise RuntimeError("no nvcc on the path. Give a library that was built elsewhere: --library PATH")
-    library = Path(tempfile.mkdtemp(prefix="dlrm_gpu_check_")) / "libdlrm_kernels.so"
-    names = ("dot_interaction_cuda.cu", "dot_interaction_cpu.cc", "dot_interaction_cpu_scalar.cc")
-    sources = [SOURCE / "errors.cc", *(SOURCE / "dot_interaction" / name for name in names)]
-    command = [
-        nvcc,
-        "-O3",
-        "-std=c++17",
-        "-arch=native",
-        "-lineinfo",
-        "-DDLRM_CUDA",
-        "-Xcompiler",
-        "-fPIC",
-        "-shared",
-        "-o",
-        str(library),
-        "-I",
-        str(SOURCE),
-        *map(str, sources),
-    ]
+    folder = Path(tempfile.mkdtemp(prefix="dlrm_gpu_check_"))
+    library = folder / "libdlrm_kernels.so"
+    common = [nvcc, "-O3", "-std=c++17", "-arch=native", "-lineinfo", "-DDLRM_CUDA", "-Xcompiler", "-fPIC"]
+    objects = []
+    for source, options in SOURCES.items():
+        objects.append(str(folder / f"{Path(source).name}.o"))
+        _run([*common, *options, "-I", str(SOURCE), "-c", "-o", objects[-1], str(SOURCE / source)])
+    _run([*common, "-shared", "-o", str(library), *objects])
+    return library
+
+
+def _run(command: list[str]) -> None:
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{run.stdout}{run.stderr}")
-    return library
 
 
 class Kernels:
@@ -153,30 +159,30 @@ class Kernels:
 
     def __init__(self, path: os.PathLike):
         self.path = Path(path)
-        self._library = ctypes.CDLL(str(path))
-        self._library.dlrm_error_text.restype = ctypes.c_char_p
+        self.library = ctypes.CDLL(str(path))
+        self.library.dlrm_error_text.restype = ctypes.c_char_p
         rest = [ctypes.c_int64] * 3 + [ctypes.c_int] * 2 + [ctypes.c_void_p]
-        self._library.dlrm_dot_interaction_cuda.argtypes = [ctypes.c_void_p] * 2 + rest
-        self._library.dlrm_dot_interaction_gradient_cuda.argtypes = [ctypes.c_void_p] * 3 + rest
+        self.library.dlrm_dot_interaction_cuda.argtypes = [ctypes.c_void_p] * 2 + rest
+        self.library.dlrm_dot_interaction_gradient_cuda.argtypes = [ctypes.c_void_p] * 3 + rest
 
     def forward(self, features: int, output: int, shape: tuple[int, int, int], dtype: str, kernel: str) -> bool:
         """Queues it. False where that kernel does not serve the shape."""
         return self._served(
-            self._library.dlrm_dot_interaction_cuda(features, output, *shape, DTYPES[dtype], KERNELS[kernel], None)
+            self.library.dlrm_dot_interaction_cuda(features, output, *shape, DTYPES[dtype], KERNELS[kernel], None)
         )
 
     def gradient(
         self, features: int, upstream: int, gradient: int, shape: tuple[int, int, int], dtype: str, kernel: str
     ) -> bool:
         return self._served(
-            self._library.dlrm_dot_interaction_gradient_cuda(
+            self.library.dlrm_dot_interaction_gradient_cuda(
                 features, upstream, gradient, *shape, DTYPES[dtype], KERNELS[kernel], None
             )
         )
 
     def _served(self, code: int) -> bool:
         if code not in (0, BAD_ARGUMENT):
-            raise RuntimeError(f"the kernel could not be queued: {self._library.dlrm_error_text(code).decode()}")
+            raise RuntimeError(f"the kernel could not be queued: {self.library.dlrm_error_text(code).decode()}")
         return code == 0
 
 

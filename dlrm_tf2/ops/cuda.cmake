@@ -1,6 +1,6 @@
 # Sets `cuda_objects` where the CUDA kernels can be built: an nvcc on the path (or in CUDACXX) whose toolkit has the static
-# runtime. Everything of sm_70 to sm_90 that this nvcc knows goes into one fat binary, and the newest one's PTX for later
-# GPUs. (CUDA 13 no longer knows sm_70.) nvcc is called directly: CMake's own CUDA support ends the build where it fails.
+# runtime. Everything of sm_70 to sm_120 that this nvcc knows goes into one fat binary, and the newest one's PTX for later
+# GPUs. (CUDA 13 no longer knows sm_70; CUDA 12.8 is the first that knows sm_100 and sm_120.) nvcc is called directly: CMake's own CUDA support ends the build where it fails.
 set(cuda_objects "")
 find_program(nvcc NAMES nvcc HINTS ENV CUDACXX)
 if(NOT nvcc)
@@ -19,29 +19,47 @@ if(no_list OR NOT cudart_static)
 endif()
 
 if(NOT DLRM_CUDA_ARCHITECTURES)
-  foreach(architecture 70 75 80 86 89 90)
+  foreach(architecture 70 75 80 86 89 90 100 120)
     if(known MATCHES "sm_${architecture}[^0-9]")
       list(APPEND DLRM_CUDA_ARCHITECTURES ${architecture})
     endif()
   endforeach()
 endif()
-set(code "")
-foreach(architecture ${DLRM_CUDA_ARCHITECTURES})
-  list(APPEND code -gencode arch=compute_${architecture},code=sm_${architecture})
-endforeach()
 list(GET DLRM_CUDA_ARCHITECTURES -1 newest)
-list(APPEND code -gencode arch=compute_${newest},code=compute_${newest})
 message(STATUS "CUDA kernels: ${nvcc} for sm_${DLRM_CUDA_ARCHITECTURES}, PTX of compute_${newest}")
 
-set(cuda_objects ${CMAKE_CURRENT_BINARY_DIR}/dot_interaction_cuda.o)
+# Kernels that wait for memory gain nothing from the variants of sm_80: its code runs on sm_86 and sm_89 as it is.
+set(few_architectures ${DLRM_CUDA_ARCHITECTURES})
+if(80 IN_LIST few_architectures)
+  list(REMOVE_ITEM few_architectures 86 89)
+endif()
+
 file(GLOB cuda_headers ${CMAKE_CURRENT_SOURCE_DIR}/src/*.cuh ${CMAKE_CURRENT_SOURCE_DIR}/src/*/*.cuh
      ${CMAKE_CURRENT_SOURCE_DIR}/src/*/*.h)
-add_custom_command(
-  OUTPUT ${cuda_objects}
-  COMMAND ${nvcc} -O3 -std=c++17 --threads 0 ${code} -Xptxas -v -Xcompiler -fPIC
-          -I ${CMAKE_CURRENT_SOURCE_DIR}/src -c ${CMAKE_CURRENT_SOURCE_DIR}/src/dot_interaction/dot_interaction_cuda.cu -o ${cuda_objects}
-  DEPENDS src/dot_interaction/dot_interaction_cuda.cu ${cuda_headers}
-  VERBATIM)
+
+# compile_cuda(source architectures [option ..]): appends the object to cuda_objects. Code is compressed to a quarter.
+macro(compile_cuda source architectures)
+  get_filename_component(name ${source} NAME_WE)
+  set(object ${CMAKE_CURRENT_BINARY_DIR}/${name}.o)
+  set(code "")
+  foreach(architecture ${architectures})
+    list(APPEND code -gencode arch=compute_${architecture},code=sm_${architecture})
+  endforeach()
+  list(APPEND code -gencode arch=compute_${newest},code=compute_${newest})
+  add_custom_command(
+    OUTPUT ${object}
+    COMMAND ${nvcc} -O3 -std=c++17 --threads 0 ${code} ${ARGN} -Xptxas -v -Xfatbin=-compress-all -Xcompiler -fPIC
+            -I ${CMAKE_CURRENT_SOURCE_DIR}/src -c ${CMAKE_CURRENT_SOURCE_DIR}/src/${source} -o ${object}
+    DEPENDS src/${source} ${cuda_headers}
+    VERBATIM)
+  list(APPEND cuda_objects ${object})
+endmacro()
+
+compile_cuda(dot_interaction/dot_interaction_cuda.cu "${DLRM_CUDA_ARCHITECTURES}")
+# Embedding rows have the bits of the CPU, so products and sums are rounded one by one, and roots and quotients once.
+compile_cuda(embedding_rows/embedding_rows_cuda.cu "${few_architectures}" -fmad=false --prec-sqrt=true --prec-div=true)
+compile_cuda(embedding_rows/sort_cuda.cu "${few_architectures}")
+
 add_custom_target(compile_cuda DEPENDS ${cuda_objects})
 find_package(Threads REQUIRED)
 add_library(cuda_kernels INTERFACE)

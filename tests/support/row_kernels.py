@@ -33,6 +33,7 @@ class CBags(ctypes.Structure):
         ("slab", SIZE), ("first_row", SIZE), ("num_ids", SIZE), ("first_id", SIZE), ("last_id", SIZE),
         ("ids", POINTER), ("ids_type", CHOICE), ("hotness", SIZE), ("sample_stride", SIZE), ("row_splits", POINTER),
         ("weights", POINTER), ("mean", CHOICE), ("vectors", POINTER), ("vector_stride", SIZE), ("num_samples", SIZE),
+        ("all_ids", SIZE),
     ]  # fmt: skip
 
 
@@ -128,7 +129,8 @@ def library() -> ctypes.CDLL:
     return found
 
 
-def _c_arrays(slabs, bags):
+def c_arrays(slabs, bags):
+    """The structures of the C interface, and what must live as long as they."""
     kept = []
     c_slabs, c_bags = (CSlab * max(1, len(slabs)))(), (CBags * max(1, len(bags)))()
     for to, slab in zip(c_slabs, slabs, strict=False):
@@ -149,25 +151,25 @@ def _c_arrays(slabs, bags):
             to.hotness, to.sample_stride = of.ids.shape[1], of.ids.strides[0] // of.ids.itemsize
             assert of.ids.shape[1] == 1 or not len(of.ids) or of.ids.strides[1] == of.ids.itemsize
         else:
-            to.hotness, to.row_splits = -1, of.row_splits.ctypes.data
+            to.hotness, to.row_splits, to.all_ids = -1, of.row_splits.ctypes.data, of.row_splits[-1]
         to.weights = None if of.weights is None else of.weights.ctypes.data
         to.mean, to.vectors = of.mean, of.vectors.ctypes.data
         to.vector_stride, to.num_samples = of.vectors.strides[0] // of.vectors.itemsize, len(of.vectors)
     return c_slabs, c_bags, kept
 
 
-def _type_of(bags):
+def type_of(bags):
     dtype = bags[0].vectors.dtype if bags else np.dtype("float32")
     return ELEMENT_TYPES[dtype.name]
 
 
 def lookup(slabs, bags, *, samples=None, instruction_set=-1):
     """Fills the vectors of the bags, of samples (first, last) or of all."""
-    c_slabs, c_bags, kept = _c_arrays(slabs, bags)
+    c_slabs, c_bags, kept = c_arrays(slabs, bags)
     first, last = samples or (0, len(bags[0].vectors))
     bad = CBadId()
     code = library().dlrm_embedding_lookup_cpu(
-        c_slabs, len(slabs), c_bags, len(bags), first, last, _type_of(bags), instruction_set, bad
+        c_slabs, len(slabs), c_bags, len(bags), first, last, type_of(bags), instruction_set, bad
     )
     del kept
     if code == 5:
@@ -186,7 +188,7 @@ class Workspace:
 
     def update(self, slabs, bags, step: Step, *, instruction_set=-1, num_threads=1) -> bool:
         """Updates the slabs by the gradients in the bags' vectors; returns whether all numbers are finite."""
-        c_slabs, c_bags, kept = _c_arrays(slabs, bags)
+        c_slabs, c_bags, kept = c_arrays(slabs, bags)
         bad, finite = CBadId(), CHOICE(-1)
         optimizer = COptimizer(KINDS[step.kind], step.learning_rate, step.epsilon, step.beta1, step.beta2, step.step)
 
@@ -200,7 +202,7 @@ class Workspace:
                     list(pool.map(lambda index: call(state, index), range(count)))
 
         code = self.library.dlrm_embedding_update_cpu(
-            c_slabs, len(slabs), c_bags, len(bags), optimizer, _type_of(bags), instruction_set, self.pointer,
+            c_slabs, len(slabs), c_bags, len(bags), optimizer, type_of(bags), instruction_set, self.pointer,
             PARALLEL_FOR(parallel_for), None, num_threads, ctypes.byref(finite), bad,
         )  # fmt: skip
         del kept

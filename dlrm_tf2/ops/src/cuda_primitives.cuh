@@ -45,6 +45,17 @@ DLRM_DEVICE void wait_for_copies() {
 #endif
 }
 
+// Asks for memory that is needed soon.
+DLRM_DEVICE void ask_for(const void* global) { asm volatile("prefetch.global.L2 [%0];" ::"l"(global)); }
+
+// The same pointer; the compiler then knows that it points into global memory, which it cannot know about a pointer that
+// was itself read from memory.
+template <class T>
+DLRM_DEVICE T* in_global(T* pointer) {
+  __builtin_assume(__isGlobal(pointer));
+  return pointer;
+}
+
 // Four 8 x 8 matrices of 2-byte elements; lane l holds the address of row l % 8 of matrix l / 8. Lane l gets, of matrix
 // m in out[m], row l / 4, columns 2 (l % 4) and the next; transposed: rows 2 (l % 4) and the next, column l / 4.
 template <bool kTransposed>

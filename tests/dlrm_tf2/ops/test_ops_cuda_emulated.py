@@ -28,6 +28,7 @@ def kernels(tmp_path_factory):
         HERE / "cuda_emulator" / "emulated_kernels.cc",
         *(SOURCE / "dot_interaction" / f"dot_interaction_cpu{part}.cc" for part in ("", "_scalar")),
         SOURCE / "errors.cc",
+        SOURCE / "instruction_sets.cc",
     ]
     subprocess.run(["g++", "-O2", "-std=c++17", "-fPIC", "-shared", "-I", SOURCE, "-o", library, *sources], check=True)
     kernels = ctypes.CDLL(str(library))

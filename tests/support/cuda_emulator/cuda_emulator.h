@@ -20,7 +20,7 @@
 #define __global__
 #define __host__
 #define __device__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define DLRM_DEVICE inline
 #define DLRM_SHARED(name) unsigned char* name = emulator::shared_memory
 
@@ -34,7 +34,7 @@ inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return
 struct Index {
   int x;
 };
-inline Index threadIdx, blockIdx, blockDim;
+inline Index threadIdx, blockIdx, blockDim, gridDim;
 
 // ---- the runtime's few calls ---------------------------------------------------------------------------------------
 
@@ -155,6 +155,17 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {
 inline const char* cudaGetErrorString(cudaError_t) { return "emulated CUDA error: invalid argument"; }
 
 inline void __syncthreads() { emulator::wait(emulator::Fiber::kAtBlockBarrier); }
+template <class T>
+T atomicAdd(T* at, T value) {
+  const T before = *at;
+  *at += value;
+  return before;
+}
+inline int atomicCAS(int* at, int expected, int value) {
+  const int before = *at;
+  if (before == expected) *at = value;
+  return before;
+}
 inline void __syncwarp() { emulator::wait(emulator::Fiber::kAtWarpBarrier); }
 
 // ---- cuda_primitives.cuh's device half ---------------------------------------------------------------------------
@@ -201,6 +212,11 @@ inline void start_copy(void* shared, const void* global) {
   must(reinterpret_cast<uintptr_t>(shared) % 16 == 0 && reinterpret_cast<uintptr_t>(global) % 16 == 0,
        "a copy of 16 bytes is not aligned to 16 bytes");
   emulator::fibers[emulator::running]->copies.push_back({shared, global});
+}
+inline void ask_for(const void*) {}
+template <class T>
+T* in_global(T* pointer) {
+  return pointer;
 }
 inline void wait_for_copies() {
   auto& copies = emulator::fibers[emulator::running]->copies;
@@ -256,6 +272,7 @@ int launch(void (*kernel)(Parameters...), int64_t num_blocks, int num_threads, i
   emulator::shared_memory = memory;
   emulator::body = [&] { kernel(static_cast<Parameters>(arguments)...); };
   blockDim.x = num_threads;
+  gridDim.x = static_cast<int>(num_blocks);
   bool finished = true;
   for (int block = 0; block < num_blocks; ++block) {
     memset(memory, 0xff, shared_bytes);

@@ -50,6 +50,7 @@ typedef struct {
   void* vectors;               // of vectors_type: the vector of sample s starts at element s * vector_stride
   int64_t vector_stride;       // in elements
   int64_t num_samples;
+  int64_t all_ids;             // any number: row_splits[num_samples], for CUDA, whose row_splits the host cannot read
 } DlrmBags;
 
 // An id that is not 0 .. num_ids - 1.
@@ -100,6 +101,37 @@ int dlrm_embedding_sum_cpu(const DlrmSlab* slab, const DlrmBags* bags, int64_t n
 
 // Copies them into rows [num_rows] and sums [num_rows, width].
 void dlrm_embedding_sums(const void* workspace, int64_t* rows, float* sums);
+
+// ---- CUDA ------------------------------------------------------------------------------------------------------------
+//
+// The same slabs and bags, in the same order, with the same bits. Weights, slots, ids, row_splits, weights of ids, vectors
+// and what is named below lie in the memory of the current GPU; the arrays of slabs, bags and shards and the optimizer lie
+// in the host's, and may be changed when the call returns. Everything is queued on `stream` (a cudaStream_t): no call
+// waits for the GPU, or makes the GPU wait for the host. Returns DLRM_OK, or why nothing, or not everything, was queued.
+
+// What the kernels found, in the GPU's memory. They set it and never clear it: whoever has filled it with zeros may read
+// it after one step or after many.
+typedef struct {
+  int32_t found_bad_id;  // 1: an id that its table does not have counted as a row of zeros, and was not updated
+  int32_t not_finite;    // 1: an updated weight or its state is not finite
+  DlrmBadId bad_id;      // one of them
+} DlrmCudaStatus;
+
+// Bytes of memory that a call with these arguments needs on the GPU until it has run: at any address that is a multiple
+// of 256, with any content. It must not be used by another stream meanwhile.
+int dlrm_embedding_lookup_cuda_bytes(const DlrmSlab* slabs, int64_t num_slabs, const DlrmBags* bags, int64_t num_bags,
+                                     int64_t* bytes);
+int dlrm_embedding_update_cuda_bytes(const DlrmSlab* slabs, int64_t num_slabs, const DlrmBags* bags, int64_t num_bags,
+                                     int64_t* bytes);
+
+// All samples of all bags: one launch for each slab.
+int dlrm_embedding_lookup_cuda(const DlrmSlab* slabs, int64_t num_slabs, const DlrmBags* bags, int64_t num_bags,
+                               int vectors_type, void* memory, int64_t bytes, DlrmCudaStatus* status, void* stream);
+
+// Backward and optimizer in one pass, slab after slab.
+int dlrm_embedding_update_cuda(const DlrmSlab* slabs, int64_t num_slabs, const DlrmBags* bags, int64_t num_bags,
+                               const DlrmOptimizer* optimizer, int vectors_type, void* memory, int64_t bytes,
+                               DlrmCudaStatus* status, void* stream);
 
 #ifdef __cplusplus
 }
