@@ -5,11 +5,14 @@ The only file that touches os.environ. `set_up_process` imports TensorFlow after
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from criteo_prep.machine import find_processors
 from dlrm_tf2.runtime import instruction_sets
 from dlrm_tf2.runtime.cores import idle_processors, threads_of_rank
+
+_NVIDIA_DRIVER = Path("/dev/nvidiactl")
 
 # Variables of the launchers: number of processes, rank, rank on this machine, ranks on this machine. The first launcher
 # that is found counts: inside a SLURM job, mpirun starts its ranks through srun.
@@ -149,6 +152,11 @@ def set_up_process(
     # Horovod reports which tensors wait, and for which ranks, before the watchdog ends the job. Its default of 60 s is
     # too short: an evaluation may keep one rank busy for longer.
     os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", str(max(1, int((stall_timeout_s or 600) / 2))))
+    if cpu or not _NVIDIA_DRIVER.exists():
+        # Tensors of a step lie in memory that the process keeps. By default the system would take large tensors back
+        # after every step, and clear their pages again in the next.
+        os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
+        os.environ.setdefault("TF_CPU_BFC_MEM_LIMIT_IN_MB", str(1 << 30))  # the system's memory is the limit
     processors = find_processors()
     num_threads = threads.intra_op or threads_of_rank(processors, launch.local_size)
     if num_threads == 1 and launch.local_size > 1:
