@@ -156,6 +156,7 @@ def measure(shape: str, way: str) -> dict[str, float]:
 
     from dlrm_tf2.embedding import DistributedEmbedding, make_plan
     from dlrm_tf2.optim import Optimizer
+    from dlrm_tf2.runtime import memory
     from dlrm_tf2.runtime.comm import SingleProcess
 
     tables, hotness, samples = shape_of(shape)
@@ -163,6 +164,7 @@ def measure(shape: str, way: str) -> dict[str, float]:
         tables, make_plan(tables, 1, data_parallel_threshold=0), comm=SingleProcess(), seed=0,
         optimizer=Optimizer("adagrad"), hotness=hotness, embedding_op=way,
     )  # fmt: skip
+    memory.prepare_step_memory(3 * 4 * samples * (layer.width + 1000))  # as the trainer does
     batches = [layer.ids(ids_of(shape, number)) for number in range(BATCHES)]
     batches = [tf.nest.map_structure(lambda ids: tf.cast(ids, tf.int32), batch) for batch in batches]
     signature = [layer.signature]

@@ -187,18 +187,11 @@ def check_memory(
     Raises:
       DoesNotFit: with the bytes needed and available, and the largest batch that fits, if any does.
     """
-    training = config.mode == "train"
     ranks, available, shards = memory.ranks, memory.available_bytes, memory.part_of(plan)
     tables = sum(shards.bytes_of(rank) for rank in ranks)
     fixed, advice = _fixed_bytes(config, model, plan=plan, memory=memory)
-    batches = {"batch_size": config.batch_size} if training else {}
-    if not training or config.evals_per_epoch or config.eval_every:
-        batches["valid_batch_size"] = max(config.valid_batch_sizes)
     needed = fixed
-    for name, asked in batches.items():
-        split = "train" if name == "batch_size" else config.eval_split
-        size = min(asked, data.num_samples.get(split, asked))
-        step = StepKind.of(config, data.hotness, training=name == "batch_size")
+    for name, (asked, size, step) in _steps(config, data).items():
         each = _sample_bytes(model, plan, memory=memory, step=step)
         if fixed + each > available:
             raise DoesNotFit(
@@ -214,6 +207,25 @@ def check_memory(
             )
         needed = max(needed, fixed + size * each)
     return f"memory: about {_gib(needed)} of {_gib(available)} on {memory}, tables {_gib(tables)}"
+
+
+def step_bytes(config: TrainConfig, model: ModelConfig, *, plan: ShardingPlan, rank: int, data: DataShape) -> float:
+    """Bytes on a rank while the largest step of the run runs, besides tables and MLPs."""
+    steps = _steps(config, data).values()
+    return max(size * batch_bytes(model, plan, rank=rank, step=step) for _, size, step in steps)
+
+
+def _steps(config: TrainConfig, data: DataShape) -> dict[str, tuple[int, int, StepKind]]:
+    """Flag -> (the batch that it asks for, samples of the largest batch, the step), for the steps of the run."""
+    training, steps = config.mode == "train", {}
+    batches = {"batch_size": config.batch_size} if training else {}
+    if not training or config.evals_per_epoch or config.eval_every:
+        batches["valid_batch_size"] = max(config.valid_batch_sizes)
+    for name, asked in batches.items():
+        split = "train" if name == "batch_size" else config.eval_split
+        size = min(asked, data.num_samples.get(split, asked))
+        steps[name] = asked, size, StepKind.of(config, data.hotness, training=name == "batch_size")
+    return steps
 
 
 def _fixed_bytes(config: TrainConfig, model: ModelConfig, *, plan: ShardingPlan, memory: Memory) -> tuple[float, str]:

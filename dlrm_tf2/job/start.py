@@ -175,6 +175,9 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
         began = time.perf_counter()
         model = Dlrm(model_config, plan, comm=comm, seed=config.seed, settings=settings)
         restored = _restore(context, model, source=source, resumption=resumption, log=log) if source else None
+        if device.gpu is None:
+            data = planning.data_shape_of(config, context.spec)
+            memory.prepare_step_memory(preflight.step_bytes(config, model_config, plan=plan, rank=comm.rank, data=data))
         log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
         on_error.pop_all()
     return Job(config, context.spec, comm=comm, log=log, model=model, restored=restored, resumption=resumption)
