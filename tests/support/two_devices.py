@@ -27,8 +27,9 @@ def train(plan):
     """Returns (layer, its step as a graph, losses, (slot, shard) -> rows)."""
     hotness = {"a": 3, "b": None}
     layer = DistributedEmbedding(
-        TABLES, plan, comm=SingleProcess(), seed=1, optimizer=Optimizer("adam"), hotness=hotness
-    )
+        TABLES, plan, comm=SingleProcess(), seed=1, optimizer=Optimizer("adam"), hotness=hotness,
+        embedding_op="tensorflow",
+    )  # fmt: skip
 
     def step(ids, number):
         lookup = layer.lookup(ids)

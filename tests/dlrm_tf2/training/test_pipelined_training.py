@@ -65,7 +65,7 @@ def train(dataset: Path, comm, folder: Path, *, stop=NEVER, resumes=False, **fla
             folder / "saved", comm, dense=model.dense_by_name, embedding=model.embedding, with_state=True
         )
     log = RunLog(str(folder / "log.json"), enabled=comm.rank == 0, resumed=("run", 4) if resumes else None)
-    log.record({"run": "run"})
+    log.record({"mode": "train", "run": "run"})
     with contextlib.closing(log):
         saver = Saver(config, model, log=log, run="run")
         start = StartingPoint(document, resumes)
