@@ -1,6 +1,5 @@
 """DistributedEmbedding: a plan, the lookups in this rank's tables, and the exchange between the ranks."""
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -20,7 +19,6 @@ from dlrm_tf2.embedding.native_rows import (
     NativeLookup,
     NativeRows,
     PooledVectors,
-    RowGradients,
     VectorForm,
     choose_op,
     ordered,
@@ -28,7 +26,8 @@ from dlrm_tf2.embedding.native_rows import (
 from dlrm_tf2.embedding.result_layout import Piece, ResultLayout
 from dlrm_tf2.embedding.routes import Routes
 from dlrm_tf2.embedding.row_exchange import RowExchange, RowRequests
-from dlrm_tf2.embedding.slab import WEIGHTS, Slab, SlabSettings, sum_by_row
+from dlrm_tf2.embedding.row_updates import RowUpdates
+from dlrm_tf2.embedding.slab import WEIGHTS, Slab, SlabSettings
 from dlrm_tf2.embedding.vector_exchange import VectorExchange
 from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.runtime.comm import Comm
@@ -153,7 +152,10 @@ class DistributedEmbedding:
                 self._collectives, layout, features=self.sample_features, features_of_ranks=routes.pooled_by_ranks
             )
 
-        self._rows = NativeRows(self._slabs, optimizer) if self.native else None
+        rows = NativeRows(self._slabs, optimizer) if self.native else None
+        self._updates = RowUpdates(
+            self._collectives, rows, wire_dtype=self._wire_dtype, compute_dtype=self._compute_dtype
+        )
 
         in_order = ordered if self.native else lambda pieces: list(chain(*pieces.values()))
         pieces_of_ranks = [in_order(routes.pooled_pieces(rank)) for rank in range(comm.size)]
@@ -170,7 +172,7 @@ class DistributedEmbedding:
         ) -> list[SlabLookup] | list[NativeLookup]:
             if self.native and pieces:
                 inputs = InputFeatures(features, layout, weighted)
-                return [NativeLookup(self._rows, pieces, layout=layout, inputs=inputs, form=form)]
+                return [NativeLookup(rows, pieces, layout=layout, inputs=inputs, form=form)]
             return [
                 SlabLookup(self._slabs[kind], of_slab, layout=layout, features=features, weighted=weighted)
                 for kind, of_slab in pieces.items()
@@ -309,22 +311,8 @@ class DistributedEmbedding:
         if step is None and (self._optimizer.name == "adam" or self.table_dtype == "bfloat16"):
             who = "adam" if self._optimizer.name == "adam" else "the rounding of bfloat16 tables"
             raise ValueError(f"step is missing: {who} needs the number of the step, 1, 2, ...")
-        parts = [
-            (part, gradient)
-            for part, gradient in zip(lookup.parts, gradients, strict=True)
-            if isinstance(part, PooledVectors) or part.slab is not None
-        ]
-        if self.native:
-            return self._native_update(parts, learning_rate=learning_rate, step=step)
-        check = tf.zeros([], self._compute_dtype)
-        updates: dict[Slab, list[tuple[tf.Tensor, tf.Tensor]]] = defaultdict(list)
-        for part, gradient in parts:
-            updates[part.slab].append(self._row_gradients(part, gradient))
-        for slab, of_slab in updates.items():
-            joined = of_slab[0] if len(of_slab) == 1 else (tf.concat(part, 0) for part in zip(*of_slab, strict=True))
-            rows, gradient = joined
-            check += slab.update(rows, gradient, learning_rate=learning_rate, step=step)
-        return check
+        parts = list(zip(lookup.parts, gradients, strict=True))
+        return self._updates.apply(parts, learning_rate=learning_rate, step=step)
 
     def train_step(
         self,
@@ -375,47 +363,6 @@ class DistributedEmbedding:
     def write_rows(self, shard: Shard, slot: str, *, start: int, values: np.ndarray) -> None:
         """Overwrites rows of a shard of this rank from `start` on, counted in its table, with [n, columns]."""
         self._slab_of(shard).write_rows(shard, slot, start=start, values=values)
-
-    def _row_gradients(self, part: SlabVectors, gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The rows [n] that a gradient of vectors is for, and their gradients [n, width]: of replicas, of all ranks."""
-        with part.slab.device():
-            rows, gradient = part.rows, part.row_gradients(tf.cast(gradient, self._compute_dtype))
-        if not part.slab.kind.replicated:
-            return rows, gradient
-        rows, gradient = sum_by_row(rows, gradient)  # every rank makes the same update of its copy
-        return self._collectives.to_all_ranks(rows, gradient, f"replicas_{part.slab.kind.name}")
-
-    def _native_update(
-        self,
-        parts: Sequence[tuple[SlabVectors | PooledVectors, tf.Tensor]],
-        *,
-        learning_rate: tf.Tensor | float,
-        step: tf.Tensor | None,
-    ) -> tf.Tensor:
-        """The update of all slabs by the native op. Gradients of vectors that this rank pooled stay in their type."""
-        gradients = []
-        for part, gradient in parts:
-            if isinstance(part, PooledVectors):
-                of_part = part.with_gradient(tf.cast(gradient, self._wire_dtype))
-                gradients += self._of_all_ranks(of_part) if part.replicated else [of_part]
-            else:
-                rows, by_row = self._row_gradients(part, gradient)
-                gradients.append(self._rows.rows_of(part.slab, rows, gradient=by_row))
-        if not gradients:
-            return tf.zeros([])
-        if len({part.gradient.dtype for part in gradients}) > 1:
-            gradients = [part._replace(gradient=tf.cast(part.gradient, tf.float32)) for part in gradients]
-        return self._rows.update(gradients, learning_rate=learning_rate, step=step)
-
-    def _of_all_ranks(self, part: RowGradients) -> list[RowGradients]:
-        """The gradients of replicated tables that all ranks have: every rank makes the same update of its copy."""
-        if self._collectives.world_size == 1:
-            return [part]
-        found = []
-        for slab, rows, sums in self._rows.sums_by_slab(part):
-            rows, sums = self._collectives.to_all_ranks(rows, sums, f"replicas_{slab.kind.name}")
-            found.append(self._rows.rows_of(slab, rows, gradient=sums))
-        return found
 
     def _serve(self, exchange: RowExchange, requests: RowRequests) -> Fetched:
         """Looks up the rows that other ranks request."""
