@@ -138,6 +138,21 @@ def test_the_evaluation_batch_counts_only_where_there_is_an_evaluation():
     check(T15, plan, [0], 22 * GIB, batch_size=512, valid_batch_size=10**7, evals_per_epoch=0)
 
 
+def test_the_largest_step_of_a_run():
+    """The batch of the training or of the evaluation, at most the samples of its split."""
+    plan, data = make_plan(T15.tables, 1), preflight.DataShape(num_samples={"train": 5000, "test": 70000})
+
+    def bytes_of(**flags):
+        config = TrainConfig(dataset_path="data", batch_size=8192, valid_batch_size=65536, **flags)
+        return preflight.step_bytes(config, T15, plan=plan, rank=0, data=data)
+
+    def each(training):
+        return preflight.batch_bytes(T15, plan, rank=0, step=preflight.StepKind(training))
+
+    assert bytes_of(evals_per_epoch=0) == 5000 * each(True)
+    assert bytes_of() == max(5000 * each(True), 65536 * each(False)) == 65536 * each(False)
+
+
 def test_tables_that_do_not_fit_name_no_batch():
     t0 = model_of(presets.T0)
     with pytest.raises(preflight.DoesNotFit, match="420.94 GiB of them tables") as refusal:
