@@ -368,7 +368,12 @@ REGISTER_OP("DlrmEmbeddingUpdate")
 
 // Runs tasks in TensorFlow's own threads; `threads` is their pool.
 void in_pool(void* threads, int64_t count, DlrmTask task, void* state) {
-  static_cast<tensorflow::thread::ThreadPool*>(threads)->ParallelFor(
+  auto* const pool = static_cast<tensorflow::thread::ThreadPool*>(threads);
+  if (pool->NumThreads() == 1) {  // a second thread would take the core of another rank
+    for (int64_t i = 0; i < count; ++i) task(state, i);
+    return;
+  }
+  pool->ParallelFor(
       count,
       tensorflow::thread::ThreadPool::SchedulingParams(
           tensorflow::thread::ThreadPool::SchedulingStrategy::kFixedBlockSize, std::nullopt, 1),
