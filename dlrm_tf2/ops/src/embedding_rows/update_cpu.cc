@@ -108,10 +108,13 @@ class Update {
 
  private:
   void make_tasks(int64_t num_threads) {
+    int64_t all_occurrences = 0;
+    for (const auto& group : occurrences_.groups()) all_occurrences += group->num_occurrences;
+    const int64_t share = std::max<int64_t>(4096, all_occurrences / (4 * num_threads));  // so that no thread waits long
     for (size_t i = 0; i < occurrences_.groups().size(); ++i) {
       const Group& group = *occurrences_.groups()[i];
       int64_t parts = 1;
-      const int64_t wanted = num_threads == 1 ? 1 : group.num_occurrences / kTaskOccurrences;
+      const int64_t wanted = num_threads == 1 ? 1 : group.num_occurrences / std::min(kTaskOccurrences, share);
       while (parts < wanted && parts < kMostParts && parts < 2 * num_threads) parts *= 2;
       for (int64_t part = 0; part < parts; ++part) tasks_.push_back({static_cast<int64_t>(i), part, parts});
     }
