@@ -67,15 +67,15 @@ class Job:
     restored: dict | None
     resumption: Resumption
 
-    def run(self) -> None:
-        """Runs the mode that the configuration names."""
+    def run(self) -> dict | None:
+        """Runs the mode that the configuration names. Returns the summary of a training."""
         activity.doing("opening the dataset")
         try:
-            {"train": self._train, "eval": self._evaluate, "inference": self._infer}[self.config.mode]()
+            return {"train": self._train, "eval": self._evaluate, "inference": self._infer}[self.config.mode]()
         finally:
             self.log.close()
 
-    def _train(self) -> None:
+    def _train(self) -> dict:
         config, saver, resumes = self.config, None, self.resumption.resumes
         if config.save_checkpoint_path:
             saved_step = self.resumption.step if resumes else None
@@ -89,6 +89,7 @@ class Job:
             if saver:
                 saver.abandon()
         self.log.say(f"{summary['throughput']:,.0f} samples/s, {summary['mean_step_time_ms']:.1f} ms a step")
+        return summary
 
     def _evaluate(self) -> None:
         with self._predictions() as predictions:

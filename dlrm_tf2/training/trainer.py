@@ -98,12 +98,14 @@ class Trainer:
             self._scaling = LossScaling(config.loss_scale, config.loss_scaling == "dynamic")
             if saved_run.get("loss_scaling"):
                 self._scaling.restore(saved_run["loss_scaling"])
-        self._training_step = TrainingStep(model, self._scaling, ahead=config.pipeline == "on")
+        factor = model.comm.size if config.sok_gradients else 1
+        self._training_step = TrainingStep(model, self._scaling, table_factor=factor, ahead=config.pipeline == "on")
         self._schedule = Schedule(
             config.learning_rate,
             config.warmup_steps,
             decay_start_step=config.decay_start_step,
             decay_steps=config.decay_steps,
+            first=0 if config.published_schedule else 1,
         )
         self._unread, self._loss = None, math.nan
         self._stop_requested = self._own_tables_broken = False
@@ -217,7 +219,8 @@ class Trainer:
         """Scores the test split. Returns whether the AUC has reached --auc_threshold."""
         self._check_tables()  # and the time of the step is not the time of the evaluation
         with progress.paused():
-            self._evaluation = evaluation = self._evaluator.evaluate()
+            with progress.evaluating():
+                self._evaluation = evaluation = self._evaluator.evaluate()
             self._evaluated = True
             progress.evaluated(evaluation)
             if evaluation.auc is not None and evaluation.auc > (self._best_auc or 0.0):
@@ -227,7 +230,7 @@ class Trainer:
         threshold = self._config.auc_threshold
         reached = threshold is not None and (evaluation.auc or 0.0) >= threshold
         if reached:
-            self._log.say(f"AUC {evaluation.auc:.6f} has reached --auc_threshold {threshold}")
+            self._log.say(f"AUC {evaluation.auc:.6f} has reached --auc_threshold {threshold:.6g}")
         return reached
 
     def _save(self, finished: bool = False, wait: bool = True) -> None:
