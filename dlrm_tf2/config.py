@@ -206,8 +206,8 @@ class TrainConfig:
     )
     sok_gradients: bool = _optimizer(
         False,
-        "the gradients of the tables are world_size times larger, as in the published SOK benchmark: those of the sum "
-        "of the ranks' mean losses, not of the mean over the global batch",
+        "the gradients of the tables are world_size times larger, as in the published SOK benchmark: gradients of the "
+        "sum of the ranks' mean losses, not of the mean over the global batch",
     )
 
     amp: bool = _precision(False, "automatic mixed precision: MLPs and interaction in 16 bits, weights in 32 bits")

@@ -198,12 +198,12 @@ def _notes(benchmark: Benchmark, num_ranks: int) -> list[str]:
     config, published = benchmark.config, benchmark.published
     convention = "gradients: of the mean loss over the global batch, tables included; "
     if config.sok_gradients:
-        convention = f"gradients: those of the tables are {num_ranks} times larger (--sok_gradients); "
+        convention = f"gradients: {num_ranks} times larger in the tables (--sok_gradients); "
     notes = [
         convention + "in the published benchmark tables learn world_size times faster, which --sok_gradients does",
         f"learning rate: published schedule for batch {config.batch_size}: {config.warmup_steps} steps of warm-up, "
         f"decay from step {config.decay_start_step} in {config.decay_steps} steps, then 0 (published: it rises again)",
-        "first weights: those of dlrm, tables uniform in +-sqrt(1/rows) (published: +-0.05)",
+        "first weights: as in dlrm, tables uniform in +-sqrt(1/rows) (published: +-0.05)",
     ]
     if published.compress and num_ranks == 1:
         notes.append("--compress does nothing here: with one rank no ids travel")
