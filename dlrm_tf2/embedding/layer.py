@@ -142,8 +142,8 @@ class DistributedEmbedding:
         # The samples of one rank are all samples, and there is no other rank to fetch rows from.
         data_parallel_input = data_parallel_input and comm.size > 1
         routes = Routes(plan, layout, data_parallel_input=data_parallel_input, deduplicated=deduplicated)
-        pooled_features = routes.pooled_by_ranks[comm.rank]
-        self.global_features = () if data_parallel_input else pooled_features
+        self._pooled_features = routes.pooled_by_ranks[comm.rank]
+        self.global_features = () if data_parallel_input else self._pooled_features
         self.sample_features = tuple(layout.table_of) if data_parallel_input else routes.replicated
         self._bags = BagReader(layout, self.sample_features, self._compute_dtype)
         self._id_exchange = None
@@ -160,7 +160,8 @@ class DistributedEmbedding:
         in_order = ordered if self.native else lambda pieces: list(chain(*pieces.values()))
         pieces_of_ranks = [in_order(routes.pooled_pieces(rank)) for rank in range(comm.size)]
         self._row_exchanges = [
-            RowExchange(self._collectives, plan, layout=layout, fetch=fetch) for fetch in routes.fetches
+            RowExchange(self._collectives, plan, layout=layout, fetch=fetch, weighted=self._weighted)
+            for fetch in routes.fetches
         ]
         self.leading_columns = 0
         if self.native and comm.size == 1 and not routes.replicated:  # the lookup makes the whole result
@@ -179,7 +180,7 @@ class DistributedEmbedding:
             ]
 
         pooled_pieces, replicated_pieces = routes.pooled_pieces(comm.rank), routes.replicated_pieces(comm.rank)
-        self._pooled = lookups(pooled_pieces, pooled_features)
+        self._pooled = lookups(pooled_pieces, self._pooled_features)
         self._replicated = lookups(replicated_pieces, self.sample_features)
         fetched_pieces = chain(*(exchange.pieces for exchange in self._row_exchanges))
         own = [*in_order(replicated_pieces), *fetched_pieces]
@@ -257,8 +258,13 @@ class DistributedEmbedding:
         """Looks up the vectors that this rank makes, for itself and for the other ranks."""
         global_ids, local_ids, requests = ids if isinstance(ids, ExchangedIds) else self.exchange_ids(ids)
         pooled = [self._for_wire(lookup(global_ids)) for lookup in self._pooled]
-        if not pooled:  # a loss must depend on something, so that this rank takes part in the exchange of gradients
-            pooled = [_no_vectors([global_ids.num_samples, 0, 1], self._wire_dtype)]
+        # A loss must depend on something, so that this rank takes part in the exchanges of gradients: those of vectors,
+        # and with data-parallel input those of weights, which this rank may have received none of.
+        no_weights = [
+            weights for feature, weights in global_ids.weights.items() if feature not in self._pooled_features
+        ]
+        if not pooled or no_weights:
+            pooled.append(_no_vectors([global_ids.num_samples, 0, 1], self._wire_dtype, made_of=no_weights))
         return Lookup(
             pooled,
             replicated=[self._for_wire(lookup(local_ids)) for lookup in self._replicated],
@@ -397,9 +403,12 @@ def _check_plan(plan: ShardingPlan, tables: Sequence[TableConfig], world_size: i
             )
 
 
-def _no_vectors(shape: Sequence[tf.Tensor | int], dtype: tf.DType) -> SlabVectors:
-    """Vectors of no slab, without elements."""
-    return SlabVectors(None, tf.zeros(shape, dtype), rows=tf.zeros([0], tf.int64))
+def _no_vectors(
+    shape: Sequence[tf.Tensor | int], dtype: tf.DType, *, made_of: Sequence[tf.Tensor] = ()
+) -> SlabVectors:
+    """Vectors of no slab, without elements; made of tensors that have none either."""
+    nothing = tf.concat([tf.zeros([0], dtype), *(tf.cast(tensor, dtype) for tensor in made_of)], axis=0)
+    return SlabVectors(None, tf.reshape(nothing, shape), rows=tf.zeros([0], tf.int64))
 
 
 def _flat(vectors: tf.Tensor) -> tf.Tensor:

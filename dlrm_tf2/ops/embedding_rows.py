@@ -154,6 +154,24 @@ def sum_by_row(
     return rows, sums
 
 
+@tf.RegisterGradient("DlrmEmbeddingLookup")
+def _gradient_of_lookup(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
+    """The gradients of the inputs: of the ids' weights only. Called where a tape watches these."""
+    num_slabs, num_weights = operation.get_attr("num_slabs"), operation.get_attr("num_weights")
+    others, weights = operation.inputs[:-num_weights], operation.inputs[-num_weights:]
+    num_ids = len(operation.get_attr("id_types"))
+    names = ("bags", "features", "W")
+    gradients = ops.library().dlrm_embedding_weight_gradient(
+        slabs=others[:num_slabs],
+        ids=others[num_slabs : num_slabs + num_ids],
+        row_lengths=others[num_slabs + num_ids :],
+        weights=weights,
+        gradient=upstream,
+        **{name: operation.get_attr(name) for name in names},
+    )
+    return [*[None] * len(others), *gradients]
+
+
 def _arguments(bags: Sequence[Bags], tensors: IdTensors) -> dict[str, object]:
     """What all ops are given: the inputs with the ids, and the attributes that say which bags they make."""
     return {
