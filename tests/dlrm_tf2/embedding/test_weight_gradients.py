@@ -45,15 +45,15 @@ def test_gradients_of_weights_equal_finite_differences_many_times(run_ranks, see
     inner(run_ranks, seed, world_size, form)
 
 
-@pytest.mark.parametrize("embedding_op", EMBEDDING_OPS)
-@pytest.mark.parametrize("data_parallel_input", [False, True])
-def test_in_a_compiled_step(run_ranks, data_parallel_input, embedding_op):
-    case = draw_weighted(4, 2, data_parallel_input)
+# In both, weights go to one rank only, and rows of another weighted feature are fetched.
+@pytest.mark.parametrize("seed, embedding_op", [(79, "auto"), (180, "tensorflow")])
+def test_in_a_compiled_step(run_ranks, seed, embedding_op):
+    case = draw_weighted(seed, 2, data_parallel_input=True)
     check(case, ranks_of(case, run_ranks, "float32", embedding_op, compiled=True), *TOLERANCES["float32"])
 
 
 def test_vectors_that_travel_in_16_bits(run_ranks):
-    case = draw_weighted(4, 2, True)
+    case = draw_weighted(79, 2, data_parallel_input=True)
     check(case, ranks_of(case, run_ranks, "float32", "auto", wire="float16"), 1e-2, 1e-2)
 
 
