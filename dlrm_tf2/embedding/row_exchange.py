@@ -131,9 +131,7 @@ class RowExchange:
         def fetch(rows: tf.Tensor, *weights: tf.Tensor) -> tuple[tf.Tensor, Callable]:
             fetched = self._collectives.all_to_all(rows, splits=requests.num_served, name=name)
             vectors = tf.gather(fetched, requests.row_of_id)
-            pooled = tf.math.unsorted_segment_sum(
-                self._scaled(vectors, requests), requests.vector_of_id, num_vectors
-            )
+            pooled = tf.math.unsorted_segment_sum(self._scaled(vectors, requests), requests.vector_of_id, num_vectors)
             kept = [vectors] if weights else []
 
             def gradient(upstream: tf.Tensor) -> list[tf.Tensor]:

@@ -21,9 +21,11 @@ def draw_weighted(seed: int, world_size: int, data_parallel_input: bool | None =
 
 
 def of_layer(case: Case, comm, *, embedding_op: str, dtype: str, wire: str | None = None, compiled: bool = False):
-    """One rank's part: (feature -> the gradients of the global batch's weights as far as they came to this rank, parts).
+    """One rank's part of the gradients and the tables.
 
-    The parts are {("weights", shard): rows} of this rank's shards.
+    Returns:
+      (feature -> the gradients of the global batch's weights, as far as they came to this rank;
+      {("weights", shard): rows} of this rank's shards).
     """
     layer = DistributedEmbedding(
         case.tables, case.plan, comm=comm, seed=case.seed, hotness=case.hotness,
