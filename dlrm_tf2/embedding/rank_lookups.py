@@ -90,8 +90,8 @@ class RankLookups:
         """Looks up the vectors that this rank makes, for itself and for the other ranks."""
         global_ids, local_ids, requests = ids
         pooled = [self._for_wire(lookup(global_ids)) for lookup in self._pooled]
-        # A loss must depend on something, so that this rank takes part in the exchanges of gradients: by vectors, and with
-        # data-parallel input by weights, also by weights that went to other ranks only.
+        # A loss must depend on something, so that this rank takes part in the exchanges of gradients: by vectors, and
+        # with data-parallel input by weights, also by weights that went to other ranks only.
         no_weights = [weights for feature, weights in global_ids.weights.items() if feature not in self._features]
         if not pooled or no_weights:
             pooled.append(_no_vectors([global_ids.num_samples, 0, 1], self._dtype, made_of=no_weights))

@@ -15,8 +15,8 @@ from dlrm_tf2.runtime import instruction_sets
 pytestmark = pytest.mark.skipif(not ops.available(), reason=f"the op library is not built: {ops.why_unavailable()}")
 
 
-def weight_gradients(slabs, bags, samples=None, instruction_set=-1):
-    """For each bag, float32 [ids], the gradients of its weights; None where it has none."""
+def weight_gradients(slabs, bags, *, samples=None, instruction_set=-1):
+    """In one call for each range of samples, or in one for all: for each bag, float32 [ids], the gradients of its weights; None where it has none."""
     c_slabs, c_bags, kept = c_arrays(slabs, bags)
     found = [None if bag.weights is None else np.zeros_like(bag.weights) for bag in bags]
     pointers = (POINTER * len(bags))(*(None if one is None else one.ctypes.data for one in found))
@@ -66,19 +66,23 @@ def numpy_weight_gradients(slabs, bags):
     return results
 
 
+def check(slabs, bags, instruction_set):
+    """The bits of numpy, in one call and in two."""
+    found, count = weight_gradients(slabs, bags, instruction_set=instruction_set), len(bags[0].vectors)
+    parts = [(count // 3, count), (0, count // 3)]
+    in_parts = weight_gradients(slabs, bags, samples=parts, instruction_set=instruction_set)
+    for one, other, wanted in zip(found, in_parts, numpy_weight_gradients(slabs, bags), strict=True):
+        if wanted is not None:
+            np.testing.assert_array_equal(bits(one), bits(wanted))
+            np.testing.assert_array_equal(bits(other), bits(wanted))
+
+
 @pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS, ids=instruction_sets.NAMES.__getitem__)
 @pytest.mark.parametrize("weights_type", ["float32", "bfloat16"])
 @settings(deadline=None, max_examples=8)
 @given(seed=st.integers(0, 2**32), vectors_type=st.sampled_from(TYPES))
 def test_gradients_of_weights_have_the_bits_of_numpy(instruction_set, weights_type, seed, vectors_type):
-    slabs, bags = random_case(np.random.default_rng(seed), weights_type, vectors_type, "sgd")
-    found = weight_gradients(slabs, bags, instruction_set=instruction_set)
-    count = len(bags[0].vectors)
-    in_parts = weight_gradients(slabs, bags, [(count // 3, count), (0, count // 3)], instruction_set)
-    for one, other, wanted in zip(found, in_parts, numpy_weight_gradients(slabs, bags), strict=True):
-        if wanted is not None:
-            np.testing.assert_array_equal(bits(one), bits(wanted))
-            np.testing.assert_array_equal(bits(other), bits(wanted))
+    check(*random_case(np.random.default_rng(seed), weights_type, vectors_type, "sgd"), instruction_set)
 
 
 @pytest.mark.parametrize(

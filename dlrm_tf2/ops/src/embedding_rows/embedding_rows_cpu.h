@@ -1,4 +1,5 @@
-// Between the drivers (lookup_cpu.cc, weight_gradient_cpu.cc, update_cpu.cc) and the kernels, one translation unit per instruction set.
+// Between the drivers (lookup_cpu.cc, weight_gradient_cpu.cc, update_cpu.cc) and the kernels, one translation unit per
+// instruction set.
 #pragma once
 
 #include <stdint.h>
