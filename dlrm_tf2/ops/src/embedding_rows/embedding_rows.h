@@ -1,4 +1,5 @@
-// The embedding rows' kernels behind a C interface: ids -> pooled vectors, and gradients of vectors -> updated rows.
+// The embedding rows' kernels behind a C interface: ids -> pooled vectors, and gradients of vectors -> updated rows and
+// gradients of the ids' weights.
 //
 // A *slab* is a matrix of rows: the shards of one rank that have the same width, one below the other. A *bag* is the ids
 // of one sample for one piece of the result; its *vector* is the sum of factor * row over its ids. The factor of an id is
@@ -63,6 +64,15 @@ typedef struct {
 // vectors_type: any element type. instruction_set: one of kernels.h that the processor has, or -1 for the chosen one.
 int dlrm_embedding_lookup_cpu(const DlrmSlab* slabs, int64_t num_slabs, const DlrmBags* bags, int64_t num_bags,
                               int64_t first, int64_t last, int vectors_type, int instruction_set, DlrmBadId* bad_id);
+
+// Backward to the weights of ids: `vectors` of the bags are gradients, which are only read. Adds to gradients[i], at the
+// places of bags[i].weights, the gradients of these weights: g . row for a sum, and (g . row - g . vector) / total for a
+// mean of this total weight; nothing where it is 0. Every dot is summed in one order (dot_kernels.h). Ids of other shards
+// count as rows of zeros, so that the gradients of all shards add up. Bags without weights are left out. Samples and
+// threads as in a lookup; one array may be the gradients of several bags.
+int dlrm_embedding_weight_gradient_cpu(const DlrmSlab* slabs, int64_t num_slabs, const DlrmBags* bags,
+                                       int64_t num_bags, int64_t first, int64_t last, int vectors_type,
+                                       int instruction_set, float* const* gradients, DlrmBadId* bad_id);
 
 enum { DLRM_SGD = 0, DLRM_ADAGRAD = 1, DLRM_ROWWISE_ADAGRAD = 2, DLRM_ADAM = 3 };
 
