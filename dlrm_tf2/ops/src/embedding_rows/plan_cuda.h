@@ -13,8 +13,6 @@
 
 namespace rows {
 
-inline int code_of(int cuda_error) { return cuda_error == 0 ? DLRM_OK : DLRM_CUDA_ERROR + cuda_error; }
-
 inline int64_t blocks_for(int64_t count, int64_t of_block) { return (count + of_block - 1) / of_block; }
 
 // Memory from a given address on, in parts that start at multiples of 256. Without an address it counts bytes.
