@@ -106,7 +106,7 @@ class Watch {
     }
     void write(const DlrmCudaStatus& status) {
       std::lock_guard<std::mutex> lock(mutex_);
-      status_ = status;
+      if (status.found_bad_id != 0) status_ = status;  // copies may arrive in any order
     }
 
    private:
