@@ -13,17 +13,18 @@
 #include <vector>
 
 #include "embedding_rows.h"
-#include "recycled_memory.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/resource_mgr.h"
 #include "tensorflow/core/framework/resource_var.h"
 #include "tensorflow/core/framework/shape_inference.h"
+#include "tensors.h"
 
 namespace {
 
 using absl::Status;
+using dlrm::element_type_of;
 using tensorflow::DEVICE_CPU;
 using tensorflow::DT_BFLOAT16;
 using tensorflow::DT_FLOAT;
@@ -245,14 +246,5 @@ Status look_up(OpKernelContext* context, const char* list, std::vector<RefCountP
   }
   return Status();
 }
-
-template <typename T>
-int element_type_of();
-template <>
-int element_type_of<float>() { return DLRM_FLOAT32; }
-template <>
-int element_type_of<Eigen::half>() { return DLRM_FLOAT16; }
-template <>
-int element_type_of<Eigen::bfloat16>() { return DLRM_BFLOAT16; }
 
 }  // namespace

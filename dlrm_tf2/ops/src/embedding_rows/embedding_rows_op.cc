@@ -45,7 +45,7 @@ class EmbeddingLookup : public OpKernel {
                 InvalidArgument("ids: the first has the shape ", ids[0].shape().DebugString(), ", expected rank 2."));
     const TensorShape shape({ids[0].dim_size(0), width_});
     Tensor* output = nullptr;
-    OP_REQUIRES_OK(context, allocate(context, shape, &output));
+    OP_REQUIRES_OK(context, dlrm::make_host_output<T>(context, shape, &output));
     const std::vector<std::pair<char*, TensorShape>> vectors = {{static_cast<char*>(output->data()), shape}};
     std::vector<RefCountPtr<Var>> variables;
     OP_REQUIRES_OK(context, look_up(context, "slabs", &variables));
@@ -61,19 +61,6 @@ class EmbeddingLookup : public OpKernel {
   }
 
  private:
-  // Large outputs lie in recycled memory.
-  Status allocate(OpKernelContext* context, const TensorShape& shape, Tensor** output) const {
-    if (shape.num_elements() * sizeof(T) >= dlrm::RecycledMemory::kLargePage) {
-      const Tensor recycled(dlrm::RecycledMemory::get(), tensorflow::DataTypeToEnum<T>::value, shape);
-      if (recycled.IsInitialized()) {
-        context->set_output(0, recycled);
-        *output = context->mutable_output(0);
-        return Status();
-      }
-    }
-    return context->allocate_output(0, shape, output);
-  }
-
   void run(OpKernelContext* context, const Call& call, int64_t num_samples) const {
     const int64_t cost = 50 + 40 * call.num_ids() / std::max<int64_t>(1, num_samples);  // cycles a sample
     std::atomic<int> status{DLRM_OK};
