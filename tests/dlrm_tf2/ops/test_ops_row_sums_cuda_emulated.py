@@ -1,4 +1,4 @@
-"""Sums by row, row splits and the status of the CUDA kernels, their own text run on the processor: the bits of numpy."""
+"""Sums by row, row splits and the status of the CUDA kernels, run on the processor: the bits of numpy."""
 
 import ctypes
 import shutil

@@ -106,7 +106,7 @@ class Call {
 
   Status add_slab(const Tensor& weights, const std::vector<float*>& slots, const std::vector<DlrmShard>* shards) {
     if (weights.dtype() != layout_.weights_type || weights.dims() != 2) {
-      return InvalidArgument("slab ", slabs_.size(), ": it is ", weights.DebugString(0), ", expected a matrix of ",
+      return InvalidArgument("slab ", slabs_.size(), ": it is ", weights.DeviceSafeDebugString(), ", expected a matrix of ",
                              tensorflow::DataTypeString(layout_.weights_type), ".");
     }
     DlrmSlab slab = {};

@@ -45,7 +45,7 @@ struct UpdateSettings {
   Status check_slot(const Tensor& slot, const Tensor& weights) const {
     const int64_t width = optimizer.kind == DLRM_ROWWISE_ADAGRAD ? 1 : weights.dim_size(1);
     if (slot.dtype() == DT_FLOAT && slot.shape() == TensorShape({weights.dim_size(0), width})) return Status();
-    return InvalidArgument("slots: one is ", slot.DebugString(0), ", expected float [", weights.dim_size(0), ", ",
+    return InvalidArgument("slots: one is ", slot.DeviceSafeDebugString(), ", expected float [", weights.dim_size(0), ", ",
                            width, "].");
   }
 };
