@@ -65,8 +65,8 @@ Status complaint(const Layout& layout, const DlrmCudaStatus& found, const char* 
   return InvalidArgument("feature '", feature, "': the length of row ", bad.sample, when, " is ", bad.id, ".");
 }
 
-// What the kernels of one op have found so far. Each step queues a copy for the host and goes on; a later step, which may
-// be many steps later, returns the error.
+// What the kernels of one op have found so far. Each step queues a copy for the host and does not wait for it; a later
+// step, perhaps many steps later, returns the error.
 class Watch {
  public:
   // The status on the GPU; or the error of an earlier step, once.

@@ -79,15 +79,4 @@ DLRM_DEVICE float factor_of(const DlrmBags& bags, const Bag& bag, int64_t i, flo
   return total == 0 ? 0.0f : weight / total;
 }
 
-// ---- descriptions, from the host without waiting for it ---------------------------------------------------------------
-
-// Travels among the parameters of a launch, of which every GPU takes 4 KB: they are the launch's own copy.
-struct Parcel {
-  uint32_t words[960];
-};
-
-__global__ void __launch_bounds__(kThreads) unpack(Parcel parcel, uint32_t* to, int num_words) {
-  for (int i = threadIdx.x; i < num_words; i += kThreads) to[i] = parcel.words[i];
-}
-
 }  // namespace rows

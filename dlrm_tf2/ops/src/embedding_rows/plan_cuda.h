@@ -73,6 +73,15 @@ inline bool numbers_suffice(const SlabBags& of) {
          of.num_pieces << of.shift <= int64_t{1} << 32;
 }
 
+// Travels among the parameters of a launch, of which every GPU takes 4 KB: they are the launch's own copy.
+struct Parcel {
+  uint32_t words[960];
+};
+
+__global__ void __launch_bounds__(kThreads) unpack(Parcel parcel, uint32_t* to, int num_words) {
+  for (int i = threadIdx.x; i < num_words; i += kThreads) to[i] = parcel.words[i];
+}
+
 // What all kernels of a call read: sent in parcels, so that no memory of the host has to wait for the GPU, nothing waits
 // for a copy, and a CUDA graph may capture the call.
 struct Descriptions {

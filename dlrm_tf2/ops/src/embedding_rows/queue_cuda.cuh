@@ -94,7 +94,7 @@ int queue_updates(const SlabWork& work, const Step& step, DlrmCudaStatus* status
                 &work.counts->long_runs, work.lists.chunk_rows, work.sums_of_chunks(), step, bits, status);
 }
 
-// The rows of short runs first, then those of long ones.
+// The rows of short runs first, then the rows of long runs.
 template <class T, int kColumns>
 int queue_sums(const SlabWork& work, int64_t* rows, float* sums, void* stream) {
   const int bits = team_bits(work.slab.width, kColumns);

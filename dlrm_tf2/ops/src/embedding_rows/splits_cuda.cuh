@@ -1,5 +1,5 @@
-// Row splits from row lengths on a GPU. A block adds up all lengths before its own ones itself: they lie in the GPU's cache,
-// and so one launch does for any batch.
+// Row splits from row lengths on a GPU. Each block adds up all lengths before its own ones itself, since they lie in the
+// GPU's cache: one launch does for any batch.
 #pragma once
 
 #include "embedding_rows_cuda.cuh"
