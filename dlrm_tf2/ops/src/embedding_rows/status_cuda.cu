@@ -4,16 +4,16 @@
 #include "embedding_rows_cuda.cuh"
 #include "splits_cuda.cuh"
 
-namespace {
-
-using rows::code_of;
+namespace rows {
 
 __global__ void take_check(DlrmCudaStatus* status, float* check) {
   *check = status->not_finite ? NAN : 0.0f;
   status->not_finite = 0;
 }
 
-}  // namespace
+}  // namespace rows
+
+using rows::code_of;
 
 extern "C" {
 
@@ -27,7 +27,7 @@ int dlrm_embedding_row_splits_cuda(const int32_t* lengths, int64_t num_samples, 
 }
 
 int dlrm_embedding_check_cuda(DlrmCudaStatus* status, float* check, void* stream) {
-  return code_of(launch(take_check, 1, 1, 0, stream, status, check));
+  return code_of(launch(rows::take_check, 1, 1, 0, stream, status, check));
 }
 
 int dlrm_cuda_copy(void* to, const void* from, int64_t bytes, void* stream) {
