@@ -210,8 +210,8 @@ class TrainConfig:
     learning_rate: float = _optimizer(24.0, "learning rate after the warm-up")
     lr_policy: str = _optimizer(
         "nvidia",
-        "how the next three flags shape the learning rate. nvidia: a rise, a plateau, a fall to 0; torchrec: TorchRec's "
-        "policy, which keeps the last rate of its warm-up until the fall, and the last rate of the fall",
+        "how the next three flags shape the learning rate. nvidia: a rise, a plateau, a fall to 0; torchrec: as in "
+        "TorchRec's example, which keeps the last rate of its warm-up until the fall, and the last rate of the fall",
         choices=("nvidia", "torchrec"),
     )
     warmup_steps: int = _optimizer(8000, "steps in which the learning rate rises linearly from 0", least=0)

@@ -186,9 +186,7 @@ def _request(values: argparse.Namespace, config: TrainConfig) -> DataRequest:
         bag_sizes=values.multi_hot_sizes or (),
         distribution=values.multi_hot_distribution_type or "uniform",
         in_memory=not values.mmap_mode,
-        batch_sizes={
-            split: config.batch_size if split == "train" else config.valid_batch_sizes[0] for split in limits
-        },
+        batch_sizes={split: config.batch_size if split == "train" else config.valid_batch_sizes[0] for split in limits},
         limits=limits,
         shuffled=values.shuffle_training_set,
     )

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from criteo_prep.synthetic.multi_hot import DISTRIBUTIONS
 from dlrm_tf2.benchmarks.torchrec import INTERACTIONS, PRESETS, REFUSED
 from dlrm_tf2.config import ConfigError
+from dlrm_tf2.data.torchrec_data import DISTRIBUTIONS
 from dlrm_tf2.flags import with_underscores
 
 
@@ -43,7 +43,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=program,
-        description="TorchRec's DLRM example: trains, validates and tests a DLRM on Criteo's logs or on random samples.",
+        description="TorchRec's DLRM example: trains, validates and tests a DLRM on Criteo's logs or random samples.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -57,7 +57,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
 def _add_data(group: argparse._ArgumentGroup) -> None:
     positive, widths = _at_least(1), _numbers(1)
     add = group.add_argument
-    add("--in_memory_binary_criteo_path", metavar="DIR", help="folder of the .npy files; without a folder: random samples")
+    add(
+        "--in_memory_binary_criteo_path",
+        metavar="DIR",
+        help="folder of the .npy files; without it random samples",
+    )
     add("--synthetic_multi_hot_criteo_path", metavar="DIR", help="folder whose ids are multi-hot, in .npz files")
     add(
         "--dataset_name",

@@ -3,9 +3,12 @@
 Source: facebookresearch/dlrm, torchrec_dlrm/README.MD and dlrm_main.py (commit 090956e); MLPerf's dlrm_dcnv2.
 """
 
+import re
 from collections.abc import Mapping
 
-_REST = "39060,17295,7424,20265,3,7122,1543,63,{},3067956,405282,10,2209,11938,155,4,976,14,{},{},{},590152,12973,108,36"
+_REST = (
+    "39060,17295,7424,20265,3,7122,1543,63,{},3067956,405282,10,2209,11938,155,4,976,14,{},{},{},590152,12973,108,36"
+)
 _MLPERF_ROWS = "40000000," + _REST.format(*[40000000] * 4)
 _MLP_DIMS = {
     "embedding_dim": 128,
@@ -90,5 +93,6 @@ INTERACTIONS = {"original": "dot", "dcn": "cross", "projection": "projection"}
 def in_published_names(message: str) -> str:
     """A message of the trainer with the published names of its flags."""
     for ours, published in PUBLISHED_NAMES.items():
-        message = message.replace(f"--{ours} ", f"--{published} ")
-    return message
+        dashes = "--" if ours in ("batch_size", "valid_batch_size", "interaction", "epsilon") else "(?:--)?"
+        message = re.sub(rf"(?<![\w-])({dashes}){ours}\b", rf"\g<1>{published}", message)
+    return message.replace("--interaction_type cross", "--interaction_type dcn")

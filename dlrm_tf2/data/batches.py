@@ -123,7 +123,9 @@ class RankData:
             if isinstance(spec, ProvidedSpec):
                 self.num_samples = spec.num_samples[split]
             self._samples, self._tables = (ORDERS[reading.shuffle](r, reading.seed, reading.window) for r in readers)
-            chunks = [chunk for chunk in spec.sources.get(split, ()) if {*own, *share.global_features} & {*chunk.features}]
+            chunks = [
+                chunk for chunk in spec.sources.get(split, ()) if {*own, *share.global_features} & {*chunk.features}
+            ]
             self._watch = FileWatch(spec.root / file for chunk in chunks for file in chunk.files)
         else:
             self.num_samples = reading.synthetic_samples

@@ -63,8 +63,8 @@ def find_splits(folder: Path, *, kaggle: bool, multi_hot: bool) -> dict[str, Spl
     names = ["train"] if kaggle else [f"day_{number}" for number in range(_num_days(folder))]
     if not kaggle and len(names) < 2:
         raise FeatureSpecError(
-            f"{folder}: has {len(names)} days (day_0_labels.npy, ...), expected 24, and at least 2: the last day is for "
-            "evaluation."
+            f"{folder}: has {len(names)} days (day_0_labels.npy, ...); Criteo's logs have 24, and 2 are the least: the "
+            "last is for evaluation."
         )
     days = tuple(_day(folder, name, ending) for name in names)
     last = days[-1].num_rows // 7 if kaggle else days[-1].num_rows
@@ -179,8 +179,12 @@ class DaySamples:
 
     def take(self, rows: np.ndarray) -> Batch:
         """The samples at these rows, int64 [n], in any order."""
-        rows = rows + self._first
-        return self._batch(lambda files: files.take(rows), int(rows.min(initial=self._first)))
+        try:
+            return self._batch(lambda files: files.take(rows + self._first), 0)
+        except FeatureSpecError:
+            for row in rows.tolist():
+                self.read(row, row + 1)  # raises the message with the row
+            raise
 
     def _batch(self, read: Callable[[FileRows], np.ndarray], first_row: int) -> Batch:
         label = numerical = None

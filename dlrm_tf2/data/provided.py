@@ -29,8 +29,8 @@ class ProvidedSpec(FeatureSpec):
     Attributes:
       opens: split -> function of (names of features, seed) that returns the samples with these features.
       num_samples: split -> samples of a pass; at most the samples of `opens`.
-      held_bytes: feature -> bytes in host memory on each rank that reads the feature; the label's entry is for label and
-        numericals, which every rank reads.
+      held_bytes: feature -> bytes in host memory on each rank that reads the feature; the entry of the label is for
+        label and numericals, which every rank reads.
       held_advice: what to do where these bytes do not fit; "" where nothing helps.
     """
 

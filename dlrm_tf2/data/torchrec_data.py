@@ -8,11 +8,13 @@ import numpy as np
 
 from criteo_prep.batch import Batch, Ids
 from criteo_prep.feature_spec import Chunk, Feature, FeatureSpecError
-from criteo_prep.synthetic.multi_hot import MultiHotTables
+from criteo_prep.synthetic.multi_hot import DISTRIBUTIONS, MultiHotTables
 from dlrm_tf2.data import day_files
 from dlrm_tf2.data.day_files import CATEGORICAL, LABEL, NUMERICAL, DaySamples, FoldedIds, Split
 from dlrm_tf2.data.provided import ProvidedSpec, Samples
 from dlrm_tf2.data.sample_parts import CycledSamples, HeldSamples, MultiHotSamples
+
+__all__ = ["DISTRIBUTIONS", "DataRequest", "provided_spec"]
 
 SPLITS = ("train", "validation", "test")
 RANDOM_BATCHES = 10  # batches that are made once and then repeated
@@ -77,14 +79,16 @@ def _of_files(request: DataRequest, folded: FoldedIds) -> ProvidedSpec:
         samples = DaySamples(splits[name], features, num_rows=rows, folded=folded)
         return HeldSamples(samples) if request.in_memory else samples
 
-    spec = _spec(request, day_files.hotness_of(splits["train"]), samples_of=lambda name, features, _: samples_of(name, features))
+    spec = _spec(
+        request, day_files.hotness_of(splits["train"]), samples_of=lambda name, features, _: samples_of(name, features)
+    )
     spec.root = spec.path = folder
     spec.sources = {name: _chunks(split, folder) for name, split in splits.items()}
     sizes = {name: split.num_rows for name, split in splits.items()}
     spec.num_samples = {name: _limited(request, name, size) for name, size in sizes.items()}
     if request.in_memory:
         _hold(spec, sum(sizes.values()))
-        spec.held_advice = "With --mmap_mode samples are read from their files. "
+        spec.held_advice += "With --mmap_mode samples are read from their files. "
     return spec
 
 
@@ -115,7 +119,7 @@ def _random(request: DataRequest) -> ProvidedSpec:
 
 
 def _spec(request: DataRequest, hotness: tuple[int, ...], *, samples_of) -> ProvidedSpec:
-    """The spec without files and sizes; `samples_of` returns the samples of (split, features, seed) with one-hot ids."""
+    """The spec without files and sizes; `samples_of`: (split, features, seed) -> samples before they get bags."""
     tables = None
     if request.bag_sizes:
         tables = MultiHotTables(request.num_rows, request.bag_sizes, request.distribution)
@@ -142,7 +146,7 @@ def _spec(request: DataRequest, hotness: tuple[int, ...], *, samples_of) -> Prov
     if tables is not None:
         spec.held_bytes = {name: tables.num_bytes(number) for name, number in numbers.items()}
         spec.held_advice = (
-            "The bags of --multi_hot_sizes are held in memory: a dataset with --synthetic_multi_hot_criteo_path needs no "
+            "The bags of --multi_hot_sizes are held in memory; the files of --synthetic_multi_hot_criteo_path need no "
             "such memory. "
         )
     return spec

@@ -1,4 +1,4 @@
-"""The log of a training in the format of MLPerf, written by MLPerf's own package; a DLRM is `dlrm`, a DCNv2 `dlrm_dcnv2`.
+"""The log of a training in the format of MLPerf, by MLPerf's own package. A DLRM is `dlrm`, a DCNv2 `dlrm_dcnv2`.
 
 Source: the rules "training 2.1.0" (dlrm) and "training 6.0.0" (dlrm_dcnv2) of the package's compliance checker.
 """
@@ -97,7 +97,9 @@ class _File(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name in logging
         if not self._has_warned:
-            terminal.warn(f"--mllog {self.baseFilename}: cannot be written. The run continues, and the log misses lines.")
+            terminal.warn(
+                f"--mllog {self.baseFilename}: cannot be written. The run continues, and the log misses lines."
+            )
         self._has_warned = True
 
 

@@ -135,9 +135,7 @@ class NumpyDlrm:
         by_inputs[:, :width] = upstream[:, :width]
         for number, by_branch in ((1, by_a), (2, by_b)):
             flat = by_branch.reshape(samples, -1)
-            by_inputs += self._mlp_backward(
-                f"projection_branch{number}", branches[number - 1], flat, True, gradients
-            )
+            by_inputs += self._mlp_backward(f"projection_branch{number}", branches[number - 1], flat, True, gradients)
         return by_inputs
 
     def _cross_matrix(self, layer):

@@ -20,7 +20,9 @@ def samples_of(folder, name, features=ALL, *, rows=ROWS, folded=None, kaggle=Fal
 def assert_rows(batch, days, rows):
     """The batch holds these rows, counted over the days."""
     labels, dense, ids = (
-        [np.concatenate(part) for part in zip(*parts, strict=True)] if isinstance(parts[0], list) else np.concatenate(parts)
+        [np.concatenate(part) for part in zip(*parts, strict=True)]
+        if isinstance(parts[0], list)
+        else np.concatenate(parts)
         for parts in zip(*days, strict=True)
     )
     np.testing.assert_array_equal(batch.label, labels[rows] == 1)
@@ -36,7 +38,9 @@ def test_the_last_day_is_for_evaluation_its_first_half_for_validation(tmp_path, 
     """61 rows: 31 for validation, 30 for the test. Rows of any day, in any order, also across two days."""
     days = write_days(tmp_path, hotness=hotness)
     multi_hot = hotness is not None
-    train, validation, test = (samples_of(tmp_path, name, multi_hot=multi_hot) for name in ("train", "validation", "test"))
+    train, validation, test = (
+        samples_of(tmp_path, name, multi_hot=multi_hot) for name in ("train", "validation", "test")
+    )
     assert (train.num_samples, validation.num_samples, test.num_samples) == (200, 31, 30)
     assert_rows(train.read(80, 130), days[:2], np.arange(80, 130))
     rows = np.array([199, 0, 90, 89, 150, 90])
@@ -109,7 +113,7 @@ def damaged(folder, name, change):
 @pytest.mark.parametrize("damage, message", [
     (lambda f: (f / "day_1_labels.npy").unlink(), "day_1_labels.npy: is missing, and later days exist"),
     (lambda f: (f / "day_0_sparse.npy").unlink(), "day_0_sparse.npy: is missing"),
-    (lambda f: damaged(f, "day_1_dense.npy", lambda a: a[:-1]), "day_1_dense.npy: has 109 rows, but day_1_labels.npy has 110"),
+    (lambda f: damaged(f, "day_1_dense.npy", lambda a: a[:-1]), "day_1_dense.npy: has 109 rows, but .* has 110"),
     (lambda f: damaged(f, "day_2_sparse.npy", lambda a: a[:, 1:]), "day_2_sparse.npy: has 25 columns, expected 26"),
     (lambda f: damaged(f, "day_2_sparse.npy", lambda a: a.astype(np.float32)), "ids are int32 or int64"),
     (lambda f: [(f / f"day_{d}_labels.npy").unlink() for d in (1, 2)], "has 1 days"),

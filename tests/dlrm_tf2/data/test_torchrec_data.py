@@ -37,7 +37,7 @@ def test_samples_in_memory_are_the_samples_of_the_files(tmp_path):
     files = spec_of(tmp_path, multi_hot_files=True)
     memory = spec_of(tmp_path, multi_hot_files=True, in_memory=True)
     for shuffle in ("none", "full"):
-        for a, b in zip(read_all(rank_data(files, shuffle=shuffle)), read_all(rank_data(memory, shuffle=shuffle))):
+        for a, b in zip(*(read_all(rank_data(spec, shuffle=shuffle)) for spec in (files, memory)), strict=True):
             np.testing.assert_array_equal(a, b)
     assert files.held_bytes == {}
     rows = 90 + 110 + 61
