@@ -36,25 +36,25 @@ class HeldSamples:
             return self._batch
 
     def _read_all(self) -> Batch:
-        """All samples, block by block into their arrays, so that no sample is in memory twice."""
-        first = self._samples.read(0, min(1, self.num_samples))
-
-        def room(part: np.ndarray | None) -> np.ndarray | None:
-            return None if part is None else np.empty((self.num_samples * part.shape[0], *part.shape[1:]), part.dtype)
-
-        label, numerical = room(first.label), room(first.numerical)
-        ids = {name: room(column.values) for name, column in first.categorical.items()}
-        hotness = {name: len(column.values) for name, column in first.categorical.items()}
+        """All samples, block by block into their arrays, so that no more than a block is in memory twice."""
+        columns: dict[str, np.ndarray] = {}
         for start in range(0, self.num_samples, _BLOCK):
-            stop = min(start + _BLOCK, self.num_samples)
-            block = self._samples.read(start, stop)
-            if label is not None:
-                label[start:stop] = block.label
-            if numerical is not None:
-                numerical[start:stop] = block.numerical
-            for name, values in ids.items():
-                values[start * hotness[name] : stop * hotness[name]] = block.categorical[name].values
-        return Batch(label, numerical, {name: bags_of(values, hotness[name]) for name, values in ids.items()})
+            block = self._samples.read(start, min(start + _BLOCK, self.num_samples))
+            parts = {"label": block.label, "numerical": block.numerical}
+            parts |= {f"ids {name}": ids.values for name, ids in block.categorical.items()}
+            for name, part in parts.items():
+                if part is None:
+                    continue
+                of_sample = len(part) // block.num_samples
+                if start == 0:
+                    columns[name] = np.empty((self.num_samples * of_sample, *part.shape[1:]), part.dtype)
+                columns[name][start * of_sample :][: len(part)] = part
+        ids = {name[4:]: values for name, values in columns.items() if name.startswith("ids ")}
+        return Batch(
+            columns.get("label"),
+            columns.get("numerical"),
+            {name: bags_of(values, len(values) // self.num_samples) for name, values in ids.items()},
+        )
 
 
 class CycledSamples:

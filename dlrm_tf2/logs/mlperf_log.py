@@ -43,7 +43,7 @@ class MlperfLog(RunObserver):
     """
 
     def __init__(self, path: str, config: TrainConfig, platform: str):
-        from mlperf_logging import mllog
+        from mlperf_logging.mllog.mllog import MLLogger
 
         logger = logging.Logger("mlperf", logging.INFO)
         try:
@@ -51,7 +51,7 @@ class MlperfLog(RunObserver):
         except OSError as error:
             raise MlperfLogError(f"--mllog {path}: cannot be opened: {error.strerror}. Name another file.") from None
         logger.addHandler(self._file)
-        self._log = mllog.MLLogger(logger, root_dir=str(Path(__file__).resolve().parents[2]))
+        self._log = MLLogger(logger, root_dir=str(Path(__file__).resolve().parents[2]))
         self._log.event("cache_clear", True)
         self._log.start("init_start")
         for key, value in {**_submission(config, platform), **_hyperparameters(config)}.items():
