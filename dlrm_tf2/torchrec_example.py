@@ -57,7 +57,7 @@ def prepare(arguments: list[str], world_size: int) -> Prepared:
         raise ConfigError(in_published_names(str(error))) from None
     folded = FoldedIds()
     spec = provided_spec(_request(values, config), folded)
-    return Prepared(values, config, spec, ModelConfig.of(config, spec), folded)
+    return Prepared(values, config, spec=spec, model=ModelConfig.of(config, spec), folded=folded)
 
 
 def _run(prepared: Prepared, launch: Launch) -> None:

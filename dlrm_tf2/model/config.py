@@ -46,9 +46,10 @@ class ModelConfig:
         require(
             bool(spec.categorical), f"{spec.path}: the dataset has no categorical features; a model needs at least one."
         )
+        kind = config.interaction if config.interaction in ("cross", "projection") else "dot"
         require(
-            bool(spec.numerical) or config.interaction == "cross",
-            f"{spec.path}: the dataset has no numerical features, and this interaction needs the vector that the "
+            bool(spec.numerical) or kind == "cross",
+            f"{spec.path}: the dataset has no numerical features, and the {kind} interaction needs the vector that the "
             "bottom MLP makes of them. Use --interaction cross, which then combines the embeddings alone.",
         )
         hotness = tuple(None if feature.ragged else feature.hotness for feature in spec.categorical)
@@ -59,7 +60,7 @@ class ModelConfig:
             f"--embedding_dim has {len(dims)} widths, the dataset {len(spec.categorical)} categorical features. "
             "Give one for each, or one for all.",
         )
-        cross = config.interaction == "cross"
+        cross = kind == "cross"
         branches = (config.projection_branch1_dims, config.projection_branch2_dims)
         return cls(
             features=spec.channels["categorical"],
@@ -71,10 +72,10 @@ class ModelConfig:
             hotness=() if set(hotness) == {1} else hotness,
             combiner=config.combiner,
             embedding_dims=dims if len(set(dims)) > 1 else (),
-            interaction=config.interaction if config.interaction in ("cross", "projection") else "dot",
+            interaction=kind,
             num_cross_layers=config.num_cross_layers if cross else 0,
             cross_layer_projection_dim=config.cross_layer_projection_dim if cross else 0,
-            projection_dims=branches if config.interaction == "projection" else (),
+            projection_dims=branches if kind == "projection" else (),
         )
 
     @property

@@ -270,10 +270,11 @@ def assert_only_the_real_data_is_missing(log):
 
 @needs_package
 def test_the_log_of_mlperf(days):
-    records = of_days(days, *SMALL_DCN, "--num_embeddings_per_feature", PRESETS["mlperf"][1]["num_embeddings_per_feature"],
-                      "--mllog", days / "dcn.log")  # fmt: skip
+    rows = PRESETS["mlperf"][1]["num_embeddings_per_feature"]
+    log = days / "dcn.log"
+    records = of_days(days, *SMALL_DCN, "--num_embeddings_per_feature", rows, "--mllog", log)
     assert [record["step"] for record in records if "test_loss" in record] == [3, 6, 9, 12, 13]
-    assert_only_the_real_data_is_missing(days / "dcn.log")
+    assert_only_the_real_data_is_missing(log)
 
 
 @pytest.mark.long
