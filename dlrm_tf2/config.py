@@ -97,7 +97,8 @@ class TrainConfig:
     feature_spec: str = _data("feature_spec.yaml", "file name of the feature spec inside --dataset_path")
     dataset_type: str = _data(
         "tf_raw",
-        "tf_raw: read the files of the dataset; synthetic: make samples from the cardinalities in the feature spec",
+        "tf_raw: read the files of the dataset, in the layout that its feature spec names: tf_raw, record_binary or "
+        "criteo_npy; synthetic: make samples from the cardinalities in the feature spec",
         choices=("tf_raw", "synthetic"),
     )
     synthetic_dataset_train_batches: int = _data(64008, "training batches in a pass over synthetic data", least=1)
@@ -220,6 +221,14 @@ class TrainConfig:
         24000,
         "steps in which the learning rate falls to 0, as a square; with --lr_policy torchrec also 0 for no fall",
         least=0,
+    )
+    published_schedule: bool = _optimizer(
+        False, "each learning rate comes one step later, as in the published programs, whose first step has rate 0"
+    )
+    sok_gradients: bool = _optimizer(
+        False,
+        "the gradients of the tables are world_size times larger, as in the published SOK benchmark: those of the sum "
+        "of the ranks' mean losses, not of the mean over the global batch",
     )
 
     amp: bool = _precision(False, "automatic mixed precision: MLPs and interaction in 16 bits, weights in 32 bits")

@@ -15,8 +15,9 @@ import numpy as np
 from criteo_prep.feature_spec import FeatureSpec, FeatureSpecError
 from criteo_prep.parallel import in_order
 from criteo_prep.synthetic import generator
+from criteo_prep.transcribe import in_place
+from criteo_prep.transcribe.dense_log import log_of, takes_log
 from criteo_prep.transcribe.sample_order import ORDERS
-from criteo_prep.transcribe.tf_raw import Reader
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data.array_pool import ArrayPool
 from dlrm_tf2.data.file_watch import FileWatch
@@ -27,6 +28,7 @@ from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.sharding.plan import samples_of_rank
 
 _THREADS = 2
+_ID_LIMIT = 2**31 - 1  # ids are int32 from here on
 _TILE = 4096  # samples whose ids are copied side by side at a time: few enough for the cache
 
 
@@ -103,8 +105,11 @@ class RankData:
     Attributes:
       num_samples: samples of a pass, all ranks together.
 
+    The layout of the split is the type of its chunks, see in_place.READERS.
+
     Raises:
-      FeatureSpecError: the split's files are missing, truncated or disagree, or the split holds no sample.
+      FeatureSpecError: the split's files are missing, truncated or disagree, the split holds no sample, a table has ids
+        that int32 cannot hold, or the spec does not say whether integers are raw numbers.
     """
 
     def __init__(
@@ -134,6 +139,13 @@ class RankData:
                 for features in (own, share.global_features)
             )
             self._watch = FileWatch([])
+        self._takes_log = reading.synthetic_samples is None and takes_log(spec)
+        for feature in spec.categorical:
+            if feature.cardinality > _ID_LIMIT:
+                raise FeatureSpecError(
+                    f"{spec.path}: {feature.name!r} has {feature.cardinality} ids; a table has at most {_ID_LIMIT}, "
+                    "because ids are int32. Hash the ids into fewer."
+                )
         self._pool = ArrayPool()
         if self.num_samples == 0:
             raise FeatureSpecError(f"{spec.path}: the split {split!r} holds no sample. Make it from more rows.")
@@ -197,6 +209,8 @@ class RankData:
         out = self._pool.empty(rows, (len(self._spec.numerical),), np.float32)
         if numerical is None:
             return out
+        if self._takes_log:
+            numerical = log_of(numerical)
         if numerical.dtype == np.float16:
             _widen(np.ascontiguousarray(numerical), out)
         else:
@@ -285,7 +299,7 @@ def _opened(spec: FeatureSpec, split: str, *, features: tuple[str, ...], seed: i
     """The samples of a split with some of their features."""
     if isinstance(spec, ProvidedSpec):
         return spec.opens[split](features, seed)
-    return Reader(spec.root, spec, split=split, features=features)
+    return in_place.open_split(spec, split, features)
 
 
 class _Endless:

@@ -74,7 +74,7 @@ class Job:
     resumption: Resumption
 
     def run(self) -> dict | None:
-        """Runs the mode that the configuration names; returns the summary of a training."""
+        """Runs the mode that the configuration names. Returns the summary of a training."""
         activity.doing("opening the dataset")
         try:
             return {"train": self._train, "eval": self._evaluate, "inference": self._infer}[self.config.mode]()

@@ -16,27 +16,30 @@ class Schedule:
       warmup_steps: steps of the rise; its step s (the first is 1) has s / warmup_steps of the learning rate.
       decay_start_step: last step of the plateau.
       decay_steps: steps of the fall.
+      first: number of the first step in the schedule: 1, so that the first step learns and a short run loses no batch;
+        or 0 as published, where the first step of a warm-up has rate 0 and each rate comes one step later.
 
-    Source: NVIDIA's DLRM, with two differences. There the square makes the rate rise again after decay_start_step +
-    decay_steps. And there the steps count from 0: the first step of a warm-up has rate 0 and trains on nothing, and
-    each rate comes one step later than here. Here the first step learns, so that a short run loses no batch.
+    Source: NVIDIA's DLRM and the DLRM benchmark of HugeCTR's sparse operation kit, with `first` 0. There the square
+    makes the rate rise again after decay_start_step + decay_steps.
     """
 
     learning_rate: float
     warmup_steps: int
     decay_start_step: int
     decay_steps: int
+    first: int = 1
 
     @property
     def last_step(self) -> int:
         """The first step at which the rate is 0."""
-        return self.decay_start_step + self.decay_steps
+        return self.decay_start_step + self.decay_steps + 1 - self.first
 
     def at(self, step: int) -> float:
         """The learning rate of step 1, 2, ..."""
-        if step < self.warmup_steps:
-            return self.learning_rate * step / self.warmup_steps
-        if step <= self.decay_start_step:
+        place = step - 1 + self.first
+        if place < self.warmup_steps:
+            return self.learning_rate * place / self.warmup_steps
+        if place <= self.decay_start_step:
             return self.learning_rate
         left = max(0, self.last_step - step) / self.decay_steps
         return self.learning_rate * left**2
@@ -76,15 +79,9 @@ class TorchrecSchedule:
         return max(_SMALLEST, self.learning_rate * ((self.decay_steps - done) / self.decay_steps) ** 2)
 
 
-# --lr_policy -> the schedule.
-POLICIES = {"nvidia": Schedule, "torchrec": TorchrecSchedule}
-
-
 def schedule_of(config: TrainConfig) -> Schedule | TorchrecSchedule:
     """The schedule that the flags ask for."""
-    return POLICIES[config.lr_policy](
-        config.learning_rate,
-        config.warmup_steps,
-        decay_start_step=config.decay_start_step,
-        decay_steps=config.decay_steps,
-    )
+    shape = {name: getattr(config, name) for name in ("warmup_steps", "decay_start_step", "decay_steps")}
+    if config.lr_policy == "torchrec":
+        return TorchrecSchedule(config.learning_rate, **shape)
+    return Schedule(config.learning_rate, **shape, first=0 if config.published_schedule else 1)

@@ -98,7 +98,8 @@ class Trainer:
             self._scaling = LossScaling(config.loss_scale, config.loss_scaling == "dynamic")
             if saved_run.get("loss_scaling"):
                 self._scaling.restore(saved_run["loss_scaling"])
-        self._training_step = TrainingStep(model, self._scaling, ahead=config.pipeline == "on")
+        factor = model.comm.size if config.sok_gradients else 1
+        self._training_step = TrainingStep(model, self._scaling, table_factor=factor, ahead=config.pipeline == "on")
         self._schedule = schedule_of(config)
         self._unread, self._loss = None, math.nan
         self._stop_requested = self._own_tables_broken = self._reached = False
@@ -229,7 +230,8 @@ class Trainer:
         with progress.paused():
             for observer in self._log.observers:
                 observer.evaluation_begins(self._epoch())
-            self._evaluation = evaluation = self._evaluator.evaluate()
+            with progress.evaluating():
+                self._evaluation = evaluation = self._evaluator.evaluate()
             self._evaluated = True
             progress.evaluated(evaluation)
             for observer in self._log.observers:
@@ -243,7 +245,7 @@ class Trainer:
         threshold = self._config.auc_threshold
         self._reached = threshold is not None and (evaluation.auc or 0.0) >= threshold
         if self._reached:
-            self._log.say(f"AUC {evaluation.auc:.6f} has reached --auc_threshold {threshold}")
+            self._log.say(f"AUC {evaluation.auc:.6f} has reached --auc_threshold {threshold:.6g}")
         return self._reached
 
     def _epoch(self) -> float:

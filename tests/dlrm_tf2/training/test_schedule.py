@@ -36,6 +36,12 @@ def test_it_is_one_step_ahead_of_the_published_schedule(step):
     assert PUBLISHED.at(step) == pytest.approx(24 * published(step))
 
 
+def test_the_published_count_of_steps_by_hand():
+    schedule = Schedule(24.0, 4, decay_start_step=6, decay_steps=2, first=0)
+    assert [schedule.at(step) for step in range(1, 12)] == [0, 6, 12, 18, 24, 24, 24, 6, 0, 0, 0]
+    assert schedule.last_step == 9 and Schedule(24.0, 4, decay_start_step=6, decay_steps=2).last_step == 8
+
+
 def test_it_never_rises_after_the_warm_up():
     rates = [PUBLISHED.at(step) for step in range(8000, 140000, 500)]
     assert rates == sorted(rates, reverse=True)
