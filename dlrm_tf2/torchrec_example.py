@@ -67,6 +67,8 @@ def _run(prepared: Prepared, launch: Launch) -> None:
         print(planning.report_of(config, prepared.model, spec=spec, world_size=world_size), flush=True)
     if values.plan_only:
         return
+    if launch.rank == 0:
+        terminal.say(f"data: {spec.source}; {', '.join(f'{name} {rows}' for name, rows in spec.num_samples.items())}")
     with connected_ranks(launch, config) as (device, comm):
         from dlrm_tf2.job.start import RunContext, start_job  # starts TensorFlow, which connected_ranks prepares
 

@@ -32,9 +32,11 @@ class ProvidedSpec(FeatureSpec):
       held_bytes: feature -> bytes in host memory on each rank that reads the feature; the entry of the label is for
         label and numericals, which every rank reads.
       held_advice: what to do where these bytes do not fit; "" where nothing helps.
+      source: where the samples come from, for people.
     """
 
     opens: Mapping[str, Callable[[tuple[str, ...], int], Samples]] = field(default_factory=dict)
     num_samples: Mapping[str, int] = field(default_factory=dict)
     held_bytes: Mapping[str, int] = field(default_factory=dict)
     held_advice: str = ""
+    source: str = ""

@@ -83,6 +83,8 @@ def _of_files(request: DataRequest, folded: FoldedIds) -> ProvidedSpec:
         request, day_files.hotness_of(splits["train"]), samples_of=lambda name, features, _: samples_of(name, features)
     )
     spec.root = spec.path = folder
+    num_days = len(splits["train"].days) + 1
+    spec.source = f"{folder}, {'whose last seventh is evaluated' if request.kaggle else f'{num_days} days of 24'}"
     spec.sources = {name: _chunks(split, folder) for name, split in splits.items()}
     sizes = {name: split.num_rows for name, split in splits.items()}
     spec.num_samples = {name: _limited(request, name, size) for name, size in sizes.items()}
@@ -113,6 +115,7 @@ def _random(request: DataRequest) -> ProvidedSpec:
         return CycledSamples(Batch(label, numerical, ids), spec.num_samples[name])
 
     spec = _spec(request, (1,) * len(CATEGORICAL), samples_of=samples_of)
+    spec.source = f"random samples, {RANDOM_BATCHES} batches again and again"
     spec.num_samples = {name: request.limits[name] * request.batch_sizes[name] for name in SPLITS}
     _hold(spec, sum(RANDOM_BATCHES * request.batch_sizes[name] for name in SPLITS))
     return spec

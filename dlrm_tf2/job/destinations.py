@@ -1,5 +1,6 @@
 """What a run writes, checked before the work and not after hours: it can be written, and nothing is lost by it."""
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,10 @@ class DestinationError(ValueError):
     """A run would write into what it reads, or into a checkpoint."""
 
 
-def check(config: TrainConfig, spec: FeatureSpec, comm: Comm) -> None:
+def check(config: TrainConfig, spec: FeatureSpec, *, comm: Comm, resumes: bool = False) -> None:
     """Refuses, on all ranks, a destination that cannot be written or that is an input of the run.
+
+    `resumes`: an interrupted run is resumed, whose files exist.
 
     Raises:
       DestinationError: a log, predictions or a folder for TensorBoard would be a file of the dataset, or would lie in
@@ -36,9 +39,8 @@ def check(config: TrainConfig, spec: FeatureSpec, comm: Comm) -> None:
 
     on_rank_0(comm, "outputs", work=lambda: check_apart(config, spec), error=DestinationError)
     if config.mode == "train" and config.mllog:
-        on_rank_0(
-            comm, "mllog", work=lambda: mlperf_log.check_destination(config.mllog), error=mlperf_log.MlperfLogError
-        )
+        check_log = functools.partial(mlperf_log.check_destination, config.mllog, resumes)
+        on_rank_0(comm, "mllog", work=check_log, error=mlperf_log.MlperfLogError)
     if config.mode == "train" and path:
         on_all_ranks(comm, "destination", work=check_checkpoints, error=CheckpointError)
     if config.mode != "train" and config.predictions_path:

@@ -162,7 +162,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
             slots = {"row_slots": optimizer.row_slots, "dense_slots": optimizer.dense_slots}
             check = functools.partial(checkpoint.check_optimizer, source, **slots)
             on_rank_0(comm, "optimizer", work=check, error=CheckpointError)
-    destinations.check(config, context.spec, comm)
+    destinations.check(config, context.spec, comm=comm, resumes=resumption.resumes)
     interaction_op, op_note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
         interaction_op, op_note = interaction.choose_op(config.requested_interaction_op, device.device)
@@ -255,7 +255,8 @@ def _open_log(context: RunContext, resumption: Resumption) -> RunLog:
         if comm.rank == 0:
             logs[0].observers += context.observers
         if comm.rank == 0 and config.mllog and config.mode == "train":
-            logs[0].observers.append(MlperfLog(config.mllog, config, f"{comm.size} x {context.device.device}"))
+            platform = f"{comm.size} x {context.device.device}"
+            logs[0].observers.append(MlperfLog(config.mllog, config, platform=platform, resumes=resumption.resumes))
 
     on_all_ranks(comm, "log", work=open_log, error=ValueError, name_ranks=False)
     log = logs[0]

@@ -18,13 +18,13 @@ class MlperfLogError(ValueError):
     """The log cannot be written."""
 
 
-def check_destination(path: str) -> None:
-    """Raises MlperfLogError unless the package is installed and `path` is free."""
+def check_destination(path: str, resumes: bool) -> None:
+    """Raises MlperfLogError unless the package is installed, and `path` is free or the log of a run that is resumed."""
     if importlib.util.find_spec("mlperf_logging") is None:
         raise MlperfLogError(
             f"--mllog {path}: needs the package mlperf-logging. Install it: pip install 'criteo-dlrm[mlperf]'."
         )
-    if Path(path).exists():
+    if Path(path).exists() and not resumes:
         raise MlperfLogError(f"--mllog {path}: exists, and such a log holds one run. Name another file.")
     if not Path(path).absolute().parent.is_dir():
         raise MlperfLogError(f"--mllog {path}: its folder does not exist. Make it, or name another file.")
@@ -34,24 +34,28 @@ class MlperfLog(RunObserver):
     """Writes the log from the initialisation to the end of a training.
 
     Args:
-      path: a new file.
+      path: a new file, or the log of the resumed run.
       config: the run.
       platform: what it runs on, such as "2 x cpu".
+      resumes: the run is resumed; its log continues, if the file exists.
 
     Raises:
       MlperfLogError: the file cannot be opened.
     """
 
-    def __init__(self, path: str, config: TrainConfig, platform: str):
+    def __init__(self, path: str, config: TrainConfig, *, platform: str, resumes: bool = False):
         from mlperf_logging.mllog.mllog import MLLogger
 
         logger = logging.Logger("mlperf", logging.INFO)
+        self._continues, self._block = resumes and Path(path).exists(), None
         try:
-            self._file = _File(path, mode="x", encoding="utf-8")
+            self._file = _File(path, mode="a" if self._continues else "x", encoding="utf-8")
         except OSError as error:
             raise MlperfLogError(f"--mllog {path}: cannot be opened: {error.strerror}. Name another file.") from None
         logger.addHandler(self._file)
         self._log = MLLogger(logger, root_dir=str(Path(__file__).resolve().parents[2]))
+        if self._continues:
+            return
         self._log.event("cache_clear", True)
         self._log.start("init_start")
         for key, value in {**_submission(config, platform), **_hyperparameters(config)}.items():
@@ -60,10 +64,11 @@ class MlperfLog(RunObserver):
             self._log.event("weights_initialization", metadata={"tensor": tensor})
 
     def training_begins(self, num_train: int, num_eval: int, *, epoch: float, epochs: float) -> None:
-        self._log.event("train_samples", num_train)
-        self._log.event("eval_samples", num_eval)
-        self._log.end("init_stop")
-        self._log.start("run_start")
+        if not self._continues:
+            self._log.event("train_samples", num_train)
+            self._log.event("eval_samples", num_eval)
+            self._log.end("init_stop")
+            self._log.start("run_start")
         self.training_continues(epoch, epochs)
 
     def training_continues(self, epoch: float, epochs: float) -> None:

@@ -287,8 +287,10 @@ def test_two_processes(days):
     program = ("-m", "dlrm_tf2.torchrec_example")
     started = programs.start(arguments, launcher=horovodrun(2), program=program, cwd=days)
     assert started.returncode == 0, started.stderr
-    for words in ("plan: balanced, 2 ranks", "Number of val samples: 31", "Number of test samples: 30",
-                  "samples x 2 ranks = "):  # fmt: skip
+    for words in (
+        "3 days of 24; train 200, validation 31, test 30", "plan: balanced, 2 ranks", "Number of val samples: 31",
+        "Number of test samples: 30", "samples x 2 ranks = ",
+    ):  # fmt: skip
         assert words in started.stdout
     assert_only_the_real_data_is_missing(log)
 

@@ -18,7 +18,7 @@ DOT = {"lr_policy": "torchrec", "warmup_steps": 2, "decay_start_step": 3, "decay
 def written(path, aucs=(0.5, 0.81), success=True, **flags):
     """Writes the log of a run with an evaluation after each half of its pass; returns [(key, value, metadata)]."""
     config = TrainConfig(dataset_path="d", mllog=str(path), seed=7, batch_size=64, learning_rate=0.004, **flags)
-    log = MlperfLog(str(path), config, "2 x cpu")
+    log = MlperfLog(str(path), config, platform="2 x cpu")
     log.training_begins(640, 89137319, epoch=0.0, epochs=0.5)
     for number, auc in enumerate(aucs, 1):
         log.evaluation_begins(number / 2)
@@ -93,11 +93,28 @@ def test_the_checker_finds_another_epsilon_and_a_missed_target(tmp_path):
 def test_a_place_that_is_not_free_is_refused(tmp_path, name, message):
     (tmp_path / "log").write_text("mine")
     with pytest.raises(MlperfLogError, match=f"--mllog .*{name}.*{message}"):
-        mlperf_log.check_destination(str(tmp_path / name))
+        mlperf_log.check_destination(str(tmp_path / name), resumes=False)
     assert (tmp_path / "log").read_text() == "mine"
 
 
 def test_without_the_package_the_message_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MlperfLogError, match=r"--mllog .*: needs the package mlperf-logging. Install it: pip install"):
-        mlperf_log.check_destination(str(tmp_path / "log"))
+        mlperf_log.check_destination(str(tmp_path / "log"), resumes=False)
+
+
+@needs_package
+def test_the_log_of_a_resumed_run_continues(tmp_path):
+    """No second header; the checker takes the two ends of the run, of the same value, as a warning."""
+    before, path = written(tmp_path / "log", aucs=(0.5,), success=False, **DCN), str(tmp_path / "log")
+    mlperf_log.check_destination(path, resumes=True)
+    log = MlperfLog(path, TrainConfig(dataset_path="d", mllog=path, seed=7, **DCN), platform="2 x cpu", resumes=True)
+    log.training_begins(640, 89137319, epoch=0.5, epochs=0.5)
+    log.evaluation_begins(1.0)
+    log.evaluated("validation", 0.81, num_samples=89137319, epoch=1.0)
+    log.training_ends(1.0, True)
+    keys = [json.loads(line.removeprefix(":::MLLOG "))["key"] for line in (tmp_path / "log").read_text().splitlines()]
+    assert keys[len(before) :] == [
+        "block_start", "block_stop", "eval_start", "eval_accuracy", "eval_stop", "run_stop"
+    ]  # fmt: skip
+    assert complaints(tmp_path / "log", "6.0.0") == []
