@@ -31,12 +31,12 @@ class ProvidedSpec(FeatureSpec):
       num_samples: split -> samples of a pass; at most the samples of `opens`.
       held_bytes: feature -> bytes in host memory on each rank that reads the feature; the entry of the label is for
         label and numericals, which every rank reads.
-      held_advice: what to do where these bytes do not fit; "" where nothing helps.
+      advice: what to do where a run with these samples does not fit in memory.
       source: where the samples come from, for people.
     """
 
     opens: Mapping[str, Callable[[tuple[str, ...], int], Samples]] = field(default_factory=dict)
     num_samples: Mapping[str, int] = field(default_factory=dict)
     held_bytes: Mapping[str, int] = field(default_factory=dict)
-    held_advice: str = ""
+    advice: str = ""
     source: str = ""

@@ -90,7 +90,7 @@ def _of_files(request: DataRequest, folded: FoldedIds) -> ProvidedSpec:
     spec.num_samples = {name: _limited(request, name, size) for name, size in sizes.items()}
     if request.in_memory:
         _hold(spec, sum(sizes.values()))
-        spec.held_advice += "With --mmap_mode samples are read from their files. "
+        spec.advice += "With --mmap_mode samples are read from their files. "
     return spec
 
 
@@ -145,10 +145,11 @@ def _spec(request: DataRequest, hotness: tuple[int, ...], *, samples_of) -> Prov
     }
     features |= {name: Feature(name, "float32") for name in NUMERICAL} | {LABEL: Feature(LABEL, "int32")}
     spec = ProvidedSpec(features, {"categorical": CATEGORICAL, "numerical": NUMERICAL, "label": (LABEL,)})
+    spec.advice = "--scale makes the tables smaller. "
     spec.opens = {name: opener(name) for name in SPLITS}
     if tables is not None:
         spec.held_bytes = {name: tables.num_bytes(number) for name, number in numbers.items()}
-        spec.held_advice = (
+        spec.advice += (
             "The bags of --multi_hot_sizes are held in memory; the files of --synthetic_multi_hot_criteo_path need no "
             "such memory. "
         )

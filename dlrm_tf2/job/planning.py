@@ -48,9 +48,8 @@ def data_shape_of(config: TrainConfig, spec: FeatureSpec) -> preflight.DataShape
     Files with headers count a few samples too many.
     """
     if isinstance(spec, ProvidedSpec):
-        advice = spec.held_advice
         return preflight.DataShape(
-            hotness_of(spec), spec.num_samples, held_bytes=spec.held_bytes, label=spec.label.name, held_advice=advice
+            hotness_of(spec), spec.num_samples, held_bytes=spec.held_bytes, label=spec.label.name, advice=spec.advice
         )
     num_samples = {}
     for split in ("train", config.eval_split) if config.dataset_type == "tf_raw" else ():

@@ -95,14 +95,14 @@ class DataShape:
       held_bytes: feature -> bytes of samples that a rank holds in host memory, where it holds the feature's table; the
         bytes of `label` are on every rank.
       label: name of the label.
-      held_advice: what to do where these bytes do not fit.
+      advice: what to do where the run does not fit, in front of the advice for every run.
     """
 
     hotness: Mapping[str, float] = field(default_factory=dict)
     num_samples: Mapping[str, int] = field(default_factory=dict)
     held_bytes: Mapping[str, int] = field(default_factory=dict)
     label: str = ""
-    held_advice: str = ""
+    advice: str = ""
 
     def held_on(self, rank: int, plan: ShardingPlan) -> int:
         """Bytes of samples that a rank holds."""
@@ -204,8 +204,10 @@ def check_memory(
     ranks, available, shards = memory.ranks, memory.available_bytes, memory.part_of(plan)
     tables = sum(shards.bytes_of(rank) for rank in ranks)
     fixed, advice = _fixed_bytes(config, model, plan=plan, memory=memory)
-    if held := sum(data.held_on(rank, plan) for rank in ranks) if memory.of_host else 0:
-        fixed, advice = fixed + held, f"{_gib(held)} of these bytes are data in memory. {data.held_advice}{advice}"
+    held = sum(data.held_on(rank, plan) for rank in ranks) if memory.of_host else 0
+    fixed, advice = fixed + held, data.advice + advice
+    if held:
+        advice = f"{_gib(held)} of these bytes are data in memory. {advice}"
     needed = fixed
     for name, (asked, size, step) in _steps(config, data).items():
         each = _sample_bytes(model, plan, memory=memory, step=step)

@@ -86,7 +86,6 @@ def test_an_epoch_is_trained_validated_and_tested_in_the_published_words(days, p
 
 @pytest.mark.parametrize("arguments, steps", [
     (["--limit_train_batches", "3"], 3),
-    (["--batch_size", "30"], 7),
     (["--batch_size", "30", "--drop_last_training_batch"], 6),
     (["--batch_size", "150", "--epochs", "2"], 4),
     (["--batch_size", "500"], 1),  # the published program has no batch for so few rows, and says nothing
@@ -102,7 +101,6 @@ def test_steps_and_rows(days, capsys, arguments, steps):
 
 # Arguments, and a column of the log that they change.
 @pytest.mark.parametrize("arguments, key", [
-    (["--adagrad"], "loss"),
     (["--adagrad", "--eps", "0.1"], "loss"),
     (["--interaction_type", "projection", "--interaction_branch1_layer_sizes", "8",
       "--interaction_branch2_layer_sizes", "6,4"], "loss"),
@@ -112,23 +110,20 @@ def test_steps_and_rows(days, capsys, arguments, steps):
     (["--shuffle_training_set"], "loss"),
     (["--validation_freq_within_epoch", "4"], "auc"),
     (["--validation_freq_within_epoch", "2", "--validation_auroc", "0.01"], "loss"),
-    (["--seed", "4"], "loss"),
 ])  # fmt: skip
 def test_a_flag_has_an_effect(days, plain, arguments, key):
     records = of_days(days, *arguments)
     assert column(records, key) != column(plain, key)
     expected = {"--validation_freq_within_epoch 4": 10, "--validation_auroc 0.01": 2}.get(" ".join(arguments[-2:]), 10)
     assert len(column(records, "loss")) == expected
-    if arguments[-1] == "4" and "--seed" not in arguments:
+    if arguments[-1] == "4":
         assert [record["step"] for record in records if "test_loss" in record] == [4, 8, 10]
 
 
 def test_learning_rates_are_torchrecs(days):
-    policy = "--learning_rate 10 --lr_warmup_steps 4 --lr_decay_start 6 --lr_decay_steps 4 --limit_train_batches 10"
-    rates = column(of_days(days, *policy.split(), "--learning_rate", "0.1"), "learning_rate")
-    assert rates == pytest.approx([0.025, 0.05, 0.075, 0.075, 0.075, 0.1, 0.05625, 0.025, 0.00625, 0.00625])
+    """Also where the published scheduler crashes; training/test_schedule.py has its other rates."""
     without_warmup = "--lr_decay_start 3 --lr_decay_steps 2 --limit_train_batches 5 --learning_rate 0.1".split()
-    rates = column(of_days(days, *without_warmup), "learning_rate")  # the published scheduler crashes
+    rates = column(of_days(days, *without_warmup), "learning_rate")
     assert rates == pytest.approx([0.1, 0.1, 0.1, 0.025, 0.025])
 
 
@@ -155,14 +150,11 @@ def test_random_samples(tmp_path):
     assert 0.35 < records[-1]["final_auc"] < 0.65
 
 
-@pytest.mark.parametrize("arguments", [
-    ["--validation_freq_within_epoch", "2", "--shuffle_training_set"],
-    ["--interaction_type", "projection", "--interaction_branch1_layer_sizes", "8", "--adagrad", "--mmap_mode",
-     "--interaction_branch2_layer_sizes", "4", "--multi_hot_sizes", ",".join(["3", *["1"] * 25]),
-     "--multi_hot_distribution_type", "uniform"],
-], ids=["original", "projection"])  # fmt: skip
-def test_two_ranks_train_as_one(days, run_ranks, monkeypatch, arguments):
+def test_two_ranks_train_as_one(days, run_ranks, monkeypatch):
     """The batch size is of each rank: 40 samples on one rank are 20 on each of two."""
+    arguments = f"""--interaction_type projection --interaction_branch1_layer_sizes 8 --interaction_branch2_layer_sizes 4
+        --adagrad --shuffle_training_set --validation_freq_within_epoch 2 --multi_hot_sizes 3{",1" * 25}
+        --multi_hot_distribution_type uniform""".split()
     monkeypatch.setattr(start, "StopRequest", lambda: contextlib.nullcontext(NEVER))  # no signals in threads
     one = of_days(days, "--batch_size", 40, *arguments)
     two = run_ranks(2, lambda comm: of_days(days, "--batch_size", 20, *arguments, comm=comm, name="two.json"))
@@ -213,7 +205,8 @@ def test_a_preset_that_does_not_fit_ends_with_the_bytes(tmp_path, capsys, monkey
     assert list(tmp_path.iterdir()) == []
     bags = dataclasses.replace(prepared, spec=torchrec_example.prepare(["--preset", "mlperf_dcnv2", "--cpu"], 1).spec)
     with pytest.raises(
-        ValueError, match=r"[\d.]+ GiB of these bytes are data in memory. The bags of --multi_hot_sizes"
+        ValueError,
+        match=r"[\d.]+ GiB of these bytes are data in memory. --scale makes .* The bags of --multi_hot_sizes",
     ):
         start_job(dataclasses.replace(context, spec=bags.spec), prepared.model)
 
