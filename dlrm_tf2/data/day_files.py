@@ -77,7 +77,9 @@ def find_splits(folder: Path, *, kaggle: bool, multi_hot: bool) -> dict[str, Spl
 
 def hotness_of(split: Split) -> tuple[int, ...]:
     """Ids per sample of each feature, from the headers of the files."""
-    return tuple(array.num_columns for array in _sparse_arrays(split.days[0].sparse)) if _is_npz(split) else (1,) * 26
+    if not _is_npz(split):
+        return (1,) * NUM_CATEGORICAL
+    return tuple(array.num_columns for array in _sparse_arrays(split.days[0].sparse))
 
 
 def _is_npz(split: Split) -> bool:

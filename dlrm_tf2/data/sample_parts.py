@@ -69,6 +69,9 @@ class CycledSamples:
         self._batch, self.num_samples = batch, num_samples
 
     def read(self, start: int, stop: int) -> Batch:
+        first = start % self._batch.num_samples
+        if first + stop - start <= self._batch.num_samples:
+            return self._batch.part(first, first + stop - start)  # without a copy
         return self.take(np.arange(start, stop))
 
     def take(self, rows: np.ndarray) -> Batch:

@@ -152,9 +152,9 @@ def test_random_samples(tmp_path):
 
 def test_two_ranks_train_as_one(days, run_ranks, monkeypatch):
     """The batch size is of each rank: 40 samples on one rank are 20 on each of two."""
-    arguments = f"""--interaction_type projection --interaction_branch1_layer_sizes 8
-        --interaction_branch2_layer_sizes 4 --adagrad --shuffle_training_set --validation_freq_within_epoch 2 --multi_hot_sizes 3{",1" * 25}
-        --multi_hot_distribution_type uniform""".split()
+    arguments = f"""--interaction_type projection --interaction_branch1_layer_sizes 8 --adagrad
+        --interaction_branch2_layer_sizes 4 --shuffle_training_set --validation_freq_within_epoch 2
+        --multi_hot_sizes 3{",1" * 25} --multi_hot_distribution_type uniform""".split()
     monkeypatch.setattr(start, "StopRequest", lambda: contextlib.nullcontext(NEVER))  # no signals in threads
     one = of_days(days, "--batch_size", 40, *arguments)
     two = run_ranks(2, lambda comm: of_days(days, "--batch_size", 20, *arguments, comm=comm, name="two.json"))
