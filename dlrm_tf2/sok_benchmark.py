@@ -168,7 +168,7 @@ def _defaults_of(published: argparse.Namespace) -> dict[str, object]:
         "max_steps": stop,
         "learning_rate": published.lr,
         **{name: int(steps * _PUBLISHED_BATCH / size) for name, steps in _PUBLISHED_STEPS.items()},
-        "published_schedule": True,
+        "lr_policy": "published",
         "data_parallel_input": True,
         "dedup_ids": "on" if published.compress else "off",
         "interaction_op": "native" if published.custom_interact else "tensorflow",
