@@ -5,7 +5,7 @@ import pytest
 from dlrm_tf2.benchmarks.zoo import MODELS
 
 
-@pytest.mark.parametrize("name, tables, features, ids, rows, elements, gib, width, fetched, mlp_input, weights, products", [
+@pytest.mark.parametrize("name, tables, features, ids, rows, elements, gib, width, fetched, mlp_input, weights, ops", [
     ("criteo", 26, 26, 26, 2_600_000, 332_800_000, 1.240, 3_328, 3_328, 3_341, 1_875_457, 3_749_120),
     ("tiny", 55, 58, 85, 70_260_160, 1_123_681_280, 4.186, 672, 1_032, 682, 207_873, 414_976),
     ("small", 107, 116, 377, 220_630_300, 7_058_084_800, 26.293, 2_512, 8_544, 2_522, 1_456_129, 2_910_464),
@@ -17,9 +17,7 @@ from dlrm_tf2.benchmarks.zoo import MODELS
     ("colossal", 2002, 2_153, 47_302, 23_824_001_000, 5_993_472_032_000, 22_327.423, 336_768, 8_067_712, 11_726,
      59_179_009, 118_342_144),
 ])  # fmt: skip
-def test_counts_and_sizes(
-    name, tables, features, ids, rows, elements, gib, width, fetched, mlp_input, weights, products
-):
+def test_counts_and_sizes(name, tables, features, ids, rows, elements, gib, width, fetched, mlp_input, weights, ops):
     model = MODELS[name]
     assert len(model.tables) == tables
     assert len(model.hotness) == features == sum(len(table.features) for table in model.tables)
@@ -30,7 +28,7 @@ def test_counts_and_sizes(
     assert model.output_width == width
     assert model.mlp_input_width == mlp_input
     assert model.num_dense_weights == weights
-    assert model.forward_operations == products
+    assert model.forward_operations == ops
     assert (
         sum(model.hotness[feature] * table.embedding_dim for table in model.tables for feature in table.features)
         == fetched
