@@ -1,12 +1,13 @@
-"""A training step against its floor, and against DLRM in plain TensorFlow; one process, CPU.
+"""A training step against its floor, against DLRM in plain TensorFlow, and on two processes; CPU.
 
     python bench/training_step.py [--batch_size 8192] [--rows 100000] [--rounds 3]
 
 `floor` is the matrix products of the MLPs alone, forward and backward with SGD: the time of a step if everything else
 cost nothing. `plain TensorFlow` is the same model with a gather per table, a matmul for the interaction, and
 IndexedSlices for the rows. `ours` is the trainer as a user starts it, on synthetic data of the same shape, reading
-included. With --rows 0 ours has the tables of Criteo at threshold 15 (15.6 GiB), and plain TensorFlow has 100,000 rows
-a table. Each is a process; they take turns, and the medians count.
+included. `ours, 2 ranks` is the same batch on two processes with one thread each. With --rows 0 ours has the tables of
+Criteo at threshold 15 (15.6 GiB), and plain TensorFlow has 100,000 rows a table. The ways take turns, and the medians
+count.
 """
 
 import argparse
@@ -30,6 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BOTTOM, TOP, DIM, TABLES = (16, 512, 256, 128), (480, 1024, 1024, 512, 256, 1), 128, 26
 STEPS = 8
 PRECISIONS = {"float32": [], "bfloat16": ["--amp"]}
+RANKS = {"ours": 1, "ours, 2 ranks": 2}
+WAYS = ("floor", "plain TensorFlow", *RANKS)
 
 
 def main() -> None:
@@ -47,15 +50,19 @@ def main() -> None:
         return
     document = {"batch_size": arguments.batch_size, "rows": arguments.rows, "samples_per_s": {}}
     print(f"{'samples/s':20}" + "".join(f"{name:>12}" for name in PRECISIONS))
-    rates = {(what, name): [] for what in ("floor", "plain TensorFlow", "ours") for name in PRECISIONS}
+    rates = {(what, name): [] for what in WAYS for name in PRECISIONS}
     with tempfile.TemporaryDirectory(prefix="bench_training_step_") as folder:
         for _ in range(arguments.rounds):
             for (what, name), found in rates.items():
-                found.append(ours(Path(folder), arguments, name) if what == "ours" else other(what, name, arguments))
+                found.append(
+                    ours(Path(folder), arguments, name, RANKS[what]) if what in RANKS else other(what, name, arguments)
+                )
     medians = {key: statistics.median(found) for key, found in rates.items()}
-    for what in ("floor", "plain TensorFlow", "ours"):
+    for what in WAYS:
         print(f"{what:20}" + "".join(f"{medians[what, name]:12,.0f}" for name in PRECISIONS))
-    for what in ("floor", "plain TensorFlow"):
+    for what in WAYS:
+        if what == "ours":
+            continue
         ratios = {name: medians["ours", name] / medians[what, name] for name in PRECISIONS}
         print(f"{'ours / ' + what:24}" + "".join(f"{ratio:12.2f}" for ratio in ratios.values()))
         document[f"ours / {what}"] = ratios
@@ -72,7 +79,7 @@ def main() -> None:
     print(f"written to {arguments.json}")
 
 
-def ours(folder: Path, arguments: argparse.Namespace, precision: str) -> float:
+def ours(folder: Path, arguments: argparse.Namespace, precision: str, ranks: int) -> float:
     """Samples per second in the trainer's log."""
     preset = presets.PRESETS["criteo_t15"].categorical
     features = [Feature(f.name, "int32", arguments.rows or f.cardinality, alpha=1.05) for f in preset]
@@ -80,7 +87,7 @@ def ours(folder: Path, arguments: argparse.Namespace, precision: str) -> float:
     command = f"""-m dlrm_tf2.dlrm --cpu --dataset_path {folder} --dataset_type synthetic --batch_size
         {arguments.batch_size} --max_steps 30 --print_freq 5 --evals_per_epoch 0 --valid_batch_size 8192 --seed 1
         --log_path {folder}/log.json""".split()
-    run([*command, *PRECISIONS[precision]])
+    run([*command, *PRECISIONS[precision]], ranks)
     return json.loads((folder / "log.json").read_text().splitlines()[-1])["throughput"]
 
 
@@ -89,8 +96,9 @@ def other(what: str, precision: str, arguments: argparse.Namespace) -> float:
     return float(run([__file__, "--only", what, "--precision", precision, *size]).split()[-1])
 
 
-def run(command: list[str]) -> str:
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+def run(command: list[str], ranks: int = 1) -> str:
+    launcher = [] if ranks == 1 else [str(Path(sys.executable).parent / "horovodrun"), "-np", str(ranks)]
+    done = subprocess.run([*launcher, sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"bench/training_step.py: {' '.join(command)}\n{done.stderr[-2000:]}")
     return done.stdout

@@ -41,15 +41,17 @@ class ExchangeColumns:
 
     Attributes:
       grain: columns of a grain.
-      num_grains: grains of the result, for one sample.
+      leading: grains of the result before the vectors, undefined, for the caller to write.
+      num_grains: grains of the result, for one sample, the leading ones included.
       grains_of: int32 [sources], how many grains each source makes for one sample.
       targets: for each source, int32 [grains_of[source]]: the grain of the result that each of its grains goes to.
       source, column, target: int32 [sum(grains_of)]: all grains of all sources, as (source, number in the source, grain
         of the result). The first `num_grains` are one for each grain of the result, in order; the others are added to
-        grains that have one already: tables cut by rows.
+        grains that have one already: tables cut by rows. A leading grain gets a copy of any grain.
     """
 
     grain: int
+    leading: int
     num_grains: int
     grains_of: np.ndarray
     targets: tuple[np.ndarray, ...]
@@ -58,29 +60,40 @@ class ExchangeColumns:
     target: np.ndarray
 
     @classmethod
-    def of(cls, pieces_of_ranks: Sequence[Sequence[Piece]], *, own: Sequence[Piece], width: int) -> "ExchangeColumns":
+    def of(
+        cls,
+        pieces_of_ranks: Sequence[Sequence[Piece]],
+        *,
+        own: Sequence[Piece],
+        width: int,
+        leading_columns: int = 0,
+    ) -> "ExchangeColumns":
         """The columns of an exchange.
 
         Args:
           pieces_of_ranks: for each rank, the pieces that it makes for the global batch.
           own: the pieces that this rank makes for its own samples.
-          width: columns of the result; the pieces must cover all of them.
+          width: columns of the vectors; the pieces must cover all of them.
+          leading_columns: columns wanted before the vectors. There are none where they are not whole grains.
         """
         spans = [[(piece.start, piece.width) for piece in pieces] for pieces in (*pieces_of_ranks, own)]
         grain = math.gcd(width, *(number for pieces in spans for span in pieces for number in span))
+        leading = 0 if leading_columns % grain else leading_columns // grain
         targets = tuple(
             np.array([t for start, size in pieces for t in range(start // grain, (start + size) // grain)], np.int32)
+            + np.int32(leading)
             for pieces in spans
         )
         grains_of = np.array([len(grains) for grains in targets], np.int32)
-        source = np.repeat(np.arange(len(spans)), grains_of)
-        column = np.concatenate([np.arange(count) for count in grains_of])
-        target = np.concatenate(targets)
+        nowhere = np.zeros(leading, np.int32)
+        source = np.concatenate([nowhere, np.repeat(np.arange(len(spans)), grains_of)])
+        column = np.concatenate([nowhere, *(np.arange(count) for count in grains_of)])
+        target = np.concatenate([np.arange(leading), *targets])
         _, first = np.unique(target, return_index=True)
-        assert len(first) == width // grain, "the pieces cover the result"
+        assert len(first) == leading + width // grain, "the pieces cover the result"
         order = np.concatenate([first, np.setdiff1d(np.arange(len(target)), first)])
         in_order = (part[order].astype(np.int32) for part in (source, column, target))
-        return cls(grain, width // grain, grains_of, targets, *in_order)
+        return cls(grain, leading, leading + width // grain, grains_of, targets, *in_order)
 
     @property
     def has_sums(self) -> bool:

@@ -89,7 +89,7 @@ class DistributedEmbedding:
     Attributes:
       native: whether the native ops look up and update the rows.
       table_dtype: type of the weights, as given.
-      leading_columns: how many the result has: as asked, or 0 where the exchange leaves no room.
+      leading_columns: how many the result has: as asked, or 0 where there is no room without a copy.
       slots: what the tables keep for each row: the weights, and the slots of the optimizer.
       columns: feature -> (start, stop), its columns of the result, counted after the leading columns. A table without
         combiner gives a feature with hotness h its h rows one after the other.
@@ -183,9 +183,11 @@ class DistributedEmbedding:
         self._replicated = lookups(replicated_pieces, self.sample_features)
         fetched_pieces = chain(*(exchange.pieces for exchange in self._row_exchanges))
         own = [*in_order(replicated_pieces), *fetched_pieces]
-        self._exchange = VectorExchange(
-            self._collectives, ExchangeColumns.of(pieces_of_ranks, own=own, width=self.width)
-        )
+        exchanged = ExchangeColumns.of(pieces_of_ranks, own=own, width=self.width)
+        if comm.size > 1 or not exchanged.is_identity:
+            exchanged = ExchangeColumns.of(pieces_of_ranks, own=own, width=self.width, leading_columns=leading_columns)
+            self.leading_columns = exchanged.leading * exchanged.grain
+        self._exchange = VectorExchange(self._collectives, exchanged)
 
     def ids(
         self,

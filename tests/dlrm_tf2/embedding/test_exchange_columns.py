@@ -28,6 +28,17 @@ def test_a_table_cut_by_rows_is_added_up():
     assert columns.has_sums
 
 
+def test_columns_before_the_vectors_are_whole_grains():
+    """The drawing with 4 columns before the vectors: 2 grains, each a copy of the first that was received."""
+    sources = [[piece(0, 2), piece(4, 2)], [piece(2, 2)]]
+    columns = ExchangeColumns.of(sources, own=[], width=6, leading_columns=4)
+    assert (columns.leading, columns.num_grains) == (2, 5)
+    assert [part.tolist() for part in columns.targets] == [[2, 4], [3], []]
+    assert (columns.source.tolist(), columns.column.tolist()) == ([0, 0, 0, 1, 0], [0, 0, 0, 0, 1])
+    assert columns.target.tolist() == [0, 1, 2, 3, 4]
+    assert ExchangeColumns.of(sources, own=[], width=6, leading_columns=3).leading == 0
+
+
 def test_widths_without_a_common_divisor_move_number_by_number():
     columns = ExchangeColumns.of([[piece(0, 2)], [piece(2, 3)]], own=[], width=5)
     assert (columns.grain, columns.grains_of.tolist()) == (1, [2, 3, 0])

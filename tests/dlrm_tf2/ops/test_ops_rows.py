@@ -151,6 +151,27 @@ def test_samples_may_be_looked_up_in_any_parts():
         np.testing.assert_array_equal(one.vectors, vectors)
 
 
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+@pytest.mark.parametrize("vectors_type", TYPES)
+def test_vectors_of_a_large_batch_go_past_the_caches(vectors_type, instruction_set):
+    """Pieces of whole cache lines are streamed, the others are not; all have the bits of the rows."""
+    rng, dtype = np.random.default_rng(0), dtype_of(vectors_type)
+    widths, num_samples, columns = [32, 48, 128], (1 << 17) // dtype.itemsize, 320
+    memory = np.empty(num_samples * columns * dtype.itemsize + 64, np.uint8)  # 42 MB, in rows of whole cache lines
+    matrix = memory[-memory.ctypes.data % 64 :][: num_samples * columns * dtype.itemsize].view(dtype)
+    matrix = matrix.reshape(num_samples, columns)
+    matrix[:] = 7
+    slabs, bags, column, ids = [], [], 64, rng.integers(0, 50, (num_samples, 3)).astype(np.int32)
+    for number, width in enumerate(widths):
+        slabs.append(Rows(rng.normal(size=(50, width)).astype(np.float32)))
+        bags.append(Bags(number, ids[:, number : number + 1], matrix[:, column : column + width], 50))
+        column += width
+    row_kernels.lookup(slabs, bags, instruction_set=instruction_set)
+    expected = [slab.weights.astype(dtype)[ids[:, number]] for number, slab in enumerate(slabs)]
+    np.testing.assert_array_equal(bits(matrix[:, 64:column]), bits(np.concatenate(expected, axis=1)))
+    assert np.all(matrix[:, :64] == 7) and np.all(matrix[:, column:] == 7)
+
+
 @pytest.mark.parametrize("wrong", [-1, 40, 2**31])
 @pytest.mark.parametrize("ragged", [False, True])
 def test_an_id_out_of_range_is_named(wrong, ragged):

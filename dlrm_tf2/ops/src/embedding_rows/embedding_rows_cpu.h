@@ -17,6 +17,7 @@ struct PoolBlock {
   char* to;           // the vector of bag 0
   int64_t to_stride;  // bytes to the next bag's
   int64_t width;
+  bool stream;  // write past the caches, which the vectors of a large batch do not fit; whole cache lines only
 };
 
 // Where the gradients of a task's rows are. A *place* names a vector: number of its bags << shift | sample.

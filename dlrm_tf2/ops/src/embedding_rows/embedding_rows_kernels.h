@@ -53,10 +53,16 @@ DLRM_INLINE void load_row(const char* from, Floats* to) {
 }
 
 template <class V, int kType, int64_t kWidth>
-DLRM_INLINE void store_row(const Floats* from, char* to) {
+DLRM_INLINE void store_row(const Floats* from, char* to, bool stream = false) {
   using C = Columns<kWidth>;
-  DLRM_UNROLL for (int r = 0; r < C::kFull; ++r) {
-    store_part<V, kType>(from[r], kLanes, false, to + r * kLanes * bytes_of(kType));
+  if (stream) {
+    DLRM_UNROLL for (int r = 0; r < C::kFull; ++r) {
+      store_part<V, kType>(from[r], kLanes, true, to + r * kLanes * bytes_of(kType));
+    }
+  } else {
+    DLRM_UNROLL for (int r = 0; r < C::kFull; ++r) {
+      store_part<V, kType>(from[r], kLanes, false, to + r * kLanes * bytes_of(kType));
+    }
   }
   if constexpr (C::kRest > 0) {
     const auto stored = stored_as<V, kType>(from[C::kFull]);
@@ -68,7 +74,8 @@ DLRM_INLINE void store_row(const Floats* from, char* to) {
 
 // Sums of kWidth columns of some rows, from `column` on. As many columns as there are registers for their sums.
 template <class V, int kFrom, int kTo, int64_t kWidth>
-DLRM_INLINE void pool_registers(const char* const* row, const float* factor, int64_t count, int64_t column, char* to) {
+DLRM_INLINE void pool_registers(const char* const* row, const float* factor, int64_t count, int64_t column, bool stream,
+                                char* to) {
   constexpr int kRegisters = Columns<kWidth>::kRegisters;
   Floats sums[kRegisters] = {}, values[kRegisters];
   for (int64_t i = 0; i < count; ++i) {
@@ -79,7 +86,7 @@ DLRM_INLINE void pool_registers(const char* const* row, const float* factor, int
     // The first is not added to zero, which would lose the sign of -0.
     DLRM_UNROLL for (int r = 0; r < kRegisters; ++r) sums[r] = i == 0 ? values[r] : sums[r] + values[r];
   }
-  store_row<V, kTo, kWidth>(sums, to + column * bytes_of(kTo));
+  store_row<V, kTo, kWidth>(sums, to + column * bytes_of(kTo), stream);
 }
 
 template <class V, int kFrom, int kTo, int64_t kWidth>
@@ -91,11 +98,12 @@ DLRM_INLINE void pool_known(const PoolBlock& block) {
   for (int64_t bag = 0; bag < block.num_bags; ++bag, to += block.to_stride) {
     const int64_t count = block.counts == nullptr ? block.count : block.counts[bag];
     for (int64_t column = 0; column < kWidth; column += kAtOnce) {
-      pool_registers<V, kFrom, kTo, kAtOnce>(row, factor, count, column, to);
+      pool_registers<V, kFrom, kTo, kAtOnce>(row, factor, count, column, block.stream, to);
     }
     row += count;
     if (factor != nullptr) factor += count;
   }
+  if (block.stream) V::end_streams();
 }
 
 template <class V, int kFrom, int kTo>

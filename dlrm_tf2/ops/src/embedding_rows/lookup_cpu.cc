@@ -13,6 +13,8 @@ using dlrm::PoolBlock;
 // Rows are asked for in blocks that the first-level cache holds, and vectors are written in blocks of samples that the
 // second-level cache holds: all pieces of these samples, before the next samples.
 constexpr int64_t kBlockBytes = 16 << 10, kSamplesBytes = 256 << 10, kMostSamples = 64;
+constexpr int64_t kStreamBytes = 32 << 20;  // vectors of more bytes have left the caches before anybody reads them
+constexpr int64_t kCacheLine = 64;
 
 int64_t between(int64_t low, int64_t value, int64_t high) { return std::min(std::max(low, value), high); }
 
@@ -67,6 +69,14 @@ class Lookup {
     return slabs_[bags.slab].width * dlrm::element_bytes(slabs_[bags.slab].weights_type);
   }
 
+  // Whether the vectors of a piece are whole cache lines of a large matrix.
+  bool streams(const DlrmBags& bags) const {
+    const int64_t bytes = dlrm::element_bytes(vectors_type_), stride = bags.vector_stride * bytes;
+    const int64_t lines = static_cast<int64_t>(reinterpret_cast<uintptr_t>(bags.vectors)) | stride |
+                          slabs_[bags.slab].width * bytes;
+    return lines % kCacheLine == 0 && stride * bags.num_samples >= kStreamBytes;
+  }
+
   // Pools the block that was found before the last one.
   void pool_other() {
     Found& found = found_[turn_ ^ 1];
@@ -92,7 +102,7 @@ class Lookup {
     found->piece_type = slab.weights_type == DLRM_FLOAT32 ? 0 : 1;
     found->block = {nullptr, nullptr, nullptr, bags.hotness, last - first,
                     static_cast<char*>(bags.vectors) + first * bags.vector_stride * dlrm::element_bytes(vectors_type_),
-                    bags.vector_stride * dlrm::element_bytes(vectors_type_), slab.width};
+                    bags.vector_stride * dlrm::element_bytes(vectors_type_), slab.width, streams(bags)};
     if (!simple) return find_any<Id>(bags, piece, first, last, row_0, bytes, found);
     found->rows.resize(static_cast<size_t>((last - first) * bags.hotness));
     const char** to = found->rows.data();
