@@ -87,7 +87,12 @@ class Benchmark:
         activity.doing("making the batches")
         began = time.perf_counter()
         embedding = self.model.embedding
-        share = RankShare(comm.rank, comm.size, embedding.global_features, embedding.sample_features)
+        share = RankShare(
+            comm.rank,
+            comm.size,
+            global_features=embedding.global_features,
+            sample_features=embedding.sample_features,
+        )
         self._data = ZooData(self._zoo, share, batch_size=config.global_batch, alpha=config.alpha, seed=config.seed)
         self.batches = [_on_device(self._data.batch(number)) for number in range(config.num_data_batches)]
         log.say(f"{len(self.batches)} batches are ready after {time.perf_counter() - began:.1f} s")
@@ -141,18 +146,7 @@ class Benchmark:
         times, loss = StepTimes.of(seconds, config.global_batch), self._losses[-1]
         log.say(times.line())
         log.say(f"loss {loss:.6g} in the last step" + ("" if math.isfinite(loss) else ": the model has diverged"))
-        repeated = None
-        if len(self.batches) > 1:
-            fewer = self._train(self.batches[:1], min(config.num_steps, _FEWER))
-            repeated = StepTimes.of(fewer, config.global_batch).p50_ms
-            log.say(
-                f"one repeated batch would show {repeated:.3f} ms (p50 of {len(fewer)} steps), "
-                f"{100 * (repeated / times.p50_ms - 1):+.1f} %: its rows stay in caches"
-            )
-        else:
-            log.say(
-                "every step had the same batch, whose rows stay in caches; --num_data_batches 10 is the fair figure"
-            )
+        repeated_ms = self._repeated_batch_ms(times)
         activity.doing("measuring the phases")
         phases = phase_times(self.model, self.batches, self._learning_rate)
         apart = ", ".join(f"{name} {ms:.3f}" for name, ms in phases.items())
@@ -164,8 +158,21 @@ class Benchmark:
             log.say(f"a rank sends up to {sent / 1e6:,.1f} MB to other ranks in an iteration")
         figures = {f"{name}_ms": ms for name, ms in phases.items()} | dataclasses.asdict(floor)
         figures |= {"floor_ms": floor.ms, "floor_share": floor.ms / times.mean_ms, "sent_bytes": sent}
-        log.record(times.record() | {"one_batch_ms": repeated, "last_loss": loss} | figures)
-        log.say(_beside_published(config, times, comm, self._device))
+        log.record(times.record() | {"one_batch_ms": repeated_ms, "last_loss": loss} | figures)
+        log.say(_with_published(config, times, comm=comm, device=self._device))
+
+    def _repeated_batch_ms(self, times: StepTimes) -> float | None:
+        """Milliseconds of a step whose batch is always the same; None if the timed steps were such steps."""
+        if len(self.batches) == 1:
+            self._log.say("every step had the same batch, of which caches hold more; see --num_data_batches")
+            return None
+        seconds = self._train(self.batches[:1], min(self._config.num_steps, _FEWER))
+        repeated = StepTimes.of(seconds, self._config.global_batch)
+        self._log.say(
+            f"one repeated batch would show {repeated.p50_ms:.3f} ms (p50 of {len(seconds)} steps), "
+            f"{100 * (repeated.p50_ms / times.p50_ms - 1):+.1f} %: caches hold more of it"
+        )
+        return repeated.p50_ms
 
     def _slowest_floor(self) -> Floor:
         """The floor of the rank that has the most to do."""
@@ -223,7 +230,7 @@ def _on_device(batch: RankBatch) -> RankBatch:
     return dataclasses.replace(batch, label=label, numerical=numerical, ids=ids)
 
 
-def _beside_published(config: ZooConfig, times: StepTimes, comm: Comm, device: Runtime) -> str:
+def _with_published(config: ZooConfig, times: StepTimes, *, comm: Comm, device: Runtime) -> str:
     """This run and the published figures of the model, as a table."""
     rows = [
         ["published", f"{gpus} A100", "1", "adagrad", f"{PUBLISHED_BATCH_SIZE}", f"{ms}"]

@@ -2,8 +2,8 @@
 
 Every number is a function of the seed and its place alone, so the global batch is the same for any number of ranks.
 
-Source: the laws are those of NVIDIA's distributed-embeddings, which draws without a seed, and whose ids may by rounding
-be one too large; here they are cut.
+Source: the laws of NVIDIA's distributed-embeddings, which draws without a seed, and whose ids may by rounding be one
+too large; here they are cut.
 """
 
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ class ZooData:
             IdBatch(self._ids(self._share.global_features, everybody), {}, {}),
             IdBatch(self._ids(self._share.sample_features, own), {}, {}),
         )
-        return RankBatch(self._batch_size, label, numerical, ids, after=Position())
+        return RankBatch(self._batch_size, label, numerical=numerical, ids=ids, after=Position())
 
     def distinct_rows(self, table: TableConfig, rows: tuple[int, int]) -> int:
         """How many of the rows [rows[0], rows[1]) of a table batch 0 names."""

@@ -45,7 +45,7 @@ def step_bytes(config: ZooConfig, plan: ShardingPlan, rank: int) -> float:
 
 @dataclass(frozen=True)
 class _Need:
-    """Bytes of the ranks of one memory: those that --scale changes, and the others."""
+    """Bytes that the ranks of one memory need: tables, which --scale changes, and the rest."""
 
     tables: int
     rest: float

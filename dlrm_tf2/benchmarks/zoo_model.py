@@ -31,7 +31,7 @@ class SyntheticModel:
       plan: where the tables are.
       comm: the ranks.
       seed: seed of the initial weights, the same on every rank.
-      settings: how this rank computes the model; those of the interaction and of XLA are not read.
+      settings: how this rank computes the model; the interaction and XLA are not read.
 
     Attributes:
       config, comm: as given.

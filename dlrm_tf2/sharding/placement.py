@@ -11,6 +11,7 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -139,9 +140,9 @@ class Divisible:
         """Widths of pieces whose loads are at most `limit` times the mean, as far as cutting can reach that."""
         if self.widths is not None:
             return list(self.widths)
-        share, narrowest = max(np.divide(self.loads, mean)), max(narrowest, _SMALLEST / self.num_rows)
+        share, least = max(np.divide(self.loads, mean)), max(narrowest, _SMALLEST / self.num_rows)
         pieces = 1
-        while share / pieces > limit and 2 * pieces <= max_pieces and self.width // (2 * pieces) >= narrowest:
+        while share / pieces > limit and 2 * pieces <= max_pieces and self.width // (2 * pieces) >= least:
             pieces *= 2
         return split_evenly(self.width, pieces)
 
@@ -188,6 +189,8 @@ def balance(tables: Sequence[Divisible], world_size: int, loads: np.ndarray) -> 
                 price = max(after.max(), _GOOD) * (1 + _PRICE_OF_DOUBLING * math.log2(max(shards, 1)))
                 if price < best_price - 1e-9:
                     best, best_price, best_imbalance = columns, price, after.max()
+            if by_squares and best_imbalance <= _GOOD:
+                break
         if best_imbalance <= _POOR:
             break
     return best
@@ -209,12 +212,15 @@ def _pieces_of(
     tables: Sequence[Divisible], mean: np.ndarray, *, limit: float, narrowest: int, max_pieces: int
 ) -> list[_Piece]:
     """The pieces of all tables, the heaviest first."""
-    pieces = []
+    pieces, weights = [], []
     for number, table in enumerate(tables):
         share = np.divide(table.loads, mean)
-        for width in table.cut(mean, limit=limit, narrowest=narrowest, max_pieces=max_pieces):
-            pieces.append(_Piece(table.name, number, width=width, load=share * (width / table.width)))
-    return sorted(pieces, key=lambda piece: (-piece.load.max(), -piece.load.sum(), piece.name))
+        for width, same in groupby(table.cut(mean, limit=limit, narrowest=narrowest, max_pieces=max_pieces)):
+            load = share * (width / table.width)
+            alike = [_Piece(table.name, number, width=width, load=load) for _ in same]
+            pieces += alike
+            weights += [(-load.max(), -load.sum(), table.name)] * len(alike)
+    return [pieces[i] for i in sorted(range(len(pieces)), key=weights.__getitem__)]
 
 
 def _place(
@@ -232,11 +238,11 @@ def _place(
     loads, everybody = loads.copy(), np.arange(len(loads))
     columns: list[dict[int, int]] = [{} for _ in range(num_tables)]
     for piece in pieces:
-        held, rank = columns[piece.number], None
+        held, rank, largest = columns[piece.number], None, 0.0
         if way.together and held:
-            rank = _best_rank(loads, piece.load, np.array(sorted(held)), False)
-        if rank is None or (loads[rank] + piece.load).max() > 1:
-            rank = _best_rank(loads, piece.load, everybody, way.by_squares)
+            rank, largest = _best_rank(loads, piece.load, np.array(sorted(held)), False)
+        if rank is None or largest > 1:
+            rank, _ = _best_rank(loads, piece.load, everybody, way.by_squares)
         loads[rank] += piece.load
         held[rank] = held.get(rank, 0) + piece.width
     return columns, loads
@@ -244,12 +250,15 @@ def _place(
 
 @compiled
 def _best_rank(loads, load, ranks, by_squares):
-    """The rank where the largest load with a piece, or the growth of the squares, is smallest; of equals, the least sum.
+    """The rank where a piece makes the largest load, or the growth of the squares, smallest; of equals, the least sum.
 
     Args:
       loads: [world_size, 3].
       load: [3], of the piece.
       ranks: the ranks to choose from, in the order of preference.
+
+    Returns:
+      (the rank, the value that is smallest there).
     """
     best, best_value, best_sum = ranks[0], np.inf, np.inf
     for rank in ranks:
@@ -260,4 +269,4 @@ def _best_rank(loads, load, ranks, by_squares):
             value = value + (loads[rank, i] + after) * load[i] if by_squares else max(value, after)
         if value < best_value or (value == best_value and total < best_sum):
             best, best_value, best_sum = rank, value, total
-    return best
+    return best, best_value

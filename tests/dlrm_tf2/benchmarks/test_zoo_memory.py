@@ -38,7 +38,7 @@ def test_bytes_needed_and_available_are_named(optimizer, copies):
 @pytest.mark.parametrize("model, optimizer, world_size, available, batch_size", [
     ("tiny", "adagrad", 1, 4 * GIB, 4),
     ("tiny", "sgd", 2, 5 * GIB, 1024),
-    ("colossal", "adam", 1, 16 * GIB, 4),
+    ("medium", "adam", 1, 16 * GIB, 4),
 ])  # fmt: skip
 def test_the_scale_that_fits_fits_and_is_close_to_the_largest(model, optimizer, world_size, available, batch_size):
     config = ZooConfig(model=model, optimizer=optimizer, batch_size=batch_size)
