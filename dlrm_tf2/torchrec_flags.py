@@ -2,12 +2,11 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from dlrm_tf2.benchmarks.torchrec import INTERACTIONS, PRESETS, REFUSED
 from dlrm_tf2.config import ConfigError
 from dlrm_tf2.data.torchrec_data import DISTRIBUTIONS
-from dlrm_tf2.flags import with_underscores
+from dlrm_tf2.flags import Parser, with_underscores
 
 
 def parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
@@ -35,13 +34,8 @@ def parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message.removeprefix('argument ')}. See --help.")
-
-
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=program,
         description="TorchRec's DLRM example: trains, validates and tests a DLRM on Criteo's logs or random samples.",
         allow_abbrev=False,

@@ -19,7 +19,7 @@ BRIDGE = (
 )  # fmt: skip
 # ... and these from the files that read samples.
 READS_SAMPLES = ("dlrm_tf2.data.batches", "dlrm_tf2.data.day_files", "dlrm_tf2.data.torchrec_data",
-                 "dlrm_tf2.data.sample_parts", "dlrm_tf2.data.provided")  # fmt: skip
+                 "dlrm_tf2.data.sample_parts", "dlrm_tf2.data.provided", "dlrm_tf2.benchmarks.zoo_data")  # fmt: skip
 BRIDGE_OF_SAMPLES = (
     "criteo_prep.transcribe", "criteo_prep.synthetic", "criteo_prep.parallel", "criteo_prep.batch",
 )  # fmt: skip
@@ -45,7 +45,8 @@ ONLY_IN = {
 }
 
 # Planning is tested in milliseconds, so these rooms do not start TensorFlow, and nothing that they import does.
-NO_TENSORFLOW = ("dlrm_tf2.sharding", "dlrm_tf2.config", "dlrm_tf2.benchmarks.zoo", "dlrm_tf2.model.config",
+NO_TENSORFLOW = ("dlrm_tf2.sharding", "dlrm_tf2.config", "dlrm_tf2.benchmarks.zoo", "dlrm_tf2.benchmarks.zoo_config",
+                 "dlrm_tf2.benchmarks.zoo_memory", "dlrm_tf2.benchmarks.timing", "dlrm_tf2.model.config",
                  "dlrm_tf2.unused_flags", "dlrm_tf2.job.planning", "dlrm_tf2.job.preflight",
                  "dlrm_tf2.report")  # fmt: skip
 

@@ -7,10 +7,7 @@ import random
 import time
 from dataclasses import dataclass
 
-import tensorflow as tf
-
 from criteo_prep.feature_spec import FeatureSpec, FeatureSpecError
-from criteo_prep.machine import available_memory_bytes
 from dlrm_tf2 import checkpoint
 from dlrm_tf2.checkpoint import CheckpointError
 from dlrm_tf2.config import TrainConfig
@@ -20,8 +17,7 @@ from dlrm_tf2.embedding import native_rows
 from dlrm_tf2.evaluation.evaluator import Evaluator
 from dlrm_tf2.evaluation.inference import infer
 from dlrm_tf2.evaluation.predictions import PredictionsFile
-from dlrm_tf2.job import destinations, planning, preflight
-from dlrm_tf2.job.preflight import Memory
+from dlrm_tf2.job import destinations, memories, planning, preflight
 from dlrm_tf2.logs import profiler
 from dlrm_tf2.logs.mlperf_log import MlperfLog
 from dlrm_tf2.logs.run_log import RunLog
@@ -268,29 +264,9 @@ def _open_log(context: RunContext, resumption: Resumption) -> RunLog:
 def _check_memory(context: RunContext, model: ModelConfig, plan: ShardingPlan) -> list[str]:
     """The memory lines of rank 0; on all ranks, refuses a run that does not fit on one of their machines or GPUs."""
     config, comm, data = context.config, context.comm, planning.data_shape_of(context.config, context.spec)
-    memories, notes = _memories_to_check(context.launch, context.device, comm)
+    to_check, notes = memories.memories_to_check(context.launch, context.device, comm)
 
     def check() -> list[str]:
-        return [preflight.check_memory(config, model, plan=plan, memory=shared, data=data) for shared in memories]
+        return [preflight.check_memory(config, model, plan=plan, memory=shared, data=data) for shared in to_check]
 
     return [*notes, *on_all_ranks(comm, "memory", work=check, error=preflight.DoesNotFit)[0]]
-
-
-def _memories_to_check(launch: process.Launch, device: process.Runtime, comm: Comm) -> tuple[list[Memory], list[str]]:
-    """The memories that this rank checks, and lines for the user. The first rank of a memory checks it."""
-    memories, notes, gpu = [], [], None
-    if launch.local_rank == 0:
-        available = available_memory_bytes()
-        memories.append(Memory("this machine", launch.local_ranks, available, of_device=device.gpu is None))
-    if device.gpu is not None:
-        tf.config.list_logical_devices("GPU")  # makes TensorFlow start using the GPU
-        try:
-            gpu = memory.gpu(device.gpu)
-        except OSError as error:
-            notes.append(f"memory of GPU {device.gpu}: not checked: {error}")
-    gpus = comm.allgather_object(gpu, name="gpus")
-    sharing = [rank for rank, other in enumerate(gpus) if gpu and other and other.uuid == gpu.uuid]
-    if comm.rank in sharing[:1]:
-        available = min(gpus[rank].available_bytes for rank in sharing)
-        memories.append(Memory(f"GPU {device.gpu}", sharing, available, of_host=False))
-    return memories, notes

@@ -244,7 +244,7 @@ BAD = [
     (["--global_batch_size", "64"], "--data_dir is missing"),
     (["--data_dir", "{data}"], "--global_batch_size is missing"),
     (["--data_dir", "{data}", "--global_batch_size", "0"], "--global_batch_size is 0; it must be at least 1"),
-    (["--data_dir", "{data}", "--global_batch_size", "x"], "argument --global_batch_size: invalid int value: 'x'"),
+    (["--data_dir", "{data}", "--global_batch_size", "x"], "--global_batch_size: invalid int value: 'x'"),
     (["--data_dir", "{data}", "--global_batch_size", "9999"], "holds 1300 samples, fewer than --global_batch"),
     (["--data_dir", "{data}/none", "--global_batch_size", "64"], "none/train/metadata.json: there is no such file"),
     (["--early_stop", "0"], "--early_stop is 0; use -1"),
