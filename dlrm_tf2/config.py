@@ -211,9 +211,10 @@ class TrainConfig:
     learning_rate: float = _optimizer(24.0, "learning rate after the warm-up")
     lr_policy: str = _optimizer(
         "nvidia",
-        "how the next three flags shape the learning rate. nvidia: a rise, a plateau, a fall to 0; torchrec: as in "
-        "TorchRec's example, which keeps the last rate of its warm-up until the fall, and the last rate of the fall",
-        choices=("nvidia", "torchrec"),
+        "how the next three flags shape the learning rate. nvidia: a rise, a plateau, a fall to 0; published: the same "
+        "rates one step later, as in the published programs, whose first step has rate 0; torchrec: as in TorchRec's "
+        "example, which keeps the last rate of its warm-up until the fall, and the last rate of the fall",
+        choices=("nvidia", "published", "torchrec"),
     )
     warmup_steps: int = _optimizer(8000, "steps in which the learning rate rises linearly from 0", least=0)
     decay_start_step: int = _optimizer(48000, "step after which the learning rate falls", least=0)
@@ -222,13 +223,10 @@ class TrainConfig:
         "steps in which the learning rate falls to 0, as a square; with --lr_policy torchrec also 0 for no fall",
         least=0,
     )
-    published_schedule: bool = _optimizer(
-        False, "each learning rate comes one step later, as in the published programs, whose first step has rate 0"
-    )
     sok_gradients: bool = _optimizer(
         False,
-        "the gradients of the tables are world_size times larger, as in the published SOK benchmark: those of the sum "
-        "of the ranks' mean losses, not of the mean over the global batch",
+        "the gradients of the tables are world_size times larger, as in the published SOK benchmark: gradients of the "
+        "sum of the ranks' mean losses, not of the mean over the global batch",
     )
 
     amp: bool = _precision(False, "automatic mixed precision: MLPs and interaction in 16 bits, weights in 32 bits")

@@ -90,13 +90,9 @@ def _check_widths(config: "TrainConfig") -> None:
 
 
 def _check_optimizer(config: "TrainConfig") -> None:
+    has_fall = config.lr_policy != "torchrec" or config.decay_steps > 0
     require(
-        not config.published_schedule or config.lr_policy == "nvidia",
-        f"--published_schedule and --lr_policy {config.lr_policy}: only nvidia's can begin at 0. Leave one out.",
-    )
-    has_fall = config.lr_policy == "nvidia" or config.decay_steps > 0
-    require(
-        config.lr_policy != "nvidia" or config.decay_steps > 0,
+        config.lr_policy == "torchrec" or config.decay_steps > 0,
         f"--decay_steps is {config.decay_steps}; it must be at least 1.",
     )
     require(

@@ -124,9 +124,9 @@ def measure(benchmark: Benchmark, launch: Launch, *, device: Runtime, comm: "Com
     job = start_job(context, benchmark.model)
     for line in _notes(benchmark, comm.size):
         job.log.say(line)
-    summary = job.run()
-    job.log.say(markdown_table(_HEADER, [_row(benchmark, summary)]))
-    job.log.say(json.dumps(_record(benchmark, summary, ranks=comm.size, device=device.device)))
+    record = _record(benchmark, job.run(), ranks=comm.size, device=device.device)
+    job.log.say(markdown_table(_HEADER, [_row(record)]))
+    job.log.say(json.dumps(record))
     return job
 
 
@@ -153,13 +153,14 @@ def _spec_of(published: argparse.Namespace) -> FeatureSpec:
 
 def _defaults_of(published: argparse.Namespace) -> dict[str, object]:
     """The flags of dlrm that the published flags decide, and the defaults of this program."""
-    size, stop = published.global_batch_size, published.early_stop
-    synthetic_steps = stop if stop > 0 else _SYNTHETIC_STEPS
+    size, stop, synthetic = published.global_batch_size, published.early_stop, {}
+    if published.use_synthetic_dataset:
+        steps = stop if stop > 0 else _SYNTHETIC_STEPS
+        synthetic = {f"synthetic_dataset_{split}_batches": steps for split in ("train", "valid")}
+        synthetic["dataset_type"] = "synthetic"
     return {
+        **synthetic,
         "dataset_path": published.data_dir,
-        "dataset_type": "synthetic" if published.use_synthetic_dataset else "tf_raw",
-        "synthetic_dataset_train_batches": synthetic_steps,
-        "synthetic_dataset_valid_batches": synthetic_steps,
         "batch_size": size,
         "valid_batch_size": size,
         "drop_last": True,
@@ -167,7 +168,7 @@ def _defaults_of(published: argparse.Namespace) -> dict[str, object]:
         "max_steps": stop,
         "learning_rate": published.lr,
         **{name: int(steps * _PUBLISHED_BATCH / size) for name, steps in _PUBLISHED_STEPS.items()},
-        "published_schedule": True,
+        "lr_policy": "published",
         "data_parallel_input": True,
         "dedup_ids": "on" if published.compress else "off",
         "interaction_op": "native" if published.custom_interact else "tensorflow",
@@ -197,50 +198,21 @@ def _notes(benchmark: Benchmark, num_ranks: int) -> list[str]:
     config, published = benchmark.config, benchmark.published
     convention = "gradients: of the mean loss over the global batch, tables included; "
     if config.sok_gradients:
-        convention = f"gradients: those of the tables are {num_ranks} times larger (--sok_gradients); "
+        convention = f"gradients: {num_ranks} times larger in the tables (--sok_gradients); "
     notes = [
         convention + "in the published benchmark tables learn world_size times faster, which --sok_gradients does",
         f"learning rate: published schedule for batch {config.batch_size}: {config.warmup_steps} steps of warm-up, "
         f"decay from step {config.decay_start_step} in {config.decay_steps} steps, then 0 (published: it rises again)",
-        "first weights: those of dlrm, tables uniform in +-sqrt(1/rows) (published: +-0.05)",
+        "first weights: as in dlrm, tables uniform in +-sqrt(1/rows) (published: +-0.05)",
     ]
     if published.compress and num_ranks == 1:
         notes.append("--compress does nothing here: with one rank no ids travel")
     return notes
 
 
-def _row(benchmark: Benchmark, summary: dict) -> tuple[str, ...]:
-    """The cells of the published table."""
-    config, published = benchmark.config, benchmark.published
-    training_s = summary["total_s"] - summary["evaluating_s"]
-    return (
-        str(config.batch_size),
-        _exit_criterion(benchmark, summary),
-        "at end" if published.eval_in_last else f"every {config.eval_every} steps",
-        *("yes" if flag else "no" for flag in (config.xla, published.custom_interact, config.amp, published.compress)),
-        *(f"{seconds / 60:.2f}" for seconds in (training_s, summary["evaluating_s"], summary["total_s"])),
-        f"{1e3 * training_s / max(1, summary['steps']):.2f}",
-        _millions(summary["steps"] * config.batch_size / training_s),
-    )
-
-
-def _exit_criterion(benchmark: Benchmark, summary: dict) -> str:
-    config = benchmark.config
-    if benchmark.auc_exit is not None:
-        reached = (summary.get("auc") or 0.0) > benchmark.auc_exit
-        return f"AUC > {benchmark.auc_exit:g}" + ("" if reached else " (not reached)")
-    if config.max_steps != -1:
-        return f"{config.max_steps} iterations"
-    return f"{config.epochs} epoch" + ("s" if config.epochs != 1 else "")
-
-
-def _millions(samples_per_s: float) -> str:
-    return f"{samples_per_s / 1e6:.2f}M" if samples_per_s >= 1e5 else f"{samples_per_s:.0f}"
-
-
 def _record(benchmark: Benchmark, summary: dict, *, ranks: int, device: str) -> dict:
-    """The row as one JSON object, in numbers."""
-    config, published = benchmark.config, benchmark.published
+    """The row of the published table in numbers, and what it does not say."""
+    config, published, steps = benchmark.config, benchmark.published, summary["steps"]
     training_s = summary["total_s"] - summary["evaluating_s"]
     return {
         "batch_size": config.batch_size,
@@ -253,14 +225,38 @@ def _record(benchmark: Benchmark, summary: dict, *, ranks: int, device: str) -> 
         "training_min": training_s / 60,
         "evaluating_min": summary["evaluating_s"] / 60,
         "total_min": summary["total_s"] / 60,
-        "iteration_ms": 1e3 * training_s / max(1, summary["steps"]),
-        "samples_per_s": summary["steps"] * config.batch_size / training_s,
-        "iterations": summary["steps"],
+        "iteration_ms": 1e3 * training_s / max(1, steps),
+        "samples_per_s": steps * config.batch_size / training_s,
+        "iterations": steps,
         "auc": summary.get("auc"),
         "sok_gradients": config.sok_gradients,
         "ranks": ranks,
         "device": device,
     }
+
+
+def _exit_criterion(benchmark: Benchmark, summary: dict) -> str:
+    config = benchmark.config
+    if benchmark.auc_exit is not None:
+        reached = (summary.get("auc") or 0.0) > benchmark.auc_exit
+        return f"AUC > {benchmark.auc_exit:g}" + ("" if reached else " (not reached)")
+    if summary["steps"] == config.max_steps:
+        return f"{config.max_steps} iterations"
+    return f"{config.epochs} epoch" + ("s" if config.epochs != 1 else "")
+
+
+def _row(record: dict) -> list[str]:
+    """The cells of the published table."""
+    samples_per_s = record["samples_per_s"]
+    return [
+        str(record["batch_size"]),
+        record["exit_criterion"],
+        f"every {record['eval_every']} steps" if record["eval_every"] else "at end",
+        *("yes" if record[flag] else "no" for flag in ("xla", "custom_interact", "amp", "compress")),
+        *(f"{record[minutes]:.2f}" for minutes in ("training_min", "evaluating_min", "total_min")),
+        f"{record['iteration_ms']:.2f}",
+        f"{samples_per_s / 1e6:.2f}M" if samples_per_s >= 1e5 else f"{samples_per_s:.0f}",
+    ]
 
 
 class _Parser(argparse.ArgumentParser):

@@ -167,7 +167,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     if model_config.interaction == "dot":
         interaction_op, op_note = interaction.choose_op(config.requested_interaction_op, device.device)
     embedding_op, embedding_note = native_rows.choose_op(
-        config.embedding_op, device=device.device, comm=comm, dtype=config.table_dtype
+        config.embedding_op, device=device.device, comm=comm, dtype=config.table_dtype, on_host=bool(plan.on_host)
     )
     offloading = planning.offloading_note(config, plan, device.device)
     chosen = dataclasses.replace(context, config=dataclasses.replace(config, embedding_op=embedding_op))

@@ -85,10 +85,7 @@ def lookup(
     """
     return ops.library().dlrm_embedding_lookup(
         slabs=[slab.weights.handle for slab in slabs],
-        ids=tensors.ids,
-        row_lengths=tensors.row_lengths,
-        weights=tensors.weights,
-        **_bags_attributes(bags),
+        **_arguments(bags, tensors),
         width=width,
         W=slabs[0].weights.dtype,
         T=dtype,
@@ -121,13 +118,10 @@ def update(
     return ops.library().dlrm_embedding_update(
         slabs=[slab.weights.handle for slab in slabs],
         slots=[slot.handle for slab in slabs for slot in slab.slots],
-        ids=tensors.ids,
-        row_lengths=tensors.row_lengths,
-        weights=tensors.weights,
         gradients=gradients,
         learning_rate=learning_rate,
         step=step,
-        **_bags_attributes(bags),
+        **_arguments(bags, tensors),
         shards=[number for i, slab in enumerate(slabs) for shard in slab.shards for number in (i, *shard)],
         optimizer=optimizer.name,
         epsilon=optimizer.epsilon,
@@ -152,19 +146,36 @@ def sum_by_row(
       tf.errors.InvalidArgumentError: an id is not a row of its table, or shapes contradict each other.
     """
     rows, sums = ops.library().dlrm_embedding_sum(
-        ids=tensors.ids,
-        row_lengths=tensors.row_lengths,
-        weights=tensors.weights,
         gradients=gradient,
-        **_bags_attributes(bags),
+        **_arguments(bags, tensors),
         num_rows=num_rows,
         width=width,
     )
     return rows, sums
 
 
-def _bags_attributes(bags: Sequence[Bags]) -> dict[str, list]:
+@tf.RegisterGradient("DlrmEmbeddingLookup")
+def _gradient_of_lookup(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
+    """The gradients of the inputs: of the ids' weights only. Called where a tape watches these."""
+    num_slabs, num_weights = operation.get_attr("num_slabs"), operation.get_attr("num_weights")
+    others, weights = operation.inputs[:-num_weights], operation.inputs[-num_weights:]
+    num_ids = len(operation.get_attr("id_types"))
+    names = ("bags", "features", "W")
+    gradients = ops.library().dlrm_embedding_weight_gradient(
+        slabs=others[:num_slabs],
+        ids=others[num_slabs : num_slabs + num_ids],
+        row_lengths=others[num_slabs + num_ids :],
+        weights=weights,
+        gradient=upstream,
+        **{name: operation.get_attr(name) for name in names},
+    )
+    return [*[None] * len(others), *gradients]
+
+
+def _arguments(bags: Sequence[Bags], tensors: IdTensors) -> dict[str, object]:
+    """What all ops are given: the inputs with the ids, and the attributes that say which bags they make."""
     return {
+        **tensors._asdict(),
         "bags": [int(number) for one in bags for number in one[:-1]],
         "features": [one.feature for one in bags],
     }

@@ -84,4 +84,4 @@ def schedule_of(config: TrainConfig) -> Schedule | TorchrecSchedule:
     shape = {name: getattr(config, name) for name in ("warmup_steps", "decay_start_step", "decay_steps")}
     if config.lr_policy == "torchrec":
         return TorchrecSchedule(config.learning_rate, **shape)
-    return Schedule(config.learning_rate, **shape, first=0 if config.published_schedule else 1)
+    return Schedule(config.learning_rate, **shape, first=0 if config.lr_policy == "published" else 1)

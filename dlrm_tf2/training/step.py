@@ -87,8 +87,9 @@ class TrainingStep:
           A tensor for `outcome`.
         """
         next_ids = None if next_batch is None else next_batch.ids
-        inputs = batch.label, batch.numerical, learning_rate, float(step), float(stop)
-        return self._pipeline(batch.ids, next_ids, *inputs)
+        with tf.device("/CPU:0"):  # a rank with a GPU reads the rate and the number there without waiting for it
+            scalars = [tf.constant(float(number), tf.float32) for number in (learning_rate, step, stop)]
+        return self._pipeline(batch.ids, next_ids, batch.label, batch.numerical, *scalars)
 
     def outcome(self, result: tf.Tensor) -> Outcome:
         """Waits for the step that returned `result`, and reads it."""

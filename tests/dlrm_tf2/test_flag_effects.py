@@ -97,7 +97,6 @@ RUNS: dict[str, tuple[list[str], str, Callable]] = {
     "warmup_steps": ([], "--warmup_steps 3", learning_rates),
     "decay_start_step": (DECAY, "--decay_start_step 2", learning_rates),
     "decay_steps": (DECAY, "--decay_steps 5", learning_rates),
-    "published_schedule": (DECAY, "--published_schedule", learning_rates),
     "embedding_dim": (["--bottom_mlp_dims", "6,4"], "--embedding_dim 8 --bottom_mlp_dims 6,8", shapes),
     "bottom_mlp_dims": ([], "--bottom_mlp_dims 7,4", shapes),
     "top_mlp_dims": ([], "--top_mlp_dims 9,1", shapes),

@@ -65,6 +65,7 @@ def test_every_field_is_a_flag_and_every_flag_reaches_its_field():
         "data_parallel_threshold": 0, "cpu_offloading_threshold_gb": 1.5, "world_size": 22,
         "dataset_type": "tf_raw", "synthetic_dataset_train_batches": 23, "synthetic_dataset_valid_batches": 24,
         "shuffle": "window", "shuffle_window": 25, "drop_last": True,
+        "sok_gradients": True,
         "restore_checkpoint_path": "r", "amp_dtype": "float16", "loss_scaling": "dynamic", "eval_every": 26,
         "auc_threshold": 0.75, "checkpoint_every": 27, "checkpoint_async": True, "keep_checkpoints": 28,
         "keep_best": True, "fresh_optimizer": True, "resume": "off", "predictions_path": "p", "stall_timeout_s": 29.5,

@@ -32,6 +32,7 @@ def check(ranks, seeds):
     printed = run(ranks, CASES, *seeds)
     in_16_bits = 2 if ranks == 2 else 0  # the first one, in two types
     assert printed.count(", equal") == len(seeds) + in_16_bits, printed
+    assert printed.count(", as differences") == (2 if ranks == 2 else 0), printed  # in eager mode and compiled
 
 
 # The first has a rank that makes nothing for the others, which TensorFlow once left out of their exchange.
