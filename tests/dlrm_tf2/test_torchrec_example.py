@@ -17,7 +17,7 @@ from support.programs import horovodrun, needs_horovod
 
 from dlrm_tf2 import torchrec_example
 from dlrm_tf2.benchmarks.torchrec import PRESETS, REFUSED
-from dlrm_tf2.job import start
+from dlrm_tf2.job import memories, start
 from dlrm_tf2.job.start import RunContext, start_job
 from dlrm_tf2.runtime import process
 from dlrm_tf2.runtime.comm import SingleProcess
@@ -196,7 +196,7 @@ def test_a_preset_is_planned_for_its_published_ranks(capsys, name, gib):
 
 
 def test_a_preset_that_does_not_fit_ends_with_the_bytes(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(start, "available_memory_bytes", lambda: 8 << 30)
+    monkeypatch.setattr(memories, "available_memory_bytes", lambda: 8 << 30)
     prepared = torchrec_example.prepare(["--preset", "mlperf", "--cpu", "--log_path", str(tmp_path / "log")], 1)
     device = process.Runtime("cpu", "float32", threads=2, notes=())
     context = RunContext(prepared.config, prepared.spec, process.Launch(), device, SingleProcess())
