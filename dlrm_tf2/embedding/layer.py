@@ -104,7 +104,8 @@ class DistributedEmbedding:
         wire, compute_dtype = tf.as_dtype(wire_dtype), tf.float64 if dtype == "float64" else tf.float32
         settings = SlabSettings(seed, initialize, optimizer, dtype=tf.as_dtype(dtype))
         device = "gpu" if tf.config.get_visible_devices("GPU") else "cpu"
-        self.native = choose_op(embedding_op, device=device, comm=comm, dtype=dtype)[0] == "native"
+        chosen, _ = choose_op(embedding_op, device=device, comm=comm, dtype=dtype, on_host=bool(plan.on_host))
+        self.native = chosen == "native"
         layout = ResultLayout(tables, hotness or {})
         self.columns, self.width = layout.columns, layout.width
         if optimizer and needs_whole_rows(optimizer.name):

@@ -119,13 +119,18 @@ void dlrm_embedding_sums(const void* workspace, int64_t* rows, float* sums);
 // in the host's, and may be changed when the call returns. Everything is queued on `stream` (a cudaStream_t): no call
 // waits for the GPU, or makes the GPU wait for the host. Returns DLRM_OK, or why nothing, or not everything, was queued.
 
-// What the kernels found, in the GPU's memory. They set it and never clear it: whoever has filled it with zeros may read
-// it after one step or after many.
+// What the kernels found, in the GPU's memory. They set it, and only dlrm_embedding_check_cuda clears a part of it:
+// whoever has filled it with zeros may read it after one step or after many.
 typedef struct {
-  int32_t found_bad_id;  // 1: an id that its table does not have counted as a row of zeros, and was not updated
+  int32_t found_bad_id;  // one of the numbers below
   int32_t not_finite;    // 1: an updated weight or its state is not finite
   DlrmBadId bad_id;      // one of them
 } DlrmCudaStatus;
+
+// Values of found_bad_id. DLRM_FOUND_ID: an id that its table does not have counted as a row of zeros, and was not
+// updated. DLRM_FOUND_LENGTH: a length is negative (bad_id: sample, length) and counted as 0, or the lengths add up to
+// another number of ids (bad_id: sample -1, the sum).
+enum { DLRM_FOUND_ID = 1, DLRM_FOUND_LENGTH = 2 };
 
 // Bytes of memory that a call with these arguments needs on the GPU until it has run: at any address that is a multiple
 // of 256, with any content. It must not be used by another stream meanwhile.
@@ -142,6 +147,31 @@ int dlrm_embedding_lookup_cuda(const DlrmSlab* slabs, int64_t num_slabs, const D
 int dlrm_embedding_update_cuda(const DlrmSlab* slabs, int64_t num_slabs, const DlrmBags* bags, int64_t num_bags,
                                const DlrmOptimizer* optimizer, int vectors_type, void* memory, int64_t bytes,
                                DlrmCudaStatus* status, void* stream);
+
+// The same sums without an optimizer, in two calls with the same memory, as much as an update of the slab needs. The first
+// call finds the rows that occur; num_rows, in the GPU's memory, becomes how many there are. The second call writes them,
+// each once and in any order, into rows [num_rows], and their sums into sums [num_rows, width]. Of the slab only the shape
+// is read.
+int dlrm_embedding_sum_cuda(const DlrmSlab* slab, const DlrmBags* bags, int64_t num_bags, void* memory, int64_t bytes,
+                            int64_t* num_rows, DlrmCudaStatus* status, void* stream);
+int dlrm_embedding_sums_cuda(const DlrmSlab* slab, const DlrmBags* bags, int64_t num_bags, int vectors_type,
+                             void* memory, int64_t bytes, int64_t* rows, float* sums, void* stream);
+
+// row_splits [num_samples + 1] from the lengths of the samples, none above num_ids. A wrong length is noted as one of
+// bags number `bags`.
+int dlrm_embedding_row_splits_cuda(const int32_t* lengths, int64_t num_samples, int64_t num_ids, int64_t bags,
+                                   int64_t* row_splits, DlrmCudaStatus* status, void* stream);
+
+// check, in the GPU's memory, becomes NaN where the status says that a number is not finite, and the status no longer
+// says so; else 0.
+int dlrm_embedding_check_cuda(DlrmCudaStatus* status, float* check, void* stream);
+
+// A copy from anywhere to anywhere, and zeros in the GPU's memory.
+int dlrm_cuda_copy(void* to, const void* from, int64_t bytes, void* stream);
+int dlrm_cuda_zeros(void* to, int64_t bytes, void* stream);
+
+// The one call that waits: until everything on the stream is done.
+int dlrm_cuda_wait(void* stream);
 
 #ifdef __cplusplus
 }
