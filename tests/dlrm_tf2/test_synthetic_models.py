@@ -117,7 +117,7 @@ def test_a_model_that_does_not_fit_ends_before_it_is_made():
 FLAGS = "--model tiny --scale 0.001 --batch_size 96 --num_data_batches 2 --num_steps 7 --optimizer adagrad".split()
 
 
-@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=needs_horovod)])
+@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=[needs_horovod, pytest.mark.long])])
 def trained(request, tmp_path_factory):
     """(standard output, records of the log) of a training on 1 or 2 ranks."""
     log = tmp_path_factory.mktemp("synthetic_models") / "log.json"
