@@ -51,13 +51,15 @@ def with_underscores(arguments: Sequence[str]) -> list[str]:
     return words
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong command line as a ConfigError."""
+
     def error(self, message: str) -> typing.NoReturn:
-        raise ConfigError(f"{message}. See --help.")
+        raise ConfigError(f"{message.removeprefix('argument ')}. See --help.")
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=program,
         usage=f"{program} --dataset_path PATH [--flag VALUE ...]",
         description="Trains, evaluates or benchmarks DLRM on a dataset with a feature spec.",
@@ -70,14 +72,19 @@ def _parser(program: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_boolean(group: argparse._ActionsContainer, name: str, *, default: object, help_text: str) -> None:
+    """Adds a boolean flag, as --name, --name=true, --name=false and --noname."""
+    group.add_argument(
+        f"--{name}", nargs="?", const=True, type=_boolean, default=default, help=help_text, metavar="true|false"
+    )
+    hidden = argparse.SUPPRESS
+    group.add_argument(f"--no{name}", dest=name, action="store_false", help=hidden, default=hidden)
+
+
 def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field, kind: object) -> None:
     flag, help_text, default = f"--{field.name}", field.metadata["help"], field.default
     if kind is bool:
-        group.add_argument(
-            flag, nargs="?", const=True, type=_boolean, default=default, help=help_text, metavar="true|false"
-        )
-        hidden = argparse.SUPPRESS
-        group.add_argument(f"--no{field.name}", dest=field.name, action="store_false", help=hidden, default=hidden)
+        add_boolean(group, field.name, default=default, help_text=help_text)
         return
     converter, metavar = _CONVERTERS[kind]
     choices = field.metadata["choices"]

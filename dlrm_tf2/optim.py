@@ -8,11 +8,13 @@ With g the gradient of the mean loss over the global batch, lr the learning rate
     adam               m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g**2
                        w -= lr * (m / (1 - beta1**t)) / (sqrt(v / (1 - beta2**t)) + epsilon)
 
-All states start at 0. A batch changes only the rows that it names, and only their state (adam is *lazy*); t counts the
-steps of the training, not the updates of the row. The formula is applied to the sum of a row's gradients in the batch.
+a starts at initial_accumulator, every other state at 0. A batch changes only the rows that it names, and only their
+state (adam is *lazy*); t counts the steps of the training, not the updates of the row. The formula is applied to the
+sum of a row's gradients in the batch.
 
 Source: Duchi et al. (2011) and Kingma and Ba (2015), with the epsilon outside of the square root, as in torchrec's
-tables. Keras differs: its Adagrad starts at 0.1.
+tables. Keras differs: its Adagrad starts at 0.1, its epsilon is 1e-7, and its Adam adds it to sqrt(v) before the
+correction of v.
 """
 
 import math
@@ -33,6 +35,7 @@ class Optimizer:
       momentum: momentum of sgd, for whole variables only; 0 for none.
       beta1, beta2: constants of adam.
       epsilon: constant of all formulas but sgd.
+      initial_accumulator: first value of adagrad's and rowwise_adagrad's accumulators.
     """
 
     name: str = DEFAULT_OPTIMIZER
@@ -40,6 +43,7 @@ class Optimizer:
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    initial_accumulator: float = 0.0
 
     def __post_init__(self):
         if self.name not in OPTIMIZERS:
@@ -53,6 +57,10 @@ class Optimizer:
     def row_slot_width(self, width: int) -> int:
         """Numbers per row of each slot, for a table of this width."""
         return OPTIMIZERS[self.name].slot_width(width)
+
+    def initial_value(self, slot: str) -> float:
+        """What every number of a slot is before the first step."""
+        return self.initial_accumulator if slot in ("accumulator", "row_accumulator") else 0.0
 
     @property
     def dense_slots(self) -> tuple[str, ...]:
@@ -126,7 +134,10 @@ class DenseOptimizer:
     def __init__(self, optimizer: Optimizer, variables: Sequence[tf.Variable]):
         self._optimizer, self._variables = optimizer, list(variables)
         self._slots = [
-            {slot: tf.Variable(tf.zeros_like(variable), trainable=False) for slot in optimizer.dense_slots}
+            {
+                slot: tf.Variable(tf.zeros_like(variable) + optimizer.initial_value(slot), trainable=False)
+                for slot in optimizer.dense_slots
+            }
             for variable in variables
         ]
         self.by_name = {

@@ -18,7 +18,7 @@ from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.split_bin import dataset_spec
 from dlrm_tf2 import flags
 from dlrm_tf2.benchmarks.timing import markdown_table
-from dlrm_tf2.config import ConfigError, TrainConfig, require
+from dlrm_tf2.config import TrainConfig, require
 from dlrm_tf2.job.planning import data_shape_of
 from dlrm_tf2.job.program import connected_ranks, run_program
 from dlrm_tf2.model.config import ModelConfig
@@ -168,7 +168,7 @@ def _defaults_of(published: argparse.Namespace) -> dict[str, object]:
         "max_steps": stop,
         "learning_rate": published.lr,
         **{name: int(steps * _PUBLISHED_BATCH / size) for name, steps in _PUBLISHED_STEPS.items()},
-        "published_schedule": True,
+        "lr_policy": "published",
         "data_parallel_input": True,
         "dedup_ids": "on" if published.compress else "off",
         "interaction_op": "native" if published.custom_interact else "tensorflow",
@@ -259,13 +259,8 @@ def _row(record: dict) -> list[str]:
     ]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        raise ConfigError(f"{message}. See --help.")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="sok_benchmark", description=__doc__, allow_abbrev=False,
+    parser = flags.Parser(prog="sok_benchmark", description=__doc__, allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     add = parser.add_argument
     add("--data_dir", help="folder with train/ and test/")

@@ -1,120 +1,101 @@
-"""The program: how the tables of a published synthetic model would be placed on ranks.
+"""The program: trains a published synthetic model and measures it, or prints where its tables would be.
 
+python -m dlrm_tf2.synthetic_models --model tiny --optimizer adagrad --batch_size 65536
+horovodrun -np 4 python -m dlrm_tf2.synthetic_models --model small --scale 0.1 --batch_size 65536
 python -m dlrm_tf2.synthetic_models --model large --plan_only --world_size 128 --optimizer adagrad
 """
 
-import argparse
 import sys
+from collections.abc import Sequence
 
-from dlrm_tf2.benchmarks.zoo import MODELS, ZooModel
-from dlrm_tf2.flags import with_underscores
-from dlrm_tf2.job.preflight import StepKind, looked_up_bytes
-from dlrm_tf2.job.program import run_alone
-from dlrm_tf2.sharding.cost import Step
-from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER, OPTIMIZERS
-from dlrm_tf2.sharding.plan import STRATEGIES, ShardingPlan, make_plan
-from dlrm_tf2.sharding.plan_report import plan_text
-from dlrm_tf2.sharding.plan_rules import DEFAULT_STRATEGY
-from dlrm_tf2.sharding.tables import DEFAULT_TABLE_DTYPE, WEIGHT_BYTES
+from dlrm_tf2.benchmarks import zoo_memory
+from dlrm_tf2.benchmarks.zoo import MODELS
+from dlrm_tf2.benchmarks.zoo_config import ZooConfig
+from dlrm_tf2.config import ConfigError
+from dlrm_tf2.flags import Parser, add_boolean, with_underscores
+from dlrm_tf2.job.program import connected_ranks, run_program
+from dlrm_tf2.runtime.process import Launch
+from dlrm_tf2.sharding.optimizer_state import OPTIMIZERS
+from dlrm_tf2.sharding.plan import STRATEGIES
+from dlrm_tf2.sharding.tables import WEIGHT_BYTES
 
-_FLOAT_BYTES = 4
+# Flags of the published program that this program does not have -> why, and what to use instead.
+_REFUSED = {
+    "use_model_fit": "there is no Keras model to fit. Leave it out: the program times its own loop, which is the "
+    "published default",
+    "embedding_device": "tables are in the memory of the GPU of their rank, or of the host with --cpu. Use --cpu, or "
+    "leave it out",
+    "embedding_api": "there is one embedding layer, DistributedEmbedding (published name: tfde). Leave it out; "
+    "--embedding_op tensorflow computes with TensorFlow's ops",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
-    parser = _parser()
-    values = parser.parse_args(with_underscores(sys.argv[1:] if arguments is None else arguments))
-    if not values.plan_only:
-        parser.error("--plan_only is missing: this version plans the models and does not train them")
-    return run_alone("synthetic_models", lambda: print(_plan_report(values)))
+    return run_program("synthetic_models", lambda: _parse(sys.argv[1:] if arguments is None else arguments), _run)
 
 
-def _plan_report(values: argparse.Namespace) -> str:
-    """The text that the program prints.
+def _run(config: ZooConfig, launch: Launch) -> None:
+    if config.plan_only:
+        if launch.rank == 0:
+            print(zoo_memory.plan_report(config, config.world_size or launch.world_size))
+        return
+    with connected_ranks(launch, config) as (device, comm):
+        from dlrm_tf2.benchmarks import zoo_benchmark  # starts TensorFlow, which connected_ranks prepares
 
-    Raises:
-      PlanError: two flags contradict each other.
-    """
-    model = MODELS[values.model]
-    plan = make_plan(
-        model.tables,
-        values.world_size,
-        strategy=values.dist_strategy,
-        hotness=model.hotness,
-        optimizer=values.optimizer,
-        batch_size=values.batch_size,
-        column_slice_threshold=values.column_slice_threshold,
-        row_slice_threshold=values.row_slice_threshold,
-        data_parallel_threshold=values.data_parallel_threshold,
-        table_dtype=values.table_dtype,
-    )
-    step = Step(
-        values.batch_size,
-        model.hotness,
-        optimizer=values.optimizer,
-        wire_bytes=2 if values.amp else 4,
-        data_parallel_input=values.dp_input,
-    )
-    activations = [_activation_bytes(model, plan, rank=rank, step=step) for rank in range(values.world_size)]
-    title = (
-        f"{values.model}: {values.dist_strategy}, {values.world_size} ranks, batch {values.batch_size}, "
-        f"{values.optimizer}; {len(model.hotness)} features, {sum(model.hotness.values())} ids a sample"
-    )
-    return f"{title}\n{plan_text(plan, model.tables, step=step, activation_bytes=activations)}"
+        zoo_benchmark.run(config, launch, device=device, comm=comm)
 
 
-def _activation_bytes(model: ZooModel, plan: ShardingPlan, *, rank: int, step: Step) -> float:
-    """Bytes that a training step needs on a rank besides weights and state, counted as in preflight.batch_bytes."""
-    share = model.output_width * (1 if plan.world_size == 1 else 3) + 2 * (model.mlp_input_width + sum(model.mlp_dims))
-    kind = StepKind(True, step.optimizer, step.hotness, data_parallel_input=step.data_parallel_input)
-    looked_up = looked_up_bytes(plan, rank, tables=model.tables, step=kind)
-    return step.batch_size * (looked_up + _FLOAT_BYTES * share / plan.world_size)
+def _parse(arguments: Sequence[str]) -> ZooConfig:
+    values, unknown = _parser().parse_known_args(with_underscores(arguments))
+    for argument in unknown:
+        name = argument.lstrip("-").partition("=")[0]
+        why = _REFUSED.get(name) or _REFUSED.get(name.removeprefix("no"))
+        if why:
+            raise ConfigError(f"--{name} is a flag of the published program that this program does not have: {why}.")
+        raise ConfigError(f"{argument!r} is not a flag of this program. See --help; flags cannot be abbreviated.")
+    return ZooConfig(**vars(values))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="synthetic_models",
-        description="Plans the published synthetic models: which table is on which rank, and what that costs.",
+        usage="synthetic_models [--flag VALUE ...]",
+        description="Trains the published synthetic models on synthetic data and measures a step, or plans them.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    positive, elements = _at_least(1), "elements (rows * width)"
-    parser.add_argument("--model", choices=tuple(MODELS), default="tiny", help="name of the published model")
-    parser.add_argument("--plan_only", action="store_true", help="print the plan, and do not train")
-    parser.add_argument("--world_size", type=positive, default=1, help="ranks to plan for")
-    parser.add_argument("--batch_size", type=positive, default=65536, help="samples of a step, all ranks together")
-    parser.add_argument(
-        "--optimizer", choices=tuple(OPTIMIZERS), default=DEFAULT_OPTIMIZER, help="optimizer whose state tables need"
-    )
-    parser.add_argument(
-        "--dist_strategy", choices=STRATEGIES, default=DEFAULT_STRATEGY, help="how tables are placed on the ranks"
-    )
-    parser.add_argument(
-        "--column_slice_threshold", type=positive, help=f"cut tables with more {elements} than this by columns"
-    )
-    parser.add_argument(
-        "--row_slice_threshold", type=positive, help=f"spread tables with at least this many {elements} by rows"
-    )
-    parser.add_argument(
-        "--data_parallel_threshold",
-        type=_at_least(0),
-        help=f"copy tables with at most this many {elements} to every rank",
-    )
-    parser.add_argument(
-        "--table_dtype", choices=tuple(WEIGHT_BYTES), default=DEFAULT_TABLE_DTYPE, help="type of the tables' weights"
-    )
-    parser.add_argument("--dp_input", action="store_true", help="each rank reads all features of its samples")
-    parser.add_argument("--amp", action="store_true", help="vectors travel in 16 bits")
+
+    def add(name: str, help_text: str, *, kind: type = str, choices: Sequence[str] | None = None) -> None:
+        default = getattr(ZooConfig, name)
+        if default is not None:
+            help_text += " (default: %(default)s)"
+        parser.add_argument(f"--{name}", type=kind, choices=choices, default=default, help=help_text, metavar=None)
+
+    def add_switch(name: str, help_text: str) -> None:
+        add_boolean(parser, name, default=getattr(ZooConfig, name), help_text=help_text)
+
+    elements = "elements (rows * width)"
+    add("model", "name of the published model", choices=tuple(MODELS))
+    add("optimizer", "optimizer, with the published constants", choices=tuple(OPTIMIZERS))
+    add("batch_size", "samples of a step, all ranks together; not given, 4, and 65536 with --plan_only", kind=int)
+    add("alpha", "exponent of the power law that ids follow; 0: all ids equally often", kind=float)
+    add("num_data_batches", "different batches, which the steps take in turn", kind=int)
+    add("num_steps", "steps to measure", kind=int)
+    add_switch("dp_input", "each rank reads all features of its samples; without it, the features of its tables")
+    add_switch("amp", "compute in 16 bits: bfloat16 on a CPU, float16 on a GPU; vectors travel in 16 bits")
+    add("scale", "factor of the rows of each table", kind=float)
+    add("seed", "seed of the data and of the initial weights", kind=int)
+    add_switch("cpu", "use no GPU")
+    add_switch("plan_only", "print where the tables would be, and do not train")
+    add("world_size", "ranks to plan for, with --plan_only; not given, the ranks that were started", kind=int)
+    add("dist_strategy", "how tables are placed on the ranks", choices=STRATEGIES)
+    add("column_slice_threshold", f"cut tables with more {elements} than this by columns", kind=int)
+    add("row_slice_threshold", f"spread tables with at least this many {elements} by rows", kind=int)
+    add("data_parallel_threshold", f"copy tables with at most this many {elements} to every rank", kind=int)
+    add("table_dtype", "type of the tables' weights", choices=tuple(WEIGHT_BYTES))
+    add("embedding_op", "implementation of lookups and updates", choices=("auto", "native", "tensorflow"))
+    add("log_path", "file for the figures: one flat JSON object a line; a run appends to it")
     return parser
-
-
-def _at_least(least: int):
-    def number(text: str) -> int:
-        if not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-        return int(text)
-
-    return number
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ class FileRows:
     """The arrays of several files as one array [rows, num_columns].
 
     Attributes:
-      arrays: array of each file, all of the same dtype.
+      arrays: array of each file; where their types differ, the result has a type that holds all of them.
       num_rows: rows of each file.
       num_columns: numbers in a row.
       files: open file of each array.
@@ -83,7 +83,8 @@ class FileRows:
         """These rows, int64 [n] in any order: array [n, num_columns]. Raises as `read`."""
         if len(self.files) == 1:
             return take_rows(self.files[0], rows, self.num_columns)
-        out, firsts = np.empty((len(rows), self.num_columns), self.files[0].dtype), np.cumsum([0, *self.num_rows])
+        dtype = np.result_type(*(file.dtype for file in self.files))
+        out, firsts = np.empty((len(rows), self.num_columns), dtype), np.cumsum([0, *self.num_rows])
         file_of = np.searchsorted(firsts, rows, side="right") - 1
         for number in np.unique(file_of):
             chosen = file_of == number

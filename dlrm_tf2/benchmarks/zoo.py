@@ -3,8 +3,9 @@
 Source: distributed-embeddings, examples/benchmarks/synthetic_models, configurations "v3" (commit 4cb42d4).
 """
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from dlrm_tf2.sharding.tables import TableConfig
@@ -45,6 +46,13 @@ class ZooModel:
     mlp_dims: tuple[int, ...]
     pooling: int | None = None
 
+    def scaled(self, scale: float) -> "ZooModel":
+        """The model with `scale` times the rows: max(2, ceil(rows * scale)) in each table."""
+        if scale == 1:
+            return self
+        groups = (replace(group, num_rows=max(2, math.ceil(group.num_rows * scale))) for group in self.groups)
+        return replace(self, groups=tuple(groups))
+
     @cached_property
     def tables(self) -> tuple[TableConfig, ...]:
         """The tables table_0, table_1, ... with the features cat_0, cat_1, ..., both in the order of the inputs."""
@@ -78,6 +86,20 @@ class ZooModel:
     def mlp_input_width(self) -> int:
         """Width of the MLP's input: the pooled embeddings and the numericals."""
         return -(-self.output_width // (self.pooling or 1)) + self.num_numerical
+
+    @property
+    def num_dense_weights(self) -> int:
+        """Weights of the MLP, biases included."""
+        return sum((a + 1) * b for a, b in self._layers())
+
+    @property
+    def forward_operations(self) -> int:
+        """Multiplications and additions of the MLP's matrix products for one sample, forward."""
+        return sum(2 * a * b for a, b in self._layers())
+
+    def _layers(self) -> Iterator[tuple[int, int]]:
+        """Rows and columns of each kernel."""
+        return zip((self.mlp_input_width, *self.mlp_dims), self.mlp_dims, strict=False)
 
     def _each_table(self) -> Iterator[TableGroup]:
         for group in self.groups:
@@ -199,3 +221,14 @@ _CRITEO = ZooModel(
 )
 
 MODELS = {model.name: model for model in (_TINY, _SMALL, _MEDIUM, _LARGE, _JUMBO, _COLOSSAL, _CRITEO)}
+
+# Milliseconds per iteration of each model by number of GPUs: DGX-A100, global batch 65536, Adagrad.
+# Source: README of distributed-embeddings' synthetic models.
+PUBLISHED_MS = {
+    "tiny": {1: 24.433, 8: 5.537, 16: 4.867},
+    "small": {1: 67.355, 8: 17.203, 16: 12.461, 32: 11.839},
+    "medium": {8: 63.393, 16: 46.636, 32: 37.732, 128: 27.329},
+    "large": {32: 67.57, 128: 37.934},
+    "jumbo": {128: 124.3},
+}
+PUBLISHED_BATCH_SIZE = 65536

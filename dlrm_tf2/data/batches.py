@@ -21,6 +21,7 @@ from criteo_prep.transcribe.sample_order import ORDERS
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data.array_pool import ArrayPool
 from dlrm_tf2.data.file_watch import FileWatch
+from dlrm_tf2.data.provided import ProvidedSpec, Samples
 from dlrm_tf2.embedding.ids import IdBatch, RankIds
 from dlrm_tf2.embedding.layer import DistributedEmbedding
 from dlrm_tf2.runtime.comm import Comm
@@ -122,10 +123,14 @@ class RankData:
         self._spec, self._share, self._reading = spec, share, reading
         own = (spec.label.name, *(feature.name for feature in spec.numerical), *share.sample_features)
         if reading.synthetic_samples is None:
-            readers = [in_place.open_split(spec, split, names) for names in (own, share.global_features)]
+            readers = [_opened(spec, split, features=f, seed=reading.seed) for f in (own, share.global_features)]
             self.num_samples = readers[0].num_samples
+            if isinstance(spec, ProvidedSpec):
+                self.num_samples = spec.num_samples[split]
             self._samples, self._tables = (ORDERS[reading.shuffle](r, reading.seed, reading.window) for r in readers)
-            chunks = [spec.chunk_of(split, feature) for feature in (*own, *share.global_features)]
+            chunks = [
+                chunk for chunk in spec.sources.get(split, ()) if {*own, *share.global_features} & {*chunk.features}
+            ]
             self._watch = FileWatch(spec.root / file for chunk in chunks for file in chunk.files)
         else:
             self.num_samples = reading.synthetic_samples
@@ -263,7 +268,9 @@ def splits_of(config: TrainConfig) -> tuple[str, ...]:
     """The splits that a run reads."""
     if config.mode != "train":
         return (config.eval_split,)
-    return ("train", config.eval_split) if config.evals_per_epoch or config.eval_every else ("train",)
+    evaluated = [config.eval_split] if config.evals_per_epoch or config.eval_every else []
+    evaluated += [config.final_split] if config.final_split else []
+    return tuple(dict.fromkeys(["train", *evaluated]))
 
 
 def check_splits(config: TrainConfig, spec: FeatureSpec) -> None:
@@ -286,6 +293,13 @@ def _reading_of(config: TrainConfig, split: str, seed: int) -> Reading:
     return Reading(
         config.shuffle, config.shuffle_window, seed=seed, drop_last=config.drop_last, synthetic_samples=samples
     )
+
+
+def _opened(spec: FeatureSpec, split: str, *, features: tuple[str, ...], seed: int) -> Samples:
+    """The samples of a split with some of their features."""
+    if isinstance(spec, ProvidedSpec):
+        return spec.opens[split](features, seed)
+    return in_place.open_split(spec, split, features)
 
 
 class _Endless:

@@ -15,7 +15,7 @@ from dlrm_tf2.embedding.initial_weights import initial_rows
 from dlrm_tf2.embedding.rounding import rounded, table_key
 from dlrm_tf2.optim import Optimizer, zero_if_finite
 from dlrm_tf2.runtime import activity
-from dlrm_tf2.runtime.memory import fill_with_zeros, use_huge_pages
+from dlrm_tf2.runtime.memory import fill, use_huge_pages
 from dlrm_tf2.sharding.optimizer_state import FLOAT_BYTES
 from dlrm_tf2.sharding.plan import Shard
 from dlrm_tf2.sharding.slabs import SlabKind, first_rows
@@ -85,10 +85,14 @@ class Slab:
             for shard, first in self.first_rows.items()
         ]
         with self.device():
-            self.variable = self._allocate(self.width, "slab", dtype)
+            self.variable = self._allocate(self.width, "slab", dtype=dtype)
             for slot in optimizer.row_slots if optimizer else ():
-                width = optimizer.row_slot_width(self.width)
-                self.slots[slot] = self._allocate(width, f"slab_{slot}", self.compute_dtype)
+                self.slots[slot] = self._allocate(
+                    optimizer.row_slot_width(self.width),
+                    f"slab_{slot}",
+                    dtype=self.compute_dtype,
+                    value=optimizer.initial_value(slot),
+                )
         if settings.initialize:
             for shard in shards:
                 self._initialize(shard, tables[shard.table], settings.seed)
@@ -169,15 +173,16 @@ class Slab:
             # As fast as a copy. variable[a:b].assign(...) would first read, and so copy, the whole variable.
             tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=rows, updates=values)
 
-    def _allocate(self, width: int, name: str, dtype: tf.DType) -> tf.Variable:
+    def _allocate(self, width: int, name: str, *, dtype: tf.DType, value: float | None = None) -> tf.Variable:
+        """A variable [num_rows, width] full of `value`; None leaves its memory as it is."""
         bits = tf.uint16 if dtype == tf.bfloat16 else dtype  # Python's buffers know no bfloat16
         empty = tf.raw_ops.Empty(shape=[self.num_rows, width], dtype=bits, init=False)
         if empty.device.endswith("CPU:0"):
             use_huge_pages(memoryview(empty))
-            if name != "slab":
-                fill_with_zeros(memoryview(empty))
-        elif name != "slab":
-            empty = tf.zeros_like(empty)
+            if value is not None:
+                fill(memoryview(empty), value)
+        elif value is not None:
+            empty = tf.fill(empty.shape, tf.constant(value, bits))
         if bits != dtype:
             empty = tf.bitcast(empty, dtype)
         variable = tf.Variable(empty, trainable=False, name=name)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2.config import TrainConfig
+from dlrm_tf2.data.provided import ProvidedSpec
 from dlrm_tf2.job import preflight
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.sharding.cost import Step, offloaded
@@ -46,6 +47,10 @@ def data_shape_of(config: TrainConfig, spec: FeatureSpec) -> preflight.DataShape
 
     Files with headers count a few samples too many.
     """
+    if isinstance(spec, ProvidedSpec):
+        return preflight.DataShape(
+            hotness_of(spec), spec.num_samples, held_bytes=spec.held_bytes, label=spec.label.name, advice=spec.advice
+        )
     num_samples = {}
     for split in ("train", config.eval_split) if config.dataset_type == "tf_raw" else ():
         try:

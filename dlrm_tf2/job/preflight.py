@@ -15,7 +15,7 @@ from dlrm_tf2.sharding.tables import TableConfig, fetched_per_sample, state_byte
 
 _FLOAT_BYTES = 4
 # TensorFlow, its threads and this program: the resident memory of a process that trained a tiny model.
-_PROCESS_BYTES = 900 << 20
+PROCESS_BYTES = 900 << 20
 # The most that the native update keeps for each id: its row (4 bytes); while its table is updated, its row and place
 # twice, to sort them (16); where factors differ from id to id, its place and factor (8).
 _NATIVE_BYTES_AN_ID = 28
@@ -92,10 +92,22 @@ class DataShape:
     Attributes:
       hotness: feature -> ids per sample; 1 for a feature that is not named.
       num_samples: split -> samples. A batch is never larger; a split that is not named has enough samples.
+      held_bytes: feature -> bytes of samples that a rank holds in host memory, where it holds the feature's table; the
+        bytes of `label` are on every rank.
+      label: name of the label.
+      advice: what to do where the run does not fit, in front of the advice for every run.
     """
 
     hotness: Mapping[str, float] = field(default_factory=dict)
     num_samples: Mapping[str, int] = field(default_factory=dict)
+    held_bytes: Mapping[str, int] = field(default_factory=dict)
+    label: str = ""
+    advice: str = ""
+
+    def held_on(self, rank: int, plan: ShardingPlan) -> int:
+        """Bytes of samples that a rank holds."""
+        features = {self.label, *(shard.table for shard in plan.of_rank(rank))}
+        return sum(self.held_bytes.get(feature, 0) for feature in features)
 
 
 def table_bytes(plan: ShardingPlan, rank: int, *, optimizer: str, training: bool) -> int:
@@ -110,11 +122,11 @@ def dense_bytes(model: ModelConfig, optimizer: str) -> int:
 
 
 def _dense_elements(model: ModelConfig) -> int:
-    """Weights of the MLPs and of the cross layers."""
+    """Weights of the MLPs and of the interaction."""
     bottom = (-(-model.num_numerical // 8) * 8, *model.bottom_mlp_dims)
     top = (model.interaction_width, *model.top_mlp_dims)
     layers = sum((a + 1) * b for widths in (bottom, top) for a, b in zip(widths, widths[1:], strict=False))
-    return layers + model.num_cross_weights
+    return layers + model.num_interaction_weights
 
 
 def copy_bytes(model: ModelConfig, plan: ShardingPlan, *, rank: int, optimizer: str) -> int:
@@ -139,6 +151,8 @@ def batch_bytes(model: ModelConfig, plan: ShardingPlan, *, rank: int, step: Step
     interaction_elements = (len(model.features) + 1) ** 2  # products of the dot interaction
     if model.interaction == "cross":
         interaction_elements = model.num_cross_layers * (3 * vectors + model.cross_layer_projection_dim)
+    elif model.interaction == "projection":
+        interaction_elements = 2 * sum(map(sum, model.projection_dims))
     layers = model.interaction_width + sum(model.bottom_mlp_dims) + sum(model.top_mlp_dims)
     share = interaction_elements + vectors * (1 if plan.world_size == 1 else 3) + 2 * layers
     if step.training and step.xla:
@@ -190,23 +204,27 @@ def check_memory(
     ranks, available, shards = memory.ranks, memory.available_bytes, memory.part_of(plan)
     tables = sum(shards.bytes_of(rank) for rank in ranks)
     fixed, advice = _fixed_bytes(config, model, plan=plan, memory=memory)
+    held = sum(data.held_on(rank, plan) for rank in ranks) if memory.of_host else 0
+    fixed, advice = fixed + held, data.advice + advice
+    if held:
+        advice = f"{gib(held)} of these bytes are data in memory. {advice}"
     needed = fixed
     for name, (asked, size, step) in _steps(config, data).items():
         each = _sample_bytes(model, plan, memory=memory, step=step)
         if fixed + each > available:
             raise DoesNotFit(
-                f"The model does not fit on {memory}: it needs {fixed} bytes ({_gib(fixed)}, {_gib(tables)} of them "
-                f"tables), and {available} bytes ({_gib(available)}) are available. {advice}"
+                f"The model does not fit on {memory}: it needs {fixed} bytes ({gib(fixed)}, {gib(tables)} of them "
+                f"tables), and {available} bytes ({gib(available)}) are available. {advice}"
             )
         if fixed + size * each > available:
             raise DoesNotFit(
                 f"--{name} {asked} does not fit on {memory}: a batch of {size} samples needs {int(size * each)} bytes "
-                f"({_gib(size * each)}) besides the {_gib(fixed)} of the model, and {available} bytes "
-                f"({_gib(available)}) are available. The largest that fits is --{name} "
+                f"({gib(size * each)}) besides the {gib(fixed)} of the model, and {available} bytes "
+                f"({gib(available)}) are available. The largest that fits is --{name} "
                 f"{int((available - fixed) / each)}."
             )
         needed = max(needed, fixed + size * each)
-    return f"memory: about {_gib(needed)} of {_gib(available)} on {memory}, tables {_gib(tables)}"
+    return f"memory: about {gib(needed)} of {gib(available)} on {memory}, tables {gib(tables)}"
 
 
 def step_bytes(config: TrainConfig, model: ModelConfig, *, plan: ShardingPlan, rank: int, data: DataShape) -> float:
@@ -232,11 +250,11 @@ def _fixed_bytes(config: TrainConfig, model: ModelConfig, *, plan: ShardingPlan,
     """Bytes that do not depend on the batch, and the advice for a model that does not fit."""
     training, optimizer, ranks, shards = config.mode == "train", config.optimizer, memory.ranks, memory.part_of(plan)
     fixed = sum(table_bytes(shards, rank, optimizer=optimizer, training=training) for rank in ranks)
-    fixed += len(ranks) * (memory.of_device * dense_bytes(model, optimizer) + memory.of_host * _PROCESS_BYTES)
+    fixed += len(ranks) * (memory.of_device * dense_bytes(model, optimizer) + memory.of_host * PROCESS_BYTES)
     if training and config.checkpoint_async and memory.of_host:
         copies = sum(copy_bytes(model, plan, rank=rank, optimizer=optimizer) for rank in ranks)
         return fixed + copies, (
-            f"{_gib(copies)} of these bytes are the copy of --checkpoint_async, without which training waits for "
+            f"{gib(copies)} of these bytes are the copy of --checkpoint_async, without which training waits for "
             "checkpoints."
         )
     if not memory.of_host:
@@ -254,5 +272,6 @@ def _sample_bytes(model: ModelConfig, plan: ShardingPlan, *, memory: Memory, ste
     return sum(looked_up_bytes(shards, rank, tables=model.tables, step=step) for rank in memory.ranks)
 
 
-def _gib(num_bytes: float) -> str:
+def gib(num_bytes: float) -> str:
+    """Bytes as text, in GiB."""
     return f"{num_bytes / 2**30:.2f} GiB"

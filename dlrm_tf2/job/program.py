@@ -4,18 +4,34 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from dlrm_tf2.runtime import process, terminal
 from dlrm_tf2.runtime.stopping import Stopped
 
 if TYPE_CHECKING:  # programs without ranks need neither numpy nor TensorFlow
-    from dlrm_tf2.config import TrainConfig
     from dlrm_tf2.runtime.comm import Comm
 
 Prepared = TypeVar("Prepared")
 _INTERRUPTED = 128 + signal.SIGINT
 _LAST_WORD_S = 1  # a launcher kills the job at the first exit, so the other ranks leave rank 0 the time to print
+
+
+class RankSettings(Protocol):
+    """What `connected_ranks` reads of a program's configuration; the names are TrainConfig's, which explains them."""
+
+    @property
+    def cpu(self) -> bool: ...
+    @property
+    def amp(self) -> bool: ...
+    @property
+    def amp_dtype(self) -> str | None: ...
+    @property
+    def intra_op_parallelism(self) -> int | None: ...
+    @property
+    def inter_op_parallelism(self) -> int | None: ...
+    @property
+    def stall_timeout_s(self) -> float: ...
 
 
 def run_alone(name: str, work: Callable[[], None]) -> int:
@@ -75,7 +91,7 @@ def error_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def connected_ranks(launch: process.Launch, config: "TrainConfig") -> Iterator[tuple[process.Runtime, "Comm"]]:
+def connected_ranks(launch: process.Launch, config: RankSettings) -> Iterator[tuple[process.Runtime, "Comm"]]:
     """Sets up this process and connects it to the other ranks. Inside the context, a watchdog ends a job that hangs.
 
     Raises:

@@ -7,10 +7,7 @@ import random
 import time
 from dataclasses import dataclass
 
-import tensorflow as tf
-
 from criteo_prep.feature_spec import FeatureSpec, FeatureSpecError
-from criteo_prep.machine import available_memory_bytes
 from dlrm_tf2 import checkpoint
 from dlrm_tf2.checkpoint import CheckpointError
 from dlrm_tf2.config import TrainConfig
@@ -20,10 +17,11 @@ from dlrm_tf2.embedding import native_rows
 from dlrm_tf2.evaluation.evaluator import Evaluator
 from dlrm_tf2.evaluation.inference import infer
 from dlrm_tf2.evaluation.predictions import PredictionsFile
-from dlrm_tf2.job import destinations, planning, preflight
-from dlrm_tf2.job.preflight import Memory
+from dlrm_tf2.job import destinations, memories, planning, preflight
 from dlrm_tf2.logs import profiler
+from dlrm_tf2.logs.mlperf_log import MlperfLog
 from dlrm_tf2.logs.run_log import RunLog
+from dlrm_tf2.logs.run_observer import RunObserver
 from dlrm_tf2.model import interaction
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.model.dlrm import ComputeSettings, Dlrm
@@ -41,13 +39,17 @@ from dlrm_tf2.unused_flags import unused_flags
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run is made of before it has a model: what it does, on which data, on which device, with which ranks."""
+    """What a run is made of before it has a model: what it does, on which data, on which device, with which ranks.
+
+    `observers` follow a training on rank 0.
+    """
 
     config: TrainConfig
     spec: FeatureSpec
     launch: process.Launch
     device: process.Runtime
     comm: Comm
+    observers: tuple[RunObserver, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,27 +91,40 @@ class Job:
             if saver:
                 saver.abandon()
         self.log.say(f"{summary['throughput']:,.0f} samples/s, {summary['mean_step_time_ms']:.1f} ms a step")
+        if config.final_split:
+            self._score_final_split(trainer.step)
         return summary
+
+    def _score_final_split(self, step: int) -> None:
+        split = self.config.final_split
+        evaluation = self._evaluator(split).evaluate()
+        values = {f"final_{name}": value for name, value in evaluation.record().items()}
+        self.log.record({"step": step, "final_split": split, **values})
+        self.log.say(f"{split} split: {evaluation.line()}")
+        for observer in self.log.observers:
+            observer.scored_final_split(split, evaluation.auc, evaluation.num_samples)
 
     def _evaluate(self) -> None:
         with self._predictions() as predictions:
-            evaluation = self._evaluator().evaluate(self.config.max_steps, predictions=predictions)
+            evaluation = self._evaluator(self.config.eval_split).evaluate(
+                self.config.max_steps, predictions=predictions
+            )
         self.log.record(evaluation.record())
         self.log.say(evaluation.line())
 
     def _infer(self) -> None:
         with self._predictions() as predictions:
-            infer(self.config, self._evaluator(), log=self.log, predictions=predictions)
+            infer(self.config, self._evaluator(self.config.eval_split), log=self.log, predictions=predictions)
 
     def _predictions(self) -> contextlib.AbstractContextManager[PredictionsFile | None]:
         path = self.config.predictions_path
         return PredictionsFile(path, self.comm) if path else contextlib.nullcontext()
 
-    def _evaluator(self) -> Evaluator:
+    def _evaluator(self, split: str) -> Evaluator:
         data = open_split(
             self.config,
             self.spec,
-            split=self.config.eval_split,
+            split=split,
             embedding=self.model.embedding,
             comm=self.comm,
             restored=self.restored,
@@ -129,7 +144,9 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     context = dataclasses.replace(context, config=_with_seed(context.config, resumption, comm))
     config = context.config
     plan = planning.plan_of(config, model_config, spec=context.spec, world_size=comm.size)
-    optimizer = Optimizer(config.optimizer, config.momentum, beta1=config.beta1, beta2=config.beta2)
+    optimizer = Optimizer(
+        config.optimizer, config.momentum, beta1=config.beta1, beta2=config.beta2, epsilon=config.epsilon
+    )
     source, type_note = resumption.path or config.restore_checkpoint_path, None
     if source:
         open_it = functools.partial(checkpoint.open_checkpoint, source)
@@ -141,7 +158,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
             slots = {"row_slots": optimizer.row_slots, "dense_slots": optimizer.dense_slots}
             check = functools.partial(checkpoint.check_optimizer, source, **slots)
             on_rank_0(comm, "optimizer", work=check, error=CheckpointError)
-    destinations.check(config, context.spec, comm)
+    destinations.check(config, context.spec, comm=comm, resumes=resumption.resumes)
     interaction_op, op_note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
         interaction_op, op_note = interaction.choose_op(config.requested_interaction_op, device.device)
@@ -231,6 +248,11 @@ def _open_log(context: RunContext, resumption: Resumption) -> RunLog:
         logs.append(
             RunLog(config.log_file, comm.rank == 0, live=is_live, resumed=resumed, tensorboard=config.tensorboard)
         )
+        if comm.rank == 0:
+            logs[0].observers += context.observers
+        if comm.rank == 0 and config.mllog and config.mode == "train":
+            platform = f"{comm.size} x {context.device.device}"
+            logs[0].observers.append(MlperfLog(config.mllog, config, platform=platform, resumes=resumption.resumes))
 
     on_all_ranks(comm, "log", work=open_log, error=ValueError, name_ranks=False)
     log = logs[0]
@@ -242,29 +264,9 @@ def _open_log(context: RunContext, resumption: Resumption) -> RunLog:
 def _check_memory(context: RunContext, model: ModelConfig, plan: ShardingPlan) -> list[str]:
     """The memory lines of rank 0; on all ranks, refuses a run that does not fit on one of their machines or GPUs."""
     config, comm, data = context.config, context.comm, planning.data_shape_of(context.config, context.spec)
-    memories, notes = _memories_to_check(context.launch, context.device, comm)
+    to_check, notes = memories.memories_to_check(context.launch, context.device, comm)
 
     def check() -> list[str]:
-        return [preflight.check_memory(config, model, plan=plan, memory=shared, data=data) for shared in memories]
+        return [preflight.check_memory(config, model, plan=plan, memory=shared, data=data) for shared in to_check]
 
     return [*notes, *on_all_ranks(comm, "memory", work=check, error=preflight.DoesNotFit)[0]]
-
-
-def _memories_to_check(launch: process.Launch, device: process.Runtime, comm: Comm) -> tuple[list[Memory], list[str]]:
-    """The memories that this rank checks, and lines for the user. The first rank of a memory checks it."""
-    memories, notes, gpu = [], [], None
-    if launch.local_rank == 0:
-        available = available_memory_bytes()
-        memories.append(Memory("this machine", launch.local_ranks, available, of_device=device.gpu is None))
-    if device.gpu is not None:
-        tf.config.list_logical_devices("GPU")  # makes TensorFlow start using the GPU
-        try:
-            gpu = memory.gpu(device.gpu)
-        except OSError as error:
-            notes.append(f"memory of GPU {device.gpu}: not checked: {error}")
-    gpus = comm.allgather_object(gpu, name="gpus")
-    sharing = [rank for rank, other in enumerate(gpus) if gpu and other and other.uuid == gpu.uuid]
-    if comm.rank in sharing[:1]:
-        available = min(gpus[rank].available_bytes for rank in sharing)
-        memories.append(Memory(f"GPU {device.gpu}", sharing, available, of_host=False))
-    return memories, notes

@@ -75,10 +75,12 @@ def use_huge_pages(buffer: memoryview) -> None:
         ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
 
 
-def fill_with_zeros(buffer: memoryview) -> None:
-    """Writes zeros into a buffer that Python considers read-only and that nobody else knows yet."""
+def fill(buffer: memoryview, value: float) -> None:
+    """Writes a number into all places of a buffer that Python considers read-only and that nobody else knows yet."""
     if buffer.nbytes:
-        ctypes.memset(np.frombuffer(buffer, np.uint8).ctypes.data, 0, buffer.nbytes)
+        array = np.asarray(buffer)
+        places = (ctypes.c_char * buffer.nbytes).from_address(array.ctypes.data)
+        np.frombuffer(places, array.dtype).fill(value)
 
 
 def prepare_step_memory(num_bytes: float) -> None:

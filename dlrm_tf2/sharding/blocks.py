@@ -12,7 +12,6 @@ from dlrm_tf2.sharding.plan_rules import NEVER, PlanRules
 from dlrm_tf2.sharding.tables import Loads, TableConfig
 
 _FEWEST_ROWS = 1 << 16  # `balanced` makes no block of fewer rows
-_SHARES_OF_A_RANK = 2  # times a rank's share of the bytes, above which `balanced` cuts a table by rows
 
 Columns = dict[int, int]  # rank -> how many columns of a block it gets
 
@@ -38,11 +37,11 @@ def cut_by_rows(tables: Sequence[TableConfig], rules: PlanRules) -> list[Block]:
     """Each table as one block, or as several where its rows are to be on several ranks.
 
     A table of row_slice_threshold elements or more has its rows on all ranks. `balanced` without that threshold cuts a
-    table by rows only if no cut by columns makes a piece that one rank can hold.
+    table by rows only if no cut by columns makes a piece that is within a rank's share of the bytes.
     """
     largest = math.inf  # elements of a piece that a rank can hold
     if rules.balanced and rules.row_slice_threshold is None:
-        largest = _SHARES_OF_A_RANK * sum(table.num_elements for table in tables) / rules.world_size
+        largest = sum(table.num_elements for table in tables) / rules.world_size
     return [block for table in tables for block in _cut_table(table, rules, largest)]
 
 

@@ -11,16 +11,20 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 
+from criteo_prep.compiled import compiled
 from dlrm_tf2.sharding.tables import Loads
 
-# `balance` makes no piece with fewer columns or fewer elements.
+# `balance` makes no piece with fewer columns or fewer elements. Where that does not help, it makes narrower pieces.
 NARROWEST, _SMALLEST = 4, 4096
+_NARROWEST_AT_LAST = 2
 # `balance` is content with this imbalance. Above it, it takes twice the shards for so much less imbalance.
 _GOOD, _PRICE_OF_DOUBLING = 1.1, 0.01
+_POOR = 1.15  # an imbalance that calls for another way of placing
 # `balance` makes one plan for each limit: a piece with a load above limit * (mean load of a rank) is cut further.
 _LIMITS = (2.0, 1.0, 0.5, 0.25, 0.125, 0.0625)
 
@@ -132,13 +136,13 @@ class Divisible:
     width: int
     widths: tuple[int, ...] | None = None
 
-    def cut(self, mean: np.ndarray, *, limit: float, max_pieces: int) -> list[int]:
+    def cut(self, mean: np.ndarray, *, limit: float, narrowest: int, max_pieces: int) -> list[int]:
         """Widths of pieces whose loads are at most `limit` times the mean, as far as cutting can reach that."""
         if self.widths is not None:
             return list(self.widths)
-        share, narrowest = max(np.divide(self.loads, mean)), max(NARROWEST, _SMALLEST / self.num_rows)
+        share, least = max(np.divide(self.loads, mean)), max(narrowest, _SMALLEST / self.num_rows)
         pieces = 1
-        while share / pieces > limit and 2 * pieces <= max_pieces and self.width // (2 * pieces) >= narrowest:
+        while share / pieces > limit and 2 * pieces <= max_pieces and self.width // (2 * pieces) >= least:
             pieces *= 2
         return split_evenly(self.width, pieces)
 
@@ -156,7 +160,9 @@ def balance(tables: Sequence[Divisible], world_size: int, loads: np.ndarray) -> 
     """Cuts tables by columns and places the pieces so that the three loads are balanced together.
 
     Makes plans with coarse and with fine cuts, with the pieces of a table kept together where that does no harm and
-    without, and takes the plan with the lowest price. The price is the plan's imbalance (the largest of max/mean over
+    without, and takes the plan with the lowest price. If that plan is poor, as where a rank's share is less than a few
+    columns of a large table, it makes more plans in another way: narrower pieces, each placed where the sum of the
+    squares of all loads grows least. The price is the plan's imbalance (the largest of max/mean over
     the ranks of the three loads; 1.1 is good enough), and a little for each doubling of the number of shards, because
     each shard is one more lookup and needs the ids.
 
@@ -169,54 +175,98 @@ def balance(tables: Sequence[Divisible], world_size: int, loads: np.ndarray) -> 
     # fsum, so that the order of the tables does not matter, down to the last bit.
     totals = [math.fsum([*(table.loads[i] for table in tables), *loads[:, i]]) for i in range(3)]
     mean = np.maximum(totals, 1e-300) / world_size
+    is_given = all(table.widths is not None for table in tables)
     best: list[dict[int, int]] = []
-    best_price = math.inf
-    for limit in _LIMITS:
-        pieces = _pieces_of(tables, mean, limit=limit, max_pieces=world_size)
-        for together in (True, False):
-            columns, after = _place(pieces, loads / mean, num_tables=len(tables), together=together)
-            shards = sum(len(ranks) for ranks in columns) / max(len(tables), 1)
-            price = max(after.max(), _GOOD) * (1 + _PRICE_OF_DOUBLING * math.log2(max(shards, 1)))
-            if price < best_price - 1e-9:
-                best, best_price = columns, price
-        if all(table.widths is not None for table in tables):
+    best_price = best_imbalance = math.inf
+    for by_squares in (False, True):
+        narrowest = _NARROWEST_AT_LAST if by_squares else NARROWEST
+        for limit in _LIMITS[:1] if is_given else _LIMITS:
+            pieces = _pieces_of(tables, mean, limit=limit, narrowest=narrowest, max_pieces=world_size)
+            for together in (True, False):
+                way = _Way(together, by_squares)
+                columns, after = _place(pieces, loads / mean, num_tables=len(tables), way=way)
+                shards = sum(len(ranks) for ranks in columns) / max(len(tables), 1)
+                price = max(after.max(), _GOOD) * (1 + _PRICE_OF_DOUBLING * math.log2(max(shards, 1)))
+                if price < best_price - 1e-9:
+                    best, best_price, best_imbalance = columns, price, after.max()
+            if by_squares and best_imbalance <= _GOOD:
+                break
+        if best_imbalance <= _POOR:
             break
     return best
 
 
-def _pieces_of(tables: Sequence[Divisible], mean: np.ndarray, *, limit: float, max_pieces: int) -> list[_Piece]:
+class _Way(NamedTuple):
+    """How pieces are placed.
+
+    Attributes:
+      together: prefer a rank that has a piece of the same table already, while that rank stays within the mean.
+      by_squares: a piece goes where the squares of the loads grow least, and not where the largest load stays smallest.
+    """
+
+    together: bool
+    by_squares: bool
+
+
+def _pieces_of(
+    tables: Sequence[Divisible], mean: np.ndarray, *, limit: float, narrowest: int, max_pieces: int
+) -> list[_Piece]:
     """The pieces of all tables, the heaviest first."""
-    pieces = []
+    pieces, weights = [], []
     for number, table in enumerate(tables):
         share = np.divide(table.loads, mean)
-        for width in table.cut(mean, limit=limit, max_pieces=max_pieces):
-            pieces.append(_Piece(table.name, number, width=width, load=share * (width / table.width)))
-    return sorted(pieces, key=lambda piece: (-piece.load.max(), -piece.load.sum(), piece.name))
+        for width, same in groupby(table.cut(mean, limit=limit, narrowest=narrowest, max_pieces=max_pieces)):
+            load = share * (width / table.width)
+            alike = [_Piece(table.name, number, width=width, load=load) for _ in same]
+            pieces += alike
+            weights += [(-load.max(), -load.sum(), table.name)] * len(alike)
+    return [pieces[i] for i in sorted(range(len(pieces)), key=weights.__getitem__)]
 
 
 def _place(
-    pieces: Sequence[_Piece], loads: np.ndarray, *, num_tables: int, together: bool
+    pieces: Sequence[_Piece], loads: np.ndarray, *, num_tables: int, way: _Way
 ) -> tuple[list[dict[int, int]], np.ndarray]:
-    """Places each piece where the largest of the rank's three loads stays smallest.
+    """Places one piece after the other.
 
     Args:
       pieces: in the order in which they are placed.
       loads: [world_size, 3], the loads before, as parts of the mean.
-      together: prefer a rank that has a piece of the same table already, while that rank stays within the mean.
 
     Returns:
       For each table, rank -> how many of its columns the rank gets; and the loads after.
     """
-    loads = loads.copy()
+    loads, everybody = loads.copy(), np.arange(len(loads))
     columns: list[dict[int, int]] = [{} for _ in range(num_tables)]
     for piece in pieces:
-        after = loads + piece.load
-        worst = after.max(axis=1)
-        held = columns[piece.number]
-        rank = min(held, key=lambda rank: (worst[rank], rank)) if together and held else None
-        if rank is None or worst[rank] > 1:
-            least = np.flatnonzero(worst == worst.min())
-            rank = int(least[after[least].sum(axis=1).argmin()])
-        loads[rank] = after[rank]
+        held, rank, largest = columns[piece.number], None, 0.0
+        if way.together and held:
+            rank, largest = _best_rank(loads, piece.load, np.array(sorted(held)), False)
+        if rank is None or largest > 1:
+            rank, _ = _best_rank(loads, piece.load, everybody, way.by_squares)
+        loads[rank] += piece.load
         held[rank] = held.get(rank, 0) + piece.width
     return columns, loads
+
+
+@compiled
+def _best_rank(loads, load, ranks, by_squares):
+    """The rank where a piece makes the largest load, or the growth of the squares, smallest; of equals, the least sum.
+
+    Args:
+      loads: [world_size, 3].
+      load: [3], of the piece.
+      ranks: the ranks to choose from, in the order of preference.
+
+    Returns:
+      (the rank, the value that is smallest there).
+    """
+    best, best_value, best_sum = ranks[0], np.inf, np.inf
+    for rank in ranks:
+        value = total = 0.0
+        for i in range(3):
+            after = loads[rank, i] + load[i]
+            total += after
+            value = value + (loads[rank, i] + after) * load[i] if by_squares else max(value, after)
+        if value < best_value or (value == best_value and total < best_sum):
+            best, best_value, best_sum = rank, value, total
+    return best, best_value

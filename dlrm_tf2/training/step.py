@@ -7,16 +7,44 @@ variable; of a table its rank knows at once, and all ranks know after the exchan
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import tensorflow as tf
 
 from dlrm_tf2.data.batches import RankBatch
 from dlrm_tf2.embedding.id_exchange import ExchangedIds
 from dlrm_tf2.embedding.ids import RankIds
+from dlrm_tf2.embedding.layer import DistributedEmbedding
+from dlrm_tf2.embedding.lookup import Lookup
 from dlrm_tf2.embedding.pipeline import Pipeline
-from dlrm_tf2.model.dlrm import Dlrm
+from dlrm_tf2.optim import DenseOptimizer
+from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.training.loss_scaling import LossScaling
+
+
+class ModelShape(Protocol):
+    """The part of a model's shape that a step depends on."""
+
+    @property
+    def num_numerical(self) -> int:
+        """Numerical columns."""
+
+
+class Model(Protocol):
+    """What a step asks of a model: Dlrm explains each part."""
+
+    @property
+    def config(self) -> ModelShape: ...
+    @property
+    def comm(self) -> Comm: ...
+    @property
+    def embedding(self) -> DistributedEmbedding: ...
+    @property
+    def dense_variables(self) -> list[tf.Variable]: ...
+    @property
+    def dense_optimizer(self) -> DenseOptimizer: ...
+    def lookup(self, ids: RankIds | ExchangedIds) -> Lookup: ...
+    def logits(self, numerical: tf.Tensor, lookup: Lookup) -> tf.Tensor: ...
 
 
 class Outcome(NamedTuple):
@@ -50,7 +78,7 @@ class TrainingStep:
       ahead: where ids travel between the ranks, the ids of the next batch travel during a step.
     """
 
-    def __init__(self, model: Dlrm, scaling: LossScaling | None = None, *, table_factor: int = 1, ahead: bool = True):
+    def __init__(self, model: Model, scaling: LossScaling | None = None, *, table_factor: int = 1, ahead: bool = True):
         self._model, self._comm, self._scaling, self._table_factor = model, model.comm, scaling, table_factor
         self._tables_broken = tf.Variable(
             0.0, trainable=False

@@ -110,7 +110,7 @@ def run(data, tmp_path, capsys):
 @pytest.mark.parametrize("form, rate", [("one-hot", 0.5), ("multi-hot", 0.01), ("three tables", 0.5)])
 def test_the_auc_is_that_of_dlrm_on_the_same_samples(form, rate, run, data, tmp_path):
     mine = run(form, "--eval_in_last", "--lr", rate)
-    same = """--batch_size 64 --valid_batch_size 64 --drop_last --published_schedule --warmup_steps 2
+    same = """--batch_size 64 --valid_batch_size 64 --drop_last --lr_policy published --warmup_steps 2
         --decay_start_step 15 --decay_steps 10 --auc_thresholds 8000"""
     in_place = [form] if form == "three tables" else []  # dlrm reads split-bin's columns too, by their feature spec
     for folder in (f"{form}, tf_raw", *in_place):
@@ -182,7 +182,7 @@ def test_the_published_schedule(data, batch, steps):
     flags = ["--data_dir", str(data["three tables"]), "--use_synthetic_dataset", "--global_batch_size", str(batch)]
     config = sok_benchmark.prepare([*flags, *SMALL]).config
     assert (config.warmup_steps, config.decay_start_step, config.decay_steps) == steps
-    assert (config.learning_rate, config.published_schedule, config.drop_last) == (24.0, True, True)
+    assert (config.learning_rate, config.lr_policy, config.drop_last) == (24.0, "published", True)
 
 
 def test_the_rates_of_the_steps(run):
@@ -244,7 +244,7 @@ BAD = [
     (["--global_batch_size", "64"], "--data_dir is missing"),
     (["--data_dir", "{data}"], "--global_batch_size is missing"),
     (["--data_dir", "{data}", "--global_batch_size", "0"], "--global_batch_size is 0; it must be at least 1"),
-    (["--data_dir", "{data}", "--global_batch_size", "x"], "argument --global_batch_size: invalid int value: 'x'"),
+    (["--data_dir", "{data}", "--global_batch_size", "x"], "--global_batch_size: invalid int value: 'x'"),
     (["--data_dir", "{data}", "--global_batch_size", "9999"], "holds 1300 samples, fewer than --global_batch"),
     (["--data_dir", "{data}/none", "--global_batch_size", "64"], "none/train/metadata.json: there is no such file"),
     (["--early_stop", "0"], "--early_stop is 0; use -1"),

@@ -76,7 +76,8 @@ def draw(seed: int, world_size: int, optimizer: str | None = None, data_parallel
         spread = [shard for shard in plan.shards if shard.table not in plan.replicated]
         plan = replace(plan, on_host=frozenset(shard for shard in spread if other.random() < 0.5))
     return Case(
-        tuple(tables), hotness, weighted, plan, Optimizer(name, beta1=0.8, beta2=0.95, epsilon=1e-6),
+        tuple(tables), hotness, weighted, plan,
+        Optimizer(name, beta1=0.8, beta2=0.95, epsilon=1e-6, initial_accumulator=0.1 * (seed % 2)),
         bool(rng.integers(2)) if data_parallel_input is None else data_parallel_input,
         frozenset(f for f in features if rng.random() < 0.4), int(rng.integers(1, 14)), seed,
     )  # fmt: skip

@@ -37,7 +37,7 @@ class NumpyEmbedding:
     def __post_init__(self):
         for name in self.weights:
             for slot in self.optimizer.row_slots:
-                self.slots[name, slot] = np.zeros_like(self.weights[name])
+                self.slots[name, slot] = np.full_like(self.weights[name], self.optimizer.initial_value(slot))
 
     def result(self, batch):
         """[samples, columns]: feature after feature, in the tables' order."""

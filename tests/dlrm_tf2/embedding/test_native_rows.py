@@ -38,7 +38,7 @@ def check_close(found, wanted, relative, absolute):
         np.testing.assert_allclose(table, wanted[1][key], relative, absolute, err_msg=str(key))
 
 
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**6), world_size=st.integers(1, 3))
 def test_native_equals_tensorflow_and_numpy(run_ranks, seed, world_size):
     case = draw(seed, world_size)

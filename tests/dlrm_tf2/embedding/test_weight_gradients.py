@@ -9,6 +9,8 @@ from support.weight_gradient_case import check, draw_weighted, of_layer
 
 from dlrm_tf2 import ops
 from dlrm_tf2.embedding import DistributedEmbedding, TableConfig, make_plan
+from dlrm_tf2.embedding import layer as layer_module
+from dlrm_tf2.ops import embedding_rows
 from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.runtime.comm import SingleProcess
 
@@ -91,6 +93,23 @@ def test_by_hand_with_the_update_of_the_same_step(combiner, of_weights, embeddin
     row = layer.read_rows(layer.plan.shards[0], "weights", start=0, stop=1)[0]
     expected = [1 - 2 - 2, 2 - 20] if combiner == "sum" else [1 - 2 / 3, 2 - 20 / 3]
     np.testing.assert_allclose(row, expected, rtol=2**-7 if dtype == "bfloat16" else 1e-6)
+
+
+@pytest.mark.skipif(not ops.available(), reason=f"no native ops: {ops.why_unavailable()}")
+@pytest.mark.parametrize("seed, world_size, dtype", [(79, 2, "float32"), (5, 1, "bfloat16"), (6, 1, "float32")])
+def test_what_stands_in_for_the_op_on_a_gpu(run_ranks, monkeypatch, seed, world_size, dtype):
+    """There the lookup is native, and the gradients of weights are TensorFlow's."""
+    case, calls = draw_weighted(seed, world_size), []
+    in_tensorflow = embedding_rows.weight_gradients_in_tensorflow
+    monkeypatch.setattr(
+        embedding_rows,
+        "weight_gradients_in_tensorflow",
+        lambda *args, **named: calls.append(1) or in_tensorflow(*args, **named),
+    )
+    monkeypatch.setattr(layer_module, "choose_op", lambda *args, **named: ("native", ""))
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: ["a GPU"])
+    check(case, ranks_of(case, run_ranks, dtype, "native"), *TOLERANCES[dtype])
+    assert calls
 
 
 @pytest.mark.skipif(not ops.available(), reason=f"no native ops: {ops.why_unavailable()}")

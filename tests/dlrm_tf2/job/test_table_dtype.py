@@ -61,7 +61,7 @@ def test_a_checkpoint_of_16_bit_tables_is_smaller_by_their_half(places):
 
 def test_the_memory_check_counts_16_bits(places, tmp_path, monkeypatch):
     """What the two types need differs by 2 bytes a weight."""
-    monkeypatch.setattr("dlrm_tf2.job.start.available_memory_bytes", lambda: 10)
+    monkeypatch.setattr("dlrm_tf2.job.memories.available_memory_bytes", lambda: 10)
     needed = []
     for dtype in ("float32", "bfloat16"):
         with pytest.raises(DoesNotFit, match="The model does not fit") as refusal:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not ops.available(), reason=f"the op library is 
 
 
 def weight_gradients(slabs, bags, *, samples=None, instruction_set=-1):
-    """In one call for each range of samples, or in one for all: for each bag, float32 [ids], the gradients of its weights; None where it has none."""
+    """For each bag, float32 [ids]: the gradients of its weights, by a call for each range of samples; None without."""
     c_slabs, c_bags, kept = c_arrays(slabs, bags)
     found = [None if bag.weights is None else np.zeros_like(bag.weights) for bag in bags]
     pointers = (POINTER * len(bags))(*(None if one is None else one.ctypes.data for one in found))
