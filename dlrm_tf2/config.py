@@ -97,7 +97,8 @@ class TrainConfig:
     feature_spec: str = _data("feature_spec.yaml", "file name of the feature spec inside --dataset_path")
     dataset_type: str = _data(
         "tf_raw",
-        "tf_raw: read the files of the dataset; synthetic: make samples from the cardinalities in the feature spec",
+        "tf_raw: read the files of the dataset, in the layout that its feature spec names: tf_raw, record_binary or "
+        "criteo_npy; synthetic: make samples from the cardinalities in the feature spec",
         choices=("tf_raw", "synthetic"),
     )
     synthetic_dataset_train_batches: int = _data(64008, "training batches in a pass over synthetic data", least=1)
@@ -114,9 +115,10 @@ class TrainConfig:
 
     interaction: str = _model(
         "dot",
-        "how a model combines its vectors. dot: products of all pairs (DLRM); cross: cross layers (DCNv2); "
+        "how a model combines its vectors. dot: products of all pairs (DLRM); cross: cross layers (DCNv2); projection: "
+        "the product of two matrices, each made of all vectors by an MLP (TorchRec); "
         "dot_custom_cuda and dot_tensorflow are published names of dot with the native op and with TensorFlow's ops",
-        choices=("dot", "dot_custom_cuda", "dot_tensorflow", "cross"),
+        choices=("dot", "dot_custom_cuda", "dot_tensorflow", "cross", "projection"),
     )
     bottom_mlp_dims: tuple[int, ...] = _model(
         (512, 256, 128),
@@ -129,6 +131,15 @@ class TrainConfig:
     num_cross_layers: int = _model(3, "layers of the cross interaction", least=1)
     cross_layer_projection_dim: int = _model(
         512, "rank of the weight matrices in the cross layers; 0 for full matrices", least=0
+    )
+    projection_branch1_dims: tuple[int, ...] = _model(
+        (2048, 2048),
+        "layer widths of the MLP that makes the first matrix of --interaction projection; the last width is a multiple "
+        "of --embedding_dim",
+        least=1,
+    )
+    projection_branch2_dims: tuple[int, ...] = _model(
+        (2048, 2048), "layer widths of the MLP that makes the second matrix, likewise", least=1
     )
 
     embedding_dim: int | tuple[int, ...] = _embedding(
@@ -196,10 +207,27 @@ class TrainConfig:
     momentum: float = _optimizer(0.0, "momentum of sgd in the MLPs; tables have no momentum")
     beta1: float = _optimizer(0.9, "decay rate of the first moment in adam (published name: beta1)")
     beta2: float = _optimizer(0.999, "decay rate of the second moment in adam (published name: beta2)")
+    epsilon: float = _optimizer(1e-8, "constant next to the square roots of adagrad, rowwise_adagrad and adam")
     learning_rate: float = _optimizer(24.0, "learning rate after the warm-up")
+    lr_policy: str = _optimizer(
+        "nvidia",
+        "how the next three flags shape the learning rate. nvidia: a rise, a plateau, a fall to 0; published: the same "
+        "rates one step later, as in the published programs, whose first step has rate 0; torchrec: as in TorchRec's "
+        "example, which keeps the last rate of its warm-up until the fall, and the last rate of the fall",
+        choices=("nvidia", "published", "torchrec"),
+    )
     warmup_steps: int = _optimizer(8000, "steps in which the learning rate rises linearly from 0", least=0)
     decay_start_step: int = _optimizer(48000, "step after which the learning rate falls", least=0)
-    decay_steps: int = _optimizer(24000, "steps in which the learning rate falls to 0, as a square", least=1)
+    decay_steps: int = _optimizer(
+        24000,
+        "steps in which the learning rate falls to 0, as a square; with --lr_policy torchrec also 0 for no fall",
+        least=0,
+    )
+    sok_gradients: bool = _optimizer(
+        False,
+        "the gradients of the tables are world_size times larger, as in the published SOK benchmark: gradients of the "
+        "sum of the ranks' mean losses, not of the mean over the global batch",
+    )
 
     amp: bool = _precision(False, "automatic mixed precision: MLPs and interaction in 16 bits, weights in 32 bits")
     amp_dtype: str | None = _precision(
@@ -240,7 +268,13 @@ class TrainConfig:
     eval_every: int | None = _evaluation(
         None, "steps between two evaluations, in place of --evals_per_epoch; one more follows the last step", least=1
     )
+    eval_within_epoch: bool = _evaluation(
+        False, "count the steps of --eval_every from the start of each pass, and evaluate after each pass too"
+    )
     eval_split: str = _evaluation("test", "split that evaluations and inference score", choices=("test", "validation"))
+    final_split: str | None = _evaluation(
+        None, "split that a training scores once more, after its last step", choices=("test", "validation")
+    )
     auc_thresholds: int | None = _evaluation(
         None, "thresholds of an approximate AUC (8000 in the published program); not given, the AUC is exact", least=2
     )
@@ -286,6 +320,9 @@ class TrainConfig:
         "dlrm_tf_log.eval.json and dlrm_tf_log.inference.json",
     )
     print_freq: int = _watching(100, "steps between two lines of the log", least=1)
+    mllog: str | None = _watching(
+        None, "new file for a training's log in the format of MLPerf; needs the package mlperf-logging"
+    )
     tensorboard: str | None = _watching(
         None, "folder for TensorBoard, which then shows loss, AUC, learning rate and speed"
     )

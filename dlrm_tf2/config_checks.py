@@ -65,7 +65,7 @@ def _check_ranges(config: "TrainConfig") -> None:
     require(
         config.seed is None or 0 <= config.seed < 2**63, f"--seed is {config.seed}; it must be from 0 to 2**63 - 1."
     )
-    for name in ("learning_rate", "loss_scale"):
+    for name in ("learning_rate", "loss_scale", "epsilon"):
         require(getattr(config, name) > 0, f"--{name} is {getattr(config, name)}; it must be positive.")
     require(0 <= config.momentum < 1, f"--momentum is {config.momentum}; it must be from 0 to below 1.")
     for name in ("beta1", "beta2", "auc_threshold"):
@@ -80,12 +80,23 @@ def _check_widths(config: "TrainConfig") -> None:
         f"--bottom_mlp_dims ends with {config.bottom_mlp_dims[-1]}, --embedding_dim is {_text(config.embedding_dim)}. "
         "The dot interaction needs them equal; --interaction cross does not.",
     )
+    for name in ("projection_branch1_dims", "projection_branch2_dims"):
+        last = getattr(config, name)[-1]
+        require(
+            config.interaction != "projection" or last % dims[0] == 0,
+            f"--{name} ends with {last}, --embedding_dim is {dims[0]}. The last width is a multiple of embedding_dim.",
+        )
     require(config.top_mlp_dims[-1] == 1, f"--top_mlp_dims ends with {config.top_mlp_dims[-1]}; it must be 1.")
 
 
 def _check_optimizer(config: "TrainConfig") -> None:
+    has_fall = config.lr_policy != "torchrec" or config.decay_steps > 0
     require(
-        config.warmup_steps <= config.decay_start_step,
+        config.lr_policy == "torchrec" or config.decay_steps > 0,
+        f"--decay_steps is {config.decay_steps}; it must be at least 1.",
+    )
+    require(
+        not has_fall or config.warmup_steps <= config.decay_start_step,
         f"--warmup_steps {config.warmup_steps} is past --decay_start_step {config.decay_start_step}. "
         "Raise decay_start_step or lower warmup_steps.",
     )
@@ -103,8 +114,9 @@ def _check_optimizer(config: "TrainConfig") -> None:
 def _check_ops(config: "TrainConfig") -> None:
     op = config.interaction_op
     require(
-        config.interaction != "cross" or op == "auto",
-        f"--interaction cross and --interaction_op {op}: the op is for the dot interaction. Leave it out.",
+        config.interaction not in ("cross", "projection") or op == "auto",
+        f"--interaction {config.interaction} and --interaction_op {op}: the op is for the dot interaction. Leave it "
+        "out.",
     )
     for interaction, contradiction in (("dot_tensorflow", "native"), ("dot_custom_cuda", "tensorflow")):
         require(
@@ -141,6 +153,10 @@ def _check_checkpoints(config: "TrainConfig") -> None:
     require(
         not config.fresh_optimizer or config.restore_checkpoint_path is not None,
         "--fresh_optimizer needs --restore_checkpoint_path: the checkpoint to take the weights from.",
+    )
+    require(
+        not config.eval_within_epoch or config.eval_every is not None,
+        "--eval_within_epoch needs --eval_every: the steps between two evaluations of a pass.",
     )
     for name in ("auc_threshold", "keep_best"):
         require(

@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
     """Reports a wrong command line as a ConfigError."""
 
     def error(self, message: str) -> typing.NoReturn:
-        raise ConfigError(f"{message}. See --help.")
+        raise ConfigError(f"{message.removeprefix('argument ')}. See --help.")
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

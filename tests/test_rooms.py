@@ -15,18 +15,23 @@ ROOT = Path(__file__).parent.parent
 # criteo_prep has never heard of the trainer. The trainer may enter these rooms of criteo_prep, from anywhere ...
 BRIDGE = (
     "criteo_prep.feature_spec", "criteo_prep.machine", "criteo_prep.splitmix64", "criteo_prep.compiled",
-    "criteo_prep.plain_file",
+    "criteo_prep.plain_file", "criteo_prep.split_bin.dataset_spec",
 )  # fmt: skip
-# ... and these from the one file that reads samples, and the one that makes the samples of a published benchmark.
-READS_SAMPLES = ("dlrm_tf2.data.batches", "dlrm_tf2.benchmarks.zoo_data")
-BRIDGE_OF_SAMPLES = ("criteo_prep.transcribe", "criteo_prep.synthetic", "criteo_prep.parallel")
+# ... and these from the files that read samples.
+READS_SAMPLES = ("dlrm_tf2.data.batches", "dlrm_tf2.data.day_files", "dlrm_tf2.data.torchrec_data",
+                 "dlrm_tf2.data.sample_parts", "dlrm_tf2.data.provided", "dlrm_tf2.benchmarks.zoo_data")  # fmt: skip
+BRIDGE_OF_SAMPLES = (
+    "criteo_prep.transcribe", "criteo_prep.synthetic", "criteo_prep.parallel", "criteo_prep.batch",
+)  # fmt: skip
 
 # Programs read sys.argv, and nobody imports them: what two programs need has a room of its own.
 PROGRAMS = (
-    "dlrm_tf2.dlrm", "dlrm_tf2.dcnv2", "dlrm_tf2.synthetic_models", "dlrm_tf2.report", "dlrm_tf2.export.__main__",
+    "dlrm_tf2.dlrm", "dlrm_tf2.dcnv2", "dlrm_tf2.synthetic_models", "dlrm_tf2.sok_benchmark",
+    "dlrm_tf2.torchrec_example", "dlrm_tf2.report",
+    "dlrm_tf2.export.__main__",
 )  # fmt: skip
 COMMANDS = ("criteo_prep.cli", "criteo_prep.generate_feature_spec")
-MAKES_PARSERS = ("criteo_prep.flags", "dlrm_tf2.flags", "dlrm_tf2.job.program")
+MAKES_PARSERS = ("criteo_prep.flags", "dlrm_tf2.flags", "dlrm_tf2.torchrec_flags", "dlrm_tf2.job.program")
 
 # A library that only these modules may import.
 ONLY_IN = {

@@ -19,6 +19,7 @@ EXACT = ("-fmad=false", "--prec-sqrt=true", "--prec-div=true")
 SOURCES = {  # and the options of cuda.cmake; the sort is CUB's
     "dot_interaction/dot_interaction_cuda.cu": (),
     "embedding_rows/embedding_rows_cuda.cu": EXACT,
+    "embedding_rows/status_cuda.cu": (),
 }
 ARCHITECTURES = (70, 75, 80, 86, 89, 90, 100, 120)
 # HMMA: tensor cores. LDSM: ldmatrix. LDGSTS: asynchronous 16-byte copies. LDL, STL: local memory, that is, spills.

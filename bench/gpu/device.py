@@ -24,6 +24,7 @@ SOURCES = {
     "dot_interaction/dot_interaction_cpu.cc": (),
     "dot_interaction/dot_interaction_cpu_scalar.cc": (),
     "embedding_rows/embedding_rows_cuda.cu": EXACT,
+    "embedding_rows/status_cuda.cu": (),
     "embedding_rows/sort_cuda.cu": (),
     "embedding_rows/lookup_cpu.cc": (),
     "embedding_rows/embedding_rows_cpu_scalar.cc": ("-Xcompiler", "-ffp-contract=off"),

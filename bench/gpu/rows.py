@@ -89,6 +89,9 @@ def ready(library: ctypes.CDLL) -> ctypes.CDLL:
         arrays = [POINTER, SIZE] * 2
         getattr(library, f"dlrm_embedding_{name}_cuda_bytes").argtypes = [*arrays, POINTER]
         getattr(library, f"dlrm_embedding_{name}_cuda").argtypes = [*arrays, *choices, POINTER, SIZE, POINTER, POINTER]
+    of_slab = [POINTER, POINTER, SIZE]
+    library.dlrm_embedding_sum_cuda.argtypes = [*of_slab, POINTER, SIZE, *[POINTER] * 3]
+    library.dlrm_embedding_sums_cuda.argtypes = [*of_slab, CHOICE, POINTER, SIZE, *[POINTER] * 3]
     return library
 
 
@@ -139,6 +142,24 @@ class OnDevice:
             *arrays, *optimizer, gpu.DTYPES[self.case.dtype], start + -start % 256, memory[1],
             self.device.address(self.status), None,
         ))  # fmt: skip
+
+    def sums(self) -> tuple[np.ndarray, np.ndarray]:
+        """(rows that occur, ascending; the sums of their gradients, float32)."""
+        memory, num_bytes = self.memory_for("update")
+        start, count = self.device.address(memory), self.device.upload(np.full(1, -1, np.int64))
+        arrays = ctypes.byref(self.slab), self.bags, len(self.bags)
+        given, status = (start + -start % 256, num_bytes), self.device.address(self.status)
+        self._check(self.library.dlrm_embedding_sum_cuda(*arrays, *given, self.device.address(count), status, None))
+        self.device.wait()
+        num_rows = int(self.device.download(count).view(np.int64)[0])
+        rows, sums = self.device.poisoned(8 * num_rows), self.device.poisoned(4 * num_rows * self.case.width)
+        self._check(self.library.dlrm_embedding_sums_cuda(
+            *arrays, gpu.DTYPES[self.case.dtype], *given, self.device.address(rows), self.device.address(sums), None
+        ))  # fmt: skip
+        self.device.wait()
+        found = self.device.download(rows).view(np.int64)
+        order = np.argsort(found)
+        return found[order], self.device.download(sums).view(np.float32).reshape(-1, self.case.width)[order]
 
     def _check(self, code: int) -> None:
         if code != 0:

@@ -55,7 +55,7 @@ def check_grid(device, kernels: gpu.Kernels, cases) -> dict:
     rng, checked, wrong = np.random.default_rng(), 0, []
     for choices in cases:
         case = make_case(rng, *choices)
-        checked += 2
+        checked += 3
         for complaint in check(device, kernels, case):
             wrong.append(f"rows {choices}: {complaint}")
             print(f"WRONG {wrong[-1]}")
@@ -63,13 +63,14 @@ def check_grid(device, kernels: gpu.Kernels, cases) -> dict:
 
 
 def check(device, kernels: gpu.Kernels, case: rows.Case) -> list[str]:
-    """What is wrong with the update and then the lookup of a case."""
+    """What is wrong with the sums by row, the update and then the lookup of a case."""
     there = rows.OnDevice(device, kernels, case)
+    complaints = compared_sums(there.sums(), rows_numpy.sums(case))
     memory = there.memory_for("update")
     there.queue("update", memory)
     device.wait()
     weights, slots = rows_numpy.update(case)
-    complaints = compared(device, there.weights, weights, "weights")
+    complaints += compared(device, there.weights, weights, "weights")
     for number, slot in enumerate(slots):
         complaints += compared(device, there.slots[number], slot, f"state {number}")
     there.queue("lookup", there.memory_for("lookup"))
@@ -81,9 +82,19 @@ def check(device, kernels: gpu.Kernels, case: rows.Case) -> list[str]:
     return complaints
 
 
+def compared_sums(found: tuple[np.ndarray, np.ndarray], wanted: tuple[np.ndarray, np.ndarray]) -> list[str]:
+    if not np.array_equal(found[0], wanted[0]):
+        return [f"sums: {len(found[0])} rows occur, expected {len(wanted[0])}, or others"]
+    return differences(found[1], wanted[1].reshape(found[1].shape), "sums")
+
+
 def compared(device, memory, wanted: np.ndarray, what: str) -> list[str]:
+    return differences(device.download(memory).view(wanted.dtype).reshape(wanted.shape), wanted, what)
+
+
+def differences(found: np.ndarray, wanted: np.ndarray, what: str) -> list[str]:
     unsigned = np.uint32 if wanted.itemsize == 4 else np.uint16
-    found = device.download(memory).view(unsigned).reshape(wanted.shape)
+    found = found.view(unsigned)
     bad = found != wanted.view(unsigned)
     if not bad.any():
         return []

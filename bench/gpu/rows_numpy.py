@@ -1,4 +1,4 @@
-"""What lookup and update of embedding rows give, in numpy, in the order of the kernels: the same bits."""
+"""What lookup, update and sums of embedding rows give, in numpy, in the order of the kernels: the same bits."""
 
 import numpy as np
 
@@ -47,8 +47,8 @@ def lookup(case) -> np.ndarray:
     return result
 
 
-def update(case) -> tuple[np.ndarray, list[np.ndarray]]:
-    """(weights, slots) of a rows.Case after the step."""
+def sums(case) -> tuple[np.ndarray, np.ndarray]:
+    """(rows of a rows.Case that occur, ascending; the sums of their gradients)."""
     found = [piece.occurrences() for piece in case.pieces]
     sample, row, factor = (np.concatenate(parts) for parts in zip(*found, strict=True))
     piece = np.repeat(np.arange(len(found)), [len(part[0]) for part in found])
@@ -61,9 +61,14 @@ def update(case) -> tuple[np.ndarray, list[np.ndarray]]:
     # The chunks of a row have consecutive numbers.
     chunks = (np.bincount(group, minlength=len(rows)) + CHUNK - 1) // CHUNK
     first_chunk = np.concatenate([[0], np.cumsum(chunks)])
-    sums = ordered_sums(first_chunk[group] + position // CHUNK, first_chunk[-1],
-                        lambda i: widened(vectors[sample[i], piece[i]]) * factor[i, None])  # fmt: skip
-    gradients = ordered_sums(np.repeat(np.arange(len(rows)), chunks), len(rows), lambda i: sums[i])
+    of_chunks = ordered_sums(first_chunk[group] + position // CHUNK, first_chunk[-1],
+                             lambda i: widened(vectors[sample[i], piece[i]]) * factor[i, None])  # fmt: skip
+    return rows, ordered_sums(np.repeat(np.arange(len(rows)), chunks), len(rows), lambda i: of_chunks[i])
+
+
+def update(case) -> tuple[np.ndarray, list[np.ndarray]]:
+    """(weights, slots) of a rows.Case after the step."""
+    rows, gradients = sums(case)
     weights, slots = case.weights.copy(), [slot.copy() for slot in case.slots]
     before = widened(weights[rows])
     after = before - _changes(case, rows, gradients, slots)

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from criteo_prep.feature_spec import AUTO, Chunk, Feature, FeatureSpec
+from criteo_prep.feature_spec import Chunk, FeatureSpec
 from criteo_prep.guard import check_apart
-from criteo_prep.schema import CATEGORICAL, LABEL, NUM_CATEGORICAL, NUMERICAL
+from criteo_prep.split_bin.dataset_spec import spec_of_form
 from criteo_prep.split_bin.record import RecordForm, num_records
+from criteo_prep.transcribe.layout_spec import all_features
 from criteo_prep.transcribe.request import Request
 from criteo_prep.transcribe.run import transcribe_spec
 
@@ -43,17 +44,7 @@ def split_to_tf_raw(
 
 def _source_spec(source: Path, form: RecordForm, slot_sizes: list[int] | None) -> FeatureSpec:
     """The spec of the file of records, as a record_binary dataset."""
-    sizes = slot_sizes or [AUTO] * len(form.hotness)
-    names = CATEGORICAL if len(sizes) == NUM_CATEGORICAL else [f"cat_{i}" for i in range(len(sizes))]
-    tables = zip(names, sizes, form.hotness, strict=True)
-    features = [
-        Feature(LABEL, form.label_type),
-        *(Feature(name, form.dense_type) for name in NUMERICAL),
-        *(Feature(name, form.category_type, cardinality=size, hotness=hotness) for name, size, hotness in tables),
-    ]
-    order = tuple(feature.name for feature in features)
-    channels = {"categorical": order[1 + len(NUMERICAL) :], "numerical": NUMERICAL, "label": (LABEL,)}
-    sources = {"train": (Chunk(order, (source.name,), "record_binary"),)}
-    return FeatureSpec(
-        dict(zip(order, features, strict=True)), channels, sources=sources, metadata={}, root=source.parent, path=source
-    )
+    spec = spec_of_form(source.parent, form, slot_sizes)
+    spec.sources = {"train": (Chunk(all_features(spec), (source.name,), "record_binary"),)}
+    spec.path = source
+    return spec

@@ -9,6 +9,8 @@ tf_raw, record_binary, criteo_npy, split_tfrecords, parquet, csv
 layout_spec      the feature spec of a layout; which layouts hold which features
 checks           what holds for every sample of every layout
 sample_order     a pass over tf_raw: in order, shuffled by windows, or as one permutation
+in_place         the layouts whose samples can be read at any place, for a trainer
+file_rows        rows of numbers in several files
 random_reads     samples from any rows of tf_raw
 array_file, npy_array, tfrecord_folder, tfrecord, tensor_proto, csv_text
                  bytes: pread, .npy and .npz, TFRecords of one feature, their framing, protobuf messages, lines of text

@@ -5,7 +5,6 @@ shrinks would kill the process.
 """
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,26 +59,3 @@ class ArrayFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
-
-
-def read_rows(
-    files: Sequence[ArrayFile], num_rows: Sequence[int], *, num_columns: int, start: int, stop: int
-) -> np.ndarray:
-    """Rows [start, stop) of several files, counted over all files.
-
-    Args:
-      files: files in the order of their rows, all of the same dtype.
-      num_rows: rows of each file.
-      num_columns: numbers in a row.
-
-    Returns:
-      array [stop - start, num_columns].
-    """
-    parts, first = [], 0
-    for file, count in zip(files, num_rows, strict=True):
-        begin, end = max(start - first, 0), min(stop - first, count)
-        if begin < end:
-            parts.append(file.read(begin * num_columns, (end - begin) * num_columns, first + end))
-        first += count
-    whole = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, files[0].dtype), *parts])
-    return whole.reshape(stop - start, num_columns)

@@ -14,18 +14,26 @@ Source: the layout of TorchRec's DLRM example.
 """
 
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from criteo_prep.batch import Batch, Ids
-from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec
+from criteo_prep.feature_spec import Chunk, Feature, FeatureSpec, FeatureSpecError
 from criteo_prep.feature_spec_files import existing_file
 from criteo_prep.parallel import in_order
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch, checked_labels
-from criteo_prep.transcribe.layout_spec import LayoutError, StandardLayout, chunks_of_type, dtype_advice, standard_spec
-from criteo_prep.transcribe.npy_array import Columns, NpyArray, NpyWriter, npy_array, npz_arrays
+from criteo_prep.transcribe.file_rows import FileArray, FileRows
+from criteo_prep.transcribe.layout_spec import (
+    LayoutError,
+    StandardLayout,
+    chunks_of_type,
+    dtype_advice,
+    standard_spec,
+    wanted_of,
+)
+from criteo_prep.transcribe.npy_array import NpyWriter, npy_array, npz_arrays
 from criteo_prep.transcribe.transposed import put_columns, take_columns
 
 LAYOUT = "criteo_npy"
@@ -72,64 +80,51 @@ class Reader:
       root: the dataset folder.
       spec: its feature spec.
       split: "train", "test" or "validation".
+      features: names of the features to read, all by default. The ids of other features are not decoded.
 
     Raises:
       LayoutError: a file is not an array of the right shape, or the spec is of another layout.
-      FeatureSpecError: a file is missing.
+      FeatureSpecError: a file is missing, or `features` has an unknown name.
     """
 
-    def __init__(self, root: str | Path, spec: FeatureSpec, split: str):
+    def __init__(self, root: str | Path, spec: FeatureSpec, *, split: str, features: Iterable[str] | None = None):
         self.root, self.spec, self.split = Path(root), spec, split
-        self._parts: list[Columns] = []
-        self._interleaved = False  # whether one array holds one id of every feature
+        self._wanted = wanted_of(spec, features)
+        self._open_rows: list[FileRows] = []
         try:
-            self._label = self._open("label")
-            self._numerical = self._open("numerical")
-            self._ids = self._open_ids()
+            days = self._arrays("label")
+            self._label = self._opened(days, 1)
+            self.num_samples = sum(array.num_rows for array in days)
+            numerical = self._arrays("numerical")
+            self._check_days(numerical, days)
+            self._numerical = self._opened(numerical, len(spec.numerical)) if self._wanted.numerical else None
+            self._interleaved: FileRows | None = None  # one array with one id of every feature
+            self._ids: dict[str, FileRows] = {}  # or an array for each feature
+            self._open_ids(days)
         except BaseException:
             self.close()
             raise
-        self.num_samples = sum(self._label.num_rows)
-        for part in self._parts:
-            for array, day in zip(part.arrays, self._label.arrays, strict=False):
-                if array.num_rows != day.num_rows:
-                    raise self._failed(
-                        f"{array.path}: has {array.num_rows} rows, but {day.path.name} has {day.num_rows}. One of "
-                        "them is truncated, or the feature spec lists them in another order."
-                    )
-            if len(part.arrays) != len(self._label.arrays):
-                raise self._failed(
-                    f"{part.where}: has {len(part.arrays)} files, the label {len(self._label.arrays)}. "
-                    "Correct the spec: a chunk names the files of all days."
-                )
 
     def read(self, start: int, stop: int) -> Batch:
         """Samples [start, stop).
 
         Returns:
-          Batch with label bool [n], numerical float32 [n, numericals], and int32 or int64 ids.
+          Batch with label bool [n], numerical float32 [n, numericals], and int32 ids.
 
         Raises:
           FeatureSpecError: the file shrank, or a label, numerical or id is not allowed; the message has its row.
         """
         assert 0 <= start <= stop <= self.num_samples
-        label = checked_labels(self._label.read(start, stop)[:, 0], self._label.where, start)
-        numerical = None
-        if self._numerical:
-            numerical = self._numerical.read(start, stop)
-            check_finite(numerical, list(self.spec.channels["numerical"]), path=self._numerical.where, first_row=start)
-        if self._interleaved:
-            ids = self._ids[0].read(start, stop)
-            columns = np.empty(ids.shape[::-1], ids.dtype)
-            take_columns(ids, 0, columns)
-        else:
-            columns = [part.read(start, stop).reshape(-1) for part in self._ids]
-        categorical = {}
-        for i, (feature, values) in enumerate(zip(self.spec.categorical, columns, strict=True)):
-            lengths = np.full(stop - start, feature.hotness, np.int32) if feature.hotness > 1 else None
-            categorical[feature.name] = Ids(values, lengths)
-            check_ids(categorical[feature.name], feature, path=self._ids[i % len(self._ids)].where, first_row=start)
-        return Batch(label, numerical, categorical)
+        return self._batch(lambda files: files.read(start, stop), start)
+
+    def take(self, rows: np.ndarray) -> Batch:
+        """The samples at these rows, int64 [n] in any order, as `read` returns them. Raises as `read`."""
+        try:
+            return self._batch(lambda files: files.take(rows), 0)
+        except FeatureSpecError:
+            for row in rows.tolist():
+                self.read(row, row + 1)  # raises the message with the row
+            raise
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """The split in order, read ahead by threads; the last batch may be smaller."""
@@ -137,8 +132,8 @@ class Reader:
         return in_order(lambda start: self.read(start, min(start + batch_size, self.num_samples)), starts)
 
     def close(self) -> None:
-        for file in (file for part in self._parts for file in part.files):
-            file.close()
+        for rows in self._open_rows:
+            rows.close()
 
     def __enter__(self) -> "Reader":
         return self
@@ -146,17 +141,44 @@ class Reader:
     def __exit__(self, exception_type, exception, traceback) -> None:
         self.close()
 
-    def _failed(self, message: str) -> LayoutError:
-        self.close()
-        return LayoutError(message)
+    def _batch(self, read: Callable[[FileRows], np.ndarray], first_row: int) -> Batch:
+        """A batch of the rows that `read` returns of each array, checked; first_row is for messages."""
+        label = numerical = None
+        if self._wanted.label:
+            label = checked_labels(read(self._label)[:, 0], self._label.where, first_row)
+        if self._numerical:
+            numerical = read(self._numerical)
+            names = list(self.spec.channels["numerical"])
+            check_finite(numerical, names, path=self._numerical.where, first_row=first_row)
+        return Batch(label, numerical, self._categorical(read, first_row))
 
-    def _paths(self, chunk: Chunk) -> list[Path]:
-        return [existing_file(self.root, file, chunk.features[0]) for file in chunk.files]
+    def _categorical(self, read: Callable[[FileRows], np.ndarray], first_row: int) -> dict[str, Ids]:
+        features, columns = self._wanted.categorical, {}
+        if self._interleaved:
+            ids, order = read(self._interleaved), self.spec.channels["categorical"]
+            places = np.array([order.index(feature.name) for feature in features], np.int64)
+            taken = np.empty((len(places), len(ids)), ids.dtype)
+            take_columns(ids, places, taken)
+            columns = {feature.name: column for feature, column in zip(features, taken, strict=True)}
+        categorical = {}
+        for feature in features:
+            files = self._interleaved or self._ids[feature.name]
+            values = columns[feature.name] if self._interleaved else read(files)
+            lengths = np.full(len(values), feature.hotness, np.int32) if feature.hotness > 1 else None
+            ids = Ids(values.reshape(-1), lengths)
+            check_ids(ids, feature, path=files.where, first_row=first_row)
+            categorical[feature.name] = Ids(ids.values.astype(np.int32, copy=False), lengths)
+        return categorical
 
-    def _open(self, channel: str) -> Columns | None:
+    def _opened(self, arrays: list[FileArray], num_columns: int) -> FileRows:
+        self._open_rows.append(FileRows(arrays, num_columns))
+        return self._open_rows[-1]
+
+    def _arrays(self, channel: str) -> list[FileArray]:
+        """The array of each day with the features of a channel; none for a channel without features."""
         chunk = _chunk(self.spec, self.split, channel)
         if chunk is None:
-            return None
+            return []
         features = [self.spec.features[name] for name in chunk.features]
         if len({feature.dtype for feature in features}) > 1:
             raise LayoutError(
@@ -164,22 +186,13 @@ class Reader:
             )
         arrays = [npy_array(path) for path in self._paths(chunk)]
         self._check_dtype(arrays, features[0])
-        self._parts.append(Columns(arrays, len(features)))
-        return self._parts[-1]
+        return arrays
 
-    def _check_dtype(self, arrays: list[NpyArray], feature: Feature) -> None:
-        for array in arrays:
-            if array.dtype != feature.dtype:
-                raise LayoutError(
-                    f"{array.path}: is {array.dtype}, but the feature spec says {feature.dtype}. "
-                    f"{dtype_advice(self.spec, feature, array.dtype)} The files of all days have one dtype."
-                )
-
-    def _open_ids(self) -> list[Columns]:
-        """One array of all features, or one array for each feature of an .npz."""
+    def _open_ids(self, days: list[FileArray]) -> None:
+        """Opens one array of all features, or one array for each feature of an .npz; `days` are the labels."""
         chunk = _chunk(self.spec, self.split, "categorical")
         if chunk is None:
-            return []
+            return
         one_hot = not chunk.files[0].endswith(".npz")
         for feature in self.spec.categorical:
             if feature.ragged or one_hot and feature.hotness > 1:
@@ -188,16 +201,45 @@ class Reader:
                     f"{self.spec.path}: {feature.name} is {what}, but {chunk.files[0]} holds "
                     f"{'one id' if one_hot else 'equally many ids'} a sample. Correct the spec."
                 )
+        wanted = self._wanted.categorical
         if one_hot:
-            self._interleaved = True
-            return [self._open("categorical")]
+            arrays = self._arrays("categorical")
+            self._check_days(arrays, days)
+            self._interleaved = self._opened(arrays, len(chunk.features)) if wanted else None
+            return
         names = [str(i) for i in range(len(chunk.features))]
-        days = [npz_arrays(path, names) for path in self._paths(chunk)]
+        archives = [npz_arrays(path, names) for path in self._paths(chunk)]
         for i, feature in enumerate(self.spec.categorical):
-            arrays = [day[i] for day in days]
+            arrays = [archive[i] for archive in archives]
             self._check_dtype(arrays, feature)
-            self._parts.append(Columns(arrays, feature.hotness))
-        return self._parts[-len(names) :]
+            self._check_days(arrays, days)
+            if feature in wanted:
+                self._ids[feature.name] = self._opened(arrays, feature.hotness)
+
+    def _paths(self, chunk: Chunk) -> list[Path]:
+        return [existing_file(self.root, file, chunk.features[0]) for file in chunk.files]
+
+    def _check_dtype(self, arrays: list[FileArray], feature: Feature) -> None:
+        for array in arrays:
+            if array.dtype != feature.dtype:
+                raise LayoutError(
+                    f"{array.path}: is {array.dtype}, but the feature spec says {feature.dtype}. "
+                    f"{dtype_advice(self.spec, feature, array.dtype)} The files of all days have one dtype."
+                )
+
+    def _check_days(self, arrays: list[FileArray], days: list[FileArray]) -> None:
+        """Raises LayoutError unless the arrays have the days of the labels, and the rows of each day."""
+        for array, day in zip(arrays, days, strict=False):
+            if array.num_rows != day.num_rows:
+                raise LayoutError(
+                    f"{array.path}: has {array.num_rows} rows, but {day.path.name} has {day.num_rows}. One of them is "
+                    "truncated, or the feature spec lists them in another order."
+                )
+        if arrays and len(arrays) != len(days):
+            raise LayoutError(
+                f"{arrays[0].path}: the chunk has {len(arrays)} files, the label {len(days)}. Correct the spec: a "
+                "chunk names the files of all days."
+            )
 
 
 def _interleave(columns: list[np.ndarray]) -> np.ndarray:

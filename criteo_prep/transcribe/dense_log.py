@@ -5,10 +5,29 @@ import functools
 import numpy as np
 
 from criteo_prep.compiled import compiled
+from criteo_prep.feature_spec import FeatureSpec, FeatureSpecError
 from criteo_prep.schema import log_numerical
 
 _TABLE_SIZE = 1 << 15
 _FIRST = -3  # the rule gives 0 for this integer and for every smaller one
+DENSE_LOG = "dense_log"  # key of a feature spec's metadata
+
+
+def takes_log(spec: FeatureSpec) -> bool:
+    """Whether a trainer takes log(x + 3) of the numericals of a dataset: `metadata: {dense_log: true}` says so.
+
+    Raises:
+      FeatureSpecError: the numericals are integers, and the metadata does not say whether they are raw numbers.
+    """
+    stated = spec.metadata.get(DENSE_LOG) if isinstance(spec.metadata, dict) else None
+    integers = [feature for feature in spec.numerical if np.dtype(feature.dtype).kind in "iu"]
+    if type(stated) is not bool and (stated is not None or integers):
+        found = f"metadata: {DENSE_LOG} is {stated!r}" if stated is not None else f"{integers[0].name!r} is an integer"
+        raise FeatureSpecError(
+            f"{spec.path}: {found}. Write `{DENSE_LOG}: true` into the metadata to train on log(x + 3), or false to "
+            "train on the numbers as they are."
+        )
+    return bool(stated)
 
 
 def log_of(numerical: np.ndarray) -> np.ndarray:

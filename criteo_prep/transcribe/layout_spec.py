@@ -7,6 +7,7 @@ ragged. Numericals and label get the standard names, in the same order.
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +20,37 @@ HOLDS_RAGGED = ("tf_raw", "split_tfrecords", "parquet")
 HOLDS_INTEGERS = ("record_binary", "csv", "parquet")
 
 
-class LayoutError(ValueError):
+class LayoutError(FeatureSpecError):
     """A layout cannot hold a feature, or a dataset's files are not in the layout that its spec names."""
+
+
+class Wanted(NamedTuple):
+    """The parts of a sample that a reader decodes.
+
+    Attributes:
+      label: whether the label is read.
+      numerical: whether the numericals are read, all or none of them.
+      categorical: categorical features whose ids are read, in the order of channel_spec.
+    """
+
+    label: bool
+    numerical: bool
+    categorical: tuple[Feature, ...]
+
+
+def wanted_of(spec: FeatureSpec, features: Iterable[str] | None) -> Wanted:
+    """The features of these names; all features for None. Raises FeatureSpecError for an unknown name."""
+    names = set(spec.features if features is None else features)
+    if unknown := sorted(names - set(spec.features)):
+        where = spec.path or spec.root
+        raise FeatureSpecError(f"{where}: there is no feature {unknown[0]!r}; the features are {list(spec.features)}.")
+    numerical = names.intersection(spec.channels["numerical"])
+    assert len(numerical) in (0, len(spec.numerical)), "numericals are read all or none"
+    return Wanted(
+        spec.label.name in names,
+        bool(numerical),
+        categorical=tuple(feature for feature in spec.categorical if feature.name in names),
+    )
 
 
 @dataclass(frozen=True)

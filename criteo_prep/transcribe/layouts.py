@@ -41,8 +41,8 @@ def _csv():
 # layout -> (root, spec, split, request) -> reader
 READERS: dict[str, Callable] = {
     "tf_raw": lambda root, spec, split, request: tf_raw.Reader(root, spec, split=split),
-    "record_binary": lambda root, spec, split, request: record_binary.Reader(root, spec, split),
-    "criteo_npy": lambda root, spec, split, request: criteo_npy.Reader(root, spec, split),
+    "record_binary": lambda root, spec, split, request: record_binary.Reader(root, spec, split=split),
+    "criteo_npy": lambda root, spec, split, request: criteo_npy.Reader(root, spec, split=split),
     "split_tfrecords": lambda root, spec, split, request: split_tfrecords.Reader(root, spec, split),
     "parquet": lambda root, spec, split, request: _parquet().Reader(root, spec, split),
     "csv": lambda root, spec, split, request: _csv().Reader(root, spec, split),

@@ -8,13 +8,12 @@ import os
 import struct
 import tokenize
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy_format
 
-from criteo_prep.transcribe.array_file import ArrayFile, read_rows
+from criteo_prep.transcribe.file_rows import FileArray
 from criteo_prep.transcribe.layout_spec import LayoutError
 
 _MAX_HEADER = 10_000  # bytes; numpy's own limit
@@ -23,57 +22,13 @@ _ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError
 _HEADER_ERRORS = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError, OverflowError, tokenize.TokenError)
 
 
-@dataclass(frozen=True)
-class NpyArray:
-    """A two-dimensional array in a file: [num_rows, num_columns] of `dtype` in C order, from byte `base`."""
-
-    path: Path
-    base: int
-    dtype: np.dtype
-    num_rows: int
-    num_columns: int
-
-
-class Columns:
-    """The arrays of several days as one array [rows, num_columns].
-
-    Attributes:
-      arrays: array of each day.
-      num_rows: rows of each day.
-      num_columns: numbers in a row.
-      files: open file of each day.
-
-    Raises:
-      LayoutError: an array has another number of columns.
-    """
-
-    def __init__(self, arrays: list[NpyArray], num_columns: int):
-        self.arrays, self.num_rows, self.num_columns = arrays, [array.num_rows for array in arrays], num_columns
-        for array in arrays:
-            if array.num_columns != num_columns:
-                raise LayoutError(
-                    f"{array.path}: has {array.num_columns} columns, but the feature spec has {num_columns}. Correct "
-                    "the features of the spec, or a hotness."
-                )
-        self.files = [ArrayFile(array.path, array.dtype, array.base) for array in arrays]
-
-    @property
-    def where(self) -> Path | str:
-        """The files, for messages whose rows are counted over all days."""
-        path = self.arrays[0].path
-        return path if len(self.arrays) == 1 else f"{path.parent}, {path.name} and the next {len(self.arrays) - 1}"
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        return read_rows(self.files, self.num_rows, num_columns=self.num_columns, start=start, stop=stop)
-
-
-def npy_array(path: Path) -> NpyArray:
+def npy_array(path: Path) -> FileArray:
     """The array of a .npy file. Raises LayoutError for another kind of file, or a size that the header does not say."""
     with open(path, "rb") as file:
         return _parsed(file, path, where=str(path), base=0, end=os.path.getsize(path))
 
 
-def npz_arrays(path: Path, names: list[str]) -> list[NpyArray]:
+def npz_arrays(path: Path, names: list[str]) -> list[FileArray]:
     """The arrays in the members <name>.npy of an .npz file.
 
     Raises:
@@ -131,7 +86,7 @@ class NpyWriter:
             file.write(npy_header(self._dtype, (num_rows, self._num_columns)))
 
 
-def _parsed(file, path: Path, *, where: str, base: int, end: int) -> NpyArray:
+def _parsed(file, path: Path, *, where: str, base: int, end: int) -> FileArray:
     """The array whose header begins at byte `base` of an open file and whose numbers end at byte `end`."""
     file.seek(base)
     head = io.BytesIO(file.read(min(_MAX_HEADER, end - base)))
@@ -160,4 +115,4 @@ def _parsed(file, path: Path, *, where: str, base: int, end: int) -> NpyArray:
             f"{where}: the header says {shape} of {dtype}, {needed} bytes, but {end - base} bytes follow it. "
             "The file is truncated or its header is damaged."
         )
-    return NpyArray(path, base, dtype=dtype, num_rows=num_rows, num_columns=num_columns)
+    return FileArray(path, base, dtype=dtype, num_rows=num_rows, num_columns=num_columns)

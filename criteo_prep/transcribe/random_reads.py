@@ -1,21 +1,18 @@
 """Samples from any rows of a tf_raw split in one call, for a shuffled pass."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numba import types
 
 from criteo_prep.batch import Batch, Ids
-from criteo_prep.compiled import compiled
-from criteo_prep.feature_spec import Feature, FeatureSpecError
-from criteo_prep.transcribe.array_file import ArrayFile
-from criteo_prep.transcribe.tf_raw import Reader
+from criteo_prep.feature_spec import Feature
+from criteo_prep.transcribe.file_rows import take_rows
 
-_LARGEST_GAP = 4096  # bytes; reading a gap of this size takes less time than another system call
-_SCRATCH = 1 << 16  # bytes
-
-_pread = types.ExternalFunction("pread", types.intp(types.intc, types.voidptr, types.uintp, types.int64))
+if TYPE_CHECKING:
+    from criteo_prep.transcribe.tf_raw import Reader
 
 
-def take_samples(reader: Reader, rows: np.ndarray) -> Batch:
+def take_samples(reader: "Reader", rows: np.ndarray) -> Batch:
     """The samples at these rows, in this order, as reader.read returns them.
 
     Args:
@@ -39,34 +36,7 @@ def take_samples(reader: Reader, rows: np.ndarray) -> Batch:
     return Batch(label, numerical, categorical)
 
 
-def take_rows(file: ArrayFile, rows: np.ndarray, num_columns: int) -> np.ndarray:
-    """Rows of one file.
-
-    Args:
-      file: file of numbers, row after row.
-      rows: int64 [n], in any order.
-      num_columns: numbers in a row.
-
-    Returns:
-      array [n, num_columns], in the order of `rows`.
-
-    Raises:
-      FeatureSpecError: the file ends before one of the rows does.
-    """
-    order = np.argsort(rows, kind="stable")
-    row_bytes = num_columns * file.dtype.itemsize
-    out = np.empty((len(rows), num_columns), file.dtype)
-    scratch = np.empty(max(_SCRATCH, row_bytes), np.uint8)
-    num_read = _take(file.descriptor, rows[order], order, file.base, row_bytes, scratch, out.view(np.uint8).reshape(-1))
-    if num_read < len(rows):
-        raise FeatureSpecError(
-            f"{file.path}: ends before row {rows[order[num_read]]} does. It shrank while it was read; make the dataset "
-            "again."
-        )
-    return out
-
-
-def _ids(reader: Reader, feature: Feature, rows: np.ndarray) -> Ids:
+def _ids(reader: "Reader", feature: Feature, rows: np.ndarray) -> Ids:
     lengths = None
     if feature.ragged:
         file, offsets = reader.open_files(feature)
@@ -88,32 +58,3 @@ def _ids(reader: Reader, feature: Feature, rows: np.ndarray) -> Ids:
         row = int(rows[ids.sample_of(bad)])
         reader.read(row, row + 1)  # raises the message
     return ids
-
-
-@compiled
-def _take(descriptor, rows, places, base, row_bytes, scratch, out):
-    """Reads row rows[i] (ascending) into row places[i] of `out`. One system call reads rows that are close together.
-
-    Returns:
-      How many rows it read; fewer than all where the file ends.
-    """
-    begin = 0
-    while begin < rows.size:
-        end = begin + 1
-        while (
-            end < rows.size
-            and (rows[end] - rows[end - 1]) * row_bytes <= _LARGEST_GAP
-            and (rows[end] - rows[begin] + 1) * row_bytes <= scratch.size
-        ):
-            end += 1
-        count = (rows[end - 1] - rows[begin] + 1) * row_bytes
-        num_bytes = _pread(descriptor, scratch.ctypes.data, count, base + rows[begin] * row_bytes)
-        for i in range(begin, end):
-            source = (rows[i] - rows[begin]) * row_bytes
-            if source + row_bytes > num_bytes:
-                return i
-            target = places[i] * row_bytes
-            for byte in range(row_bytes):
-                out[target + byte] = scratch[source + byte]
-        begin = end
-    return rows.size

@@ -1,4 +1,4 @@
-"""The order of the samples in a pass over a tf_raw split: in file order, shuffled by windows, or permuted.
+"""The order of the samples in a pass over a split: in file order, shuffled by windows, or permuted.
 
 The seed, the number of the pass and the place in the pass alone decide which row is read. So all processes agree on the
 samples, also where they read different features, and a pass can start at any place.
@@ -9,8 +9,7 @@ import threading
 import numpy as np
 
 from criteo_prep.batch import Batch, concatenate
-from criteo_prep.transcribe.random_reads import take_samples
-from criteo_prep.transcribe.tf_raw import Reader
+from criteo_prep.transcribe.in_place import Reader
 
 _ROUNDS = 6
 _WINDOWS_KEPT = 2  # a batch may begin in one window and end in the next
@@ -74,7 +73,7 @@ class FullPermutation:
 
     def read(self, epoch: int, start: int, stop: int) -> Batch:
         """The samples at the places [start, stop) of pass number `epoch`."""
-        return take_samples(self._reader, self.rows(epoch, start, stop))
+        return self._reader.take(self.rows(epoch, start, stop))
 
     def rows(self, epoch: int, start: int, stop: int) -> np.ndarray:
         """The rows of the split at these places, int64 [stop - start]."""

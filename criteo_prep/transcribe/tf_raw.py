@@ -25,6 +25,8 @@ from criteo_prep.feature_spec_files import OFFSET
 from criteo_prep.parallel import in_order
 from criteo_prep.transcribe.array_file import ArrayFile
 from criteo_prep.transcribe.checks import check_finite, check_ids, checked_batch
+from criteo_prep.transcribe.layout_spec import wanted_of
+from criteo_prep.transcribe.random_reads import take_samples
 
 _BUFFER_BYTES = 1 << 18  # bytes of one write; smaller writes take twice the time
 
@@ -48,15 +50,10 @@ class Reader:
         self.root, self.spec, self.split = Path(root), dataclasses.replace(spec, root=Path(root)), split
         self._files: dict[str, list[ArrayFile]] = {}
         self.num_samples = self.spec.validate_files(split)
-        names = set(spec.features if features is None else features)
-        if unknown := sorted(names - set(spec.features)):
-            raise FeatureSpecError(
-                f"{self.root}: there is no feature {unknown[0]!r}; the features are {list(spec.features)}."
-            )
-        self._label = spec.label if spec.label.name in names else None
-        self._numerical = [feature for feature in spec.numerical if feature.name in names]
-        assert self._numerical in ([], spec.numerical), "numericals are read all or none"
-        self._categorical = [feature for feature in spec.categorical if feature.name in names]
+        wanted = wanted_of(spec, features)
+        self._label = spec.label if wanted.label else None
+        self._numerical = spec.numerical if wanted.numerical else []
+        self._categorical = wanted.categorical
         try:
             for feature in [*filter(None, [self._label]), *self._numerical[:1], *self._categorical]:
                 self._open(feature)
@@ -94,6 +91,10 @@ class Reader:
             check_ids(ids, feature, path=self._files[feature.name][0].path, first_row=start)
             categorical[feature.name] = Ids(ids.values.astype(np.int32, copy=False), ids.row_lengths)
         return Batch(label, numerical, categorical)
+
+    def take(self, rows: np.ndarray) -> Batch:
+        """The samples at these rows, int64 [n] in any order, as `read` returns them. Raises as `read`."""
+        return take_samples(self, rows)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """The split in order, read ahead by threads; the last batch may be smaller."""

@@ -1,7 +1,7 @@
 """The phases of a step, each timed on its own: lookup, exchange, dense, update.
 
-Inside a step the phases overlap, and a clock there would delay them. So after the timed steps the phases run in turn, each
-as a compiled function with the tensors of a real step. All ranks begin a phase together, and the slowest rank counts.
+Inside a step the phases overlap, and a clock there would delay them. So after the timed steps the phases run in turn,
+each as a compiled function with the tensors of a real step. All ranks begin a phase together; the slowest rank counts.
 """
 
 import statistics

@@ -15,17 +15,20 @@ import numpy as np
 from criteo_prep.feature_spec import FeatureSpec, FeatureSpecError
 from criteo_prep.parallel import in_order
 from criteo_prep.synthetic import generator
+from criteo_prep.transcribe import in_place
+from criteo_prep.transcribe.dense_log import log_of, takes_log
 from criteo_prep.transcribe.sample_order import ORDERS
-from criteo_prep.transcribe.tf_raw import Reader
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data.array_pool import ArrayPool
 from dlrm_tf2.data.file_watch import FileWatch
+from dlrm_tf2.data.provided import ProvidedSpec, Samples
 from dlrm_tf2.embedding.ids import IdBatch, RankIds
 from dlrm_tf2.embedding.layer import DistributedEmbedding
 from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.sharding.plan import samples_of_rank
 
 _THREADS = 2
+_ID_LIMIT = 2**31 - 1  # ids are int32 from here on
 _TILE = 4096  # samples whose ids are copied side by side at a time: few enough for the cache
 
 
@@ -102,8 +105,11 @@ class RankData:
     Attributes:
       num_samples: samples of a pass, all ranks together.
 
+    The layout of the split is the type of its chunks, see in_place.READERS.
+
     Raises:
-      FeatureSpecError: the split's files are missing, truncated or disagree, or the split holds no sample.
+      FeatureSpecError: the split's files are missing, truncated or disagree, the split holds no sample, a table has ids
+        that int32 cannot hold, or the spec does not say whether integers are raw numbers.
     """
 
     def __init__(
@@ -117,10 +123,14 @@ class RankData:
         self._spec, self._share, self._reading = spec, share, reading
         own = (spec.label.name, *(feature.name for feature in spec.numerical), *share.sample_features)
         if reading.synthetic_samples is None:
-            readers = [Reader(spec.root, spec, split=split, features=names) for names in (own, share.global_features)]
+            readers = [_opened(spec, split, features=f, seed=reading.seed) for f in (own, share.global_features)]
             self.num_samples = readers[0].num_samples
+            if isinstance(spec, ProvidedSpec):
+                self.num_samples = spec.num_samples[split]
             self._samples, self._tables = (ORDERS[reading.shuffle](r, reading.seed, reading.window) for r in readers)
-            chunks = [spec.chunk_of(split, feature) for feature in (*own, *share.global_features)]
+            chunks = [
+                chunk for chunk in spec.sources.get(split, ()) if {*own, *share.global_features} & {*chunk.features}
+            ]
             self._watch = FileWatch(spec.root / file for chunk in chunks for file in chunk.files)
         else:
             self.num_samples = reading.synthetic_samples
@@ -129,6 +139,13 @@ class RankData:
                 for features in (own, share.global_features)
             )
             self._watch = FileWatch([])
+        self._takes_log = reading.synthetic_samples is None and takes_log(spec)
+        for feature in spec.categorical:
+            if feature.cardinality > _ID_LIMIT:
+                raise FeatureSpecError(
+                    f"{spec.path}: {feature.name!r} has {feature.cardinality} ids; a table has at most {_ID_LIMIT}, "
+                    "because ids are int32. Hash the ids into fewer."
+                )
         self._pool = ArrayPool()
         if self.num_samples == 0:
             raise FeatureSpecError(f"{spec.path}: the split {split!r} holds no sample. Make it from more rows.")
@@ -192,6 +209,8 @@ class RankData:
         out = self._pool.empty(rows, (len(self._spec.numerical),), np.float32)
         if numerical is None:
             return out
+        if self._takes_log:
+            numerical = log_of(numerical)
         if numerical.dtype == np.float16:
             _widen(np.ascontiguousarray(numerical), out)
         else:
@@ -249,7 +268,9 @@ def splits_of(config: TrainConfig) -> tuple[str, ...]:
     """The splits that a run reads."""
     if config.mode != "train":
         return (config.eval_split,)
-    return ("train", config.eval_split) if config.evals_per_epoch or config.eval_every else ("train",)
+    evaluated = [config.eval_split] if config.evals_per_epoch or config.eval_every else []
+    evaluated += [config.final_split] if config.final_split else []
+    return tuple(dict.fromkeys(["train", *evaluated]))
 
 
 def check_splits(config: TrainConfig, spec: FeatureSpec) -> None:
@@ -272,6 +293,13 @@ def _reading_of(config: TrainConfig, split: str, seed: int) -> Reading:
     return Reading(
         config.shuffle, config.shuffle_window, seed=seed, drop_last=config.drop_last, synthetic_samples=samples
     )
+
+
+def _opened(spec: FeatureSpec, split: str, *, features: tuple[str, ...], seed: int) -> Samples:
+    """The samples of a split with some of their features."""
+    if isinstance(spec, ProvidedSpec):
+        return spec.opens[split](features, seed)
+    return in_place.open_split(spec, split, features)
 
 
 class _Endless:

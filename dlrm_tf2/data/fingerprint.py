@@ -33,9 +33,11 @@ def fingerprint_of(spec: FeatureSpec, splits: Sequence[str]) -> str:
             feature = spec.features[name]
             digest.update(f"{channel} {name} {feature.dtype} {feature.cardinality} {feature.hotness}\n".encode())
     names = [name for channel in sorted(spec.channels) for name in spec.channels[channel]]
+    if isinstance(spec.metadata, dict) and spec.metadata.get("dense_log"):
+        digest.update(b"dense_log")
     for split in splits:
-        for path in dict.fromkeys(spec.path_of(split, name) for name in names):
-            _add_file(path, digest)
+        for file in dict.fromkeys(file for name in names for file in spec.chunk_of(split, name).files):
+            _add_file(spec.root / file, digest)
     return digest.hexdigest()
 
 

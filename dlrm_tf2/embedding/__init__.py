@@ -3,13 +3,16 @@
     from dlrm_tf2.embedding import DistributedEmbedding, TableConfig, make_plan
 
 layer             DistributedEmbedding: lookup, exchange, update
+train_step        the loss of a rank's samples, and its gradients
 ids               the ids of a batch: checked and packed
+id_input          the ids that a rank is given, and their way to the tables
 bags              the ids of one feature one by one, with sample and factor
 result_layout     which columns of the result each feature has, and the pieces that they are made of
 routes            the route that each feature's vectors take: replicated, pooled or fetched
 slab              the shards of one width in one variable: gather, update, read, write
 initial_weights   the first values of a table, the same for any plan
 lookup            ids -> pooled vectors of one slab, and gradients back to its rows
+rank_lookups      all lookups of a rank, and the result that the exchange makes of them
 collectives       what all ranks do together, once in every step
 id_exchange       ids to the ranks of their tables
 exchange_columns  how the pieces of several ranks become the result: a drawing, and the numbers. No TensorFlow

@@ -67,6 +67,10 @@ class Collectives:
         each, extra = global_batch // self.world_size, global_batch % self.world_size
         return each + tf.cast(tf.range(self.world_size) < extra, tf.int32)
 
+    def own_samples(self, global_batch: tf.Tensor) -> tf.Tensor:
+        """How many of them are this rank's."""
+        return self.samples_of_ranks(global_batch)[self.rank]
+
     def _always_run(self, witness: tf.Tensor) -> None:
         """Makes a graph run the operations that `witness` is computed from, also if nobody uses their results.
 

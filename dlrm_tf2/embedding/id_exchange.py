@@ -1,6 +1,6 @@
 """IdExchange: the ids of a rank's samples go to the ranks that hold their tables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -63,24 +63,51 @@ class IdExchange:
             splits = batch.num_samples * tf.constant([len(of_rank) for of_rank in columns])
             received = self._collectives.all_to_all(tf.concat(by_rank, axis=0), splits=splits, name="ids")
             fixed = tf.reshape(received, [global_batch, len(columns[self._collectives.rank])])
-        ragged, weights = {}, {}
+        ragged = {}
         for feature in self._sent:
-            # A rank that does not get the feature takes part all the same, and receives nothing.
-            is_wanted = feature in self._features_of_ranks[self._collectives.rank]
             if self._hotness[feature] is None:
+                # A rank that does not get the feature takes part all the same, and receives nothing.
                 values, lengths = batch.ragged[feature]
                 received = self._to_owners(feature, values, "ids"), self._to_owners(feature, lengths, "row_lengths")
-                if is_wanted:
+                if feature in self._features_of_ranks[self._collectives.rank]:
                     ragged[feature] = received
-            if feature in batch.weights:
-                received = self._to_owners(feature, batch.weights[feature], "weights")
-                if is_wanted:
-                    weights[feature] = received
-        return IdBatch(fixed, ragged, weights)
+        return IdBatch(fixed, ragged, self._exchanged_weights(batch))
+
+    def _exchanged_weights(self, batch: IdBatch) -> dict[str, tf.Tensor]:
+        """The weights of the ids; none of a feature that this rank does not get. Differentiable.
+
+        It is one function of all weights, so that in a backward pass all ranks make the same exchanges in one order.
+        """
+        features = [feature for feature in self._sent if feature in batch.weights]
+        if not features:
+            return {}
+
+        @tf.custom_gradient
+        def exchange(*weights: tf.Tensor) -> tuple[list[tf.Tensor], Callable]:
+            named = list(zip(features, weights, strict=True))
+
+            def gradient(*upstream: tf.Tensor) -> list[tf.Tensor]:
+                pairs = zip(named, upstream, strict=True)
+                return [self._from_owners(*one, gradient=tf.convert_to_tensor(part)) for one, part in pairs]
+
+            return [self._to_owners(*one, "weights") for one in named], gradient
+
+        return dict(zip(features, exchange(*(batch.weights[feature] for feature in features)), strict=True))
 
     def _to_owners(self, feature: str, values: tf.Tensor, name: str) -> tf.Tensor:
         """Sends the values to every rank that gets this feature; returns the values of all ranks, if this is one."""
-        owners = np.array([feature in wanted for wanted in self._features_of_ranks], np.int32)
+        owners = self._owners(feature)
         splits = tf.size(values) * owners
         copies = tf.tile(values, [int(owners.sum())])
         return self._collectives.all_to_all(copies, splits=splits, name=f"{name}.{feature}")
+
+    def _from_owners(self, feature: str, values: tf.Tensor, *, gradient: tf.Tensor) -> tf.Tensor:
+        """The way back of `_to_owners`: the gradient of `values`, summed over the ranks that got them."""
+        owners, all_to_all = self._owners(feature), self._collectives.all_to_all
+        counts = all_to_all(tf.size(values) * owners, splits=tf.ones_like(owners), name=f"weight_counts.{feature}")
+        returned = all_to_all(gradient, splits=counts, name=f"weight_gradients.{feature}")
+        return tf.reduce_sum(tf.reshape(returned, [int(owners.sum()), tf.size(values)]), axis=0)
+
+    def _owners(self, feature: str) -> np.ndarray:
+        """int32 [ranks]: 1 for a rank that gets the feature, else 0."""
+        return np.array([feature in wanted for wanted in self._features_of_ranks], np.int32)

@@ -1,53 +1,29 @@
 """DistributedEmbedding: a plan, the lookups in this rank's tables, and the exchange between the ranks."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
-from itertools import chain
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from dlrm_tf2.embedding.bags import BagReader
 from dlrm_tf2.embedding.collectives import Collectives
-from dlrm_tf2.embedding.exchange_columns import ExchangeColumns
-from dlrm_tf2.embedding.id_exchange import ExchangedIds, IdExchange
-from dlrm_tf2.embedding.ids import RankIds, pack_ids, signature_of
-from dlrm_tf2.embedding.lookup import Fetched, Lookup, SlabLookup, SlabVectors
-from dlrm_tf2.embedding.native_rows import (
-    InputFeatures,
-    NativeLookup,
-    NativeRows,
-    PooledVectors,
-    VectorForm,
-    choose_op,
-    ordered,
-)
-from dlrm_tf2.embedding.result_layout import Piece, ResultLayout
+from dlrm_tf2.embedding.id_exchange import ExchangedIds
+from dlrm_tf2.embedding.id_input import IdInput
+from dlrm_tf2.embedding.ids import RankIds
+from dlrm_tf2.embedding.lookup import Lookup
+from dlrm_tf2.embedding.native_rows import NativeRows, VectorForm, choose_op
+from dlrm_tf2.embedding.rank_lookups import LookupSettings, RankLookups
+from dlrm_tf2.embedding.result_layout import ResultLayout
 from dlrm_tf2.embedding.routes import Routes
-from dlrm_tf2.embedding.row_exchange import RowExchange, RowRequests
+from dlrm_tf2.embedding.row_exchange import RowExchange
 from dlrm_tf2.embedding.row_updates import RowUpdates
 from dlrm_tf2.embedding.slab import WEIGHTS, Slab, SlabSettings
-from dlrm_tf2.embedding.vector_exchange import VectorExchange
+from dlrm_tf2.embedding.train_step import TrainStep, loss_share
 from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.sharding.optimizer_state import needs_whole_rows
-from dlrm_tf2.sharding.plan import Shard, ShardingPlan, check_whole_rows
-from dlrm_tf2.sharding.slabs import SlabKind, by_slab
+from dlrm_tf2.sharding.plan import Shard, ShardingPlan, check_tables, check_whole_rows
+from dlrm_tf2.sharding.slabs import by_slab
 from dlrm_tf2.sharding.tables import TableConfig
-
-
-class TrainStep(NamedTuple):
-    """What DistributedEmbedding.train_step returns, the same on all ranks.
-
-    Attributes:
-      loss: scalar, the mean loss over the global batch, before the update; nan if an update of a table is not finite,
-        so that a model that diverges cannot look healthy.
-      gradients: the gradients of this mean by `variables`.
-    """
-
-    loss: tf.Tensor
-    gradients: list[tf.Tensor]
 
 
 class DistributedEmbedding:
@@ -120,17 +96,17 @@ class DistributedEmbedding:
         embedding_op: str = "auto",
         leading_columns: int = 0,
     ):
-        _check_plan(plan, tables, comm.size)
-        self._weighted, self._optimizer = frozenset(weighted), optimizer
+        check_tables(plan, tables, comm.size)
+        self._optimizer = optimizer
         self.tables, self.plan, self.rank, self.table_dtype = tuple(tables), plan, comm.rank, dtype
         self._collectives = Collectives(comm)
         self.slots = (WEIGHTS, *(optimizer.row_slots if optimizer else ()))
-        self._wire_dtype = tf.as_dtype(wire_dtype)
+        wire, compute_dtype = tf.as_dtype(wire_dtype), tf.float64 if dtype == "float64" else tf.float32
         settings = SlabSettings(seed, initialize, optimizer, dtype=tf.as_dtype(dtype))
-        self._compute_dtype = tf.float64 if dtype == "float64" else tf.float32
         device = "gpu" if tf.config.get_visible_devices("GPU") else "cpu"
-        self.native = choose_op(embedding_op, device=device, comm=comm, dtype=dtype)[0] == "native"
-        self._layout = layout = ResultLayout(tables, hotness or {})
+        chosen, _ = choose_op(embedding_op, device=device, comm=comm, dtype=dtype, on_host=bool(plan.on_host))
+        self.native = chosen == "native"
+        layout = ResultLayout(tables, hotness or {})
         self.columns, self.width = layout.columns, layout.width
         if optimizer and needs_whole_rows(optimizer.name):
             check_whole_rows(plan, self.tables)
@@ -142,52 +118,26 @@ class DistributedEmbedding:
         # The samples of one rank are all samples, and there is no other rank to fetch rows from.
         data_parallel_input = data_parallel_input and comm.size > 1
         routes = Routes(plan, layout, data_parallel_input=data_parallel_input, deduplicated=deduplicated)
-        pooled_features = routes.pooled_by_ranks[comm.rank]
-        self.global_features = () if data_parallel_input else pooled_features
-        self.sample_features = tuple(layout.table_of) if data_parallel_input else routes.replicated
-        self._bags = BagReader(layout, self.sample_features, self._compute_dtype)
-        self._id_exchange = None
-        if data_parallel_input and any(routes.pooled_by_ranks):
-            self._id_exchange = IdExchange(
-                self._collectives, layout, features=self.sample_features, features_of_ranks=routes.pooled_by_ranks
-            )
-
-        rows = NativeRows(self._slabs, optimizer) if self.native else None
-        self._updates = RowUpdates(
-            self._collectives, rows, wire_dtype=self._wire_dtype, compute_dtype=self._compute_dtype
-        )
-
-        in_order = ordered if self.native else lambda pieces: list(chain(*pieces.values()))
-        pieces_of_ranks = [in_order(routes.pooled_pieces(rank)) for rank in range(comm.size)]
-        self._row_exchanges = [
-            RowExchange(self._collectives, plan, layout=layout, fetch=fetch) for fetch in routes.fetches
+        weighted = frozenset(weighted)
+        row_exchanges = [
+            RowExchange(self._collectives, plan, layout=layout, fetch=fetch, weighted=weighted)
+            for fetch in routes.fetches
         ]
-        self.leading_columns = 0
-        if self.native and comm.size == 1 and not routes.replicated:  # the lookup makes the whole result
-            self.leading_columns = leading_columns
-        form = VectorForm(self._wire_dtype, self.leading_columns)
-
-        def lookups(
-            pieces: Mapping[SlabKind, list[Piece]], features: Sequence[str]
-        ) -> list[SlabLookup] | list[NativeLookup]:
-            if self.native and pieces:
-                inputs = InputFeatures(features, layout, weighted)
-                return [NativeLookup(rows, pieces, layout=layout, inputs=inputs, form=form)]
-            return [
-                SlabLookup(self._slabs[kind], of_slab, layout=layout, features=features, weighted=weighted)
-                for kind, of_slab in pieces.items()
-            ]
-
-        pooled_pieces, replicated_pieces = routes.pooled_pieces(comm.rank), routes.replicated_pieces(comm.rank)
-        self._pooled = lookups(pooled_pieces, pooled_features)
-        self._replicated = lookups(replicated_pieces, self.sample_features)
-        fetched_pieces = chain(*(exchange.pieces for exchange in self._row_exchanges))
-        own = [*in_order(replicated_pieces), *fetched_pieces]
-        exchanged = ExchangeColumns.of(pieces_of_ranks, own=own, width=self.width)
-        if comm.size > 1 or not exchanged.is_identity:
-            exchanged = ExchangeColumns.of(pieces_of_ranks, own=own, width=self.width, leading_columns=leading_columns)
-            self.leading_columns = exchanged.leading * exchanged.grain
-        self._exchange = VectorExchange(self._collectives, exchanged)
+        self._input = IdInput(
+            self._collectives, routes, row_exchanges=row_exchanges, weighted=weighted, dtype=compute_dtype
+        )
+        self.global_features, self.sample_features = self._input.global_features, self._input.sample_features
+        rows = NativeRows(self._slabs, optimizer) if self.native else None
+        self._lookups = RankLookups(
+            self._collectives,
+            self._slabs,
+            rows=rows,
+            routes=routes,
+            row_exchanges=row_exchanges,
+            settings=LookupSettings(weighted, VectorForm(wire, leading_columns)),
+        )
+        self.leading_columns = self._lookups.leading_columns
+        self._updates = RowUpdates(self._collectives, rows, wire_dtype=wire, compute_dtype=compute_dtype)
 
     def ids(
         self,
@@ -214,58 +164,31 @@ class DistributedEmbedding:
           tf.errors.InvalidArgumentError: an id is negative or not below the table's num_rows, or the numbers of
             samples, ids and weights contradict each other.
         """
-        if self._collectives.world_size == 1 and not global_ids:  # its samples are all samples
-            global_ids, global_weights = local_ids, local_weights
-        packed = pack_ids(
-            global_ids or {},
-            global_weights or {},
-            features=self.global_features,
-            layout=self._layout,
-            weighted=self._weighted,
-            num_samples=global_batch,
+        return self._input.pack(
+            global_ids,
+            local_ids,
+            global_batch=global_batch,
+            global_weights=global_weights,
+            local_weights=local_weights,
         )
-        of_samples = pack_ids(
-            local_ids or {},
-            local_weights or {},
-            features=self.sample_features,
-            layout=self._layout,
-            weighted=self._weighted,
-            num_samples=self._local_batch(packed.num_samples),
-        )
-        return RankIds(packed, of_samples)
 
     @property
     def signature(self) -> RankIds:
         """The tf.TensorSpecs of ids as a dataset has them, int32 and without weights: for tf.function."""
-        return RankIds(*(signature_of(names, self._layout) for names in (self.global_features, self.sample_features)))
+        return self._input.signature
 
     @property
     def exchanges_ids(self) -> bool:
         """Whether ids travel between the ranks: with data-parallel input, unless every table is replicated."""
-        return bool(self._id_exchange or self._row_exchanges)
+        return self._input.is_exchanged
 
     def exchange_ids(self, ids: RankIds) -> ExchangedIds:
         """Brings the ids to the ranks that hold their rows. No table is read: it may run before older updates."""
-        global_ids, local_ids = ids
-        if self._id_exchange:
-            global_ids = self._id_exchange(local_ids, global_ids.num_samples)
-        requests = []
-        for exchange in self._row_exchanges:
-            bags = {feature: self._bags(local_ids, feature) for feature in exchange.features}
-            requests.append(exchange.request(bags, local_ids.num_samples, self._compute_dtype))
-        return ExchangedIds(global_ids, local_ids, requests)
+        return self._input.exchange(ids)
 
     def lookup(self, ids: RankIds | ExchangedIds) -> Lookup:
         """Looks up the vectors that this rank makes, for itself and for the other ranks."""
-        global_ids, local_ids, requests = ids if isinstance(ids, ExchangedIds) else self.exchange_ids(ids)
-        pooled = [self._for_wire(lookup(global_ids)) for lookup in self._pooled]
-        if not pooled:  # a loss must depend on something, so that this rank takes part in the exchange of gradients
-            pooled = [_no_vectors([global_ids.num_samples, 0, 1], self._wire_dtype)]
-        return Lookup(
-            pooled,
-            replicated=[self._for_wire(lookup(local_ids)) for lookup in self._replicated],
-            fetched=[self._serve(*pair) for pair in zip(self._row_exchanges, requests, strict=True)],
-        )
+        return self._lookups(ids if isinstance(ids, ExchangedIds) else self.exchange_ids(ids))
 
     def exchange(self, lookup: Lookup) -> tf.Tensor:
         """The vectors of this rank's samples, in the wire type. Differentiable.
@@ -273,12 +196,7 @@ class DistributedEmbedding:
         Returns:
           [local batch, leading_columns + width].
         """
-        pooled = tf.concat([_flat(part.vectors) for part in lookup.pooled], axis=1)
-        own = [_flat(part.vectors) for part in lookup.replicated]
-        for exchange, (served, requests) in zip(self._row_exchanges, lookup.fetched, strict=True):
-            own.append(exchange.fetch(served.vectors, requests))
-        nothing = tf.zeros([self._local_batch(tf.shape(pooled)[0]), 0], pooled.dtype)
-        return self._exchange(pooled, tf.concat([nothing, *own], axis=1))
+        return self._lookups.exchange(lookup)
 
     def split(self, result: tf.Tensor) -> dict[str, tf.Tensor]:
         """The result by feature: feature -> [local batch, its columns]."""
@@ -341,20 +259,15 @@ class DistributedEmbedding:
           The mean loss over the global batch, and its gradients by `variables`, the same on all ranks.
         """
         lookup = self.lookup(ids)
-        with tf.GradientTape() as tape:
-            tape.watch(lookup.vectors)
-            losses = tf.convert_to_tensor(loss_fn(self.split(self.exchange(lookup))))
-            if losses.shape.rank != 1:
-                raise ValueError(
-                    f"loss_fn returned a tensor of shape {losses.shape}; it must return the loss of each sample, "
-                    "[local batch], without a sum or mean over the samples."
-                )
-            # This rank's share of the mean over the global batch: the shares of all ranks add up to the mean.
-            share = tf.reduce_sum(losses) / tf.cast(ids.global_ids.num_samples, losses.dtype)
-        zero = tf.UnconnectedGradients.ZERO
-        by_vectors, by_variables = tape.gradient(share, [lookup.vectors, list(variables)], unconnected_gradients=zero)
-        check = self.apply_gradient(lookup, by_vectors, learning_rate=learning_rate, step=step)
-        parts = [share + tf.cast(check, share.dtype), *(tf.convert_to_tensor(gradient) for gradient in by_variables)]
+        share = loss_share(
+            lambda: loss_fn(self.split(self.exchange(lookup))),
+            lookup.vectors,
+            variables=variables,
+            global_batch=ids.global_ids.num_samples,
+        )
+        check = self.apply_gradient(lookup, share.by_vectors, learning_rate=learning_rate, step=step)
+        by_variables = (tf.convert_to_tensor(gradient) for gradient in share.by_variables)
+        parts = [share.loss + tf.cast(check, share.loss.dtype), *by_variables]
         loss, *gradients = self._collectives.sum_over_ranks(parts, "train_step")
         return TrainStep(loss, gradients)
 
@@ -366,48 +279,5 @@ class DistributedEmbedding:
         """Overwrites rows of a shard of this rank from `start` on, counted in its table, with [n, columns]."""
         self._slab_of(shard).write_rows(shard, slot, start=start, values=values)
 
-    def _serve(self, exchange: RowExchange, requests: RowRequests) -> Fetched:
-        """Looks up the rows that other ranks request."""
-        if exchange.kind not in self._slabs:
-            return Fetched(_no_vectors([0, exchange.kind.width], self._wire_dtype), requests)
-        slab = self._slabs[exchange.kind]
-        served = SlabVectors(slab, slab.gather(requests.served_rows), rows=requests.served_rows)
-        return Fetched(self._for_wire(served), requests)
-
-    def _for_wire(self, part: SlabVectors | PooledVectors) -> SlabVectors | PooledVectors:
-        return replace(part, vectors=tf.cast(part.vectors, self._wire_dtype))
-
-    def _local_batch(self, global_batch: tf.Tensor) -> tf.Tensor:
-        """Samples of this rank."""
-        return self._collectives.samples_of_ranks(global_batch)[self.rank]
-
     def _slab_of(self, shard: Shard) -> Slab:
         return self._slabs[next(iter(by_slab([shard], self.plan)))]
-
-
-def _check_plan(plan: ShardingPlan, tables: Sequence[TableConfig], world_size: int) -> None:
-    """Raises ValueError if the plan is for another number of ranks or for other tables."""
-    if plan.world_size != world_size:
-        raise ValueError(f"the plan is for {plan.world_size} ranks, but this job has {world_size}. Make another plan.")
-    for table in tables:
-        copies = world_size if table.name in plan.replicated else 1
-        elements = sum(shard.num_rows * shard.num_columns for shard in plan.of_table(table.name))
-        if elements != copies * table.num_elements:
-            raise ValueError(
-                f"table {table.name!r}: it has {table.num_elements} elements, but its shards in the plan have "
-                f"{elements // copies}. Make the plan for the same tables."
-            )
-
-
-def _no_vectors(shape: Sequence[tf.Tensor | int], dtype: tf.DType) -> SlabVectors:
-    """Vectors of no slab, without elements."""
-    return SlabVectors(None, tf.zeros(shape, dtype), rows=tf.zeros([0], tf.int64))
-
-
-def _flat(vectors: tf.Tensor) -> tf.Tensor:
-    """[samples, pieces, width] -> [samples, pieces * width]; [samples, columns] stays."""
-    return (
-        vectors
-        if vectors.shape.rank == 2
-        else tf.reshape(vectors, [tf.shape(vectors)[0], vectors.shape[1] * vectors.shape[2]])
-    )

@@ -65,8 +65,8 @@ class Lookup:
       fetched: one for each RowExchange.
     """
 
-    pooled: list[SlabVectors] | list[PooledVectors]
-    replicated: list[SlabVectors] | list[PooledVectors]
+    pooled: list[SlabVectors | PooledVectors]
+    replicated: list[SlabVectors | PooledVectors]
     fetched: list[Fetched]
 
     @property

@@ -20,6 +20,7 @@ from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.sharding.slabs import SlabKind
 
+_HOST = "/CPU:0"
 _NO_FACTORS = -1
 
 
@@ -119,14 +120,16 @@ class NativeRows:
             ids += part.tensors.ids
             row_lengths += part.tensors.row_lengths
             weights += part.tensors.weights
-        step = tf.constant(0, tf.int64) if step is None else tf.cast(step, tf.int64)
+        with tf.device(_HOST):  # where the op reads them, also on a GPU, which it need not wait for then
+            step = tf.constant(0, tf.int64) if step is None else tf.cast(step, tf.int64)
+            learning_rate = tf.cast(learning_rate, tf.float32)
         return embedding_rows.update(
             self.variables,
             bags,
             tensors=IdTensors(ids, row_lengths, weights),
             gradients=[part.gradient for part in parts],
             optimizer=self._optimizer,
-            rate_and_step=(tf.cast(learning_rate, tf.float32), step),
+            rate_and_step=(learning_rate, step),
         )
 
 
@@ -249,13 +252,16 @@ def ordered(pieces: Mapping[SlabKind, Sequence[Piece]]) -> list[Piece]:
     return sorted((piece for of_kind in pieces.values() for piece in of_kind), key=attrgetter("start"))
 
 
-def choose_op(embedding_op: str, *, device: str, comm: Comm, dtype: str = "float32") -> tuple[str, str]:
+def choose_op(
+    embedding_op: str, *, device: str, comm: Comm, dtype: str = "float32", on_host: bool = False
+) -> tuple[str, str]:
     """What "auto" means, the same on all ranks: the order of the pieces in the exchange depends on it.
 
     Args:
       embedding_op: "auto" (native where every rank can), "native" or "tensorflow".
       device: "cpu" or "gpu".
       dtype: type of the tables.
+      on_host: whether ranks with a GPU keep tables in the memory of their host.
 
     Returns:
       ("native" or "tensorflow", a line for the log with the reason).
@@ -265,23 +271,28 @@ def choose_op(embedding_op: str, *, device: str, comm: Comm, dtype: str = "float
     """
     if embedding_op == "tensorflow":
         return embedding_op, "embedding: TensorFlow's ops, as asked"
-    why = _why_not(dtype, device)
+    why = _why_not(dtype, device, on_host=on_host)
     if comm.size > 1:
         reasons = comm.allgather_object(why, name="embedding_op")
         why = next((f"rank {rank}: {reason}" for rank, reason in enumerate(reasons) if reason), None)
     if why is None:
         asked = "" if embedding_op == "auto" else ", as asked"
-        return "native", f"embedding: the native ops on the {device.upper()} ({ops.instruction_set()}){asked}"
+        instruction_set = f" ({ops.instruction_set()})" if device == "cpu" else ""
+        return "native", f"embedding: the native ops on the {device.upper()}{instruction_set}{asked}"
     if embedding_op == "native":
         raise ValueError(f"--embedding_op native: {why}. Use --embedding_op auto.")
     return "tensorflow", f"embedding: TensorFlow's ops; {why}"
 
 
-def _why_not(dtype: str, device: str) -> str | None:
+def _why_not(dtype: str, device: str, *, on_host: bool) -> str | None:
     """Why the native ops cannot serve tables of a type on a device, as the end of a sentence; None if they can."""
     if dtype not in ("float32", "bfloat16"):
         return f"they have no {dtype} tables"
-    return ops.why_unavailable() if device == "cpu" else "they serve the CPU only"
+    if device == "cpu":
+        return ops.why_unavailable()
+    if on_host:
+        return "one op serves the tables of one device, and --cpu_offloading_threshold_gb leaves some to the host"
+    return ops.why_no_cuda()
 
 
 def _variables(slab: Slab) -> SlabVariables:

@@ -36,7 +36,9 @@ class Routes:
       deduplicated: features whose rows are fetched once.
 
     Attributes:
+      layout, data_parallel_input: as given.
       replicated: the features that take this route, in the order of the layout.
+      sample_features: the features whose ids a rank has for its own samples.
       pooled_by_ranks: for each rank, the features that it looks up for all samples.
       fetches: the features that are fetched, grouped by slab.
     """
@@ -44,9 +46,10 @@ class Routes:
     def __init__(
         self, plan: ShardingPlan, layout: ResultLayout, *, data_parallel_input: bool, deduplicated: Collection[str]
     ):
-        self._plan, self._layout = plan, layout
+        self._plan, self.layout, self.data_parallel_input = plan, layout, data_parallel_input
         table_of = {feature: table.name for feature, table in layout.table_of.items()}
         self.replicated = tuple(feature for feature, table in table_of.items() if table in plan.replicated)
+        self.sample_features = tuple(table_of) if data_parallel_input else self.replicated
         cut_by_rows = {table for table in table_of.values() if len({shard.rows for shard in plan.of_table(table)}) > 1}
         fetched = [
             feature
@@ -77,5 +80,5 @@ class Routes:
 
     def _pieces(self, rank: int, features: Collection[str]) -> dict[SlabKind, list[Piece]]:
         slabs = by_slab(self._plan.of_rank(rank), self._plan)
-        pieces = {kind: self._layout.pieces(shards, features) for kind, shards in slabs.items()}
+        pieces = {kind: self.layout.pieces(shards, features) for kind, shards in slabs.items()}
         return {kind: of_slab for kind, of_slab in pieces.items() if of_slab}

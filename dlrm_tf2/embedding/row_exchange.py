@@ -5,7 +5,7 @@ Serves two kinds of features: those whose table is cut by rows (every id goes to
 their gradients are summed before they travel back.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -48,6 +48,7 @@ class RowExchange:
       plan: which rank holds what.
       layout: the columns of the result.
       fetch: the features to serve, the kind of slab to fetch from, and whether each row is requested once.
+      weighted: features whose ids have weights.
 
     Attributes:
       kind: the kind of slab.
@@ -55,7 +56,15 @@ class RowExchange:
       features: the features of the pieces.
     """
 
-    def __init__(self, collectives: Collectives, plan: ShardingPlan, *, layout: ResultLayout, fetch: Fetch):
+    def __init__(
+        self,
+        collectives: Collectives,
+        plan: ShardingPlan,
+        *,
+        layout: ResultLayout,
+        fetch: Fetch,
+        weighted: Collection[str],
+    ):
         self._collectives, self._layout, self._once = collectives, layout, fetch.once
         self.kind, self._width = fetch.kind, fetch.kind.width
         self._name = f"rows_{fetch.kind.name}{'_unique' if fetch.once else ''}"
@@ -68,6 +77,7 @@ class RowExchange:
         by_start = {piece.start: piece for pieces in self._pieces_of_ranks for piece in pieces}
         self.pieces = list(by_start.values())
         self.features = tuple(dict.fromkeys(piece.feature for piece in self.pieces))
+        self._has_weights = any(feature in weighted for feature in self.features)
         self._number = {start: number for number, start in enumerate(by_start)}
 
     def request(self, bags: Mapping[str, Bags], num_samples: tf.Tensor, dtype: tf.DType) -> RowRequests:
@@ -112,30 +122,34 @@ class RowExchange:
           rows: [sum(num_served), width], the vectors of requests.served_rows.
 
         Returns:
-          [local batch, len(pieces) * width] of the same type. Differentiable.
+          [local batch, len(pieces) * width] of the same type. Differentiable by the rows and the ids' weights.
         """
         name, num_vectors = self._name, requests.num_samples * len(self.pieces)
+        weights = requests.factors if self._has_weights else ()
 
         @tf.custom_gradient
-        def fetch(rows: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        def fetch(rows: tf.Tensor, *weights: tf.Tensor) -> tuple[tf.Tensor, Callable]:
             fetched = self._collectives.all_to_all(rows, splits=requests.num_served, name=name)
-            vectors = self._scaled(tf.gather(fetched, requests.row_of_id), requests)
-            pooled = tf.math.unsorted_segment_sum(vectors, requests.vector_of_id, num_vectors)
+            vectors = tf.gather(fetched, requests.row_of_id)
+            pooled = tf.math.unsorted_segment_sum(self._scaled(vectors, requests), requests.vector_of_id, num_vectors)
+            kept = [vectors] if weights else []
 
-            def gradient(upstream: tf.Tensor) -> tf.Tensor:
-                by_vector = tf.reshape(upstream, [-1, self._width])
-                by_id = self._scaled(tf.gather(by_vector, requests.vector_of_id), requests)
+            def gradient(upstream: tf.Tensor) -> list[tf.Tensor]:
+                by_vector = tf.gather(tf.reshape(upstream, [-1, self._width]), requests.vector_of_id)
+                by_id = self._scaled(by_vector, requests)
                 num_rows = tf.reduce_sum(requests.num_requested)
                 by_row = tf.math.unsorted_segment_sum(by_id, requests.row_of_id, num_rows)
-                return self._collectives.all_to_all(
+                by_row = self._collectives.all_to_all(
                     tf.cast(by_row, rows.dtype), splits=requests.num_requested, name=f"{name}.gradients"
                 )
+                by_weight = [tf.reduce_sum(_wide(of_ids) * _wide(by_vector), axis=1) for of_ids in kept]
+                return [by_row, *by_weight]
 
             # Not by reshaping to -1: a batch may have no samples.
             result = tf.reshape(pooled, [requests.num_samples, len(self.pieces) * self._width])
             return tf.cast(result, rows.dtype), gradient
 
-        return fetch(rows)
+        return fetch(rows, *weights)
 
     def _part(self, piece: Piece, bags: Bags, first_row: int) -> SlabRows:
         """The ids of a feature that lie in the piece's shard, as rows of the slab of the rank that holds it."""
@@ -145,7 +159,11 @@ class RowExchange:
 
     def _scaled(self, vectors: tf.Tensor, requests: RowRequests) -> tf.Tensor:
         """Vectors times their factors, in float32 at least: they are about to be added up."""
-        wide = tf.cast(vectors, tf.float32) if vectors.dtype.size < 4 else vectors
+        wide = _wide(vectors)
         for factors in requests.factors:
             wide *= factors[:, tf.newaxis]
         return wide
+
+
+def _wide(vectors: tf.Tensor) -> tf.Tensor:
+    return tf.cast(vectors, tf.float32) if vectors.dtype.size < 4 else vectors

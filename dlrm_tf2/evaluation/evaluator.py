@@ -59,6 +59,11 @@ class Evaluator:
         next_ids = None if next_batch is None else next_batch.ids
         return self._forward(batch.ids, next_ids, batch.numerical).numpy()
 
+    @property
+    def num_samples(self) -> int:
+        """Number of samples in the split."""
+        return self._data.num_samples
+
     def num_batches(self, size: int, limit: int) -> int:
         """Number of batches of `size` samples in the split; at most `limit` unless that is -1."""
         num_batches = self._data.num_batches(size)

@@ -62,7 +62,10 @@ def _npy(folder: Path, manifest: Manifest, output: Path) -> dict:
 
 
 def _published(folder: Path, manifest: Manifest, output: Path) -> dict:
-    return write_published_form(folder, manifest, shape=_shape_of(folder, manifest), output=output)
+    shape = _shape_of(folder, manifest)
+    if shape.interaction == "projection":
+        raise ExportError(f"{folder}: no published reader knows the projection interaction. Use another --format.")
+    return write_published_form(folder, manifest, shape=shape, output=output)
 
 
 def _saved_model(folder: Path, manifest: Manifest, output: Path) -> dict:

@@ -1,5 +1,6 @@
 """What a run writes, checked before the work and not after hours: it can be written, and nothing is lost by it."""
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from dlrm_tf2 import checkpoint
 from dlrm_tf2.checkpoint import CheckpointError
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.evaluation.predictions import check_predictions_path
+from dlrm_tf2.logs import mlperf_log
 from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
 from dlrm_tf2.runtime.comm import Comm
 
@@ -17,13 +19,16 @@ class DestinationError(ValueError):
     """A run would write into what it reads, or into a checkpoint."""
 
 
-def check(config: TrainConfig, spec: FeatureSpec, comm: Comm) -> None:
+def check(config: TrainConfig, spec: FeatureSpec, *, comm: Comm, resumes: bool = False) -> None:
     """Refuses, on all ranks, a destination that cannot be written or that is an input of the run.
+
+    `resumes`: an interrupted run is resumed, whose files exist.
 
     Raises:
       DestinationError: a log, predictions or a folder for TensorBoard would be a file of the dataset, or would lie in
         a checkpoint. (No save replaces a folder that holds other files as well.)
-      CheckpointError, PredictionsError: a checkpoint or the predictions cannot be written.
+      CheckpointError, PredictionsError, MlperfLogError: a checkpoint, the predictions or the log in the format of
+        MLPerf cannot be written.
     """
     path = config.save_checkpoint_path
 
@@ -33,6 +38,9 @@ def check(config: TrainConfig, spec: FeatureSpec, comm: Comm) -> None:
             checkpoint.check_destination(checkpoint.best_path(path))
 
     on_rank_0(comm, "outputs", work=lambda: check_apart(config, spec), error=DestinationError)
+    if config.mode == "train" and config.mllog:
+        check_log = functools.partial(mlperf_log.check_destination, config.mllog, resumes)
+        on_rank_0(comm, "mllog", work=check_log, error=mlperf_log.MlperfLogError)
     if config.mode == "train" and path:
         on_all_ranks(comm, "destination", work=check_checkpoints, error=CheckpointError)
     if config.mode != "train" and config.predictions_path:
@@ -60,8 +68,9 @@ def _written(config: TrainConfig) -> Iterator[tuple[str, str]]:
     paths = {"log_path": config.log_file, "tensorboard": config.tensorboard}
     if config.mode != "train":
         paths["predictions_path"] = config.predictions_path
-    elif config.profiler_start_step is not None:
-        paths["profiler_path"] = config.profiler_path
+    else:
+        paths["mllog"] = config.mllog
+        paths["profiler_path"] = config.profiler_path if config.profiler_start_step is not None else None
     yield from ((flag, path) for flag, path in paths.items() if path)
 
 

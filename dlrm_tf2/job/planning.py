@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from criteo_prep.feature_spec import FeatureSpec
 from dlrm_tf2.config import TrainConfig
+from dlrm_tf2.data.provided import ProvidedSpec
 from dlrm_tf2.job import preflight
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.sharding.cost import Step, offloaded
@@ -42,11 +43,20 @@ def hotness_of(spec: FeatureSpec) -> dict[str, int]:
 
 
 def data_shape_of(config: TrainConfig, spec: FeatureSpec) -> preflight.DataShape:
-    """Hotness of the features, and samples of each split whose files exist: the label's file has a byte a sample."""
+    """Hotness of the features, and samples of each split whose files exist, by the size of the files of the label.
+
+    Files with headers count a few samples too many.
+    """
+    if isinstance(spec, ProvidedSpec):
+        return preflight.DataShape(
+            hotness_of(spec), spec.num_samples, held_bytes=spec.held_bytes, label=spec.label.name, advice=spec.advice
+        )
     num_samples = {}
     for split in ("train", config.eval_split) if config.dataset_type == "tf_raw" else ():
         try:
-            num_samples[split] = spec.path_of(split, spec.label.name).stat().st_size
+            chunk = spec.chunk_of(split, spec.label.name)
+            num_bytes = sum((spec.root / file).stat().st_size for file in chunk.files)
+            num_samples[split] = num_bytes // spec.sample_bytes(chunk)
         except (OSError, ValueError):
             pass  # opening the split reports it
     return preflight.DataShape(hotness_of(spec), num_samples)

@@ -92,10 +92,22 @@ class DataShape:
     Attributes:
       hotness: feature -> ids per sample; 1 for a feature that is not named.
       num_samples: split -> samples. A batch is never larger; a split that is not named has enough samples.
+      held_bytes: feature -> bytes of samples that a rank holds in host memory, where it holds the feature's table; the
+        bytes of `label` are on every rank.
+      label: name of the label.
+      advice: what to do where the run does not fit, in front of the advice for every run.
     """
 
     hotness: Mapping[str, float] = field(default_factory=dict)
     num_samples: Mapping[str, int] = field(default_factory=dict)
+    held_bytes: Mapping[str, int] = field(default_factory=dict)
+    label: str = ""
+    advice: str = ""
+
+    def held_on(self, rank: int, plan: ShardingPlan) -> int:
+        """Bytes of samples that a rank holds."""
+        features = {self.label, *(shard.table for shard in plan.of_rank(rank))}
+        return sum(self.held_bytes.get(feature, 0) for feature in features)
 
 
 def table_bytes(plan: ShardingPlan, rank: int, *, optimizer: str, training: bool) -> int:
@@ -110,11 +122,11 @@ def dense_bytes(model: ModelConfig, optimizer: str) -> int:
 
 
 def _dense_elements(model: ModelConfig) -> int:
-    """Weights of the MLPs and of the cross layers."""
+    """Weights of the MLPs and of the interaction."""
     bottom = (-(-model.num_numerical // 8) * 8, *model.bottom_mlp_dims)
     top = (model.interaction_width, *model.top_mlp_dims)
     layers = sum((a + 1) * b for widths in (bottom, top) for a, b in zip(widths, widths[1:], strict=False))
-    return layers + model.num_cross_weights
+    return layers + model.num_interaction_weights
 
 
 def copy_bytes(model: ModelConfig, plan: ShardingPlan, *, rank: int, optimizer: str) -> int:
@@ -139,6 +151,8 @@ def batch_bytes(model: ModelConfig, plan: ShardingPlan, *, rank: int, step: Step
     interaction_elements = (len(model.features) + 1) ** 2  # products of the dot interaction
     if model.interaction == "cross":
         interaction_elements = model.num_cross_layers * (3 * vectors + model.cross_layer_projection_dim)
+    elif model.interaction == "projection":
+        interaction_elements = 2 * sum(map(sum, model.projection_dims))
     layers = model.interaction_width + sum(model.bottom_mlp_dims) + sum(model.top_mlp_dims)
     share = interaction_elements + vectors * (1 if plan.world_size == 1 else 3) + 2 * layers
     if step.training and step.xla:
@@ -190,6 +204,10 @@ def check_memory(
     ranks, available, shards = memory.ranks, memory.available_bytes, memory.part_of(plan)
     tables = sum(shards.bytes_of(rank) for rank in ranks)
     fixed, advice = _fixed_bytes(config, model, plan=plan, memory=memory)
+    held = sum(data.held_on(rank, plan) for rank in ranks) if memory.of_host else 0
+    fixed, advice = fixed + held, data.advice + advice
+    if held:
+        advice = f"{gib(held)} of these bytes are data in memory. {advice}"
     needed = fixed
     for name, (asked, size, step) in _steps(config, data).items():
         each = _sample_bytes(model, plan, memory=memory, step=step)

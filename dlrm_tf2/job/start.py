@@ -19,7 +19,9 @@ from dlrm_tf2.evaluation.inference import infer
 from dlrm_tf2.evaluation.predictions import PredictionsFile
 from dlrm_tf2.job import destinations, memories, planning, preflight
 from dlrm_tf2.logs import profiler
+from dlrm_tf2.logs.mlperf_log import MlperfLog
 from dlrm_tf2.logs.run_log import RunLog
+from dlrm_tf2.logs.run_observer import RunObserver
 from dlrm_tf2.model import interaction
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.model.dlrm import ComputeSettings, Dlrm
@@ -37,13 +39,17 @@ from dlrm_tf2.unused_flags import unused_flags
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run is made of before it has a model: what it does, on which data, on which device, with which ranks."""
+    """What a run is made of before it has a model: what it does, on which data, on which device, with which ranks.
+
+    `observers` follow a training on rank 0.
+    """
 
     config: TrainConfig
     spec: FeatureSpec
     launch: process.Launch
     device: process.Runtime
     comm: Comm
+    observers: tuple[RunObserver, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,15 +69,15 @@ class Job:
     restored: dict | None
     resumption: Resumption
 
-    def run(self) -> None:
-        """Runs the mode that the configuration names."""
+    def run(self) -> dict | None:
+        """Runs the mode that the configuration names. Returns the summary of a training."""
         activity.doing("opening the dataset")
         try:
-            {"train": self._train, "eval": self._evaluate, "inference": self._infer}[self.config.mode]()
+            return {"train": self._train, "eval": self._evaluate, "inference": self._infer}[self.config.mode]()
         finally:
             self.log.close()
 
-    def _train(self) -> None:
+    def _train(self) -> dict:
         config, saver, resumes = self.config, None, self.resumption.resumes
         if config.save_checkpoint_path:
             saved_step = self.resumption.step if resumes else None
@@ -85,26 +91,40 @@ class Job:
             if saver:
                 saver.abandon()
         self.log.say(f"{summary['throughput']:,.0f} samples/s, {summary['mean_step_time_ms']:.1f} ms a step")
+        if config.final_split:
+            self._score_final_split(trainer.step)
+        return summary
+
+    def _score_final_split(self, step: int) -> None:
+        split = self.config.final_split
+        evaluation = self._evaluator(split).evaluate()
+        values = {f"final_{name}": value for name, value in evaluation.record().items()}
+        self.log.record({"step": step, "final_split": split, **values})
+        self.log.say(f"{split} split: {evaluation.line()}")
+        for observer in self.log.observers:
+            observer.scored_final_split(split, evaluation.auc, evaluation.num_samples)
 
     def _evaluate(self) -> None:
         with self._predictions() as predictions:
-            evaluation = self._evaluator().evaluate(self.config.max_steps, predictions=predictions)
+            evaluation = self._evaluator(self.config.eval_split).evaluate(
+                self.config.max_steps, predictions=predictions
+            )
         self.log.record(evaluation.record())
         self.log.say(evaluation.line())
 
     def _infer(self) -> None:
         with self._predictions() as predictions:
-            infer(self.config, self._evaluator(), log=self.log, predictions=predictions)
+            infer(self.config, self._evaluator(self.config.eval_split), log=self.log, predictions=predictions)
 
     def _predictions(self) -> contextlib.AbstractContextManager[PredictionsFile | None]:
         path = self.config.predictions_path
         return PredictionsFile(path, self.comm) if path else contextlib.nullcontext()
 
-    def _evaluator(self) -> Evaluator:
+    def _evaluator(self, split: str) -> Evaluator:
         data = open_split(
             self.config,
             self.spec,
-            split=self.config.eval_split,
+            split=split,
             embedding=self.model.embedding,
             comm=self.comm,
             restored=self.restored,
@@ -124,7 +144,9 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     context = dataclasses.replace(context, config=_with_seed(context.config, resumption, comm))
     config = context.config
     plan = planning.plan_of(config, model_config, spec=context.spec, world_size=comm.size)
-    optimizer = Optimizer(config.optimizer, config.momentum, beta1=config.beta1, beta2=config.beta2)
+    optimizer = Optimizer(
+        config.optimizer, config.momentum, beta1=config.beta1, beta2=config.beta2, epsilon=config.epsilon
+    )
     source, type_note = resumption.path or config.restore_checkpoint_path, None
     if source:
         open_it = functools.partial(checkpoint.open_checkpoint, source)
@@ -136,12 +158,12 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
             slots = {"row_slots": optimizer.row_slots, "dense_slots": optimizer.dense_slots}
             check = functools.partial(checkpoint.check_optimizer, source, **slots)
             on_rank_0(comm, "optimizer", work=check, error=CheckpointError)
-    destinations.check(config, context.spec, comm)
+    destinations.check(config, context.spec, comm=comm, resumes=resumption.resumes)
     interaction_op, op_note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
         interaction_op, op_note = interaction.choose_op(config.requested_interaction_op, device.device)
     embedding_op, embedding_note = native_rows.choose_op(
-        config.embedding_op, device=device.device, comm=comm, dtype=config.table_dtype
+        config.embedding_op, device=device.device, comm=comm, dtype=config.table_dtype, on_host=bool(plan.on_host)
     )
     offloading = planning.offloading_note(config, plan, device.device)
     chosen = dataclasses.replace(context, config=dataclasses.replace(config, embedding_op=embedding_op))
@@ -226,6 +248,11 @@ def _open_log(context: RunContext, resumption: Resumption) -> RunLog:
         logs.append(
             RunLog(config.log_file, comm.rank == 0, live=is_live, resumed=resumed, tensorboard=config.tensorboard)
         )
+        if comm.rank == 0:
+            logs[0].observers += context.observers
+        if comm.rank == 0 and config.mllog and config.mode == "train":
+            platform = f"{comm.size} x {context.device.device}"
+            logs[0].observers.append(MlperfLog(config.mllog, config, platform=platform, resumes=resumption.resumes))
 
     on_all_ranks(comm, "log", work=open_log, error=ValueError, name_ranks=False)
     log = logs[0]

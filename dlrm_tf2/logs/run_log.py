@@ -3,6 +3,7 @@
 import shutil
 
 from dlrm_tf2.logs.log_file import LogFile
+from dlrm_tf2.logs.run_observer import RunObserver
 from dlrm_tf2.logs.tensorboard import ScalarWriter
 from dlrm_tf2.runtime import terminal
 
@@ -20,6 +21,7 @@ class RunLog:
     Attributes:
       continues: the file holds the lines of the resumed run up to its step.
       shows_live: live lines are shown, because standard output is a terminal.
+      observers: what else follows the run; empty on every rank but 0.
 
     Raises:
       ValueError: the file or the folder cannot be written.
@@ -35,6 +37,7 @@ class RunLog:
         tensorboard: str | None = None,
     ):
         self._enabled, self._live_line = enabled, ""
+        self.observers: list[RunObserver] = []
         self.shows_live = live and enabled and terminal.is_terminal()
         self._file = LogFile(path, resumed) if enabled and path else None
         self.continues = self._file is not None and self._file.continues

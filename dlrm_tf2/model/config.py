@@ -21,8 +21,9 @@ class ModelConfig:
       bottom_mlp_dims: as the flag; empty without numerical columns, where the model has no bottom MLP.
       top_mlp_dims, combiner, num_cross_layers, cross_layer_projection_dim: as the flags.
       embedding_dims: width of each table; empty where every table has embedding_dim.
-      interaction: "dot" or "cross".
+      interaction: "dot", "cross" or "projection".
       hotness: ids per sample of each feature, None for any number; empty where every feature has one id.
+      projection_dims: layer widths of both branches of the projection interaction; empty for other interactions.
     """
 
     features: tuple[str, ...]
@@ -37,6 +38,7 @@ class ModelConfig:
     interaction: str = "dot"
     num_cross_layers: int = 0
     cross_layer_projection_dim: int = 0
+    projection_dims: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
     def of(cls, config: TrainConfig, spec: FeatureSpec) -> "ModelConfig":
@@ -44,9 +46,10 @@ class ModelConfig:
         require(
             bool(spec.categorical), f"{spec.path}: the dataset has no categorical features; a model needs at least one."
         )
+        kind = config.interaction if config.interaction in ("cross", "projection") else "dot"
         require(
-            bool(spec.numerical) or config.interaction == "cross",
-            f"{spec.path}: the dataset has no numerical features, and the dot interaction needs the vector that the "
+            bool(spec.numerical) or kind == "cross",
+            f"{spec.path}: the dataset has no numerical features, and the {kind} interaction needs the vector that the "
             "bottom MLP makes of them. Use --interaction cross, which then combines the embeddings alone.",
         )
         hotness = tuple(None if feature.ragged else feature.hotness for feature in spec.categorical)
@@ -57,7 +60,8 @@ class ModelConfig:
             f"--embedding_dim has {len(dims)} widths, the dataset {len(spec.categorical)} categorical features. "
             "Give one for each, or one for all.",
         )
-        cross = config.interaction == "cross"
+        cross = kind == "cross"
+        branches = (config.projection_branch1_dims, config.projection_branch2_dims)
         return cls(
             features=spec.channels["categorical"],
             cardinalities=tuple(feature.cardinality for feature in spec.categorical),
@@ -68,9 +72,10 @@ class ModelConfig:
             hotness=() if set(hotness) == {1} else hotness,
             combiner=config.combiner,
             embedding_dims=dims if len(set(dims)) > 1 else (),
-            interaction="cross" if cross else "dot",
+            interaction=kind,
             num_cross_layers=config.num_cross_layers if cross else 0,
             cross_layer_projection_dim=config.cross_layer_projection_dim if cross else 0,
+            projection_dims=branches if kind == "projection" else (),
         )
 
     @property
@@ -97,16 +102,22 @@ class ModelConfig:
         return self.bottom_mlp_dims[-1] if self.bottom_mlp_dims else 0
 
     @property
-    def num_cross_weights(self) -> int:
-        """Numbers in the kernels and biases of the cross layers."""
+    def num_interaction_weights(self) -> int:
+        """Numbers in the kernels and biases of the cross layers, or of the projection's MLPs."""
+        joined = self.bottom_width + sum(self.dims)
+        branches = ((joined, *dims) for dims in self.projection_dims)
+        projection = sum((a + 1) * b for widths in branches for a, b in zip(widths, widths[1:], strict=False))
         width, rank = self.interaction_width, self.cross_layer_projection_dim
-        return self.num_cross_layers * (width * (2 * rank if rank else width) + width)
+        return projection + self.num_cross_layers * (width * (2 * rank if rank else width) + width)
 
     @property
     def interaction_width(self) -> int:
         """Width of the interaction's output, the top MLP's input. The output of dot is padded to a multiple of 8."""
         if self.interaction == "cross":
             return self.bottom_width + sum(self.dims)
+        if self.interaction == "projection":
+            rows, columns = (dims[-1] // self.embedding_dim for dims in self.projection_dims)
+            return self.embedding_dim + rows * columns
         vectors = len(self.features) + 1
         return -(-(self.embedding_dim + vectors * (vectors - 1) // 2) // 8) * 8
 
@@ -117,7 +128,7 @@ class ModelConfig:
     @classmethod
     def from_document(cls, document: dict) -> "ModelConfig":
         """The model of a checkpoint's document, which may be older than some fields of this class."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in document.items()})
+        return cls(**{name: _tuples(value) for name, value in document.items()})
 
     def check_same(self, other: dict, path: str) -> None:
         """Raises ConfigError, with the first difference, if the checkpoint at `path` holds another model."""
@@ -134,3 +145,8 @@ class ModelConfig:
                 f"{path}: the checkpoint's {name} is {theirs!r}, this run's is {ours!r}. "
                 "Use the flags and the dataset that it was trained with."
             )
+
+
+def _tuples(value: object) -> object:
+    """A JSON value with tuples in place of lists."""
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value

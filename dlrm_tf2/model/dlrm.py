@@ -15,6 +15,7 @@ from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.model.cross import CrossNetwork
 from dlrm_tf2.model.interaction import TENSORFLOW, Interaction
 from dlrm_tf2.model.mlp import Mlp
+from dlrm_tf2.model.projection import Projection
 from dlrm_tf2.optim import DenseOptimizer, Optimizer
 from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.sharding.plan import ShardingPlan
@@ -61,7 +62,7 @@ class Dlrm:
     Attributes:
       config, comm: as given.
       embedding: the tables.
-      dense_optimizer: updates the variables of the MLPs and of the cross layers.
+      dense_optimizer: updates the variables of the MLPs and of the interaction.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Dlrm:
         # The published model pads 13 numericals to 16 columns, and its checkpoints have a kernel of 16 rows.
         self._input_width = -(-config.num_numerical // 8) * 8
         self.bottom_mlp = Mlp("bottom_mlp", self._input_width, dims=config.bottom_mlp_dims, relu_at_end=True, seed=seed)
-        self.cross, self.interaction = None, settings.interaction
+        self.cross, self._projection, self.interaction = None, None, settings.interaction
         if config.interaction == "cross":
             self.cross = CrossNetwork(
                 config.interaction_width,
@@ -87,6 +88,12 @@ class Dlrm:
                 seed=seed,
             )
             self.interaction = Interaction("cross", self.cross, compiles=True)
+        if config.interaction == "projection":
+            branch1, branch2 = config.projection_dims
+            self._projection = Projection(
+                1 + len(config.features), config.embedding_dim, branch1_dims=branch1, branch2_dims=branch2, seed=seed
+            )
+            self.interaction = Interaction("projection", self._projection, compiles=True)
         self.top_mlp = Mlp("top_mlp", config.interaction_width, dims=config.top_mlp_dims, relu_at_end=False, seed=seed)
         self.embedding = DistributedEmbedding(
             config.tables,
@@ -114,8 +121,9 @@ class Dlrm:
     @property
     def dense_variables(self) -> list[tf.Variable]:
         """The replicated variables, in a fixed order."""
-        cross = self.cross.variables_in_order if self.cross else []
-        return [*self.bottom_mlp.trainable_variables, *cross, *self.top_mlp.trainable_variables]
+        between = self.cross or self._projection
+        between = between.variables_in_order if between else []
+        return [*self.bottom_mlp.trainable_variables, *between, *self.top_mlp.trainable_variables]
 
     @property
     def dense_by_name(self) -> dict[str, tf.Variable]:
@@ -147,11 +155,11 @@ class Dlrm:
     def _joined(self, bottom: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
         """The interaction's input, the bottom MLP's vector first.
 
-        For dot [local batch, 1 + features, width]; for cross all vectors in a row, [local batch, interaction width].
+        For dot [local batch, 1 + features, width]; for the others all vectors in a row.
         """
         room = self.embedding.leading_columns
         joined = self.interaction.join(vectors, bottom) if room else tf.concat([bottom, vectors], axis=1)
-        if self.cross:
+        if self.cross or self._projection:
             return joined
         return tf.reshape(joined, [-1, 1 + len(self.config.features), self.config.embedding_dim])
 

@@ -58,6 +58,7 @@ endmacro()
 compile_cuda(dot_interaction/dot_interaction_cuda.cu "${DLRM_CUDA_ARCHITECTURES}")
 # Embedding rows have the bits of the CPU, so products and sums are rounded one by one, and roots and quotients once.
 compile_cuda(embedding_rows/embedding_rows_cuda.cu "${few_architectures}" -fmad=false --prec-sqrt=true --prec-div=true)
+compile_cuda(embedding_rows/status_cuda.cu "${few_architectures}")
 compile_cuda(embedding_rows/sort_cuda.cu "${few_architectures}")
 
 add_custom_target(compile_cuda DEPENDS ${cuda_objects})

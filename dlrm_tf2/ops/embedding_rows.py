@@ -85,10 +85,7 @@ def lookup(
     """
     return ops.library().dlrm_embedding_lookup(
         slabs=[slab.weights.handle for slab in slabs],
-        ids=tensors.ids,
-        row_lengths=tensors.row_lengths,
-        weights=tensors.weights,
-        **_bags_attributes(bags),
+        **_arguments(bags, tensors),
         width=width,
         W=slabs[0].weights.dtype,
         T=dtype,
@@ -121,13 +118,10 @@ def update(
     return ops.library().dlrm_embedding_update(
         slabs=[slab.weights.handle for slab in slabs],
         slots=[slot.handle for slab in slabs for slot in slab.slots],
-        ids=tensors.ids,
-        row_lengths=tensors.row_lengths,
-        weights=tensors.weights,
         gradients=gradients,
         learning_rate=learning_rate,
         step=step,
-        **_bags_attributes(bags),
+        **_arguments(bags, tensors),
         shards=[number for i, slab in enumerate(slabs) for shard in slab.shards for number in (i, *shard)],
         optimizer=optimizer.name,
         epsilon=optimizer.epsilon,
@@ -152,19 +146,85 @@ def sum_by_row(
       tf.errors.InvalidArgumentError: an id is not a row of its table, or shapes contradict each other.
     """
     rows, sums = ops.library().dlrm_embedding_sum(
-        ids=tensors.ids,
-        row_lengths=tensors.row_lengths,
-        weights=tensors.weights,
         gradients=gradient,
-        **_bags_attributes(bags),
+        **_arguments(bags, tensors),
         num_rows=num_rows,
         width=width,
     )
     return rows, sums
 
 
-def _bags_attributes(bags: Sequence[Bags]) -> dict[str, list]:
+@tf.RegisterGradient("DlrmEmbeddingLookup")
+def _gradient_of_lookup(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
+    """The gradients of the inputs: of the ids' weights only. Called where a tape watches these."""
+    num_slabs, num_weights = operation.get_attr("num_slabs"), operation.get_attr("num_weights")
+    others, weights = operation.inputs[:-num_weights], operation.inputs[-num_weights:]
+    num_ids = len(operation.get_attr("id_types"))
+    tensors = IdTensors(others[num_slabs : num_slabs + num_ids], others[num_slabs + num_ids :], weights)
+    attributes = {name: operation.get_attr(name) for name in ("bags", "features", "W")}
+    if tf.config.get_visible_devices("GPU"):  # where the slabs are then; the op is for the CPU
+        gradients = weight_gradients_in_tensorflow(
+            others[:num_slabs], tensors, gradient=upstream, attributes=attributes
+        )
+    else:
+        gradients = ops.library().dlrm_embedding_weight_gradient(
+            slabs=others[:num_slabs], **tensors._asdict(), gradient=upstream, **attributes
+        )
+    return [*[None] * len(others), *gradients]
+
+
+def weight_gradients_in_tensorflow(
+    slabs: Sequence[tf.Tensor], tensors: IdTensors, *, gradient: tf.Tensor, attributes: dict[str, object]
+) -> list[tf.Tensor]:
+    """The gradients of `tensors.weights` as DlrmEmbeddingWeightGradient makes them, on any device.
+
+    It makes tensors of ids x width, bags by bags.
+
+    Args:
+      slabs: the resources.
+      gradient: the gradient of the vectors, [samples, columns].
+      attributes: `bags` and `W` of the op.
+    """
+    numbers, size = attributes["bags"], len(Bags._fields) - 1
+    found = [tf.zeros_like(weights) for weights in tensors.weights]
+    num_samples = tf.shape(gradient)[0]
+    for start in range(0, len(numbers), size):
+        one = Bags(*numbers[start : start + size], feature="")
+        if one.weights < 0:
+            continue
+        ids, samples = _ids_and_samples(one, tensors, num_samples)
+        here = tf.where((ids >= one.first_id) & (ids < one.last_id))[:, 0]  # the others count as rows of zeros
+        rows = tf.raw_ops.ResourceGather(
+            resource=slabs[one.slab], indices=tf.gather(ids, here) + one.first_row, dtype=attributes["W"]
+        )
+        width = tf.raw_ops.VariableShape(input=slabs[one.slab])[1]
+        of_samples = gradient[:, one.vectors_column : one.vectors_column + width]
+        vectors = tf.gather(of_samples, tf.gather(samples, here))
+        dots = tf.reduce_sum(tf.cast(rows, tf.float32) * tf.cast(vectors, tf.float32), axis=1)
+        dots = tf.scatter_nd(here[:, tf.newaxis], dots, tf.shape(ids, tf.int64))
+        if one.mean:
+            weights = tensors.weights[one.weights]
+            totals = tf.gather(tf.math.unsorted_segment_sum(weights, samples, num_samples), samples)
+            products = tf.math.divide_no_nan(weights, totals) * dots
+            of_vectors = tf.gather(tf.math.unsorted_segment_sum(products, samples, num_samples), samples)
+            dots = tf.math.divide_no_nan(dots - of_vectors, totals)
+        found[one.weights] += dots
+    return found
+
+
+def _ids_and_samples(one: Bags, tensors: IdTensors, num_samples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The ids of a piece, int64 [n], bag after bag, and the sample of each."""
+    ids = tensors.ids[one.ids]
+    if one.hotness < 0:
+        return tf.cast(ids, tf.int64), tf.repeat(tf.range(num_samples), tensors.row_lengths[one.lengths])
+    ids = tf.reshape(ids[:, one.column : one.column + one.hotness], [-1])
+    return tf.cast(ids, tf.int64), tf.repeat(tf.range(num_samples), one.hotness)
+
+
+def _arguments(bags: Sequence[Bags], tensors: IdTensors) -> dict[str, object]:
+    """What all ops are given: the inputs with the ids, and the attributes that say which bags they make."""
     return {
+        **tensors._asdict(),
         "bags": [int(number) for one in bags for number in one[:-1]],
         "features": [one.feature for one in bags],
     }

@@ -169,6 +169,20 @@ def samples_of_rank(global_batch: int, world_size: int, rank: int) -> tuple[int,
     return start, start + each + (rank < extra)
 
 
+def check_tables(plan: ShardingPlan, tables: Iterable[TableConfig], world_size: int) -> None:
+    """Raises ValueError if the plan is for another number of ranks or for other tables."""
+    if plan.world_size != world_size:
+        raise ValueError(f"the plan is for {plan.world_size} ranks, but this job has {world_size}. Make another plan.")
+    for table in tables:
+        copies = world_size if table.name in plan.replicated else 1
+        elements = sum(shard.num_rows * shard.num_columns for shard in plan.of_table(table.name))
+        if elements != copies * table.num_elements:
+            raise ValueError(
+                f"table {table.name!r}: it has {table.num_elements} elements, but its shards in the plan have "
+                f"{elements // copies}. Make the plan for the same tables."
+            )
+
+
 def check_whole_rows(plan: ShardingPlan, tables: Iterable[TableConfig]) -> None:
     """Raises PlanError if the plan splits the columns of a table, with which rowwise_adagrad cannot work."""
     for table in tables:

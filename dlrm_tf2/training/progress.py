@@ -39,6 +39,7 @@ class TrainingProgress:
         self._clock = StepClock(warmup, comm.exchange_seconds)
         self._profiler = Profiler(config, comm.rank)
         self._step, self._auc = step, None
+        self._began_after, self._began, self._evaluating_s = step, time.perf_counter(), 0.0
         self._shown, self._shown_at = self._clock.mark(), time.perf_counter()
 
     def __enter__(self) -> "TrainingProgress":
@@ -51,6 +52,13 @@ class TrainingProgress:
     def paused(self) -> contextlib.AbstractContextManager[None]:
         """The time in this context does not count as time of steps."""
         return self._clock.paused()
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """The time in this context is the time of evaluations."""
+        start = time.perf_counter()
+        yield
+        self._evaluating_s += time.perf_counter() - start
 
     def batches(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yields the batches, one for each step, and measures how long the steps wait for them."""
@@ -117,6 +125,9 @@ class TrainingProgress:
             "memory_gib": memory_gib,
             "peak_memory_gib": peak_gib,
             "skipped_steps": skipped,
+            "steps": self._step - self._began_after,
+            "total_s": time.perf_counter() - self._began,
+            "evaluating_s": self._evaluating_s,
         }
 
     def _gathered(self, *values: float | None) -> list[list[float | None]]:

@@ -21,8 +21,8 @@ from dlrm_tf2.runtime.comm import Comm
 # Flags that may change when a run is resumed. These flags do not change what is computed:
 _NO_EFFECT = frozenset(
     """save_checkpoint_path checkpoint_every checkpoint_async keep_checkpoints keep_best resume log_path print_freq
-    pipeline tensorboard profiler_start_step profiled_rank profiler_path predictions_path stall_timeout_s
-    inter_op_parallelism intra_op_parallelism cpu world_size restore_checkpoint_path dataset_path
+    pipeline tensorboard mllog final_split profiler_start_step profiled_rank profiler_path predictions_path
+    stall_timeout_s inter_op_parallelism intra_op_parallelism cpu world_size restore_checkpoint_path dataset_path
     feature_spec""".split()
 )
 # These flags change only the order in which numbers are added up, as the number of ranks does:
@@ -40,10 +40,12 @@ def flags_without_effect(config: TrainConfig) -> frozenset[str]:
     """The flags that change nothing because of the run's other flags, so that they may change too."""
     groups = (
         ("synthetic_dataset_train_batches synthetic_dataset_valid_batches", config.dataset_type == "synthetic"),
+        ("epsilon", config.optimizer != "sgd"),
         ("shuffle_window", config.shuffle == "window"),
         ("beta1 beta2", config.optimizer == "adam"),
         ("num_cross_layers cross_layer_projection_dim", config.interaction == "cross"),
-        ("interaction_op", config.interaction != "cross"),
+        ("projection_branch1_dims projection_branch2_dims", config.interaction == "projection"),
+        ("interaction_op", config.interaction not in ("cross", "projection")),
         ("amp_dtype", config.amp),
         ("loss_scale loss_scaling", config.amp and config.amp_dtype != "bfloat16"),
         ("evals_per_epoch", not config.eval_every),

@@ -71,14 +71,15 @@ def _evaluations(config: TrainConfig, steps: int, *, per_epoch: int, before: int
       step: as in length_of.
     """
     last = step + steps
-    if config.eval_every:
+    if config.eval_every and not config.eval_within_epoch:
         return {*range(step + config.eval_every - step % config.eval_every, last, config.eval_every), last}
-    if not config.evals_per_epoch:
+    if config.eval_every:
+        of_pass = [*range(config.eval_every, per_epoch, config.eval_every), per_epoch]
+    elif config.evals_per_epoch:
+        parts = range(1, config.evals_per_epoch + 1)
+        of_pass = [math.ceil(per_epoch * part / config.evals_per_epoch) for part in parts]
+    else:
         return set()
     epochs = -(-(before + steps) // per_epoch)
-    spaced = {
-        epoch * per_epoch + math.ceil(per_epoch * part / config.evals_per_epoch) - before
-        for epoch in range(epochs)
-        for part in range(1, config.evals_per_epoch + 1)
-    }
+    spaced = {epoch * per_epoch + after - before for epoch in range(epochs) for after in of_pass}
     return {step + after for after in spaced if 0 < after < steps} | {last}

@@ -74,11 +74,12 @@ class TrainingStep:
     Args:
       model: this rank's part of the model.
       scaling: the factor of the loss where the model computes in float16; else None.
+      table_factor: factor of the tables' gradients; 1 for the gradients of the mean loss over the global batch.
       ahead: where ids travel between the ranks, the ids of the next batch travel during a step.
     """
 
-    def __init__(self, model: Model, scaling: LossScaling | None = None, *, ahead: bool = True):
-        self._model, self._comm, self._scaling = model, model.comm, scaling
+    def __init__(self, model: Model, scaling: LossScaling | None = None, *, table_factor: int = 1, ahead: bool = True):
+        self._model, self._comm, self._scaling, self._table_factor = model, model.comm, scaling, table_factor
         self._tables_broken = tf.Variable(
             0.0, trainable=False
         )  # 1.0 once an update of this rank's tables was not finite
@@ -114,8 +115,9 @@ class TrainingStep:
           A tensor for `outcome`.
         """
         next_ids = None if next_batch is None else next_batch.ids
-        inputs = batch.label, batch.numerical, learning_rate, float(step), float(stop)
-        return self._pipeline(batch.ids, next_ids, *inputs)
+        with tf.device("/CPU:0"):  # a rank with a GPU reads the rate and the number there without waiting for it
+            scalars = [tf.constant(float(number), tf.float32) for number in (learning_rate, step, stop)]
+        return self._pipeline(batch.ids, next_ids, batch.label, batch.numerical, *scalars)
 
     def outcome(self, result: tf.Tensor) -> Outcome:
         """Waits for the step that returned `result`, and reads it."""
@@ -153,6 +155,8 @@ class TrainingStep:
         row_gradients, dense_gradients = tape.gradient(scaled, [lookup.vectors, dense])
         if scale is not None:
             row_gradients = [tf.cast(gradient, tf.float32) / scale for gradient in row_gradients]
+        if self._table_factor != 1:
+            row_gradients = [tf.cast(gradient, tf.float32) * self._table_factor for gradient in row_gradients]
         overflows = tf.constant(0.0) if scale is None else 1.0 - _finite(row_gradients)
         totals, *dense_gradients = self._comm.allreduce_sum(
             [tf.stack([loss, overflows, stop, self._tables_broken]), *dense_gradients], name="loss_and_dense_gradients"

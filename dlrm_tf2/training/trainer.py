@@ -18,7 +18,7 @@ from dlrm_tf2.training.loss_scaling import LossScaling
 from dlrm_tf2.training.progress import TrainingProgress
 from dlrm_tf2.training.run_length import length_of
 from dlrm_tf2.training.saver import Saver
-from dlrm_tf2.training.schedule import Schedule
+from dlrm_tf2.training.schedule import schedule_of
 from dlrm_tf2.training.step import TrainingStep
 
 _MOST_SKIPPED = 100  # steps skipped in a row, after which training ends: more steps will not help
@@ -98,15 +98,11 @@ class Trainer:
             self._scaling = LossScaling(config.loss_scale, config.loss_scaling == "dynamic")
             if saved_run.get("loss_scaling"):
                 self._scaling.restore(saved_run["loss_scaling"])
-        self._training_step = TrainingStep(model, self._scaling, ahead=config.pipeline == "on")
-        self._schedule = Schedule(
-            config.learning_rate,
-            config.warmup_steps,
-            decay_start_step=config.decay_start_step,
-            decay_steps=config.decay_steps,
-        )
+        factor = model.comm.size if config.sok_gradients else 1
+        self._training_step = TrainingStep(model, self._scaling, table_factor=factor, ahead=config.pipeline == "on")
+        self._schedule = schedule_of(config)
         self._unread, self._loss = None, math.nan
-        self._stop_requested = self._own_tables_broken = False
+        self._stop_requested = self._own_tables_broken = self._reached = False
         self._skipped, self._skipped_in_a_row = own_run.get("skipped_steps", 0), 0
 
     def train(self, stop: StopRequest = NEVER) -> dict:
@@ -122,8 +118,20 @@ class Trainer:
         self._say_length()
         self._comm.broadcast(self._model.dense_variables)  # of the same seed, but processors may round differently
         progress = TrainingProgress(self._config, self._comm, log=self._log, length=self._length, step=self.step)
-        with progress:
-            return self._take_steps(progress, stop)
+        for observer in self._log.observers:
+            num_eval = self._evaluator.num_samples if self._evaluator else 0
+            observer.training_begins(
+                self._data.num_samples, num_eval, epoch=self._epoch(), epochs=self._epochs_to_evaluation()
+            )
+        success = False
+        try:
+            with progress:
+                summary = self._take_steps(progress, stop)
+            success = self._config.auc_threshold is None or self._reached
+        finally:
+            for observer in self._log.observers:
+                observer.training_ends(self._epoch(), success)
+        return summary
 
     def _take_steps(self, progress: TrainingProgress, stop: StopRequest) -> dict:
         config, last, first = self._config, self._length.last, self.step + 1
@@ -148,9 +156,12 @@ class Trainer:
                     self._saver.poll()
             if self._stop_requested:
                 break
-            if not self._evaluated and self._evaluate(progress):
-                last = step
-                break
+            if not self._evaluated:
+                if self._evaluate(progress):
+                    last = step
+                    break
+                for observer in self._log.observers if step != last else ():
+                    observer.training_continues(self._epoch(), self._epochs_to_evaluation())
             if config.checkpoint_every and step % config.checkpoint_every == 0 and step != last:
                 with progress.paused():
                     self._save(wait=False)
@@ -217,18 +228,34 @@ class Trainer:
         """Scores the test split. Returns whether the AUC has reached --auc_threshold."""
         self._check_tables()  # and the time of the step is not the time of the evaluation
         with progress.paused():
-            self._evaluation = evaluation = self._evaluator.evaluate()
+            for observer in self._log.observers:
+                observer.evaluation_begins(self._epoch())
+            with progress.evaluating():
+                self._evaluation = evaluation = self._evaluator.evaluate()
             self._evaluated = True
             progress.evaluated(evaluation)
+            for observer in self._log.observers:
+                observer.evaluated(
+                    self._config.eval_split, evaluation.auc, num_samples=evaluation.num_samples, epoch=self._epoch()
+                )
             if evaluation.auc is not None and evaluation.auc > (self._best_auc or 0.0):
                 self._best_auc = evaluation.auc
                 if self._config.keep_best and self._saver:
                     self._saver.save_best(self._document(finished=False))
         threshold = self._config.auc_threshold
-        reached = threshold is not None and (evaluation.auc or 0.0) >= threshold
-        if reached:
-            self._log.say(f"AUC {evaluation.auc:.6f} has reached --auc_threshold {threshold}")
-        return reached
+        self._reached = threshold is not None and (evaluation.auc or 0.0) >= threshold
+        if self._reached:
+            self._log.say(f"AUC {evaluation.auc:.6f} has reached --auc_threshold {threshold:.6g}")
+        return self._reached
+
+    def _epoch(self) -> float:
+        """The passes over the training data so far."""
+        return self.step / self._length.steps_per_epoch
+
+    def _epochs_to_evaluation(self) -> float:
+        """The passes from here to the next evaluation; without one, to the last step."""
+        next_step = min((step for step in self._length.evaluate_after if step > self.step), default=self._length.last)
+        return (next_step - self.step) / self._length.steps_per_epoch
 
     def _save(self, finished: bool = False, wait: bool = True) -> None:
         if self._saver:
@@ -293,8 +320,8 @@ class Trainer:
             say(f"data: continues at sample {self._position.sample} of pass {self._position.epoch + 1}")
         if config.drop_last and data.num_samples % config.batch_size:
             say(f"drop_last: the last {data.num_samples % config.batch_size} samples of each pass are not trained on")
-        end = self._schedule.last_step
-        say(
-            f"learning rate: 0 from step {end} on; the last step is {last}"
-            + (f". Warning: {last - max(end - 1, self.step)} steps learn nothing." if last >= end else "")
-        )
+        if (end := self._schedule.last_step) is not None:
+            say(
+                f"learning rate: 0 from step {end} on; the last step is {last}"
+                + (f". Warning: {last - max(end - 1, self.step)} steps learn nothing." if last >= end else "")
+            )

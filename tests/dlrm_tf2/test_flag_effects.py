@@ -69,6 +69,8 @@ SEVERAL_IDS = [*SYNTHETIC, "--feature_spec", "several_ids.yaml"]
 ADAM = "--optimizer adam --learning_rate 0.01".split()
 DECAY = "--decay_start_step 1 --decay_steps 3".split()
 CROSS = "--interaction cross --interaction_op auto --num_cross_layers 1 --cross_layer_projection_dim 2".split()
+PROJECTION = "--interaction projection --interaction_op auto --projection_branch1_dims 3,4".split()
+PROJECTION += ["--projection_branch2_dims", "4"]
 FLOAT16 = "--amp --amp_dtype float16 --loss_scale 1e9".split()
 
 # flag -> (arguments of both runs, arguments of the second run, what differs between the runs)
@@ -86,6 +88,8 @@ RUNS: dict[str, tuple[list[str], str, Callable]] = {
     "epochs": ([], "--epochs 2", num_steps),
     "max_steps": ([], "--max_steps 3", num_steps),
     "optimizer": ([], "--optimizer adagrad", losses),
+    "epsilon": (["--optimizer", "adagrad"], "--epsilon 0.1", losses),
+    "lr_policy": (["--warmup_steps", "3", *DECAY, "--decay_start_step", "4"], "--lr_policy torchrec", learning_rates),
     "momentum": ([], "--momentum 0.9", losses),
     "beta1": (ADAM, "--beta1 0.5", losses),
     "beta2": (ADAM, "--beta2 0.9", losses),
@@ -100,6 +104,8 @@ RUNS: dict[str, tuple[list[str], str, Callable]] = {
     "combiner": (SEVERAL_IDS, "--combiner mean", losses),
     "num_cross_layers": (CROSS, "--num_cross_layers 2", shapes),
     "cross_layer_projection_dim": (CROSS, "--cross_layer_projection_dim 3", shapes),
+    "projection_branch1_dims": (PROJECTION, "--projection_branch1_dims 8", shapes),
+    "projection_branch2_dims": (PROJECTION, "--projection_branch2_dims 2,8", shapes),
     "interaction": ([], " ".join(CROSS), shapes),
     "amp": ([], "--amp", losses),
     "amp_dtype": (["--amp"], "--amp_dtype float16", losses),
@@ -111,6 +117,8 @@ RUNS: dict[str, tuple[list[str], str, Callable]] = {
     "auc_thresholds": ([], "--auc_thresholds 3", lambda run: run.column("auc")),
     "evals_per_epoch": ([], "--evals_per_epoch 2", evaluations),
     "eval_every": ([], "--eval_every 1", evaluations),
+    "eval_within_epoch": (["--epochs", "2", "--eval_every", "3"], "--eval_within_epoch", evaluations),
+    "final_split": ([], "--final_split validation", result_keys),
     "auc_threshold": (["--eval_every", "1"], "--auc_threshold 0.01", num_steps),
     "print_freq": ([], "--print_freq 2", num_steps),
     "save_checkpoint_path": ([], "--save_checkpoint_path {folder}/new", lambda run: Path(run.folder, "new").exists()),
@@ -132,6 +140,7 @@ PLANS = {
 ELSEWHERE = {
     "data_parallel_input": "job/test_ranks.py",
     "dedup_ids": "data/test_repeated_ids.py",
+    "sok_gradients": "test_sok_benchmark.py",
     "pipeline": "training/test_pipelined_training.py",
     "resume": "training/test_resume.py",
     "cpu": "runtime/test_process.py",
@@ -149,6 +158,7 @@ ELSEWHERE = {
     "profiled_rank": "logs/test_profiler.py",
     "profiler_path": "logs/test_profiler.py",
     "tensorboard": "logs/test_tensorboard.py",
+    "mllog": "logs/test_mlperf_log.py",
 }
 
 ALL = {field.name for field in dataclasses.fields(TrainConfig)}

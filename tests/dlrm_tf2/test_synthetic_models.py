@@ -152,6 +152,7 @@ def test_a_run_prints_and_logs_its_figures(trained):
 
 
 @needs_horovod
+@pytest.mark.long
 def test_two_ranks_have_the_losses_of_one(trained, tmp_path):
     words = [word for name, value in SMALL.items() for word in (f"--{name}", value)]
     arguments = [*words, "--cpu", "--dp_input", "--log_path", tmp_path / "log.json"]

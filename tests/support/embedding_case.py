@@ -133,7 +133,7 @@ def train(case: Case, comm, steps: int, learning_rate: float = 0.3, dtype: str =
         batch, label = case.batch(number)
         local = {feature: sample.of(first, last) for feature, sample in batch.items()}
         ids = embedding.ids(
-            _given(batch, embedding.global_features, case), _given(local, embedding.sample_features, case),
+            given_ids(batch, embedding.global_features, case), given_ids(local, embedding.sample_features, case),
             global_batch=case.global_batch, global_weights=_weights(batch), local_weights=_weights(local),
         )  # fmt: skip
         if compiled is None:
@@ -182,7 +182,7 @@ def head(case: Case, width: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=width), rng.normal(size=width)
 
 
-def _given(batch, features, case):
+def given_ids(batch, features, case):
     given = {}
     for feature in features:
         sample, hotness = batch[feature], case.hotness[feature]

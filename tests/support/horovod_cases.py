@@ -1,4 +1,7 @@
-"""Run by test_horovod.py under horovodrun: trains random cases of the layer and compares with numpy on rank 0."""
+"""Run by test_horovod.py under horovodrun: trains random cases of the layer and compares with numpy on rank 0.
+
+On two ranks also gradients of ids' weights, which go to one rank only or to rows that are fetched.
+"""
 
 import sys
 from pathlib import Path
@@ -13,6 +16,8 @@ def main(seeds):
     process.set_up_process(launch, cpu=True, amp=False)
     import numpy as np
     from support.embedding_case import assembled, draw, train, train_reference
+    from support.weight_gradient_case import check as check_weights
+    from support.weight_gradient_case import draw_weighted, of_layer
 
     from dlrm_tf2.runtime.comm import connect
 
@@ -37,6 +42,14 @@ def main(seeds):
     case = draw(seeds[0], comm.size, "sgd")
     for wire, tolerance in (("float16", 5e-4), ("bfloat16", 4e-3)) if comm.size == 2 else ():
         check(case, f"{seeds[0]} in {wire}", (tolerance, tolerance), dtype="float32", wire=wire)
+
+    for compiled in (False, True) if comm.size == 2 else ():
+        weighted = draw_weighted(79, 2, data_parallel_input=True)
+        found = of_layer(weighted, comm, embedding_op="auto", dtype="float32", compiled=compiled)
+        everybody = comm.allgather_object(found, name=f"weights, compiled {compiled}")
+        if comm.rank == 0:
+            check_weights(weighted, everybody, 2e-4, 2e-5)
+            print(f"gradients of weights, compiled {compiled}, as differences", flush=True)
 
 
 main([int(seed) for seed in sys.argv[1:]])

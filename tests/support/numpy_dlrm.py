@@ -18,7 +18,8 @@ class NumpyDlrm:
         (or cross_0_u and cross_0_v), cross_0_bias, top_mlp_0_kernel, ...
       features: names, in the order of their vectors.
       combiner: "sum" or "mean".
-      cross: whether cross layers combine the vectors; otherwise dot products.
+      cross: whether cross layers combine the vectors; otherwise the projection's MLPs where there are weights of
+        them, else dot products.
 
     A batch is (label [n], numerical [n, numericals], {feature: [ids of each sample]}).
     """
@@ -47,6 +48,9 @@ class NumpyDlrm:
         if self.cross:
             crossed = self._cross_layers(np.concatenate(vectors, axis=1))
             interacted = crossed[-1]
+        elif self._projects:
+            inputs = np.concatenate(vectors, axis=1)
+            interacted, branches = self._projection(inputs)
         else:
             interacted = numpy_interaction.forward(np.stack(vectors, axis=1))
         top = self._mlp("top_mlp", interacted, relu_at_end=False)
@@ -58,6 +62,9 @@ class NumpyDlrm:
             upstream = self._cross_backward(crossed, upstream, gradients)
             ends = np.cumsum([vector.shape[1] for vector in vectors])[:-1]
             by_bottom, *by_vectors = np.split(upstream, ends, axis=1)
+        elif self._projects:
+            by_inputs = self._projection_backward(branches, upstream, gradients)
+            by_bottom, *by_vectors = np.split(by_inputs, len(vectors), axis=1)
         else:
             by_bottom, *by_vectors = numpy_interaction.gradient(np.stack(vectors, axis=1), upstream).swapaxes(0, 1)
         self._mlp_backward("bottom_mlp", bottom, by_bottom, True, gradients)
@@ -101,6 +108,35 @@ class NumpyDlrm:
             gradients[f"{prefix}_{layer}_bias"] = upstream.sum(axis=0)
             upstream = upstream @ self.weights[f"{prefix}_{layer}_kernel"].T
         return upstream
+
+    @property
+    def _projects(self):
+        return "projection_branch1_0_bias" in self.weights
+
+    @property
+    def _width(self):
+        return self.weights[self.features[0]].shape[1]
+
+    def _projection(self, inputs):
+        """(the first vector and all products a_r . b_c, row by row; the layers of both branches)."""
+        width = self._width
+        branches = [self._mlp(f"projection_branch{number}", inputs, relu_at_end=True) for number in (1, 2)]
+        a = branches[0][-1].reshape(len(inputs), -1, width)  # [n, rows, width]
+        b = branches[1][-1].reshape(len(inputs), width, -1)  # [n, width, columns]
+        products = np.einsum("nrw,nwc->nrc", a, b).reshape(len(inputs), -1)
+        return np.concatenate([inputs[:, :width], products], axis=1), branches
+
+    def _projection_backward(self, branches, upstream, gradients):
+        width, samples = self._width, len(upstream)
+        a, b = branches[0][-1].reshape(samples, -1, width), branches[1][-1].reshape(samples, width, -1)
+        by_products = upstream[:, width:].reshape(samples, a.shape[1], b.shape[2])
+        by_a, by_b = np.einsum("nrc,nwc->nrw", by_products, b), np.einsum("nrw,nrc->nwc", a, by_products)
+        by_inputs = np.zeros_like(branches[0][0])
+        by_inputs[:, :width] = upstream[:, :width]
+        for number, by_branch in ((1, by_a), (2, by_b)):
+            flat = by_branch.reshape(samples, -1)
+            by_inputs += self._mlp_backward(f"projection_branch{number}", branches[number - 1], flat, True, gradients)
+        return by_inputs
 
     def _cross_matrix(self, layer):
         whole = self.weights.get(f"cross_{layer}_kernel")

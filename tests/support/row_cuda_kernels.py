@@ -56,6 +56,11 @@ def build(folder: Path) -> ctypes.CDLL:
     found.dlrm_embedding_update_cuda.argtypes = [*arrays, ctypes.POINTER(COptimizer), CHOICE, *last]
     for name in ("lookup", "update"):
         getattr(found, f"dlrm_embedding_{name}_cuda_bytes").argtypes = [*arrays, ctypes.POINTER(SIZE)]
+    of_slab = [ctypes.POINTER(CSlab), ctypes.POINTER(CBags), SIZE]
+    found.dlrm_embedding_sum_cuda.argtypes = [*of_slab, POINTER, SIZE, POINTER, ctypes.POINTER(CStatus), POINTER]
+    found.dlrm_embedding_sums_cuda.argtypes = [*of_slab, CHOICE, POINTER, SIZE, *[POINTER] * 3]
+    found.dlrm_embedding_row_splits_cuda.argtypes = [POINTER, *[SIZE] * 3, POINTER, ctypes.POINTER(CStatus), POINTER]
+    found.dlrm_embedding_check_cuda.argtypes = [ctypes.POINTER(CStatus), POINTER, POINTER]
     found.emulate_gpu(SHARED_BYTES, 1)
     return found
 
@@ -99,6 +104,37 @@ def call(library, name: str, slabs, bags, *, step: Step | None = None, status: C
     if status.found_bad_id:
         raise BadId(status.bad_id.bags, status.bad_id.sample, status.bad_id.id)
     return not status.not_finite
+
+
+def sum_by_row(library, slab: Rows, bags, *, misaligned: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, sums) of one slab, which the call gets without its weights.
+
+    Raises:
+      BadId, Refused: as `call`.
+    """
+    c_slabs, c_bags, kept = c_arrays([slab], bags)
+    of_slab, needed = CSlab(num_rows=c_slabs[0].num_rows, width=c_slabs[0].width), SIZE()
+    code = library.dlrm_embedding_update_cuda_bytes(of_slab, 1, c_bags, len(bags), ctypes.byref(needed))
+    if code != 0:
+        raise Refused(code)
+    memory, status, count = Memory(needed.value), CStatus(), np.full(1, -1, np.int64)
+    arrays, temporary = (of_slab, c_bags, len(bags)), (memory.address, memory.num_bytes)
+    code = library.dlrm_embedding_sum_cuda(*arrays, *temporary, count.ctypes.data, status, None)
+    if code != 0:
+        raise Refused(code)
+    rows, guarded = np.full(count[0], -1), np.full((count[0] + 1, of_slab.width), np.nan, np.float32)
+    sums = aligned(guarded, misaligned)
+    code = library.dlrm_embedding_sums_cuda(
+        *arrays, type_of(bags), *temporary, rows.ctypes.data, sums.ctypes.data, None
+    )
+    del kept
+    if code != 0:
+        raise Refused(code)
+    memory.check()
+    assert np.isnan(sums[-1]).all()
+    if status.found_bad_id:
+        raise BadId(status.bad_id.bags, status.bad_id.sample, status.bad_id.id)
+    return rows, sums[:-1]
 
 
 # ---- cases -----------------------------------------------------------------------------------------------------------

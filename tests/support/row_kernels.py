@@ -126,6 +126,12 @@ def library() -> ctypes.CDLL:
         *arrays, ctypes.POINTER(COptimizer), CHOICE, CHOICE, POINTER, PARALLEL_FOR, POINTER, SIZE,
         ctypes.POINTER(CHOICE), ctypes.POINTER(CBadId),
     ]  # fmt: skip
+    found.dlrm_embedding_sum_cpu.argtypes = [
+        ctypes.POINTER(CSlab), ctypes.POINTER(CBags), SIZE, CHOICE, CHOICE, POINTER, PARALLEL_FOR, POINTER, SIZE,
+        ctypes.POINTER(SIZE), ctypes.POINTER(CBadId),
+    ]  # fmt: skip
+    found.dlrm_embedding_sums.argtypes = [POINTER] * 3
+    found.dlrm_embedding_sums.restype = None
     return found
 
 
@@ -211,6 +217,25 @@ class Workspace:
         assert code == 0, code
         return bool(finite.value)
 
+    def sum_by_row(self, slab, bags) -> tuple[np.ndarray, np.ndarray]:
+        """(rows, sums) of the gradients in the bags' vectors."""
+        c_slabs, c_bags, kept = c_arrays([slab], bags)
+        bad, count = CBadId(), SIZE()
+
+        def one_by_one(_, count, task, state):
+            for index in range(count):
+                ctypes.cast(task, TASK)(state, index)
+
+        code = self.library.dlrm_embedding_sum_cpu(
+            c_slabs, c_bags, len(bags), type_of(bags), -1, self.pointer, PARALLEL_FOR(one_by_one), None, 1,
+            ctypes.byref(count), bad,
+        )  # fmt: skip
+        del kept
+        assert code == 0, code
+        rows, sums = np.empty(count.value, np.int64), np.empty((count.value, c_slabs[0].width), np.float32)
+        self.library.dlrm_embedding_sums(self.pointer, rows.ctypes.data, sums.ctypes.data)
+        return rows, sums
+
 
 # ---- the same in numpy -----------------------------------------------------------------------------------------------
 
@@ -246,18 +271,23 @@ def numpy_lookup(slabs, bags) -> list[np.ndarray]:
 def numpy_update(slabs, bags, step: Step) -> None:
     """Updates the slabs in place."""
     for number, slab in enumerate(slabs):
-        occurrences = {}
-        for bag in bags:
-            if bag.slab != number:
-                continue
-            gradients = bag.vectors.astype(np.float32)
-            for sample, (ids, weights) in enumerate(bag.of_samples()):
-                for one, factor in zip(ids, factors_of(bag, weights, len(ids)), strict=True):
-                    if bag.ids_of_shard[0] <= one < bag.ids_of_shard[1]:
-                        of_row = occurrences.setdefault(int(bag.first_row + one), [])
-                        of_row.append(gradients[sample] * factor)
-        for row, gradients in occurrences.items():
-            _update_row(slab, row, _chunked_sum(gradients), step)
+        for row, gradient in numpy_sums(bags, number).items():
+            _update_row(slab, row, gradient, step)
+
+
+def numpy_sums(bags, slab: int) -> dict[int, np.ndarray]:
+    """row of the slab -> the sum of its gradients, for the rows that occur."""
+    occurrences = {}
+    for bag in bags:
+        if bag.slab != slab:
+            continue
+        gradients = bag.vectors.astype(np.float32)
+        for sample, (ids, weights) in enumerate(bag.of_samples()):
+            for one, factor in zip(ids, factors_of(bag, weights, len(ids)), strict=True):
+                if bag.ids_of_shard[0] <= one < bag.ids_of_shard[1]:
+                    of_row = occurrences.setdefault(int(bag.first_row + one), [])
+                    of_row.append(gradients[sample] * factor)
+    return {row: _chunked_sum(gradients) for row, gradients in occurrences.items()}
 
 
 def _chunked_sum(gradients):

@@ -129,4 +129,13 @@ inline int copy_rows(void* to, int64_t bytes_between_to, const void* from, int64
                                             cudaMemcpyDeviceToDevice, static_cast<cudaStream_t>(stream)));
 }
 
+// Queue a copy from anywhere to anywhere, and zeros in the GPU's memory.
+inline int copy_memory(void* to, const void* from, int64_t bytes, void* stream) {
+  return static_cast<int>(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, static_cast<cudaStream_t>(stream)));
+}
+inline int fill_with_zeros(void* to, int64_t bytes, void* stream) {
+  return static_cast<int>(cudaMemsetAsync(to, 0, bytes, static_cast<cudaStream_t>(stream)));
+}
+inline int wait_for(void* stream) { return static_cast<int>(cudaStreamSynchronize(static_cast<cudaStream_t>(stream))); }
+
 #endif  // DLRM_EMULATE

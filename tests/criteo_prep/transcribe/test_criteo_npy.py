@@ -37,7 +37,7 @@ def spec_for(folder, ids, days):
 @pytest.mark.parametrize("ids", [np.int32, np.int64])
 def test_days_that_torchrec_would_read(tmp_path, ids):
     write_days(tmp_path, (4, 0, 3), ids, days=(0, 1, 2))
-    with Reader(tmp_path, FeatureSpec.load(tmp_path / "feature_spec.yaml"), "train") as reader:
+    with Reader(tmp_path, FeatureSpec.load(tmp_path / "feature_spec.yaml"), split="train") as reader:
         assert reader.num_samples == 7
         batch = reader.read(2, 6)
     for day, (mine, theirs) in {0: (slice(0, 2), slice(2, 4)), 2: (slice(2, 4), slice(0, 2))}.items():

@@ -50,7 +50,7 @@ def test_another_order_other_types_and_several_files(tmp_path):
     words[:2].tofile(tmp_path / "day_0.bin")
     words[2:].tofile(tmp_path / "day_1.bin")
     spec = FeatureSpec.load(tmp_path / "feature_spec.yaml")
-    with Reader(tmp_path, spec, "train") as reader:
+    with Reader(tmp_path, spec, split="train") as reader:
         assert reader.num_samples == 5
         whole, part = reader.read(0, 5), reader.read(1, 4)
     assert whole.label.tolist() == [False, True, True, False, True]
@@ -90,16 +90,16 @@ def test_what_is_refused_has_its_row(folder, tmp_path, word, value, reason):
 def test_a_size_that_is_not_whole(folder):
     (folder / "train.bin").write_bytes(bytes(100))
     with pytest.raises(LayoutError, match="train.bin: 100 bytes is not a multiple of 24, the size of a record"):
-        Reader(folder, spec_of(folder), "train")
+        Reader(folder, spec_of(folder), split="train")
 
 
 def test_files_that_are_missing_or_elsewhere(folder, tmp_path):
     (folder / "train.bin").rename(tmp_path / "elsewhere.bin")
     with pytest.raises(FeatureSpecError, match="train.bin: there is no such file"):
-        Reader(folder, spec_of(folder), "train")
+        Reader(folder, spec_of(folder), split="train")
     (folder / "train.bin").symlink_to(tmp_path / "elsewhere.bin")
     with pytest.raises(FeatureSpecError, match="train.bin: leads out of the dataset folder"):
-        Reader(folder, spec_of(folder), "train")
+        Reader(folder, spec_of(folder), split="train")
 
 
 @pytest.mark.parametrize("old, new, reason", [
@@ -112,7 +112,7 @@ def test_specs_that_are_not_of_this_layout(folder, old, new, reason):
     path = folder / "feature_spec.yaml"
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(LayoutError, match=reason):
-        Reader(folder, spec_of(folder), "train")
+        Reader(folder, spec_of(folder), split="train")
 
 
 def test_numbers_that_float16_does_not_hold_are_rounded_aloud_or_refused(folder, tmp_path):

@@ -36,3 +36,8 @@ def test_the_vectors_of_the_page(after):
 def test_the_step_of_the_page_learns_and_its_checkpoint_is_read(after):
     assert after["losses"][0] > after["losses"][1] > after["losses"][2]
     assert after["document"]["step"] == 3
+
+
+def test_the_attention_of_the_page_learns(after):
+    moved = after["attention"].numpy()
+    assert len(set(moved)) == 3 and abs(moved.sum()) < 1e-6  # a softmax has no gradient along (1, 1, 1)

@@ -41,7 +41,7 @@ def test_one_rank_equals_numpy(optimizer):
             np.testing.assert_allclose(table, tables[key], rtol=1e-8, atol=1e-10, err_msg=str(key))
 
 
-@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**6), world_size=st.integers(2, 4))
 def test_n_ranks_equal_numpy(run_ranks, seed, world_size):
     check(draw(seed, world_size), run_ranks, 4)

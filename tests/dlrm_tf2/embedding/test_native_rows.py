@@ -9,6 +9,7 @@ from support.embedding_case import assembled, draw, train, train_reference
 
 from dlrm_tf2 import ops
 from dlrm_tf2.embedding import DistributedEmbedding, TableConfig, make_plan
+from dlrm_tf2.embedding.native_rows import choose_op
 from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.runtime.comm import SingleProcess
 
@@ -37,7 +38,7 @@ def check_close(found, wanted, relative, absolute):
         np.testing.assert_allclose(table, wanted[1][key], relative, absolute, err_msg=str(key))
 
 
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**6), world_size=st.integers(1, 3))
 def test_native_equals_tensorflow_and_numpy(run_ranks, seed, world_size):
     case = draw(seed, world_size)
@@ -112,3 +113,19 @@ def test_float64_tables_are_refused_for_the_native_op():
         DistributedEmbedding(
             tables, make_plan(tables, 1), comm=SingleProcess(), seed=0, dtype="float64", embedding_op="native"
         )
+
+
+def test_the_choice_on_a_gpu(monkeypatch):
+    def choose(embedding_op="auto", **choices):
+        return choose_op(embedding_op, device="gpu", comm=SingleProcess(), **choices)
+
+    monkeypatch.setattr(ops, "why_no_cuda", lambda: None)
+    assert choose() == ("native", "embedding: the native ops on the GPU")
+    assert choose("native", dtype="bfloat16") == ("native", "embedding: the native ops on the GPU, as asked")
+    assert choose("tensorflow")[0] == choose(dtype="float64")[0] == "tensorflow"
+    chosen, line = choose(on_host=True)
+    assert chosen == "tensorflow" and "--cpu_offloading_threshold_gb leaves some to the host" in line
+    monkeypatch.setattr(ops, "why_no_cuda", lambda: "it was built without CUDA")
+    assert choose() == ("tensorflow", "embedding: TensorFlow's ops; it was built without CUDA")
+    with pytest.raises(ValueError, match="--embedding_op native: it was built without CUDA"):
+        choose("native")

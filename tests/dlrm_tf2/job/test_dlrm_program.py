@@ -53,7 +53,7 @@ def test_the_log_is_flat_json_with_the_published_summary(trained):
     assert [entry["step"] for entry in evaluations] == [8, 16, 24]
     assert set(log[-1]) == {
         "throughput", "mean_step_time_ms", "auc", "validation_loss", "data_wait_ms", "exchange_ms",
-        "exchange_ms_of_ranks", "memory_gib", "peak_memory_gib", "skipped_steps",
+        "exchange_ms_of_ranks", "memory_gib", "peak_memory_gib", "skipped_steps", "steps", "total_s", "evaluating_s",
     }  # fmt: skip
     assert log[-1]["peak_memory_gib"] >= log[-1]["memory_gib"]
     assert log[-1]["auc"] == evaluations[-1]["auc"] > 0.55
@@ -124,8 +124,9 @@ def pipelined(trained, log, pipeline):
 
 
 @needs_horovod
+@pytest.mark.long
 def test_the_pipeline_loses_no_batch(trained, tmp_path):
-    """The bits with and without it are compared in embedding/test_pipeline.py, and here in the long test."""
+    """embedding/test_pipeline.py has the quick tests."""
     numbers = pipelined(trained, tmp_path / "on.json", "on")
     assert len(numbers) == 24 + 6
     found = [loss for _, loss, *_ in numbers if loss]

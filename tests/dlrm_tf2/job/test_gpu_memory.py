@@ -8,7 +8,8 @@ import pytest
 
 from criteo_prep.synthetic import presets
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.job import preflight, start
+from dlrm_tf2.job import memories as job_memories
+from dlrm_tf2.job import preflight
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.runtime import memory
 from dlrm_tf2.runtime.process import Launch, Runtime
@@ -102,10 +103,10 @@ def memories(run_ranks, monkeypatch):
         def work(comm):
             launch = Launch(4, comm.rank, local_rank=comm.rank % per_machine, local_size=per_machine)
             number = None if gpus[comm.rank] is None else comm.rank
-            mine, notes = start._memories_to_check(launch, Runtime("", "", threads=1, notes=(), gpu=number), comm)
+            mine, notes = job_memories.memories_to_check(launch, Runtime("", "", threads=1, notes=(), gpu=number), comm)
             return [(m.name, list(m.ranks), m.available_bytes, m.of_device, m.of_host) for m in mine], notes
 
-        monkeypatch.setattr(start, "available_memory_bytes", lambda: 7)
+        monkeypatch.setattr(job_memories, "available_memory_bytes", lambda: 7)
         monkeypatch.setattr(memory, "gpu", gpu)
         return run_ranks(4, work)
 

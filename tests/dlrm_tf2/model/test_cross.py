@@ -77,7 +77,7 @@ def test_the_published_width_and_weights():
     )
     assert model.interaction_width == 3456
     variables = CrossNetwork(3456, 3, projection_dim=512, seed=0).variables_in_order
-    assert model.num_cross_weights == sum(int(np.prod(v.shape)) for v in variables) == 3 * (2 * 3456 * 512 + 3456)
+    assert model.num_interaction_weights == sum(int(np.prod(v.shape)) for v in variables) == 3 * (2 * 3456 * 512 + 3456)
 
 
 def test_the_same_seed_gives_the_same_weights_and_every_layer_its_own():

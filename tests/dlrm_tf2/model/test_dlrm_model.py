@@ -49,6 +49,9 @@ def twin_of(model):
 DOT = {}
 CROSS = {"interaction": "cross", "embedding_dim": (4, 2, 6, 8), "num_cross_layers": 2, "cross_layer_projection_dim": 0}
 LOW_RANK = CROSS | {"cross_layer_projection_dim": 3}
+PROJECTION = {
+    "interaction": "projection", "projection_branch1_dims": (7, 24), "projection_branch2_dims": (16,),
+}  # fmt: skip
 
 
 CARDINALITIES = (5, 9, 30, 7)
@@ -78,7 +81,9 @@ def write_bags(root, hotness, samples=24):
 @pytest.mark.parametrize(
     "hotness, combiner", [((1, 1, 1, 1), "sum"), ((1, 3, None, None), "sum"), ((1, 3, None, None), "mean")]
 )
-@pytest.mark.parametrize("interaction", [DOT, CROSS, LOW_RANK], ids=["dot", "cross", "low rank"])
+@pytest.mark.parametrize(
+    "interaction", [DOT, CROSS, LOW_RANK, PROJECTION], ids=["dot", "cross", "low rank", "projection"]
+)
 def test_logits_and_every_gradient_equal_numpy(tmp_path, interaction, hotness, combiner):
     """SGD with a power of two as learning rate: a step subtracts the gradient, to float32's last digits."""
     spec, label, numerical, bags = write_bags(tmp_path, hotness)

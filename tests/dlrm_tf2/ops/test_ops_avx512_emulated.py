@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import test_ops_kernels as kernel_tests
 import test_ops_rows as row_tests
+import test_ops_weight_gradient as weight_tests
 from support.numpy_interaction import DTYPES
 
 from dlrm_tf2 import ops
@@ -78,4 +79,5 @@ def test_embedding_rows_have_the_bits_of_numpy(weights_type):
         row_tests.check_lookup(slabs, bags, vectors_type, AVX512[0])
         for one, gradient in zip(bags, gradients, strict=True):
             one.vectors[:] = gradient
+        weight_tests.check(slabs, bags, AVX512[0])
         row_tests.check_update(slabs, bags, row_tests.Step(kind, step=3), AVX512[0], 2)

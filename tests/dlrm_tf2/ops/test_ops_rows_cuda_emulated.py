@@ -6,6 +6,7 @@ No speed and no real GPU in here: bench/gpu checks the compiled kernels where th
 import ctypes
 import shutil
 import sys
+import time
 from types import SimpleNamespace
 
 import ml_dtypes
@@ -329,6 +330,18 @@ class HostDevice:
     def wait(self):
         pass
 
+    def random(self, num_bytes, dtype):
+        return self.upload(np.random.default_rng(0).integers(0, 100, num_bytes, np.uint8))
+
+    def copy(self, target, source):
+        target[...] = source
+
+    def event(self):
+        return time.perf_counter()
+
+    def elapsed_ms(self, start, end):
+        return 1e3 * (end - start)
+
 
 def test_the_gpu_check_passes_right_kernels_and_finds_wrong_ones(library, monkeypatch):
     monkeypatch.syspath_prepend(str(cuda.SOURCE.parents[2] / "bench" / "gpu"))
@@ -340,7 +353,14 @@ def test_the_gpu_check_passes_right_kernels_and_finds_wrong_ones(library, monkey
     kernels = SimpleNamespace(library=ctypes.CDLL(library._name))
     chosen = [(8, "float32", "float32", "adam", 0), (17, "float16", "float32", "adagrad", 400)]
     found = rows_check.check_grid(HostDevice(), kernels, [*rows_check.small_grid(), *chosen])
-    assert found == {"checked": 2 * 14, "wrong": []}
+    assert found == {"checked": 3 * 14, "wrong": []}
+
+    monkeypatch.setattr(rows_check, "PIECES", 2)
+    monkeypatch.setattr(rows_check, "WIDTH", 8)
+    monkeypatch.setattr(rows_check, "TABLE_ROWS", 40)
+    timed = rows_check.measure(HostDevice(), kernels, batch=5)
+    assert len(timed) == 2**4 and {row["kernel"]: row["goal"] for row in timed} == {"lookup": 0.75, "update": 0.6}
+    assert all(row["of_copy"] > 0 for row in timed)
 
     monkeypatch.setattr(rows_numpy, "GAMMA", rows_numpy.GAMMA + np.uint64(2))
     found = rows_check.check_grid(HostDevice(), kernels, [(8, "bfloat16", "bfloat16", "adagrad", 10)])

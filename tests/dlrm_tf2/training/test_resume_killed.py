@@ -140,6 +140,7 @@ def test_killed_in_the_middle_of_anything_one_process_goes_on_bit_for_bit(data, 
 
 
 @needs_horovod
+@pytest.mark.long
 def test_a_killed_rank_of_two_ends_the_job_which_goes_on(data, whole, tmp_path):
     command = Command(data, tmp_path, 4, launcher=horovodrun(2))
     killed_and_finished(command, [random.randint(5, 50)], rank=1)

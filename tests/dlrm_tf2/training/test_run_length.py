@@ -39,6 +39,8 @@ def length(step=0, position=Position(), drop_last=False, **flags):  # noqa: B008
     ({"epochs": 2, "eval_every": 5}, 16, [5, 10, 15, 16]),
     ({"eval_every": 4}, 8, [4, 8]),
     ({"eval_every": 100, "evals_per_epoch": 0}, 8, [8]),
+    ({"eval_every": 3, "eval_within_epoch": True, "epochs": 2}, 16, [3, 6, 8, 11, 14, 16]),
+    ({"eval_every": 4, "eval_within_epoch": True, "epochs": 2, "max_steps": 13}, 13, [4, 8, 12, 13]),
 ])  # fmt: skip
 def test_steps_and_evaluations(flags, steps, evaluations):
     found = length(**flags)

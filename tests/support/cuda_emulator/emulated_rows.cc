@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "embedding_rows/embedding_rows_cuda.cu"
+#include "embedding_rows/status_cuda.cu"
 
 namespace rows {
 

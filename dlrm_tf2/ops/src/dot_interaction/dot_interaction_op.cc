@@ -2,17 +2,18 @@
 #include <atomic>
 
 #include "dot_interaction.h"
-#include "recycled_memory.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"
+#include "tensors.h"
 #ifdef DLRM_CUDA
 #include "xla/stream_executor/stream.h"
 #endif
 
 namespace {
 
+using dlrm::element_type_of;
 using tensorflow::DEVICE_CPU;
 using tensorflow::DEVICE_GPU;
 using tensorflow::OpKernel;
@@ -72,15 +73,6 @@ REGISTER_OP("DlrmDotInteractionGradient")
       return Status();
     });
 
-template <typename T>
-int element_type_of();
-template <>
-int element_type_of<float>() { return DLRM_FLOAT32; }
-template <>
-int element_type_of<Eigen::half>() { return DLRM_FLOAT16; }
-template <>
-int element_type_of<Eigen::bfloat16>() { return DLRM_BFLOAT16; }
-
 // What both ops check when they run, because a graph may have been built without shapes.
 bool check_features(OpKernelContext* context, const Tensor& features) {
   const TensorShape& shape = features.shape();
@@ -90,18 +82,12 @@ bool check_features(OpKernelContext* context, const Tensor& features) {
   return false;
 }
 
-// The op's only output; nullptr when the context has the error. On the CPU, large ones in recycled memory.
+// The op's only output; nullptr when the context has the error.
 template <typename T, bool kCuda>
 Tensor* make_output(OpKernelContext* context, const TensorShape& shape) {
   Tensor* output = nullptr;
-  if (!kCuda && shape.num_elements() * sizeof(T) >= dlrm::RecycledMemory::kLargePage) {
-    const Tensor recycled(dlrm::RecycledMemory::get(), tensorflow::DataTypeToEnum<T>::value, shape);
-    if (recycled.IsInitialized()) {
-      context->set_output(0, recycled);
-      return context->mutable_output(0);
-    }
-  }
-  const Status status = context->allocate_output(0, shape, &output);
+  const Status status = kCuda ? context->allocate_output(0, shape, &output)
+                              : dlrm::make_host_output<T>(context, shape, &output);
   if (!status.ok()) context->CtxFailure(status);
   return output;
 }

@@ -1,4 +1,4 @@
-// A program for the sanitizers: lookups and updates of every form, in buffers of exactly the right size, by one thread and
+// A program for the sanitizers: lookups, updates and gradients of weights of every form, in buffers of exactly the right size, by one thread and
 // by four at once. Exit code 0 says that all of them gave the same bits and no sanitizer objected; that they are the right
 // bits is for tests/dlrm_tf2/ops/test_ops_rows.py.
 #include <stdio.h>
@@ -69,6 +69,8 @@ struct Case {
         bags.push_back(one);
         row_splits.push_back(std::move(splits));
         ids.push_back(std::move(of_bags));
+        weight_gradients.push_back(std::make_unique<std::vector<float>>(factors->size(), 0.5f));
+        to_weights.push_back(weight_gradients.back()->data());
         id_weights.push_back(std::move(factors));
       }
     }
@@ -81,7 +83,8 @@ struct Case {
   std::vector<DlrmBags> bags;
   std::vector<std::unique_ptr<std::vector<int64_t>>> row_splits;
   std::vector<std::unique_ptr<std::vector<int32_t>>> ids;
-  std::vector<std::unique_ptr<std::vector<float>>> id_weights;
+  std::vector<std::unique_ptr<std::vector<float>>> id_weights, weight_gradients;
+  std::vector<float*> to_weights;
   std::vector<std::unique_ptr<Bytes>> vectors;
 };
 
@@ -91,7 +94,7 @@ struct Form {
   int64_t num_samples;
 };
 
-// All memory after a lookup of the vectors and an update by them.
+// All memory after a lookup of the vectors, and gradients of weights and an update by them.
 Bytes result_of(const Form& form, int instruction_set, int64_t num_threads) {
   std::mt19937 random(7);
   Case one(form.width, form.weights_type, form.vectors_type, form.optimizer, form.num_samples, &random);
@@ -108,9 +111,12 @@ Bytes result_of(const Form& form, int instruction_set, int64_t num_threads) {
     const State& s = *static_cast<State*>(opaque);
     DlrmBadId bad;
     const int64_t samples = s.form->num_samples;
-    const int found = dlrm_embedding_lookup_cpu(
-        &s.one->slab, 1, s.one->bags.data(), s.num_bags, samples * index / s.num_threads,
-        samples * (index + 1) / s.num_threads, s.form->vectors_type, s.instruction_set, &bad);
+    const int64_t first = samples * index / s.num_threads, last = samples * (index + 1) / s.num_threads;
+    int found = dlrm_embedding_lookup_cpu(&s.one->slab, 1, s.one->bags.data(), s.num_bags, first, last,
+                                          s.form->vectors_type, s.instruction_set, &bad);
+    if (found != DLRM_OK) *s.code = found;
+    found = dlrm_embedding_weight_gradient_cpu(&s.one->slab, 1, s.one->bags.data(), s.num_bags, first, last,
+                                               s.form->vectors_type, s.instruction_set, s.one->to_weights.data(), &bad);
     if (found != DLRM_OK) *s.code = found;
   }, &state);
   const DlrmOptimizer optimizer = {form.optimizer, 0.1f, 1e-8f, 0.9, 0.999, 3};
@@ -129,10 +135,12 @@ Bytes result_of(const Form& form, int instruction_set, int64_t num_threads) {
   dlrm_embedding_workspace_delete(workspace);
   if (code != DLRM_OK || updated != DLRM_OK || summed != DLRM_OK || !finite || num_rows == 0) return {};
   Bytes all = one.weights;
-  for (const auto& slot : one.slots) {
-    const auto* const first = reinterpret_cast<const unsigned char*>(slot.data());
-    all.insert(all.end(), first, first + slot.size() * sizeof(float));
-  }
+  const auto append = [&](const std::vector<float>& floats) {
+    const auto* const first = reinterpret_cast<const unsigned char*>(floats.data());
+    all.insert(all.end(), first, first + floats.size() * sizeof(float));
+  };
+  for (const auto& slot : one.slots) append(slot);
+  for (const auto& of_bags : one.weight_gradients) append(*of_bags);
   for (const auto& of_bags : one.vectors) all.insert(all.end(), of_bags->begin(), of_bags->end());
   return all;
 }

@@ -1,4 +1,5 @@
-// The embedding rows' kernels behind a C interface: ids -> pooled vectors, and gradients of vectors -> updated rows.
+// The embedding rows' kernels behind a C interface: ids -> pooled vectors, and gradients of vectors -> updated rows and
+// gradients of the ids' weights.
 //
 // A *slab* is a matrix of rows: the shards of one rank that have the same width, one below the other. A *bag* is the ids
 // of one sample for one piece of the result; its *vector* is the sum of factor * row over its ids. The factor of an id is
@@ -64,6 +65,15 @@ typedef struct {
 int dlrm_embedding_lookup_cpu(const DlrmSlab* slabs, int64_t num_slabs, const DlrmBags* bags, int64_t num_bags,
                               int64_t first, int64_t last, int vectors_type, int instruction_set, DlrmBadId* bad_id);
 
+// Backward to the weights of ids: `vectors` of the bags are gradients, which are only read. Adds to gradients[i], at the
+// places of bags[i].weights, the gradients of these weights: g . row for a sum, and (g . row - g . vector) / total for a
+// mean of this total weight; nothing where it is 0. Every dot is summed in one order (dot_kernels.h). Ids of other shards
+// count as rows of zeros, so that the gradients of all shards add up. Bags without weights are left out. Samples and
+// threads as in a lookup; one array may be the gradients of several bags.
+int dlrm_embedding_weight_gradient_cpu(const DlrmSlab* slabs, int64_t num_slabs, const DlrmBags* bags,
+                                       int64_t num_bags, int64_t first, int64_t last, int vectors_type,
+                                       int instruction_set, float* const* gradients, DlrmBadId* bad_id);
+
 enum { DLRM_SGD = 0, DLRM_ADAGRAD = 1, DLRM_ROWWISE_ADAGRAD = 2, DLRM_ADAM = 3 };
 
 // One step of an optimizer; the formulas are in dlrm_tf2/optim.py.
@@ -109,13 +119,18 @@ void dlrm_embedding_sums(const void* workspace, int64_t* rows, float* sums);
 // in the host's, and may be changed when the call returns. Everything is queued on `stream` (a cudaStream_t): no call
 // waits for the GPU, or makes the GPU wait for the host. Returns DLRM_OK, or why nothing, or not everything, was queued.
 
-// What the kernels found, in the GPU's memory. They set it and never clear it: whoever has filled it with zeros may read
-// it after one step or after many.
+// What the kernels found, in the GPU's memory. They set it, and only dlrm_embedding_check_cuda clears a part of it:
+// whoever has filled it with zeros may read it after one step or after many.
 typedef struct {
-  int32_t found_bad_id;  // 1: an id that its table does not have counted as a row of zeros, and was not updated
+  int32_t found_bad_id;  // one of the numbers below
   int32_t not_finite;    // 1: an updated weight or its state is not finite
   DlrmBadId bad_id;      // one of them
 } DlrmCudaStatus;
+
+// Values of found_bad_id. DLRM_FOUND_ID: an id that its table does not have counted as a row of zeros, and was not
+// updated. DLRM_FOUND_LENGTH: a length is negative (bad_id: sample, length) and counted as 0, or the lengths add up to
+// another number of ids (bad_id: sample -1, the sum).
+enum { DLRM_FOUND_ID = 1, DLRM_FOUND_LENGTH = 2 };
 
 // Bytes of memory that a call with these arguments needs on the GPU until it has run: at any address that is a multiple
 // of 256, with any content. It must not be used by another stream meanwhile.
@@ -132,6 +147,31 @@ int dlrm_embedding_lookup_cuda(const DlrmSlab* slabs, int64_t num_slabs, const D
 int dlrm_embedding_update_cuda(const DlrmSlab* slabs, int64_t num_slabs, const DlrmBags* bags, int64_t num_bags,
                                const DlrmOptimizer* optimizer, int vectors_type, void* memory, int64_t bytes,
                                DlrmCudaStatus* status, void* stream);
+
+// The same sums without an optimizer, in two calls with the same memory, as much as an update of the slab needs. The first
+// call finds the rows that occur; num_rows, in the GPU's memory, becomes how many there are. The second call writes them,
+// each once and in any order, into rows [num_rows], and their sums into sums [num_rows, width]. Of the slab only the shape
+// is read.
+int dlrm_embedding_sum_cuda(const DlrmSlab* slab, const DlrmBags* bags, int64_t num_bags, void* memory, int64_t bytes,
+                            int64_t* num_rows, DlrmCudaStatus* status, void* stream);
+int dlrm_embedding_sums_cuda(const DlrmSlab* slab, const DlrmBags* bags, int64_t num_bags, int vectors_type,
+                             void* memory, int64_t bytes, int64_t* rows, float* sums, void* stream);
+
+// row_splits [num_samples + 1] from the lengths of the samples, none above num_ids. A wrong length is noted as one of
+// bags number `bags`.
+int dlrm_embedding_row_splits_cuda(const int32_t* lengths, int64_t num_samples, int64_t num_ids, int64_t bags,
+                                   int64_t* row_splits, DlrmCudaStatus* status, void* stream);
+
+// check, in the GPU's memory, becomes NaN where the status says that a number is not finite, and the status no longer
+// says so; else 0.
+int dlrm_embedding_check_cuda(DlrmCudaStatus* status, float* check, void* stream);
+
+// A copy from anywhere to anywhere, and zeros in the GPU's memory.
+int dlrm_cuda_copy(void* to, const void* from, int64_t bytes, void* stream);
+int dlrm_cuda_zeros(void* to, int64_t bytes, void* stream);
+
+// The one call that waits: until everything on the stream is done.
+int dlrm_cuda_wait(void* stream);
 
 #ifdef __cplusplus
 }

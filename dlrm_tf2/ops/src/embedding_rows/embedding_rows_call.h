@@ -13,17 +13,18 @@
 #include <vector>
 
 #include "embedding_rows.h"
-#include "recycled_memory.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/resource_mgr.h"
 #include "tensorflow/core/framework/resource_var.h"
 #include "tensorflow/core/framework/shape_inference.h"
+#include "tensors.h"
 
 namespace {
 
 using absl::Status;
+using dlrm::element_type_of;
 using tensorflow::DEVICE_CPU;
 using tensorflow::DT_BFLOAT16;
 using tensorflow::DT_FLOAT;
@@ -73,6 +74,13 @@ struct Layout {
     pieces.resize(features.size());
     if (!pieces.empty()) memcpy(pieces.data(), numbers.data(), numbers.size() * sizeof(int64_t));
   }
+
+  // when: "", or which step it was.
+  Status refuse(const DlrmBadId& bad, const char* when) const {
+    const size_t piece = static_cast<size_t>(bad.bags);
+    return InvalidArgument("feature '", features[piece], "': its id ", bad.id, " in sample ", bad.sample, when,
+                           " is not a row of its table; ids must be from 0 to ", pieces[piece].num_ids - 1, ".");
+  }
 };
 
 // The tensors of one call as the kernels take them.
@@ -80,6 +88,8 @@ class Call {
  public:
   Call(const Layout& layout, size_t element_bytes)
       : layout_(layout), element_bytes_(static_cast<int64_t>(element_bytes)), bags_(layout.pieces.size()) {}
+
+  virtual ~Call() = default;
 
   // Reads the inputs that both ops have. `vectors`: the memory and shape of each tensor with vectors.
   Status read(OpKernelContext* context, const std::vector<std::pair<char*, TensorShape>>& vectors) {
@@ -96,7 +106,7 @@ class Call {
 
   Status add_slab(const Tensor& weights, const std::vector<float*>& slots, const std::vector<DlrmShard>* shards) {
     if (weights.dtype() != layout_.weights_type || weights.dims() != 2) {
-      return InvalidArgument("slab ", slabs_.size(), ": it is ", weights.DebugString(0), ", expected a matrix of ",
+      return InvalidArgument("slab ", slabs_.size(), ": it is ", weights.DeviceSafeDebugString(), ", expected a matrix of ",
                              tensorflow::DataTypeString(layout_.weights_type), ".");
     }
     DlrmSlab slab = {};
@@ -135,16 +145,36 @@ class Call {
   }
 
   Status result(int code, const DlrmBadId& bad) const {
-    if (code == DLRM_OK) return Status();
-    if (code != DLRM_BAD_ID) return tensorflow::errors::Internal("embedding rows: ", dlrm_error_text(code));
-    const size_t piece = static_cast<size_t>(bad.bags);
-    return InvalidArgument("feature '", layout_.features[piece], "': its id ", bad.id, " in sample ", bad.sample,
-                           " is not a row of its table; ids must be from 0 to ", layout_.pieces[piece].num_ids - 1, ".");
+    if (code == DLRM_BAD_ID) return layout_.refuse(bad, "");
+    return code == DLRM_OK ? Status() : tensorflow::errors::Internal("embedding rows: ", dlrm_error_text(code));
   }
 
   const std::vector<DlrmSlab>& slabs() const { return slabs_; }
   const std::vector<DlrmBags>& bags() const { return bags_; }
   int64_t num_ids() const { return num_ids_; }
+
+ protected:
+  // Row splits [samples + 1] from row lengths; `i`: of the bags that have them. On a GPU they are made there.
+  virtual Status make_splits(size_t i, const Tensor& lengths, int64_t num_ids, const int64_t** splits) {
+    const std::string& feature = layout_.features[i];
+    const auto length = lengths.flat<int32_t>();
+    std::vector<int64_t> made(1, 0);
+    for (int64_t sample = 0; sample < lengths.NumElements(); ++sample) {
+      if (length(sample) < 0) {
+        return InvalidArgument("feature '", feature, "': the length of row ", sample, " is ", length(sample), ".");
+      }
+      made.push_back(made.back() + length(sample));
+    }
+    if (made.back() != num_ids) {
+      return InvalidArgument("feature '", feature, "': its row lengths add up to ", made.back(), ", and it has ",
+                             num_ids, " ids.");
+    }
+    kept_.push_back(std::move(made));
+    *splits = kept_.back().data();
+    return Status();
+  }
+
+  const Layout& layout_;
 
  private:
   Status read_bags(size_t i, const OpInputList& ids, const OpInputList& lengths, const OpInputList& weights,
@@ -168,12 +198,16 @@ class Call {
     bags.vectors = base + piece.vectors_column * element_bytes_;
     int64_t count = 0;
     if (piece.hotness < 0) {
-      const int number = static_cast<int>(piece.lengths);
-      TF_RETURN_IF_ERROR(make_splits(feature, lengths[number], of.NumElements(), bags.num_samples,
-                                     &splits_[static_cast<size_t>(number)]));
-      bags.row_splits = splits_[static_cast<size_t>(number)].data();
+      const int64_t*& splits = splits_[static_cast<size_t>(piece.lengths)];
+      const Tensor& of_samples = lengths[static_cast<int>(piece.lengths)];
+      if (of_samples.NumElements() != bags.num_samples) {
+        return InvalidArgument("feature '", feature, "': it has ", of_samples.NumElements(), " row lengths for ",
+                               bags.num_samples, " samples.");
+      }
+      if (splits == nullptr) TF_RETURN_IF_ERROR(make_splits(i, of_samples, of.NumElements(), &splits));
+      bags.row_splits = splits;
       bags.ids = of.tensor_data().data();
-      count = of.NumElements();
+      bags.all_ids = count = of.NumElements();
     } else {
       if (of.dims() != 2 || of.dim_size(0) != bags.num_samples || piece.column + piece.hotness > of.dim_size(1)) {
         return InvalidArgument("feature '", feature, "': its ids have the shape ", of.shape().DebugString(),
@@ -194,34 +228,11 @@ class Call {
     return Status();
   }
 
-  static Status make_splits(const std::string& feature, const Tensor& lengths, int64_t num_ids, int64_t num_samples,
-                            std::vector<int64_t>* splits) {
-    if (lengths.NumElements() != num_samples) {
-      return InvalidArgument("feature '", feature, "': it has ", lengths.NumElements(), " row lengths for ",
-                             num_samples, " samples.");
-    }
-    if (static_cast<int64_t>(splits->size()) == num_samples + 1) return Status();  // another piece has made them
-    splits->resize(static_cast<size_t>(num_samples) + 1);
-    const auto length = lengths.flat<int32_t>();
-    int64_t sum = 0;
-    for (int64_t sample = 0; sample < num_samples; ++sample) {
-      (*splits)[static_cast<size_t>(sample)] = sum;
-      if (length(sample) < 0) {
-        return InvalidArgument("feature '", feature, "': the length of row ", sample, " is ", length(sample), ".");
-      }
-      sum += length(sample);
-    }
-    (*splits)[static_cast<size_t>(num_samples)] = sum;
-    if (sum == num_ids) return Status();
-    return InvalidArgument("feature '", feature, "': its row lengths add up to ", sum, ", and it has ", num_ids,
-                           " ids.");
-  }
-
-  const Layout& layout_;
   const int64_t element_bytes_;
   std::vector<DlrmSlab> slabs_;
   std::vector<DlrmBags> bags_;
-  std::vector<std::vector<int64_t>> splits_;
+  std::vector<const int64_t*> splits_;      // of each input of row lengths
+  std::vector<std::vector<int64_t>> kept_;  // their memory
   int64_t num_ids_ = 0;
 };
 
@@ -235,14 +246,5 @@ Status look_up(OpKernelContext* context, const char* list, std::vector<RefCountP
   }
   return Status();
 }
-
-template <typename T>
-int element_type_of();
-template <>
-int element_type_of<float>() { return DLRM_FLOAT32; }
-template <>
-int element_type_of<Eigen::half>() { return DLRM_FLOAT16; }
-template <>
-int element_type_of<Eigen::bfloat16>() { return DLRM_BFLOAT16; }
 
 }  // namespace

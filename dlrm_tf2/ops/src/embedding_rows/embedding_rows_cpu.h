@@ -1,4 +1,5 @@
-// Between the drivers (lookup_cpu.cc, update_cpu.cc) and the kernels, one translation unit per instruction set.
+// Between the drivers (lookup_cpu.cc, weight_gradient_cpu.cc, update_cpu.cc) and the kernels, one translation unit per
+// instruction set.
 #pragma once
 
 #include <stdint.h>
@@ -61,6 +62,8 @@ using ApplyRow = float (*)(const RowUpdate& update, int64_t row, const float* su
 
 struct RowKernels {
   void (*pool[2][3])(const PoolBlock& block);  // by type of the weights (0: float32, 1: bfloat16), type of the vectors
+  // to[i] = dot of row i and the vector, both of `width`. By the same types.
+  void (*dots[2][3])(const char* vector, const char* const* rows, int64_t count, int64_t width, float* to);
   SumChunk sum[3];                             // by type of the gradients
   ApplyRow apply[2][4];                        // by type of the weights, optimizer
   // Adds the gradients of pairs in any order to the sums of their rows. `counts` [rows] starts at 0, and becomes how often

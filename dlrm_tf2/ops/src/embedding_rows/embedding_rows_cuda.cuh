@@ -12,6 +12,8 @@ namespace rows {
 constexpr int kThreads = 256;  // of every block
 constexpr int kAtOnce = 4;     // loads that are under way at the same time
 
+inline int code_of(int cuda_error) { return cuda_error == 0 ? DLRM_OK : DLRM_CUDA_ERROR + cuda_error; }
+
 struct Piece {
   DlrmBags bags;
   int64_t number;            // of these bags among the caller's
@@ -57,7 +59,7 @@ DLRM_DEVICE int64_t row_of(const Piece& piece, int64_t sample, int64_t place, Dl
   const int64_t id = bags.ids_type == DLRM_INT32 ? static_cast<const int32_t*>(ids)[place]
                                                  : static_cast<const int64_t*>(ids)[place];
   if (id < 0 || id >= bags.num_ids) {
-    if (atomicCAS(&status->found_bad_id, 0, 1) == 0) status->bad_id = {piece.number, sample, id};
+    if (atomicCAS(&status->found_bad_id, 0, static_cast<int>(DLRM_FOUND_ID)) == 0) status->bad_id = {piece.number, sample, id};
     return -1;
   }
   return id >= bags.first_id && id < bags.last_id ? bags.first_row + id : -1;
@@ -75,17 +77,6 @@ DLRM_DEVICE float factor_of(const DlrmBags& bags, const Bag& bag, int64_t i, flo
   const float weight = bags.weights == nullptr ? 1.0f : bags.weights[bag.first_weight + i];
   if (!bags.mean) return weight;
   return total == 0 ? 0.0f : weight / total;
-}
-
-// ---- descriptions, from the host without waiting for it ---------------------------------------------------------------
-
-// Travels among the parameters of a launch, of which every GPU takes 4 KB: they are the launch's own copy.
-struct Parcel {
-  uint32_t words[960];
-};
-
-__global__ void __launch_bounds__(kThreads) unpack(Parcel parcel, uint32_t* to, int num_words) {
-  for (int i = threadIdx.x; i < num_words; i += kThreads) to[i] = parcel.words[i];
 }
 
 }  // namespace rows

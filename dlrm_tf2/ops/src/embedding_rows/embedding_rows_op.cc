@@ -1,5 +1,5 @@
 // TensorFlow's ops around the embedding rows' kernels: names, shapes, checks, locks and threads. No arithmetic in here.
-#include "embedding_rows_call.h"
+#include "update_call.h"
 
 namespace {
 
@@ -45,7 +45,7 @@ class EmbeddingLookup : public OpKernel {
                 InvalidArgument("ids: the first has the shape ", ids[0].shape().DebugString(), ", expected rank 2."));
     const TensorShape shape({ids[0].dim_size(0), width_});
     Tensor* output = nullptr;
-    OP_REQUIRES_OK(context, allocate(context, shape, &output));
+    OP_REQUIRES_OK(context, dlrm::make_host_output<T>(context, shape, &output));
     const std::vector<std::pair<char*, TensorShape>> vectors = {{static_cast<char*>(output->data()), shape}};
     std::vector<RefCountPtr<Var>> variables;
     OP_REQUIRES_OK(context, look_up(context, "slabs", &variables));
@@ -61,19 +61,6 @@ class EmbeddingLookup : public OpKernel {
   }
 
  private:
-  // Large outputs lie in recycled memory.
-  Status allocate(OpKernelContext* context, const TensorShape& shape, Tensor** output) const {
-    if (shape.num_elements() * sizeof(T) >= dlrm::RecycledMemory::kLargePage) {
-      const Tensor recycled(dlrm::RecycledMemory::get(), tensorflow::DataTypeToEnum<T>::value, shape);
-      if (recycled.IsInitialized()) {
-        context->set_output(0, recycled);
-        *output = context->mutable_output(0);
-        return Status();
-      }
-    }
-    return context->allocate_output(0, shape, output);
-  }
-
   void run(OpKernelContext* context, const Call& call, int64_t num_samples) const {
     const int64_t cost = 50 + 40 * call.num_ids() / std::max<int64_t>(1, num_samples);  // cycles a sample
     std::atomic<int> status{DLRM_OK};
@@ -142,106 +129,37 @@ void in_pool(void* threads, int64_t count, DlrmTask task, void* state) {
       });
 }
 
-// The variable has its memory for itself from now on: whoever reads it gets a copy.
-Status make_own(OpKernelContext* context, Var* variable) {
-  if (variable->copy_on_read_mode.load()) return Status();
-  if (!variable->tensor()->RefCountIsOne()) {
-    Tensor copy;
-    TF_RETURN_IF_ERROR(context->allocate_temp(variable->tensor()->dtype(), variable->tensor()->shape(), &copy));
-    memcpy(copy.data(), variable->tensor()->data(), copy.tensor_data().size());
-    *variable->tensor() = copy;
-  }
-  variable->copy_on_read_mode.store(true);
-  return Status();
-}
-
 template <typename T>
 class EmbeddingUpdate : public OpKernel {
  public:
   explicit EmbeddingUpdate(OpKernelConstruction* context)
-      : OpKernel(context), layout_(context, true), workspace_(dlrm_embedding_workspace_new()) {
-    std::string name;
-    std::vector<int64_t> betas, shards;
-    OP_REQUIRES_OK(context, context->GetAttr("optimizer", &name));
-    OP_REQUIRES_OK(context, context->GetAttr("epsilon", &optimizer_.epsilon));
-    OP_REQUIRES_OK(context, context->GetAttr("betas", &betas));
-    OP_REQUIRES(context, betas.size() == 2, InvalidArgument("betas: expected two numbers."));
-    OP_REQUIRES_OK(context, context->GetAttr("shards", &shards));
-    int num_slabs;
-    OP_REQUIRES_OK(context, context->GetAttr("num_slabs", &num_slabs));
-    const std::vector<std::string> names = {"sgd", "adagrad", "rowwise_adagrad", "adam"};
-    optimizer_.kind = static_cast<int>(std::find(names.begin(), names.end(), name) - names.begin());
-    memcpy(&optimizer_.beta1, &betas[0], sizeof(double));
-    memcpy(&optimizer_.beta2, &betas[1], sizeof(double));
-    shards_.resize(static_cast<size_t>(num_slabs));
-    for (size_t i = 0; i + 4 < shards.size(); i += 5) {
-      shards_[static_cast<size_t>(shards[i])].push_back(
-          {shards[i + 1], shards[i + 2], shards[i + 3], static_cast<uint64_t>(shards[i + 4])});
-    }
-  }
+      : OpKernel(context), layout_(context, true), settings_(context), workspace_(dlrm_embedding_workspace_new()) {}
 
   ~EmbeddingUpdate() override { dlrm_embedding_workspace_delete(workspace_); }
 
   void Compute(OpKernelContext* context) override {
     OpInputList gradients;
-    OP_REQUIRES_OK(context, context->input_list("gradients", &gradients));
     std::vector<std::pair<char*, TensorShape>> vectors;
-    for (int i = 0; i < gradients.size(); ++i) {
-      OP_REQUIRES(context, gradients[i].dims() == 2,
-                  InvalidArgument("gradients: number ", i, " has the shape ", gradients[i].shape().DebugString(),
-                                  ", expected rank 2."));
-      vectors.push_back({static_cast<char*>(gradients[i].data()), gradients[i].shape()});
-    }
-    std::vector<RefCountPtr<Var>> slabs, slots;
-    OP_REQUIRES_OK(context, look_up(context, "slabs", &slabs));
-    OP_REQUIRES_OK(context, look_up(context, "slots", &slots));
-    const std::vector<std::unique_ptr<tensorflow::mutex_lock>> locks = lock_all(slabs, slots);
+    OP_REQUIRES_OK(context, context->input_list("gradients", &gradients));
+    OP_REQUIRES_OK(context, matrices(gradients, "gradients", &vectors));
+    LockedVariables variables;
+    OP_REQUIRES_OK(context, variables.lock(context));
     Call call(layout_, sizeof(T));
-    const size_t slots_each = slots.size() / slabs.size();
-    for (size_t i = 0; i < slabs.size(); ++i) {
-      OP_REQUIRES_OK(context, make_own(context, slabs[i].get()));
-      std::vector<float*> of_slab;
-      for (size_t slot = i * slots_each; slot < (i + 1) * slots_each; ++slot) {
-        OP_REQUIRES_OK(context, make_own(context, slots[slot].get()));
-        OP_REQUIRES_OK(context, check_slot(*slots[slot]->tensor(), *slabs[i]->tensor()));
-        of_slab.push_back(slots[slot]->tensor()->flat<float>().data());
-      }
-      OP_REQUIRES_OK(context, call.add_slab(*slabs[i]->tensor(), of_slab, &shards_[i]));
-    }
+    OP_REQUIRES_OK(context, variables.add_to(&call, context, settings_, [](void* to, const void* from, size_t bytes) {
+      memcpy(to, from, bytes);
+      return Status();
+    }));
     OP_REQUIRES_OK(context, call.check_vectors(vectors));
     OP_REQUIRES_OK(context, call.read(context, vectors));
     run(context, call);
   }
 
  private:
-  // In the order of their addresses, so that two updates cannot wait for each other.
-  static std::vector<std::unique_ptr<tensorflow::mutex_lock>> lock_all(const std::vector<RefCountPtr<Var>>& slabs,
-                                                                       const std::vector<RefCountPtr<Var>>& slots) {
-    std::vector<mutex*> mutexes;
-    for (const auto& variable : slabs) mutexes.push_back(variable->mu());
-    for (const auto& variable : slots) mutexes.push_back(variable->mu());
-    std::sort(mutexes.begin(), mutexes.end());
-    std::vector<std::unique_ptr<tensorflow::mutex_lock>> locks;
-    for (mutex* one : mutexes) locks.push_back(std::make_unique<tensorflow::mutex_lock>(*one));
-    return locks;
-  }
-
-  Status check_slot(const Tensor& slot, const Tensor& weights) const {
-    const int64_t width = optimizer_.kind == DLRM_ROWWISE_ADAGRAD ? 1 : weights.dim_size(1);
-    if (slot.dtype() == DT_FLOAT && slot.shape() == TensorShape({weights.dim_size(0), width})) return Status();
-    return InvalidArgument("slots: one is ", slot.DebugString(0), ", expected float [", weights.dim_size(0), ", ",
-                           width, "].");
-  }
-
   void run(OpKernelContext* context, const Call& call) {
     const auto& pool = *context->device()->tensorflow_cpu_worker_threads();
     std::lock_guard<std::mutex> lock(mutex_);
-    DlrmOptimizer optimizer = optimizer_;
-    const Tensor *learning_rate, *step;
-    OP_REQUIRES_OK(context, context->input("learning_rate", &learning_rate));
-    OP_REQUIRES_OK(context, context->input("step", &step));
-    optimizer.learning_rate = learning_rate->scalar<float>()();
-    optimizer.step = step->scalar<int64_t>()();
+    DlrmOptimizer optimizer;
+    OP_REQUIRES_OK(context, settings_.read_step(context, &optimizer));
     int finite = 1;
     DlrmBadId bad_id = {};
     const int code = dlrm_embedding_update_cpu(
@@ -255,8 +173,7 @@ class EmbeddingUpdate : public OpKernel {
   }
 
   const Layout layout_;
-  DlrmOptimizer optimizer_ = {};
-  std::vector<std::vector<DlrmShard>> shards_;
+  const UpdateSettings settings_;
   std::mutex mutex_;  // of the workspace
   void* const workspace_;
 };

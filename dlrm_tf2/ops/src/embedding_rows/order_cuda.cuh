@@ -109,4 +109,8 @@ __global__ void __launch_bounds__(kThreads) list_runs(const uint32_t* sorted, in
   }
 }
 
+__global__ void count_rows(const Counts* counts, int64_t* num_rows) {
+  *num_rows = static_cast<int64_t>(counts->runs) + counts->long_runs;
+}
+
 }  // namespace rows

@@ -13,8 +13,6 @@
 
 namespace rows {
 
-inline int code_of(int cuda_error) { return cuda_error == 0 ? DLRM_OK : DLRM_CUDA_ERROR + cuda_error; }
-
 inline int64_t blocks_for(int64_t count, int64_t of_block) { return (count + of_block - 1) / of_block; }
 
 // Memory from a given address on, in parts that start at multiples of 256. Without an address it counts bytes.
@@ -73,6 +71,15 @@ inline Plan make_plan(int64_t num_slabs, const DlrmBags* bags, int64_t num_bags)
 inline bool numbers_suffice(const SlabBags& of) {
   return of.num_occurrences < int64_t{1} << 31 && of.most_samples <= int64_t{1} << of.shift &&
          of.num_pieces << of.shift <= int64_t{1} << 32;
+}
+
+// Travels among the parameters of a launch, of which every GPU takes 4 KB: they are the launch's own copy.
+struct Parcel {
+  uint32_t words[960];
+};
+
+__global__ void __launch_bounds__(kThreads) unpack(Parcel parcel, uint32_t* to, int num_words) {
+  for (int i = threadIdx.x; i < num_words; i += kThreads) to[i] = parcel.words[i];
 }
 
 // What all kernels of a call read: sent in parcels, so that no memory of the host has to wait for the GPU, nothing waits

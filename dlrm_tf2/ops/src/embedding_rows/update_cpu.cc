@@ -7,8 +7,6 @@
 // 3. update: the same task goes through its rows, sums the gradients of each and applies the optimizer.
 // 4. rows with very many occurrences are left out in 3: their chunks are summed by all threads, and then applied.
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include <algorithm>
 #include <atomic>
@@ -17,66 +15,20 @@
 #include <utility>
 #include <vector>
 
-#include "embedding_rows_cpu.h"
-#include "occurrences.h"
-#include "row_order.h"
+#include "update_tasks.h"
+#include "update_workspace.h"
 
 namespace {
 
-using dlrm::Buffer;
 using dlrm::Group;
+using dlrm::LongRun;
 using dlrm::Scratch;
+using dlrm::Sums;
 using dlrm::Task;
+using dlrm::Workspace;
 
-constexpr int64_t kTaskOccurrences = 1 << 17, kMostParts = 64;
 constexpr int64_t kLongRun = 4096;  // occurrences of one row that all threads share
 constexpr int64_t kSmallTableBytes = 256 << 10;  // sums of a small table's rows
-// Narrow gradients are copied next to each other before they are read in the order of the rows: each lies on a page of its
-// own, and finding pages would take longer than reading.
-constexpr int64_t kNarrowBytes = 128, kMostCopiedBytes = 64 << 20;
-
-// The occurrences of one row that a task leaves for later.
-struct LongRun {
-  const Group* group;
-  std::vector<uint64_t> pairs;
-  int64_t sums = 0;  // the sums of its chunks start here
-};
-
-// Rows and the sums of their gradients, where nothing is updated.
-struct Sums {
-  std::vector<int64_t> rows;
-  std::vector<float> sums;
-};
-
-struct Workspace {
-  Buffer<uint32_t> rows;
-  Buffer<float> sums;
-  std::mutex mutex;
-  std::vector<std::unique_ptr<Scratch>> idle;  // as many as tasks ever ran at the same time
-  std::vector<LongRun> long_runs;
-  std::vector<Sums> sums_of;  // of each task, then of each long run
-
-  std::unique_ptr<Scratch> take_scratch() {
-    std::lock_guard<std::mutex> lock(mutex);
-    if (idle.empty()) return std::make_unique<Scratch>();
-    std::unique_ptr<Scratch> taken = std::move(idle.back());
-    idle.pop_back();
-    return taken;
-  }
-
-  void give_back(std::unique_ptr<Scratch> scratch) {
-    std::lock_guard<std::mutex> lock(mutex);
-    idle.push_back(std::move(scratch));
-  }
-};
-
-// Stands in the place of an optimizer: keeps the row and its sum. `weights` is where to.
-float keep_sum(const dlrm::RowUpdate& update, int64_t row, const float* sum) {
-  Sums* const kept = reinterpret_cast<Sums*>(update.weights);
-  kept->rows.push_back(row);
-  kept->sums.insert(kept->sums.end(), sum, sum + update.width);
-  return 0;
-}
 
 class Update {
  public:
@@ -88,7 +40,7 @@ class Update {
   int run(DlrmParallelFor parallel_for, void* threads, int64_t num_threads, int* finite, DlrmBadId* bad_id) {
     const auto all = [&](int64_t count, const auto& run) { dlrm::in_parallel(parallel_for, threads, count, run); };
     if (const int code = occurrences_.find(all, bad_id)) return code;
-    make_tasks(num_threads);
+    tasks_ = dlrm::tasks_of(occurrences_, num_threads);
     std::atomic<int> status{DLRM_OK};
     std::atomic<bool> good{true};
     work_->long_runs.clear();
@@ -107,31 +59,13 @@ class Update {
   }
 
  private:
-  void make_tasks(int64_t num_threads) {
-    int64_t all_occurrences = 0;
-    for (const auto& group : occurrences_.groups()) all_occurrences += group->num_occurrences;
-    const int64_t share = std::max<int64_t>(4096, all_occurrences / (4 * num_threads));  // so that no thread waits long
-    for (size_t i = 0; i < occurrences_.groups().size(); ++i) {
-      const Group& group = *occurrences_.groups()[i];
-      int64_t parts = 1;
-      const int64_t wanted = num_threads == 1 ? 1 : group.num_occurrences / std::min(kTaskOccurrences, share);
-      while (parts < wanted && parts < kMostParts && parts < 2 * num_threads) parts *= 2;
-      for (int64_t part = 0; part < parts; ++part) tasks_.push_back({static_cast<int64_t>(i), part, parts});
-    }
-    // The largest first, so that threads end together.
-    std::stable_sort(tasks_.begin(), tasks_.end(), [&](const Task& a, const Task& b) {
-      return occurrences_.group_of(a).num_occurrences / a.num_parts >
-             occurrences_.group_of(b).num_occurrences / b.num_parts;
-    });
-  }
-
   // Parts 2 and 3. `check` becomes NaN when a new number is not finite. Returns false where memory is missing.
   bool run_task(int64_t number, Scratch* scratch, float* check) {
     const Task& task = tasks_[static_cast<size_t>(number)];
     const Group& group = occurrences_.group_of(task);
     const int64_t width = slabs_[group.slab].width, sums_bytes = group.num_rows * width * 2 * 4;
     if (task.num_parts == 1 && sums_bytes <= kSmallTableBytes && group.num_rows * 4 <= group.num_occurrences &&
-        group.num_occurrences <= 4 * kTaskOccurrences) {
+        group.num_occurrences <= 4 * dlrm::kTaskOccurrences) {
       return update_small_table(number, group, scratch, check);
     }
     int64_t count = 0;
@@ -167,83 +101,35 @@ class Update {
     return true;
   }
 
-  // Copies narrow gradients next to each other, where that pays. `bases` and `strides` keep where they are then.
-  void copy_narrow(const Group& group, int64_t count, Scratch* scratch, dlrm::Gradients* gradients,
-                   std::vector<const char*>* bases, std::vector<int64_t>* strides) const {
-    const int64_t bytes = slabs_[group.slab].width * dlrm::element_bytes(vectors_type_);
-    int64_t num_vectors = 0;
-    for (int64_t i : group.bags) num_vectors += bags_[i].num_samples;
-    if (bytes > kNarrowBytes || num_vectors > 2 * count || num_vectors * bytes > kMostCopiedBytes) return;
-    char* to = scratch->vectors.take(num_vectors * bytes + 64);
-    if (to == nullptr) return;
-    to += -reinterpret_cast<uintptr_t>(to) % 64;
-    for (size_t b = 0; b < group.bags.size(); ++b) {
-      bases->push_back(to);
-      strides->push_back(bytes);
-      const char* from = group.bases[b];
-      for (int64_t sample = 0; sample < bags_[group.bags[b]].num_samples; ++sample) {
-        __builtin_prefetch(from + 16 * group.strides[b]);
-        memcpy(to, from, static_cast<size_t>(bytes));
-        from += group.strides[b];
-        to += bytes;
-      }
-    }
-    gradients->bases = bases->data();
-    gradients->strides = strides->data();
-  }
-
   // `number`: of the task, or of the long run after all tasks.
   dlrm::RowUpdate update_of(const Group& group, int64_t number) const {
     const DlrmSlab& slab = slabs_[group.slab];
+    if (optimizer_ != nullptr) return dlrm::row_update(slab, *optimizer_, group.first_row);
     dlrm::RowUpdate update = {};
-    if (optimizer_ == nullptr) {
-      update.weights = reinterpret_cast<char*>(&work_->sums_of[static_cast<size_t>(number)]);
-      update.width = slab.width;
-      update.first_row = group.first_row;
-      return update;
-    }
-    const DlrmOptimizer& o = *optimizer_;
-    const double step = static_cast<double>(o.step);
-    update.weights = static_cast<char*>(slab.weights);
-    update.slots[0] = slab.slots[0];
-    update.slots[1] = slab.slots[1];
+    update.weights = reinterpret_cast<char*>(&work_->sums_of[static_cast<size_t>(number)]);
     update.width = slab.width;
-    update.slot_width = o.kind == DLRM_ROWWISE_ADAGRAD ? 1 : slab.width;
     update.first_row = group.first_row;
-    update.weights_type = slab.weights_type;
-    update.shards = slab.shards;
-    update.num_shards = slab.num_shards;
-    update.step = static_cast<uint64_t>(o.step);
-    update.learning_rate = o.learning_rate;
-    update.epsilon = o.epsilon;
-    update.beta1 = static_cast<float>(o.beta1);
-    update.beta2 = static_cast<float>(o.beta2);
-    update.rest1 = static_cast<float>(1 - o.beta1);
-    update.rest2 = static_cast<float>(1 - o.beta2);
-    update.correction1 = static_cast<float>(-expm1(step * log(o.beta1)));
-    update.correction2 = static_cast<float>(-expm1(step * log(o.beta2)));
     return update;
   }
 
   dlrm::ApplyRow apply_of(const dlrm::RowUpdate& update) const {
-    if (optimizer_ == nullptr) return keep_sum;
+    if (optimizer_ == nullptr) return dlrm::keep_sum;
     return kernels_.apply[update.weights_type == DLRM_FLOAT32 ? 0 : 1][optimizer_->kind];
   }
 
   // Part 3. Returns 0, or NaN when a new number is not finite.
   float update(int64_t number, Scratch* scratch, int64_t count) {
     const Group& group = occurrences_.group_of(tasks_[static_cast<size_t>(number)]);
-    dlrm::Gradients gradients = occurrences_.gradients_of(group);
     const dlrm::RowUpdate update = update_of(group, number);
-    std::vector<const char*> bases;
-    std::vector<int64_t> strides;
-    copy_narrow(group, count, scratch, &gradients, &bases, &strides);
+    const int64_t bytes = slabs_[group.slab].width * dlrm::element_bytes(vectors_type_);
+    const dlrm::TaskGradients gradients(occurrences_.gradients_of(group), group, bags_, bytes, count,
+                                        &scratch->vectors);
     const uint64_t* const pairs = scratch->pairs.data();
     float* const sums = scratch->sums.data();
     float check = 0;
     int64_t done = 0;
     const auto up_to = [&](int64_t stop) {
-      check += kernels_.update[vectors_type_](gradients, update, apply_of(update), pairs + done, stop - done, sums);
+      check += kernels_.update[vectors_type_](gradients.get(), update, apply_of(update), pairs + done, stop - done, sums);
     };
     // A run of 2 * kLongRun contains a multiple of kLongRun before which half of kLongRun is of the same row.
     for (int64_t probe = kLongRun; probe < count; probe += kLongRun) {

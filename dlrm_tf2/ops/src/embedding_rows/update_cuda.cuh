@@ -56,17 +56,28 @@ DLRM_DEVICE int64_t first_team_of_warp(int team_bits) {
   return static_cast<int64_t>(blockIdx.x) * (kThreads >> team_bits) + (threadIdx.x / 32 * 32 >> team_bits);
 }
 
+// Where the sums of runs go.
+struct Sums {
+  float* sums;            // [runs, width]
+  int64_t* of_rows;       // the row of each sum; null where nobody asks
+  const uint32_t* rows;   // of the occurrences
+  const uint32_t* first;  // how many sums others write before these; null for none
+};
+
 template <class T, int kPack>
 __global__ void __launch_bounds__(kThreads, 2)
-    sum_chunks(const Run* chunks, const Counts* counts, Vectors vectors, int width, int team_bits, float* sums) {
-  const int lanes = 1 << team_bits, lane = threadIdx.x & (lanes - 1);
-  const int64_t step = static_cast<int64_t>(gridDim.x) * (kThreads >> team_bits), num_chunks = counts->chunks;
-  for (int64_t i = first_team_of_warp(team_bits) + (threadIdx.x % 32 >> team_bits); i < num_chunks; i += step) {
+    sum_runs(const Run* runs, const uint32_t* num_runs, Vectors vectors, int team_bits, Sums to) {
+  const int lanes = 1 << team_bits, lane = threadIdx.x & (lanes - 1), width = vectors.width;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * (kThreads >> team_bits), count = *num_runs;
+  const int64_t before = to.first == nullptr ? 0 : *to.first;
+  for (int64_t i = first_team_of_warp(team_bits) + (threadIdx.x % 32 >> team_bits); i < count; i += step) {
+    const Run run = runs[i];
     for (int column = lane * kPack; column < width; column += lanes * kPack) {
       float sum[kPack] = {};
-      sum_run<T, kPack, 2 * kAtOnce>(vectors, chunks[i], column, sum);
-      store(sum, sums + i * width + column);
+      sum_run<T, kPack, 2 * kAtOnce>(vectors, run, column, sum);
+      store(sum, to.sums + (before + i) * width + column);
     }
+    if (to.of_rows != nullptr && lane == 0) to.of_rows[before + i] = to.rows[run.start];
   }
 }
 
