@@ -94,7 +94,7 @@ class Benchmark:
         )
         self._data = ZooData(self._zoo, share, batch_size=config.global_batch, alpha=config.alpha, seed=config.seed)
         self.batches = [self._batch(number) for number in range(config.num_data_batches)]
-        log.say(f"{len(self.batches)} batches are ready after {time.perf_counter() - began:.1f} s")
+        log.say(f"the batches are ready after {time.perf_counter() - began:.1f} s")
         scaling = LossScaling(_LOSS_SCALE, True) if device.compute_dtype == "float16" else None
         self._step, self._number = TrainingStep(self.model, scaling), 0
         self._losses: list[float] = []
