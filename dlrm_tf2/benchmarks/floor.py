@@ -14,7 +14,7 @@ from dlrm_tf2.sharding.plan import ShardingPlan, samples_of_rank
 from dlrm_tf2.sharding.tables import WEIGHT_BYTES, fetched_per_sample, vectors_per_sample
 
 _ID_BYTES = 4
-_COPIED_BYTES, _MATRIX, _TRIES = 128 << 20, 2048, 5
+_COPIED_BYTES, _MATRIX, _TRIES = 128 << 20, 2048, 3
 
 
 @dataclass(frozen=True)

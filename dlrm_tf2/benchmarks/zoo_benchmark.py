@@ -84,7 +84,6 @@ class Benchmark:
         if device.gpu is None:
             memory.prepare_step_memory(zoo_memory.step_bytes(config, plan, comm.rank))
         log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
-        activity.doing("making the batches")
         began = time.perf_counter()
         embedding = self.model.embedding
         share = RankShare(
@@ -94,11 +93,18 @@ class Benchmark:
             sample_features=embedding.sample_features,
         )
         self._data = ZooData(self._zoo, share, batch_size=config.global_batch, alpha=config.alpha, seed=config.seed)
-        self.batches = [_on_device(self._data.batch(number)) for number in range(config.num_data_batches)]
-        log.say(f"{len(self.batches)} batches are ready after {time.perf_counter() - began:.1f} s")
+        self.batches = [self._batch(number) for number in range(config.num_data_batches)]
+        log.say(f"the batches are ready after {time.perf_counter() - began:.1f} s")
         scaling = LossScaling(_LOSS_SCALE, True) if device.compute_dtype == "float16" else None
         self._step, self._number = TrainingStep(self.model, scaling), 0
         self._losses: list[float] = []
+
+    def _batch(self, number: int) -> RankBatch:
+        """A batch as TensorFlow's tensors, so that no step copies it."""
+        activity.doing(f"making batch {number}")
+        batch = self._data.batch(number)
+        label, numerical, ids = tf.nest.map_structure(tf.constant, (batch.label, batch.numerical, batch.ids))
+        return dataclasses.replace(batch, label=label, numerical=numerical, ids=ids)
 
     def steps(self) -> list[float]:
         """The published sequence: a forward pass, the MLP's variables from rank 0, warm-up, timed steps.
@@ -130,6 +136,7 @@ class Benchmark:
         def run(step: int) -> tf.Tensor:
             batch, next_batch = next(pairs)
             self._number += 1
+            activity.doing(f"training step {self._number}")
             return self._step(batch, self._learning_rate, step=self._number, next_batch=next_batch)
 
         self._comm.allgather_object(None, name="begin")
@@ -147,8 +154,7 @@ class Benchmark:
         log.say(times.line())
         log.say(f"loss {loss:.6g} in the last step" + ("" if math.isfinite(loss) else ": the model has diverged"))
         repeated_ms = self._repeated_batch_ms(times)
-        activity.doing("measuring the phases")
-        phases = phase_times(self.model, self.batches, self._learning_rate)
+        phases = phase_times(self.model, self.batches[-1], self._learning_rate)
         apart = ", ".join(f"{name} {ms:.3f}" for name, ms in phases.items())
         log.say(f"phases, each on its own (ms): {apart}; {sum(phases.values()):.3f} together")
         floor = self._slowest_floor()
@@ -159,7 +165,7 @@ class Benchmark:
         figures = {f"{name}_ms": ms for name, ms in phases.items()} | dataclasses.asdict(floor)
         figures |= {"floor_ms": floor.ms, "floor_share": floor.ms / times.mean_ms, "sent_bytes": sent}
         log.record(times.record() | {"one_batch_ms": repeated_ms, "last_loss": loss} | figures)
-        log.say(_with_published(config, times, comm=comm, device=self._device))
+        log.say(table_with_published(config, times, comm=comm, device=self._device))
 
     def _repeated_batch_ms(self, times: StepTimes) -> float | None:
         """Milliseconds of a step whose batch is always the same; None if the timed steps were such steps."""
@@ -224,13 +230,7 @@ def _title(config: ZooConfig, comm: Comm, device: Runtime) -> str:
     )
 
 
-def _on_device(batch: RankBatch) -> RankBatch:
-    """The batch as TensorFlow's tensors, so that no step copies it."""
-    label, numerical, ids = tf.nest.map_structure(tf.constant, (batch.label, batch.numerical, batch.ids))
-    return dataclasses.replace(batch, label=label, numerical=numerical, ids=ids)
-
-
-def _with_published(config: ZooConfig, times: StepTimes, *, comm: Comm, device: Runtime) -> str:
+def table_with_published(config: ZooConfig, times: StepTimes, *, comm: Comm, device: Runtime) -> str:
     """This run and the published figures of the model, as a table."""
     rows = [
         ["published", f"{gpus} A100", "1", "adagrad", f"{PUBLISHED_BATCH_SIZE}", f"{ms}"]

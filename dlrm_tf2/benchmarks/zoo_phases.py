@@ -1,40 +1,39 @@
 """The phases of a step, each timed on its own: lookup, exchange, dense, update.
 
-Inside a step the phases overlap, and a clock there would delay them. So after the timed steps each phase runs alone, as
-a compiled function with the tensors of a real step. All ranks begin a phase together, and the slowest rank counts.
+Inside a step the phases overlap, and a clock there would delay them. So after the timed steps the phases run in turn,
+each as a compiled function with the tensors of a real step. All ranks begin a phase together; the slowest rank counts.
 """
 
 import statistics
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from dlrm_tf2.benchmarks.floor import wait_for_devices
-from dlrm_tf2.benchmarks.timing import time_steps
 from dlrm_tf2.benchmarks.zoo_model import SyntheticModel
 from dlrm_tf2.data.batches import RankBatch
+from dlrm_tf2.runtime import activity
 
-_BATCHES, _REPEATS = 3, 4  # each phase runs on some batches in turn, and so often on each
+_REPEATS = 8
 _STEP = 1.0  # number of the step for the optimizer
 
 
-def phase_times(model: SyntheticModel, batches: Sequence[RankBatch], learning_rate: float) -> dict[str, float]:
+def phase_times(model: SyntheticModel, batch: RankBatch, learning_rate: float) -> dict[str, float]:
     """Phase -> the median of its milliseconds, on the slowest rank. The weights are updated with each run."""
-    of_batches = [_phases(model, batch, learning_rate) for batch in batches[:_BATCHES]]
-    times = {}
-    for phase in of_batches[0]:
-        functions = [phases[phase] for phases in of_batches]
-        for function in functions:  # compiles it
-            function()
-        wait_for_devices()
-        model.comm.allgather_object(None, name=f"begin_{phase}")
-        seconds = time_steps(
-            lambda number: functions[number % len(functions)](),  # noqa: B023 - called in this iteration
-            lambda _: wait_for_devices(),
-            num_steps=_REPEATS * len(functions),
-        )
-        times[phase] = 1e3 * max(model.comm.allgather_object(statistics.median(seconds), name=f"times_{phase}"))
-    return times
+    phases = _phases(model, batch, learning_rate)
+    seconds: dict[str, list[float]] = {name: [] for name in phases}
+    for _ in range(1 + _REPEATS):
+        for name, phase in phases.items():
+            activity.doing(f"measuring the phase {name}")
+            model.comm.allgather_object(None, name=f"begin_{name}")
+            start = time.perf_counter()
+            phase()
+            wait_for_devices()
+            seconds[name].append(time.perf_counter() - start)
+    medians = {name: 1e3 * statistics.median(times[1:]) for name, times in seconds.items()}  # the first run compiles
+    of_ranks = model.comm.allgather_object(medians, name="phases")
+    return {name: max(times[name] for times in of_ranks) for name in phases}
 
 
 def _phases(model: SyntheticModel, batch: RankBatch, learning_rate: float) -> dict[str, Callable[[], object]]:
