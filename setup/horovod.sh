@@ -10,6 +10,7 @@ choose_wheel_folder() {
     key="horovod-$pinned_horovod-$tensorflow_package-$TENSORFLOW-python-${python_is%.*}-gloo${mpi:+-$mpi}"
     [ "$GPU" = 1 ] && key+="-nccl-$nccl_version-cuda-$cuda_version-sm-${CUDA_ARCHITECTURES:-80,90}"
     wheel_folder="${XDG_CACHE_HOME:-$HOME/.cache}/criteo-dlrm/$key-$platform-recipe-$recipe"
+    if [ -n "$WHEELHOUSE" ]; then take_wheel_from_wheelhouse; fi
 }
 
 # Installs Horovod; builds it if the cache has no wheel. A cached wheel that does not load is built again, once.
@@ -21,13 +22,17 @@ install_horovod() {
         say 'that wheel does not load here: building it again'
         rm -f "$wheel_folder"/*.whl
     fi
+    make_wheel
+    install_wheel || die "Horovod was built but does not load (above). Run again with HOROVOD=0 to work with one process."
+}
+
+# Builds the wheel if the cache has none. Two clones of the same user build one wheel, not two.
+make_wheel() {
     mkdir -p "$wheel_folder"
-    # Two clones of the same user build one wheel, not two.
     exec 8>"$wheel_folder/lock"
     flock -n 8 || { say 'another set-up is building the same Horovod wheel: waiting for it'; flock 8; }
     if [ -z "$(wheel_in_cache)" ]; then build_wheel; fi
     exec 8>&-
-    install_wheel || die "Horovod was built but does not load (above). Run again with HOROVOD=0 to work with one process."
 }
 
 wheel_in_cache() { find "$wheel_folder" -maxdepth 1 -name '*.whl' 2>/dev/null | head -n 1; }
@@ -65,7 +70,7 @@ build_wheel() {
         settings+=("CXXFLAGS=-I$scratch/include")
     fi
     logged "building Horovod $pinned_horovod for TensorFlow $TENSORFLOW, gloo${mpi:+ and $mpi}: $minutes minutes on 2 cores, once for all clones" \
-        "$root/.venv/log/horovod_build.txt" env "${settings[@]}" .venv/bin/python -m pip wheel -v --no-deps --no-cache-dir \
+        "$root/.venv/log/horovod_build.txt" env "${settings[@]}" .venv/bin/python -m pip wheel "${pip_sources[@]}" -v --no-deps --no-cache-dir \
         --no-build-isolation --no-binary horovod -w "$scratch" "horovod==$pinned_horovod" || code=$?
     if [ "$code" = 0 ]; then mv "$scratch"/*.whl "$wheel_folder/"; fi
     rm -rf "$scratch"
@@ -79,6 +84,7 @@ check_build_tools() {
     if [ "$GPU" = 0 ]; then
         choose_wheel_folder
         if [ -n "$(wheel_in_cache)" ]; then return; fi
+        if [ -n "$WHEELHOUSE" ]; then say "WHEELHOUSE=$WHEELHOUSE has no Horovod wheel for this machine (${wheel_folder##*/}): it must be built"; fi
     fi
     for tool in gcc g++ cmake make; do command -v "$tool" >/dev/null || missing+=" $tool"; done
     [ -z "$missing" ] || die "building Horovod needs:$missing

@@ -18,6 +18,10 @@ choose_mpi() {
     fi
     mpi=$(openmpi_version)
     if [ -n "$mpi" ]; then return; fi
+    if [ -n "$WHEELHOUSE" ]; then
+        say 'no Open MPI (mpirun, mpicxx), and with WHEELHOUSE it is not installed: processes will talk over gloo, which works, slower'
+        return
+    fi
     if ! command -v apt-get >/dev/null; then
         say 'no Open MPI (mpirun, mpicxx) and no apt-get to install it with: processes will talk over gloo, which works, slower'
         return

@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
-for part in progress python mpi cuda horovod ops; do
+for part in progress python mpi cuda horovod ops wheelhouse; do
     # shellcheck source=/dev/null
     . "setup/$part.sh"
 done
@@ -15,7 +15,7 @@ done_file=.venv/set_up_done
 launcher_file=.venv/launcher # what starts several processes here: mpi, gloo or none; read by demo/run.py
 
 main() {
-    read_settings
+    choose_pip_sources
     choose_python
     if is_set_up; then
         build_ops
@@ -54,7 +54,8 @@ say_complete() {
     say "complete in $SECONDS s (Python $python_is, $tensorflow_package $TENSORFLOW, several processes: $(cat "$launcher_file"))"
 }
 
-# A setting that is not on the command line keeps its last value, so that `make setup GPU=1` is given once.
+# A setting that is not on the command line keeps its last value, so that `make setup GPU=1` is given once. WHEELHOUSE is
+# not remembered: it changes where packages come from, not what is installed.
 read_settings() {
     local name remembered
     for name in GPU TENSORFLOW MPI HOROVOD; do
@@ -63,7 +64,7 @@ read_settings() {
     done
     pinned_tensorflow=$(sed -nE 's/^ *tensorflow-cpu==([0-9.]+)$/\1/p' setup.cfg)
     pinned_horovod=$(sed -nE 's/^ *horovod==([0-9.]+)$/\1/p' setup.cfg)
-    : "${GPU:=0}" "${TENSORFLOW:=$pinned_tensorflow}" "${MPI:=1}" "${HOROVOD:=1}"
+    : "${GPU:=0}" "${TENSORFLOW:=$pinned_tensorflow}" "${MPI:=1}" "${HOROVOD:=1}" "${WHEELHOUSE:=}"
     for name in GPU MPI HOROVOD; do
         [[ ${!name} == [01] ]] || die "$name=${!name}: expected 0 or 1."
     done
@@ -88,18 +89,25 @@ take_turns() {
     flock -n 9 || { say 'another set-up is running in this folder: waiting for it'; flock 9; }
 }
 
-install_packages() {
-    local tensorflow=$tensorflow_package setuptools=65.5.0
-    [ "$GPU" = 1 ] && tensorflow='tensorflow[and-cuda]'
+# Sets `tensorflow`, the requirement, and `packages`, everything that is installed before this project.
+list_packages() {
+    local setuptools=65.5.0
+    tensorflow=$tensorflow_package==$TENSORFLOW
+    if [ "$GPU" = 1 ]; then tensorflow="tensorflow[and-cuda]==$TENSORFLOW"; fi
     # Horovod's build script needs an old setuptools; 65.5 does not run on Python 3.12.
-    [[ $python_is == 3.12.* ]] && setuptools=69.5.1
-    logged "installing $tensorflow $TENSORFLOW and the other packages: one or two minutes, $([ "$GPU" = 1 ] && echo 6 || echo 1.5) GB" \
-        .venv/log/packages.txt .venv/bin/python -m pip install "setuptools==$setuptools" wheel cloudpickle psutil packaging \
-        "$tensorflow==$TENSORFLOW" || die 'pip could not install the packages (above). Check the network and run the same command again.'
+    if [[ $python_is == 3.12.* ]]; then setuptools=69.5.1; fi
+    packages=("setuptools==$setuptools" wheel cloudpickle psutil packaging "$tensorflow")
+}
+
+install_packages() {
+    list_packages
+    logged "installing ${tensorflow/==/ } and the other packages: one or two minutes, $([ "$GPU" = 1 ] && echo 6 || echo 1.5) GB" \
+        .venv/log/packages.txt .venv/bin/python -m pip install "${pip_sources[@]}" "${packages[@]}" ||
+        die "$(why_pip_failed .venv/log/packages.txt)"
     # Without build isolation, which would download setuptools again.
     logged 'installing this project and its development tools, half a minute' .venv/log/project.txt \
-        .venv/bin/python -m pip install --no-build-isolation "$tensorflow==$TENSORFLOW" -e '.[dev]' ||
-        die 'pip could not install this project (above).'
+        .venv/bin/python -m pip install "${pip_sources[@]}" --no-build-isolation "$tensorflow" -e '.[dev]' ||
+        die "$(why_pip_failed .venv/log/project.txt)"
 }
 
 # Starts two processes for a test. A machine whose MPI is installed but cannot launch then uses gloo from now on, and does
@@ -118,4 +126,5 @@ choose_launcher() {
     die 'Horovod is installed, but two processes cannot start here. Work with one: make setup HOROVOD=0'
 }
 
-main
+read_settings
+if [ "${1:-}" = wheelhouse ]; then make_wheelhouse; else main; fi
