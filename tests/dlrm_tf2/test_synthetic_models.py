@@ -82,7 +82,7 @@ def test_bytes_by_hand(capsys):
     (["--model", "huge"], "invalid choice: 'huge'"),
     (["--world_size", "0", "--plan_only"], "--world_size 0: it must be at least 1"),
     (["--world", "4"], "'--world' is not a flag of this program"),
-    (["--batch_size", "many"], "argument --batch_size: invalid int value: 'many'"),
+    (["--batch_size", "many"], "--batch_size: invalid int value: 'many'"),
     (["--use_model_fit"], "--use_model_fit is a flag of the published program that this program does not have: there"),
     (["--nouse_model_fit"], "Leave it out: the program times its own loop"),
     (["--embedding_device=/GPU:0"], "--embedding_device is a flag of the published program"),
