@@ -68,7 +68,7 @@ class Collectives:
         return each + tf.cast(tf.range(self.world_size) < extra, tf.int32)
 
     def own_samples(self, global_batch: tf.Tensor) -> tf.Tensor:
-        """How many of them are this rank's."""
+        """How many samples of a global batch this rank has, a scalar, int32."""
         return self.samples_of_ranks(global_batch)[self.rank]
 
     def _always_run(self, witness: tf.Tensor) -> None:

@@ -28,7 +28,7 @@ from dlrm_tf2.sharding.slabs import SlabKind
 
 
 class LookupSettings(NamedTuple):
-    """What a layer wants of its lookups.
+    """The settings of the lookups of a layer.
 
     Attributes:
       weighted: features whose ids have weights.
