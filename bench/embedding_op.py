@@ -86,7 +86,7 @@ def compare(shape: str, arguments: argparse.Namespace) -> dict:
         for way in ways:
             command = [sys.executable, __file__, "--measure", shape, way]
             if way == "peer":
-                command = [arguments.peer, str(ROOT / "bench" / "embedding_op_peer.py"), write_ids(shape)]
+                command = [arguments.peer, str(ROOT / "bench" / "peers" / "embedding_op.py"), write_ids(shape)]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
             if done.returncode:
                 sys.exit(f"bench/embedding_op.py: {shape}, {way}\n{done.stderr[-2000:]}")

@@ -68,6 +68,8 @@ def _run(prepared: Prepared, launch: Launch) -> None:
     if values.plan_only:
         return
     if launch.rank == 0:
+        if values.pin_memory:
+            terminal.say("--pin_memory does nothing here: TensorFlow pins memory itself where a GPU is used")
         terminal.say(f"data: {spec.source}; {', '.join(f'{name} {rows}' for name, rows in spec.num_samples.items())}")
     with connected_ranks(launch, config) as (device, comm):
         from dlrm_tf2.job.start import RunContext, start_job  # starts TensorFlow, which connected_ranks prepares

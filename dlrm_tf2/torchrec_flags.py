@@ -63,6 +63,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         default="criteo_1t",
         help="logs of several days, or Kaggle's in one piece",
     )
+    add("--pin_memory", action="store_true", help="no effect: TensorFlow pins memory itself where a GPU is used")
     add("--mmap_mode", action="store_true", help="read samples from the files, and do not hold them in memory")
     add("--shuffle_training_set", action="store_true", help="permute the training samples, again for each epoch")
     add("--batch_size", type=positive, default=32, help="samples of a training step on each rank")

@@ -56,7 +56,6 @@ PRESETS: Mapping[str, tuple[int, dict[str, object]]] = {
 # Published flags that this program refuses -> the reason, and what to use instead.
 REFUSED: Mapping[str, str] = {
     "undersampling_rate": "does nothing in the published program either. Leave it out.",
-    "pin_memory": "host memory is pinned by TensorFlow where a GPU is used, and a CPU copies nothing. Leave it out.",
     "allow_tf32": "TensorFlow uses TF32 on every GPU that has it, and a CPU has none. Leave it out.",
     "shuffle_batches": "the order within a batch changes no loss, gradient or AUROC. Use --shuffle_training_set.",
     "collect_multi_hot_freqs_stats": "no statistics of ids are written. Count the ids of the .npy files with numpy.",

@@ -44,10 +44,16 @@ class Launch:
         """Reads the variables of the launcher. A process without a launcher is alone.
 
         Raises:
-          ValueError: a variable is not a whole number.
+          ValueError: a variable is not a whole number, or torchrun started several processes.
         """
         candidates = [names for names in _LAUNCHERS if os.environ.get(names[0]) is not None]
         if not candidates:
+            size = _whole_number("WORLD_SIZE", default=1) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+            if size > 1:
+                raise ValueError(
+                    f"WORLD_SIZE: torchrun started {size} processes, which Horovod cannot connect. Start them with "
+                    f"horovodrun -np {size}, mpirun or srun."
+                )
             return cls()
         # A launcher that also sets the ranks of the machine comes before one that does not, such as PMI under srun.
         names = min(candidates, key=lambda names: None in [os.environ.get(name) for name in names])

@@ -244,6 +244,15 @@ def test_a_mistake_is_one_line_and_leaves_no_file(tmp_path, capsys, monkeypatch,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_published_command_line():
+    """The flags that all published runs share, as the example's front page has them."""
+    shared = """--pin_memory --batch_size 4096 --epochs 1 --embedding_dim 128 --dense_arch_layer_sizes 512,256,128
+        --over_arch_layer_sizes 1024,1024,512,256,1 --learning_rate 15.0""".split()
+    given = torchrec_example.prepare([*shared, "--num_embeddings", "9"], 16).config
+    preset = torchrec_example.prepare("--preset mlperfx2".split(), 16).config
+    assert given == dataclasses.replace(preset, seed=given.seed)
+
+
 def test_older_scripts_quote_their_lists():
     quoted = torchrec_example.prepare(["--dense-arch-layer-sizes", '"32, 64"'], 1).config
     assert quoted.bottom_mlp_dims == (32, 64)

@@ -24,6 +24,7 @@ SRUN = SBATCH | dict(SLURM_STEP_ID=0, SLURM_STEP_NUM_TASKS=8, SLURM_STEP_TASKS_P
 OPEN_MPI = dict(
     OMPI_COMM_WORLD_SIZE=4, OMPI_COMM_WORLD_RANK=3, OMPI_COMM_WORLD_LOCAL_RANK=1, OMPI_COMM_WORLD_LOCAL_SIZE=2
 )
+TORCHRUN = dict(TORCHELASTIC_RUN_ID="none", WORLD_SIZE=2, RANK=0, LOCAL_RANK=0)
 HYDRA = dict(PMI_SIZE=4, PMI_RANK=3, MPI_LOCALRANKID=1, MPI_LOCALNRANKS=2)
 
 
@@ -31,7 +32,7 @@ HYDRA = dict(PMI_SIZE=4, PMI_RANK=3, MPI_LOCALRANKID=1, MPI_LOCALNRANKS=2)
 def environment(monkeypatch):
     """Puts variables into an environment that no launcher has touched."""
     for name in list(os.environ):
-        if name.startswith(("HOROVOD_", "OMPI_", "PMI_", "PMIX_", "MPI_", "SLURM_", "DLRM_TF2_", "ONEDNN_")):
+        if name.startswith(("HOROVOD_", "OMPI_", "PMI_", "PMIX_", "MPI_", "SLURM_", "TORCHELASTIC_", "DLRM_TF2_", "ONEDNN_")):
             monkeypatch.delenv(name)
 
     def put(**variables):
@@ -65,6 +66,8 @@ def environment(monkeypatch):
         ),
         (SBATCH | OPEN_MPI, Launch(4, 3, local_rank=1, local_size=2)),  # mpirun in a batch script
         (dict(PMI_SIZE=4, PMI_RANK=3), Launch(4, 3, local_rank=0, local_size=1)),
+        (TORCHRUN | dict(WORLD_SIZE=1), Launch()),
+        (TORCHRUN | OPEN_MPI, Launch(4, 3, local_rank=1, local_size=2)),
     ],
 )
 def test_launch(environment, variables, launch):
@@ -77,9 +80,10 @@ def test_launch(environment, variables, launch):
     [
         (OPEN_MPI | dict(OMPI_COMM_WORLD_SIZE="abc"), "OMPI_COMM_WORLD_SIZE: found 'abc', expected a whole number"),
         (SRUN | dict(SLURM_STEP_TASKS_PER_NODE="4,x"), "SLURM_STEP_TASKS_PER_NODE: found '4,x', expected numbers of"),
+        (TORCHRUN, "WORLD_SIZE: torchrun started 2 processes, .* Start them with horovodrun -np 2,"),
     ],
 )
-def test_variables_of_a_launcher_that_are_not_numbers_are_named(environment, variables, message, capsys):
+def test_a_launcher_that_cannot_be_used_is_named(environment, variables, message, capsys):
     environment(**variables)
     with pytest.raises(ValueError, match=message):
         Launch.detect()

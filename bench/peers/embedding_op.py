@@ -1,6 +1,6 @@
 """FBGEMM's table-batched embedding on the CPU, for bench/embedding_op.py --peer: needs torch, fbgemm-gpu-cpu and numpy.
 
-    python bench/embedding_op_peer.py IDS.npz
+    python bench/peers/embedding_op.py IDS.npz
 
 Prints one line of JSON: milliseconds of the lookup, of lookup, backward and Adagrad together, and of the difference.
 """
