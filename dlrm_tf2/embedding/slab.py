@@ -1,5 +1,7 @@
 """Slab: the shards of one rank that have the same width, in one variable, one below the other.
 
+Below them lies one row for each shard of a dynamic table, with the vector of the keys that are not stored.
+
 Replicated shards lie in a slab of their own. So do the shards that a rank with a GPU keeps in the memory of its host;
 their lookups and updates run on the host.
 """
@@ -19,7 +21,7 @@ from dlrm_tf2.runtime.memory import fill, use_huge_pages
 from dlrm_tf2.sharding.optimizer_state import FLOAT_BYTES
 from dlrm_tf2.sharding.plan import Shard
 from dlrm_tf2.sharding.slabs import SlabKind, first_rows
-from dlrm_tf2.sharding.tables import TableConfig
+from dlrm_tf2.sharding.tables import Table, TableConfig
 
 WEIGHTS = "weights"
 _HOST = "/CPU:0"
@@ -56,6 +58,8 @@ class Slab:
     Attributes:
       first_rows: shard -> the row of the slab at which it begins.
       num_rows: rows of all shards.
+      default_rows: shard of a dynamic table -> the row with the vector of keys that are not stored. These rows come
+        after the rows of all shards, and are never updated.
       dtype: type of the weights.
       compute_dtype: type of the slots, and of the vectors and gradients here: float32 for bfloat16 weights, else dtype.
       variable: the weights.
@@ -67,7 +71,7 @@ class Slab:
     def __init__(
         self,
         shards: Sequence[Shard],
-        tables: Mapping[str, TableConfig],
+        tables: Mapping[str, Table],
         *,
         kind: SlabKind,
         settings: "SlabSettings",
@@ -78,6 +82,8 @@ class Slab:
         self.compute_dtype = tf.float32 if dtype == tf.bfloat16 else dtype
         self.first_rows = first_rows(shards)
         self.num_rows = sum(shard.num_rows for shard in shards)
+        dynamic = [shard for shard in shards if tables[shard.table].is_dynamic]
+        self.default_rows = {shard: self.num_rows + number for number, shard in enumerate(dynamic)}
         self._optimizer = optimizer
         self.slots: dict[str, tf.Variable] = {}
         self.rounding_shards = [
@@ -93,8 +99,10 @@ class Slab:
                     dtype=self.compute_dtype,
                     value=optimizer.initial_value(slot),
                 )
-        if settings.initialize:
-            for shard in shards:
+        for shard, row in self.default_rows.items():
+            self._write(WEIGHTS, row, np.full((1, self.width), tables[shard.table].default, np.float32))
+        for shard in shards:
+            if settings.initialize and shard not in self.default_rows:  # their rows are initialized as keys are stored
                 self._initialize(shard, tables[shard.table], settings.seed)
 
     def device(self) -> AbstractContextManager:
@@ -166,7 +174,11 @@ class Slab:
 
     def write_rows(self, shard: Shard, slot: str, *, start: int, values: np.ndarray) -> None:
         """Overwrites rows from `start` on, counted in the shard's table, with values [n, width]."""
-        first, variable = self._slab_row(shard, start), self._variable(slot)
+        self._write(slot, self._slab_row(shard, start), values)
+
+    def _write(self, slot: str, first: int, values: np.ndarray) -> None:
+        """Overwrites rows of the slab from `first` on."""
+        variable = self._variable(slot)
         with self.device():
             rows = tf.range(first, first + len(values), dtype=tf.int64)
             values = tf.cast(tf.constant(values[:, : variable.shape[1]], self.compute_dtype), variable.dtype)
@@ -174,9 +186,9 @@ class Slab:
             tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=rows, updates=values)
 
     def _allocate(self, width: int, name: str, *, dtype: tf.DType, value: float | None = None) -> tf.Variable:
-        """A variable [num_rows, width] full of `value`; None leaves its memory as it is."""
+        """A variable [rows, width] full of `value`, with a row for each default; None leaves its memory as it is."""
         bits = tf.uint16 if dtype == tf.bfloat16 else dtype  # Python's buffers know no bfloat16
-        empty = tf.raw_ops.Empty(shape=[self.num_rows, width], dtype=bits, init=False)
+        empty = tf.raw_ops.Empty(shape=[self.num_rows + len(self.default_rows), width], dtype=bits, init=False)
         if empty.device.endswith("CPU:0"):
             use_huge_pages(memoryview(empty))
             if value is not None:
