@@ -131,12 +131,14 @@ def _read(path: Path, table: str, *, first_step: int) -> TableChanges:
         arguments = Arguments(**json.loads(content.schema.metadata[b"arguments"]))
         deleted = content["deleted"].to_numpy()
         keys, kept = content["key"].to_numpy(), content.filter(pa.array(~deleted))
-        state = _matrix(kept, "state", arguments.state_dim) if "state" in content.column_names else None
+        state = None if arguments.opt_type is None else np.empty((kept.num_rows, 0), np.float32)
+        if "state" in content.column_names:
+            state = _matrix(kept, "state", arguments.state_dim)
         rows = TableRows(
             keys[~deleted],
             kept["score"].to_numpy(),
             values=_matrix(kept, "values", arguments.embedding_dim),
-            state=state if state is not None or arguments.opt_type is None else np.empty((kept.num_rows, 0), np.float32),
+            state=state,
             steps=kept["step"].to_numpy(),
         )
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:

@@ -11,8 +11,8 @@ For each table and each rank r of the w ranks that wrote the dump:
     {table}_counter_frequencies.rank_{r}.world_size_{w}  int64 [m], how often these have occurred
     {table}_opt_args.json                           the arguments of the table, once
 
-Source: the files that dynamicemb dumps and loads. Its dumps have no steps and no embedding_dim, and none of what `Arguments`
-has beyond opt_type and evict_strategy.
+Source: the files that dynamicemb dumps and loads. Its dumps have no steps, and of the arguments only opt_type and
+evict_strategy. It takes the keys of rank r by key mod w: give it the dump of one rank, as apply.py writes it.
 """
 
 import json
@@ -164,7 +164,7 @@ def read_arguments(folder: Path, table: str, *, embedding_dim: int | None = None
         strategy = str(found["evict_strategy"]).rsplit(".", maxsplit=1)[-1].upper()
         score = found.get("score") or {"LRU": "timestamp", "LFU": "lfu"}.get(strategy, "custom")
         return Arguments(
-            found.get("opt_type"),
+            _optimizer_name(found.get("opt_type")),
             strategy,
             score,
             embedding_dim=int(found.get("embedding_dim", embedding_dim)),
@@ -214,8 +214,8 @@ def read_part(folder: Path, part: Part, arguments: Arguments) -> Iterator[TableR
         expected, found = num_rows * widths[kind] * int(_TYPES[kind][-1]), _size(paths[kind])
         if found != expected:
             raise DumpError(
-                f"{paths[kind]}: has {found} bytes, expected {expected} for {num_rows} keys. The dump is damaged, or is "
-                f"of a table with another embedding_dim than {arguments.embedding_dim}."
+                f"{paths[kind]}: has {found} bytes, expected {expected} for {num_rows} keys. The dump is damaged, or "
+                f"its table has another embedding_dim than {arguments.embedding_dim}."
             )
         shape = (num_rows, widths[kind]) if kind in ("values", "opt_values") else (num_rows,)
         empty = np.empty(shape, _TYPES[kind])
@@ -246,14 +246,21 @@ def read_counts(folder: Path, part: Part) -> tuple[np.ndarray, np.ndarray]:
     return np.fromfile(keys, "<i8"), np.fromfile(counts, "<i8")
 
 
+def _optimizer_name(name: str | None) -> str | None:
+    """The house's name of an optimizer that a dump names, such as OptimizerType.EXACT_ROW_WISE_ADAGRAD."""
+    if name is None:
+        return None
+    return name.rsplit(".", maxsplit=1)[-1].lower().removeprefix("exact_").replace("row_wise", "rowwise")
+
+
 def _complete(folder: Path, table: str, parts: Sequence[Part]) -> list[Part]:
     world_sizes = {part.world_size for part in parts}
     ordered = sorted(parts, key=lambda part: part.rank)
     if len(world_sizes) > 1 or [part.rank for part in ordered] != list(range(ordered[0].world_size)):
         names = ", ".join(f"rank {part.rank} of {part.world_size}" for part in ordered)
         raise DumpError(
-            f"{folder}: table {table!r} has the files of {names}, expected every rank of one job. Dump the table again, "
-            "into an empty folder."
+            f"{folder}: table {table!r} has the files of {names}, expected every rank of one job. Dump the table "
+            "again, into an empty folder."
         )
     return ordered
 

@@ -148,13 +148,12 @@ def copy_changes(
     Raises:
       DumpError: a table is not dynamic, or the layer does not note the keys that leave.
     """
-    copies = []
+    time, copies = clock.time_ns() if time is None else time, []
     for config in _configs(embedding, names):
-        arguments = _arguments(
-            embedding, config, step=step, time=clock.time_ns() if time is None else time, optimizer_state=optimizer_state
-        )
+        arguments = _arguments(embedding, config, step=step, time=time, optimizer_state=optimizer_state)
         table = embedding.dynamic_tables.get(config.name)
-        if table is None:
+        if table is None:  # a rank without buckets of the table writes a file without rows
+            copies.append(_no_changes(config, first_step, arguments))
             continue
         if not table.index.rules.log_erased:
             raise DumpError(
@@ -176,25 +175,21 @@ def dump_changes(
     *,
     first_step: int,
     step: int,
-    names: Collection[str] | None = None,
+    time: int | None = None,
 ) -> None:
-    """Dumps what has changed in dynamic tables since a step into a folder. All ranks call it, between two steps.
+    """Dumps what has changed in all dynamic tables since a step. All ranks call it, between two steps.
 
     Args:
       folder: it may hold the changes of other steps.
-      first_step, step, names: as in `copy_changes`.
+      first_step, step, time: as in `copy_changes`.
 
     Raises:
       DumpError: on every rank, as copy_changes and write_changes do.
     """
 
     def write() -> None:
-        copies = {one.table: one for one in copy_changes(embedding, first_step=first_step, step=step, names=names)}
-        for config in _configs(embedding, names):
-            if config.name not in copies:  # every rank has a file, also one without buckets
-                arguments = _arguments(embedding, config, step=step, time=clock.time_ns(), optimizer_state=True)
-                copies[config.name] = _no_changes(config, first_step, arguments)
-            write_changes(Path(folder), copies[config.name], rank=comm.rank, world_size=comm.size)
+        for one in copy_changes(embedding, first_step=first_step, step=step, time=time):
+            write_changes(Path(folder), one, rank=comm.rank, world_size=comm.size)
 
     on_all_ranks(comm, "dump_changes", work=write, error=DumpError)
 
@@ -266,7 +261,8 @@ def _no_changes(config: DynamicTableConfig, first_step: int, arguments: Argument
 def _check_fit(embedding: DistributedEmbedding, config: DynamicTableConfig, arguments: Arguments) -> None:
     if arguments.embedding_dim != config.embedding_dim:
         raise DumpError(
-            f"table {config.name!r}: the dump has embedding_dim {arguments.embedding_dim}, the layer {config.embedding_dim}."
+            f"table {config.name!r}: the dump has embedding_dim {arguments.embedding_dim}, the layer "
+            f"{config.embedding_dim}."
         )
     optimizer = embedding.optimizer
     if optimizer and arguments.opt_type and arguments.opt_type != optimizer.name:
@@ -277,7 +273,7 @@ def _check_fit(embedding: DistributedEmbedding, config: DynamicTableConfig, argu
 
 
 def _owned(table: DynamicTable, keys: np.ndarray) -> np.ndarray:
-    """Which of the keys are of buckets that this rank owns, as numbers; all cells of a sketch: each index takes its own."""
+    """The numbers of the keys whose buckets this rank owns; of all cells of a sketch: each index takes its own."""
     if table.index.rules.counter[0] == "sketch" and table.config.counter_bytes:
         return np.arange(len(keys))
     buckets, owned = table.config.buckets.bucket_of(keys), table.index.owned
