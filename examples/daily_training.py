@@ -94,9 +94,9 @@ def main():
     for day in range(DAYS):
         loss, last = train_day(layer, comm, day), (day + 1) * STEPS_A_DAY
         if day == 0:
-            dump_tables(layer, folder / "dump", comm, step=last)
+            dump_tables(layer, folder / "dump", comm=comm, step=last)
         else:
-            dump_changes(layer, folder / "changes", comm, first_step=last - STEPS_A_DAY + 1, step=last)
+            dump_changes(layer, folder / "changes", comm=comm, first_step=last - STEPS_A_DAY + 1, step=last)
         keys, _ = global_batch(day, last)
         start, stop = samples_of_rank(BATCH, comm.size, comm.rank)
         own = {name: keys[name][start:stop] for name in layer.sample_features}

@@ -86,7 +86,7 @@ def read_changes(folder: Path) -> dict[str, list[TableChanges]]:
             found.setdefault(steps, {})[int(match["rank"])] = folder / name
             world_sizes.setdefault(steps, set()).add(int(match["world_size"]))
     if not found:
-        raise DumpError(f"{folder}: holds no changes: there is no file TABLE.steps_A_B.rank_R.world_size_W.parquet.")
+        raise DumpError(f"{folder}: holds no changes: no file is named TABLE.steps_A_B.rank_R.world_size_W.parquet.")
     of_tables: dict[str, list[TableChanges]] = {}
     for (table, first, next_step), paths in sorted(found.items()):
         sizes = world_sizes[table, first, next_step]

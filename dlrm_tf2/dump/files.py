@@ -192,7 +192,7 @@ def parts_in(folder: Path) -> dict[str, list[Part]]:
             part = Part(match["table"], int(match["rank"]), int(match["world_size"]))
             found.setdefault(part.table, []).append(part)
     if not found:
-        raise DumpError(f"{folder}: holds no dump: there is no file TABLE_emb_keys.rank_R.world_size_W.")
+        raise DumpError(f"{folder}: holds no dump: no file is named TABLE_emb_keys.rank_R.world_size_W.")
     return {table: _complete(folder, table, parts) for table, parts in found.items()}
 
 

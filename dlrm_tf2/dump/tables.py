@@ -35,27 +35,25 @@ from dlrm_tf2.sharding.dynamic_tables import DynamicTableConfig
 def dump_tables(
     embedding: DistributedEmbedding,
     folder: str | Path,
-    comm: Comm,
     *,
+    comm: Comm,
     step: int,
-    names: Collection[str] | None = None,
     optimizer_state: bool = True,
     time: int | None = None,
 ) -> None:
-    """Dumps dynamic tables into a folder, which appears when it is complete. All ranks call it, between two steps.
+    """Dumps all dynamic tables into a folder, which appears when it is complete. All ranks call it, between two steps.
 
     Args:
       folder: absent or empty, on a file system that all ranks share.
       step: the last step that was made.
-      names: the tables; all dynamic tables when not given.
       optimizer_state: whether the state of the optimizer is dumped.
       time: nanoseconds, for the ages of the score timestamp; the clock when not given.
 
     Raises:
-      DumpError: on every rank: a table is not dynamic, or a rank cannot write.
+      DumpError: on every rank: the folder is not empty, or a rank cannot write.
     """
     folder = Path(folder).absolute()
-    configs = _configs(embedding, names)
+    configs = _configs(embedding)
     staged = StagedPath(folder, is_folder=True)
     time = on_rank_0(comm, "dump.begin", work=lambda: _begin(staged, time), error=DumpError)
 
@@ -82,8 +80,8 @@ def dump_tables(
 def load_tables(
     embedding: DistributedEmbedding,
     folder: str | Path,
-    comm: Comm,
     *,
+    comm: Comm,
     names: Collection[str] | None = None,
     step: int = 0,
 ) -> dict[str, int]:
@@ -109,7 +107,7 @@ def load_tables(
             if config.name not in parts:
                 raise DumpError(f"{folder}: has no table {config.name!r}, only {', '.join(parts)}.")
             arguments = read_arguments(folder, config.name, embedding_dim=config.embedding_dim)
-            _check_fit(embedding, config, arguments)
+            _check_fit(embedding, config, arguments=arguments)
             table = embedding.dynamic_tables.get(config.name)
             if table is None:
                 continue
@@ -132,28 +130,27 @@ def copy_changes(
     *,
     first_step: int,
     step: int,
-    names: Collection[str] | None = None,
     optimizer_state: bool = True,
     time: int | None = None,
 ) -> list[TableChanges]:
-    """Copies what has changed in this rank's part of dynamic tables, for `write_changes`; between two steps.
+    """Copies what has changed in this rank's part of all dynamic tables, for `write_changes`; between two steps.
 
-    Training may go on as soon as the copy is there: a thread can write it.
+    Training may continue as soon as the copy is there: a thread can write it.
 
     Args:
       first_step: the first step whose changes are wanted: the next_step of the dump or of the changes before.
       step: the last step that was made.
-      names, optimizer_state, time: as in `dump_tables`.
+      optimizer_state, time: as in `dump_tables`.
 
     Raises:
-      DumpError: a table is not dynamic, or the layer does not note the keys that leave.
+      DumpError: the layer does not note the keys that leave.
     """
     time, copies = clock.time_ns() if time is None else time, []
-    for config in _configs(embedding, names):
+    for config in _configs(embedding):
         arguments = _arguments(embedding, config, step=step, time=time, optimizer_state=optimizer_state)
         table = embedding.dynamic_tables.get(config.name)
         if table is None:  # a rank without buckets of the table writes a file without rows
-            copies.append(_no_changes(config, first_step, arguments))
+            copies.append(_no_changes(config, first_step, arguments=arguments))
             continue
         if not table.index.rules.log_erased:
             raise DumpError(
@@ -163,7 +160,7 @@ def copy_changes(
         keys, _ = hash_table.erased(table.index, tf.constant(first_step, tf.int64))
         deleted = np.setdiff1d(keys.numpy(), listed.keys)
         changed = listed.steps >= first_step
-        rows = _content(table, Listed(*(part[changed] for part in listed)), arguments)
+        rows = _content(table, Listed(*(part[changed] for part in listed)), arguments=arguments)
         copies.append(TableChanges(config.name, first_step, rows=rows, deleted=deleted, arguments=arguments))
     return copies
 
@@ -171,8 +168,8 @@ def copy_changes(
 def dump_changes(
     embedding: DistributedEmbedding,
     folder: str | Path,
-    comm: Comm,
     *,
+    comm: Comm,
     first_step: int,
     step: int,
     time: int | None = None,
@@ -206,7 +203,7 @@ def _begin(staged: StagedPath, time: int | None) -> int:
     return clock.time_ns() if time is None else time
 
 
-def _configs(embedding: DistributedEmbedding, names: Collection[str] | None) -> list[DynamicTableConfig]:
+def _configs(embedding: DistributedEmbedding, names: Collection[str] | None = None) -> list[DynamicTableConfig]:
     dynamic = {table.name: table for table in embedding.tables if isinstance(table, DynamicTableConfig)}
     if unknown := sorted(set(names or ()) - set(dynamic)):
         raise DumpError(f"{unknown[0]!r}: is not a dynamic table; these are {', '.join(dynamic) or 'none'}.")
@@ -237,10 +234,10 @@ def _listed(table: DynamicTable) -> Listed:
 def _blocks(table: DynamicTable, arguments: Arguments) -> Iterator[TableRows]:
     listed = _listed(table)
     for start in range(0, len(listed.keys), BLOCK_ROWS):
-        yield _content(table, Listed(*(part[start : start + BLOCK_ROWS] for part in listed)), arguments)
+        yield _content(table, Listed(*(part[start : start + BLOCK_ROWS] for part in listed)), arguments=arguments)
 
 
-def _content(table: DynamicTable, listed: Listed, arguments: Arguments) -> TableRows:
+def _content(table: DynamicTable, listed: Listed, *, arguments: Arguments) -> TableRows:
     """The numbers of some keys."""
     state = None
     if arguments.opt_type is not None:
@@ -251,14 +248,14 @@ def _content(table: DynamicTable, listed: Listed, arguments: Arguments) -> Table
     )
 
 
-def _no_changes(config: DynamicTableConfig, first_step: int, arguments: Arguments) -> TableChanges:
+def _no_changes(config: DynamicTableConfig, first_step: int, *, arguments: Arguments) -> TableChanges:
     none = np.empty(0, np.int64)
     values, state = (np.empty((0, n), np.float32) for n in (arguments.embedding_dim, arguments.state_dim))
     rows = TableRows(none, none, values=values, state=None if arguments.opt_type is None else state, steps=none)
     return TableChanges(config.name, first_step, rows=rows, deleted=none, arguments=arguments)
 
 
-def _check_fit(embedding: DistributedEmbedding, config: DynamicTableConfig, arguments: Arguments) -> None:
+def _check_fit(embedding: DistributedEmbedding, config: DynamicTableConfig, *, arguments: Arguments) -> None:
     if arguments.embedding_dim != config.embedding_dim:
         raise DumpError(
             f"table {config.name!r}: the dump has embedding_dim {arguments.embedding_dim}, the layer "
