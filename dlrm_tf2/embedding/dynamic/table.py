@@ -9,7 +9,7 @@ import tensorflow as tf
 from dlrm_tf2.embedding.dynamic.step_times import StepTimes
 from dlrm_tf2.embedding.native_rows import variables_of
 from dlrm_tf2.embedding.rounding import table_key
-from dlrm_tf2.embedding.slab import Slab
+from dlrm_tf2.embedding.slab import WEIGHTS, Slab
 from dlrm_tf2.ops import hash_table
 from dlrm_tf2.ops.hash_table import COUNTERS, IndexRules, KeyIndex
 from dlrm_tf2.optim import Optimizer
@@ -18,6 +18,7 @@ from dlrm_tf2.sharding.plan import Shard
 
 SAFE_CHECKS = ("error", "warn", "count")
 _NANOSECONDS = 10**9
+_ROWS_AT_ONCE = 1 << 16
 _NOT_INSERTABLE = COUNTERS.index("not_insertable")
 
 
@@ -105,6 +106,18 @@ class DynamicTable:
     def write(self, rows: np.ndarray, slot: str, values: np.ndarray) -> None:
         """Overwrites the weights, or a slot of the optimizer, of rows [n] of the table, each at most once."""
         self.slab.write_at(rows + self._offset, slot, values)
+
+    def erase_small(self, least_norm: float) -> int:
+        """Erases the keys whose weights have an L2 norm below `least_norm`. Returns how many were erased."""
+        erased, (first, stop) = 0, self.shard.rows
+        for start in range(first, stop, _ROWS_AT_ONCE):
+            num_rows = min(_ROWS_AT_ONCE, stop - start)
+            listed = hash_table.export_batch(self.index, tf.constant(start, tf.int64), tf.constant(num_rows, tf.int64))
+            norms = np.linalg.norm(self.read(listed.rows.numpy(), WEIGHTS), axis=1)
+            small = listed.keys.numpy()[norms < least_norm]
+            hash_table.erase(self.index, tf.constant(small, tf.int64))
+            erased += len(small)
+        return erased
 
     def expire(self, step: int, time: int) -> None:
         """Erases the keys that have expired after a step.

@@ -10,6 +10,7 @@ from dlrm_tf2.dump.apply import apply_changes
 from dlrm_tf2.dump.files import DumpError
 from dlrm_tf2.dump.tables import copy_changes, dump_changes, dump_tables, load_tables
 from dlrm_tf2.embedding import DynamicTableConfig, TableConfig
+from dlrm_tf2.ops import hash_table
 from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.dynamic_tables import AfterCount, AfterSteps
@@ -123,6 +124,19 @@ def test_a_smaller_table_keeps_the_keys_with_the_highest_scores(tmp_path):
     for table in ("a", "b"):
         scores = sorted((score for score, _, _ in large.stored(table).values()), reverse=True)
         assert sorted((score for score, _, _ in small.stored(table).values()), reverse=True) == scores[:10]
+
+
+def test_keys_with_small_weights_are_erased(tmp_path):
+    """The vector of key k is (k / 100, 0, 0); a dump of changes has the erased keys as deleted."""
+    rank = RankOfSetup(setup("sgd", capacity=100), SingleProcess())
+    table, keys = rank.embedding.dynamic_tables["a"], np.arange(1, 61)
+    stored = hash_table.assign(table.index, keys, scores=keys, steps=np.full(60, 7)).numpy()
+    table.write(stored, "weights", np.stack([keys / 100, 0 * keys, 0 * keys], axis=1).astype(np.float32))
+    assert rank.embedding.erase_small(0.305) == {"a": 30, "b": 0}
+    assert sorted(rank.stored("a")) == list(range(31, 61))
+    (changes, _) = copy_changes(rank.embedding, first_step=0, step=7)
+    assert sorted(changes.deleted.tolist()) == list(range(1, 31))
+    assert sorted(changes.rows.keys.tolist()) == list(range(31, 61))
 
 
 def test_the_program_and_what_it_prints(tmp_path, capsys):
