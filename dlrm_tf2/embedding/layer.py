@@ -9,6 +9,7 @@ from dlrm_tf2.embedding.collectives import Collectives
 from dlrm_tf2.embedding.dynamic.key_exchange import KeyExchange
 from dlrm_tf2.embedding.dynamic.table import DynamicSettings, DynamicTable
 from dlrm_tf2.embedding.dynamic.tables import DynamicTables
+from dlrm_tf2.embedding.dynamic.tiers import Tiers
 from dlrm_tf2.embedding.id_exchange import ExchangedIds
 from dlrm_tf2.embedding.id_input import IdInput
 from dlrm_tf2.embedding.ids import RankIds
@@ -67,6 +68,7 @@ class DistributedEmbedding:
       safe_check: what happens when a key of a dynamic table finds no room: "error", "warn" (once a table), or "count"
         only. Such a key has the default vector.
       log_erased: whether dynamic tables note the keys that leave.
+      tiers: how much memory dynamic tables may take on a rank, and the folder for the rest; None for all in memory.
 
     Attributes:
       native: whether the native ops look up and update the rows.
@@ -104,6 +106,7 @@ class DistributedEmbedding:
         leading_columns: int = 0,
         safe_check: str = "error",
         log_erased: bool = False,
+        tiers: Tiers | None = None,
     ):
         check_tables(plan, tables, comm.size)
         self.optimizer = optimizer
@@ -111,7 +114,6 @@ class DistributedEmbedding:
         self._collectives = Collectives(comm)
         self.slots = (WEIGHTS, *(optimizer.row_slots if optimizer else ()))
         wire, compute_dtype = tf.as_dtype(wire_dtype), tf.float64 if dtype == "float64" else tf.float32
-        settings = SlabSettings(seed, initialize, optimizer, dtype=tf.as_dtype(dtype))
         device = "gpu" if tf.config.get_visible_devices("GPU") else "cpu"
         chosen, why = choose_op(embedding_op, device=device, comm=comm, dtype=dtype, on_host=bool(plan.on_host))
         self.native = chosen == "native"
@@ -127,9 +129,11 @@ class DistributedEmbedding:
         if optimizer and needs_whole_rows(optimizer.name):
             check_whole_rows(plan, self.tables)
         by_name = {table.name: table for table in tables}
+        shards_of_slabs = by_slab(plan.of_rank(comm.rank), plan)
+        sizes = tiers and tiers.sizes(shards_of_slabs, by_name, optimizer=optimizer, table_dtype=dtype)
+        settings = SlabSettings(seed, initialize, optimizer, dtype=tf.as_dtype(dtype), tiers=sizes)
         self._slabs = {
-            kind: Slab(shards, by_name, kind=kind, settings=settings)
-            for kind, shards in by_slab(plan.of_rank(comm.rank), plan).items()
+            kind: Slab(shards, by_name, kind=kind, settings=settings) for kind, shards in shards_of_slabs.items()
         }
         # The samples of one rank are all samples, and there is no other rank to fetch rows from.
         data_parallel_input = data_parallel_input and comm.size > 1

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from dlrm_tf2.embedding.initial_weights import initial_rows
 from dlrm_tf2.embedding.rounding import rounded, table_key
+from dlrm_tf2.ops.tiered_memory import TierSizes, fetch_rows, tiered_zeros
 from dlrm_tf2.optim import Optimizer, zero_if_finite
 from dlrm_tf2.runtime import activity
 from dlrm_tf2.runtime.memory import fill, use_huge_pages
@@ -36,12 +37,14 @@ class SlabSettings(NamedTuple):
       initialize: False leaves the weights' memory as it is.
       optimizer: updates the rows, and decides which slots there are; None where nothing is trained.
       dtype: type of the weights: float32, bfloat16 or float64. The slots of bfloat16 weights are float32.
+      tiers: where the bytes of slabs with dynamic tables are; None for memory.
     """
 
     seed: int
     initialize: bool = True
     optimizer: Optimizer | None = None
     dtype: tf.DType = tf.float32
+    tiers: TierSizes | None = None
 
 
 class Slab:
@@ -84,7 +87,7 @@ class Slab:
         self.num_rows = sum(shard.num_rows for shard in shards)
         dynamic = [shard for shard in shards if tables[shard.table].is_dynamic]
         self.default_rows = {shard: self.num_rows + number for number, shard in enumerate(dynamic)}
-        self._optimizer = optimizer
+        self._optimizer, self._tiers = optimizer, settings.tiers if dynamic else None
         self.slots: dict[str, tf.Variable] = {}
         self.rounding_shards = [
             (first, shard.rows[0], shard.columns[0], table_key(shard.table, settings.seed))
@@ -97,8 +100,11 @@ class Slab:
                     optimizer.row_slot_width(self.width),
                     f"slab_{slot}",
                     dtype=self.compute_dtype,
-                    value=optimizer.initial_value(slot),
+                    value=None if dynamic else optimizer.initial_value(slot),
                 )
+        if dynamic and optimizer:  # the rows of keys get their state with the keys, and until then take no memory
+            for shard in set(shards) - set(dynamic):
+                self._fill_slots(shard, optimizer)
         for shard, row in self.default_rows.items():
             self._write(WEIGHTS, row, np.full((1, self.width), tables[shard.table].default, np.float32))
         for shard in shards:
@@ -200,18 +206,37 @@ class Slab:
     def _allocate(self, width: int, name: str, *, dtype: tf.DType, value: float | None = None) -> tf.Variable:
         """A variable [rows, width] full of `value`, with a row for each default; None leaves its memory as it is."""
         bits = tf.uint16 if dtype == tf.bfloat16 else dtype  # Python's buffers know no bfloat16
-        empty = tf.raw_ops.Empty(shape=[self.num_rows + len(self.default_rows), width], dtype=bits, init=False)
-        if empty.device.endswith("CPU:0"):
+        shape = self.num_rows + len(self.default_rows), width
+        if self._tiers is None:
+            empty = tf.raw_ops.Empty(shape=shape, dtype=bits, init=False)
+        else:
+            empty = tiered_zeros(shape, bits, self._tiers)
+        if self._tiers is None and empty.device.endswith("CPU:0"):
             use_huge_pages(memoryview(empty))
             if value is not None:
                 fill(memoryview(empty), value)
-        elif value is not None:
+        elif self._tiers is None and value is not None:
             empty = tf.fill(empty.shape, tf.constant(value, bits))
         if bits != dtype:
             empty = tf.bitcast(empty, dtype)
         variable = tf.Variable(empty, trainable=False, name=name)
         del empty  # if the variable does not own its memory alone, the first write copies it
         return variable
+
+    def _fill_slots(self, shard: Shard, optimizer: Optimizer) -> None:
+        """Fills the state of a shard's rows with its initial values."""
+        for slot, variable in self.slots.items():
+            rows_at_once = max(1, _BLOCK_BYTES // (FLOAT_BYTES * variable.shape[1]))
+            for start in range(*shard.rows, rows_at_once):
+                num_rows = min(rows_at_once, shard.rows[1] - start)
+                values = np.full((num_rows, variable.shape[1]), optimizer.initial_value(slot), np.float32)
+                self._write(slot, self._slab_row(shard, start), values)
+
+    def fetch_ahead(self, rows: tf.Tensor, slots: Sequence[str]) -> None:
+        """Asks for rows [n] of the slab before they are read, where they may be in a file."""
+        if self._tiers is not None and self._tiers.share_in_memory < 1:
+            for slot in slots:
+                fetch_rows(self._variable(slot), rows)
 
     def _initialize(self, shard: Shard, table: TableConfig, seed: int) -> None:
         rows_at_once = max(1, _BLOCK_BYTES // (FLOAT_BYTES * self.width))

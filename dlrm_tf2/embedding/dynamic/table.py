@@ -89,7 +89,9 @@ class DynamicTable:
         with tf.device("/CPU:0"):
             rows = hash_table.find(self.index, keys) if touch is None else self._find_or_insert(keys, touch)
             default = tf.constant(self.slab.default_rows[self.shard], tf.int64)
-            return tf.where(rows < 0, default, rows + self._offset)
+            rows = tf.where(rows < 0, default, rows + self._offset)
+            self.slab.fetch_ahead(rows, [WEIGHTS] if touch is None else [WEIGHTS, *self.slab.slots])
+            return rows
 
     def counters(self) -> dict[str, int]:
         """What has happened to the keys here so far: name of ops.hash_table.COUNTERS -> number."""
