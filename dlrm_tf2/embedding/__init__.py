@@ -17,14 +17,17 @@ collectives       what all ranks do together, once in every step
 id_exchange       ids to the ranks of their tables
 exchange_columns  how the pieces of several ranks become the result: a drawing, and the numbers. No TensorFlow
 vector_exchange   pooled vectors to the ranks of their samples, gradients back
-row_exchange      single rows to the ranks that request them, gradients back
+row_exchange      single rows are requested from the ranks that hold them
+row_fetch         requested rows to the samples, gradients back
+dynamic/          tables whose rows belong to keys that come and go
 pipeline          the ids of the next batch travel while a batch is computed
 
 Importing this folder starts TensorFlow; planning alone does not need it (dlrm_tf2/sharding).
 """
 
 from dlrm_tf2.embedding.layer import DistributedEmbedding
+from dlrm_tf2.sharding.dynamic_tables import DynamicTableConfig
 from dlrm_tf2.sharding.plan import ShardingPlan, make_plan
 from dlrm_tf2.sharding.tables import TableConfig
 
-__all__ = ["DistributedEmbedding", "ShardingPlan", "TableConfig", "make_plan"]
+__all__ = ["DistributedEmbedding", "DynamicTableConfig", "ShardingPlan", "TableConfig", "make_plan"]

@@ -63,10 +63,13 @@ class BagReader:
 
 
 def bags_in(piece: Piece, bags: Bags, layout: ResultLayout) -> Bags:
-    """The ids of the piece's feature that the piece is made of: in the rows of its shard, and at its position."""
-    all_rows, hotness = (0, layout.table_of[piece.feature].num_rows), layout.hotness[piece.feature]
+    """The ids of the piece's feature that the piece is made of: in the rows of its shard, and at its position.
+
+    Keys of a dynamic table are no rows, and are of all shards.
+    """
+    table, hotness = layout.table_of[piece.feature], layout.hotness[piece.feature]
     mask = None
-    if piece.shard.rows != all_rows:
+    if piece.shard.rows != (0, table.num_rows) and not table.is_dynamic:
         mask = (bags.ids >= piece.shard.rows[0]) & (bags.ids < piece.shard.rows[1])
     if piece.position is not None and hotness > 1:
         at_position = tf.range(tf.size(bags.ids)) % hotness == piece.position

@@ -7,9 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from dlrm_tf2.embedding.collectives import Collectives
+from dlrm_tf2.embedding.dynamic.key_exchange import KeyRequests
 from dlrm_tf2.embedding.ids import IdBatch
 from dlrm_tf2.embedding.result_layout import ResultLayout
-from dlrm_tf2.embedding.row_exchange import RowRequests
+from dlrm_tf2.embedding.row_fetch import RowRequests
 
 
 class ExchangedIds(NamedTuple):
@@ -18,12 +19,12 @@ class ExchangedIds(NamedTuple):
     Attributes:
       global_ids: the features that this rank looks up for all samples.
       local_ids: the features in DistributedEmbedding.sample_features, for the samples of this rank.
-      requests: one for each RowExchange.
+      requests: one for each RowExchange, then one for each KeyExchange.
     """
 
     global_ids: IdBatch
     local_ids: IdBatch
-    requests: Sequence[RowRequests]
+    requests: Sequence[RowRequests | KeyRequests]
 
 
 class IdExchange:

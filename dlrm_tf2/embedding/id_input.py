@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from dlrm_tf2.embedding.bags import BagReader
 from dlrm_tf2.embedding.collectives import Collectives
+from dlrm_tf2.embedding.dynamic.key_exchange import KeyExchange
 from dlrm_tf2.embedding.id_exchange import ExchangedIds, IdExchange
 from dlrm_tf2.embedding.ids import RankIds, pack_ids, signature_of
 from dlrm_tf2.embedding.routes import Routes
@@ -18,7 +19,7 @@ class IdInput:
     Args:
       collectives: the exchange between the ranks.
       routes: the routes of all features.
-      row_exchanges: they request rows by the ids.
+      row_exchanges: they request rows by ids and keys.
       weighted: features whose ids have weights.
       dtype: type of the factors of rows.
 
@@ -32,7 +33,7 @@ class IdInput:
         collectives: Collectives,
         routes: Routes,
         *,
-        row_exchanges: Sequence[RowExchange],
+        row_exchanges: Sequence[RowExchange | KeyExchange],
         weighted: Collection[str],
         dtype: tf.DType,
     ):
@@ -78,7 +79,7 @@ class IdInput:
 
     @property
     def signature(self) -> RankIds:
-        """The tf.TensorSpecs of ids, int32 and without weights."""
+        """The tf.TensorSpecs of ids, without weights."""
         return RankIds(*(signature_of(names, self._layout) for names in (self.global_features, self.sample_features)))
 
     @property

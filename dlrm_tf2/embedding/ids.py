@@ -43,11 +43,16 @@ class RankIds(NamedTuple):
 
 
 def signature_of(features: Sequence[str], layout: ResultLayout) -> IdBatch:
-    """The tf.TensorSpecs of a batch of these features, with int32 ids and without weights."""
-    flat = tf.TensorSpec([None], tf.int32)
-    columns = sum(layout.hotness[feature] or 0 for feature in features)
-    ragged = {feature: (flat, flat) for feature in features if layout.hotness[feature] is None}
-    return IdBatch(tf.TensorSpec([None, columns], tf.int32), ragged, {})
+    """The tf.TensorSpecs of a batch of these features, without weights.
+
+    Ids are int32, and keys of dynamic tables int64; `fixed` is int64 where a key is in it.
+    """
+    lengths = tf.TensorSpec([None], tf.int32)
+    types = {feature: tf.int64 if layout.table_of[feature].is_dynamic else tf.int32 for feature in features}
+    fixed = [feature for feature in features if layout.hotness[feature] is not None]
+    dtype = tf.int64 if any(types[feature] == tf.int64 for feature in fixed) else tf.int32
+    ragged = {feature: (tf.TensorSpec([None], types[feature]), lengths) for feature in features if feature not in fixed}
+    return IdBatch(tf.TensorSpec([None, sum(layout.hotness[feature] for feature in fixed)], dtype), ragged, {})
 
 
 def pack_ids(
@@ -73,8 +78,8 @@ def pack_ids(
     Raises:
       ValueError: a feature is missing, its ids are not integers or have another shape than its hotness asks for, or it
         has weights and is not weighted, or is weighted and has none.
-      tf.errors.InvalidArgumentError: an id is negative or not below the table's num_rows, or the numbers of samples,
-        ids and weights contradict each other.
+      tf.errors.InvalidArgumentError: an id of a table that is not dynamic is negative or not below the table's
+        num_rows, or the numbers of samples, ids and weights contradict each other.
     """
     fixed, ragged, packed_weights = [], {}, {}
     for feature in features:
@@ -98,7 +103,8 @@ def pack_ids(
             packed_weights[feature] = tf.reshape(tf.convert_to_tensor(weights[feature]), [-1])
             message = f"feature {feature!r}: it must have as many weights as ids"
             checks.append(tf.debugging.assert_equal(tf.size(packed_weights[feature]), tf.size(values), message))
-        values = _in_range(feature, values, num_rows=layout.table_of[feature].num_rows, checks=checks)
+        table = layout.table_of[feature]
+        values = _checked(feature, values, num_rows=None if table.is_dynamic else table.num_rows, checks=checks)
         if row_lengths is None:
             fixed.append(values)
         else:
@@ -127,11 +133,12 @@ def _values_of(feature: str, ids: object, hotness: int | None) -> tuple[tf.Tenso
     return values, None
 
 
-def _in_range(feature: str, ids: tf.Tensor, *, num_rows: int, checks: Sequence[tf.Operation | None]) -> tf.Tensor:
-    """The ids as int64, after `checks` and a check that they are rows of a table of `num_rows` rows."""
+def _checked(feature: str, ids: tf.Tensor, *, num_rows: int | None, checks: list[tf.Operation | None]) -> tf.Tensor:
+    """The ids as int64, after `checks`, and a check that they are rows of a table of `num_rows` rows; None: any ids."""
     ids = tf.cast(ids, tf.int64)  # first: a narrow type may not hold num_rows
-    message = f"feature {feature!r}: its ids must be from 0 to {num_rows - 1}"
-    below = tf.debugging.assert_less(ids, tf.constant(num_rows, tf.int64), message)
-    not_negative = tf.debugging.assert_non_negative(ids, message)
-    with tf.control_dependencies([below, not_negative, *checks]):
+    if num_rows is not None:
+        message = f"feature {feature!r}: its ids must be from 0 to {num_rows - 1}"
+        below = tf.debugging.assert_less(ids, tf.constant(num_rows, tf.int64), message)
+        checks = [below, tf.debugging.assert_non_negative(ids, message), *checks]
+    with tf.control_dependencies(checks):
         return tf.identity(ids)  # so that no lookup runs before the checks

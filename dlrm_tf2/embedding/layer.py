@@ -6,6 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from dlrm_tf2.embedding.collectives import Collectives
+from dlrm_tf2.embedding.dynamic.key_exchange import KeyExchange
+from dlrm_tf2.embedding.dynamic.table import DynamicSettings, DynamicTable
+from dlrm_tf2.embedding.dynamic.tables import DynamicTables
+from dlrm_tf2.embedding.dynamic.tiers import Tiers
 from dlrm_tf2.embedding.id_exchange import ExchangedIds
 from dlrm_tf2.embedding.id_input import IdInput
 from dlrm_tf2.embedding.ids import RankIds
@@ -23,7 +27,7 @@ from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.sharding.optimizer_state import needs_whole_rows
 from dlrm_tf2.sharding.plan import Shard, ShardingPlan, check_tables, check_whole_rows
 from dlrm_tf2.sharding.slabs import by_slab
-from dlrm_tf2.sharding.tables import TableConfig
+from dlrm_tf2.sharding.tables import Table
 
 
 class DistributedEmbedding:
@@ -61,11 +65,16 @@ class DistributedEmbedding:
 
       leading_columns: columns that the result is to have before the vectors, undefined, for the caller to write: so
         that vectors of another origin lie next to the vectors of the tables without a copy of these.
+      safe_check: what happens when a key of a dynamic table finds no room: "error", "warn" (once a table), or "count"
+        only. Such a key has the default vector.
+      log_erased: whether dynamic tables note the keys that leave.
+      tiers: how much memory dynamic tables may take on a rank, and the folder for the rest; None for all in memory.
 
     Attributes:
       native: whether the native ops look up and update the rows.
       table_dtype: type of the weights, as given.
       leading_columns: how many the result has: as asked, or 0 where there is no room without a copy.
+      optimizer: as given.
       slots: what the tables keep for each row: the weights, and the slots of the optimizer.
       columns: feature -> (start, stop), its columns of the result, counted after the leading columns. A table without
         combiner gives a feature with hotness h its h rows one after the other.
@@ -80,7 +89,7 @@ class DistributedEmbedding:
 
     def __init__(
         self,
-        tables: Sequence[TableConfig],
+        tables: Sequence[Table],
         plan: ShardingPlan,
         *,
         comm: Comm,
@@ -95,34 +104,50 @@ class DistributedEmbedding:
         dtype: str = "float32",
         embedding_op: str = "auto",
         leading_columns: int = 0,
+        safe_check: str = "error",
+        log_erased: bool = False,
+        tiers: Tiers | None = None,
     ):
         check_tables(plan, tables, comm.size)
-        self._optimizer = optimizer
+        self.optimizer = optimizer
         self.tables, self.plan, self.rank, self.table_dtype = tuple(tables), plan, comm.rank, dtype
         self._collectives = Collectives(comm)
         self.slots = (WEIGHTS, *(optimizer.row_slots if optimizer else ()))
         wire, compute_dtype = tf.as_dtype(wire_dtype), tf.float64 if dtype == "float64" else tf.float32
-        settings = SlabSettings(seed, initialize, optimizer, dtype=tf.as_dtype(dtype))
         device = "gpu" if tf.config.get_visible_devices("GPU") else "cpu"
-        chosen, _ = choose_op(embedding_op, device=device, comm=comm, dtype=dtype, on_host=bool(plan.on_host))
+        chosen, why = choose_op(embedding_op, device=device, comm=comm, dtype=dtype, on_host=bool(plan.on_host))
         self.native = chosen == "native"
+        for table in tables:
+            if table.is_dynamic and not (self.native and device == "cpu"):
+                raise ValueError(
+                    f"table {table.name!r}: it is dynamic, and only the native ops on the CPU have dynamic tables; "
+                    f"found {why}. Build the ops with dlrm_tf2/ops/build.py, hide the GPU, leave embedding_op at "
+                    "'auto', and dtype at float32 or bfloat16."
+                )
         layout = ResultLayout(tables, hotness or {})
         self.columns, self.width = layout.columns, layout.width
         if optimizer and needs_whole_rows(optimizer.name):
             check_whole_rows(plan, self.tables)
         by_name = {table.name: table for table in tables}
+        shards_of_slabs = by_slab(plan.of_rank(comm.rank), plan)
+        sizes = tiers and tiers.sizes(shards_of_slabs, by_name, optimizer=optimizer, table_dtype=dtype)
+        settings = SlabSettings(seed, initialize, optimizer, dtype=tf.as_dtype(dtype), tiers=sizes)
         self._slabs = {
-            kind: Slab(shards, by_name, kind=kind, settings=settings)
-            for kind, shards in by_slab(plan.of_rank(comm.rank), plan).items()
+            kind: Slab(shards, by_name, kind=kind, settings=settings) for kind, shards in shards_of_slabs.items()
         }
         # The samples of one rank are all samples, and there is no other rank to fetch rows from.
         data_parallel_input = data_parallel_input and comm.size > 1
         routes = Routes(plan, layout, data_parallel_input=data_parallel_input, deduplicated=deduplicated)
         weighted = frozenset(weighted)
         row_exchanges = [
-            RowExchange(self._collectives, plan, layout=layout, fetch=fetch, weighted=weighted)
+            (KeyExchange if fetch.by_key else RowExchange)(
+                self._collectives, plan, layout=layout, fetch=fetch, weighted=weighted
+            )
             for fetch in routes.fetches
         ]
+        self._dynamic = DynamicTables(
+            tables, self._slabs, DynamicSettings(seed, optimizer, safe_check=safe_check, log_erased=log_erased)
+        )
         self._input = IdInput(
             self._collectives, routes, row_exchanges=row_exchanges, weighted=weighted, dtype=compute_dtype
         )
@@ -134,7 +159,7 @@ class DistributedEmbedding:
             rows=rows,
             routes=routes,
             row_exchanges=row_exchanges,
-            settings=LookupSettings(weighted, VectorForm(wire, leading_columns)),
+            settings=LookupSettings(weighted, VectorForm(wire, leading_columns), self._dynamic),
         )
         self.leading_columns = self._lookups.leading_columns
         self._updates = RowUpdates(self._collectives, rows, wire_dtype=wire, compute_dtype=compute_dtype)
@@ -174,21 +199,51 @@ class DistributedEmbedding:
 
     @property
     def signature(self) -> RankIds:
-        """The tf.TensorSpecs of ids as a dataset has them, int32 and without weights: for tf.function."""
+        """The tf.TensorSpecs of ids as a dataset has them, without weights: for tf.function.
+
+        They are int32, but int64 where keys of dynamic tables are among them.
+        """
         return self._input.signature
 
     @property
     def exchanges_ids(self) -> bool:
-        """Whether ids travel between the ranks: with data-parallel input, unless every table is replicated."""
+        """Whether ids travel between the ranks: with data-parallel input, unless every table is replicated; and the
+        keys of dynamic tables on several ranks."""
         return self._input.is_exchanged
 
     def exchange_ids(self, ids: RankIds) -> ExchangedIds:
         """Brings the ids to the ranks that hold their rows. No table is read: it may run before older updates."""
         return self._input.exchange(ids)
 
-    def lookup(self, ids: RankIds | ExchangedIds) -> Lookup:
-        """Looks up the vectors that this rank makes, for itself and for the other ranks."""
-        return self._lookups(ids if isinstance(ids, ExchangedIds) else self.exchange_ids(ids))
+    def lookup(
+        self,
+        ids: RankIds | ExchangedIds,
+        training: bool = True,
+        *,
+        step: tf.Tensor | int | None = None,
+        time: tf.Tensor | int | None = None,
+        scores: Mapping[str, tf.Tensor | int] | None = None,
+    ) -> Lookup:
+        """Looks up the vectors that this rank makes, for itself and for the other ranks.
+
+        In training, dynamic tables store missing keys, and other keys may leave for them: the gradient of a lookup must
+        be applied before the next lookup in training. All other arguments are for dynamic tables.
+
+        Args:
+          training: False stores no key and changes no score: missing keys have the default vector. So does a layer
+            without an optimizer.
+          step: the number of the step, from 1 on; needed in training with a dynamic table.
+          time: nanoseconds, for the score "timestamp"; the clock of the rank when not given.
+          scores: table -> the score of all keys of this batch, for the tables with the score "custom".
+
+        Raises:
+          ValueError: the step or a score is missing.
+          tf.errors.InvalidArgumentError: a key finds no room, with safe_check "error".
+        """
+        touch = None
+        if training and self.optimizer is not None:
+            touch = self._dynamic.touch(step, time, scores=scores or {})
+        return self._lookups(ids if isinstance(ids, ExchangedIds) else self.exchange_ids(ids), touch)
 
     def exchange(self, lookup: Lookup) -> tf.Tensor:
         """The vectors of this rank's samples, in the wire type. Differentiable.
@@ -226,10 +281,10 @@ class DistributedEmbedding:
         Raises:
           ValueError: the layer has no optimizer, or `step` is missing where it is needed.
         """
-        if self._optimizer is None:
+        if self.optimizer is None:
             raise ValueError("the layer was made without an optimizer, so it cannot train: give it optimizer=.")
-        if step is None and (self._optimizer.name == "adam" or self.table_dtype == "bfloat16"):
-            who = "adam" if self._optimizer.name == "adam" else "the rounding of bfloat16 tables"
+        if step is None and (self.optimizer.name == "adam" or self.table_dtype == "bfloat16"):
+            who = "adam" if self.optimizer.name == "adam" else "the rounding of bfloat16 tables"
             raise ValueError(f"step is missing: {who} needs the number of the step, 1, 2, ...")
         parts = list(zip(lookup.parts, gradients, strict=True))
         return self._updates.apply(parts, learning_rate=learning_rate, step=step)
@@ -242,6 +297,7 @@ class DistributedEmbedding:
         learning_rate: tf.Tensor | float,
         step: tf.Tensor | int | None = None,
         variables: Sequence[tf.Variable] = (),
+        scores: Mapping[str, tf.Tensor | int] | None = None,
     ) -> TrainStep:
         """Makes one training step on a global batch: lookup, exchange, loss, gradients, update of the tables.
 
@@ -252,13 +308,14 @@ class DistributedEmbedding:
           loss_fn: gets the vectors of this rank's samples, feature -> [local batch, its columns], and returns the loss
             of each sample, [local batch]. What is minimized is the mean over the global batch.
           learning_rate: scalar, for the tables.
-          step: the number of the step from 1 on; adam and bfloat16 tables need it.
+          step: the number of the step from 1 on; adam, bfloat16 tables and dynamic tables need it.
           variables: other variables that loss_fn uses, equal on all ranks. Their update is up to the caller.
+          scores: as `lookup` has them.
 
         Returns:
           The mean loss over the global batch, and its gradients by `variables`, the same on all ranks.
         """
-        lookup = self.lookup(ids)
+        lookup = self.lookup(ids, step=step, scores=scores)
         share = loss_share(
             lambda: loss_fn(self.split(self.exchange(lookup))),
             lookup.vectors,
@@ -270,6 +327,28 @@ class DistributedEmbedding:
         parts = [share.loss + tf.cast(check, share.loss.dtype), *by_variables]
         loss, *gradients = self._collectives.sum_over_ranks(parts, "train_step")
         return TrainStep(loss, gradients)
+
+    @property
+    def dynamic_tables(self) -> dict[str, DynamicTable]:
+        """Name -> the part of a dynamic table on this rank, where the rank owns buckets of the table."""
+        return self._dynamic.by_name
+
+    def expire(self, step: int, time: int | None = None) -> None:
+        """Erases the expired keys from the dynamic tables of this rank; to be called between steps, now and then.
+
+        Args:
+          step: the last step that was made.
+          time: nanoseconds; the clock when not given.
+        """
+        self._dynamic.expire(step, time)
+
+    def erase_small(self, least_norm: float) -> dict[str, int]:
+        """Erases the keys of dynamic tables whose weights have an L2 norm below `least_norm`; between steps.
+
+        Returns:
+          Table -> how many keys were erased on this rank.
+        """
+        return {name: table.erase_small(least_norm) for name, table in self.dynamic_tables.items()}
 
     def read_rows(self, shard: Shard, slot: str, *, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of a shard of this rank, counted in its table: [stop - start, columns]."""

@@ -14,7 +14,7 @@ from dlrm_tf2.embedding.bags import BagReader, SlabRows, bags_in, joined_factors
 from dlrm_tf2.embedding.ids import IdBatch
 from dlrm_tf2.embedding.native_rows import PooledVectors
 from dlrm_tf2.embedding.result_layout import Piece, ResultLayout
-from dlrm_tf2.embedding.row_exchange import RowRequests
+from dlrm_tf2.embedding.row_fetch import RowRequests
 from dlrm_tf2.embedding.slab import Slab
 
 

@@ -44,7 +44,7 @@ class PooledVectors:
 
     Attributes:
       vectors: [samples, columns], the vectors of all pieces of a sample, in the order of the result.
-      bags, tensors: what they were pooled from.
+      bags, tensors: what they were pooled from, except default rows.
       replicated: whether the tables are replicated, so that their gradients are the gradients of all ranks.
     """
 
@@ -69,16 +69,16 @@ class NativeRows:
     def __init__(self, slabs: Mapping[SlabKind, Slab], optimizer: Optimizer | None):
         self.slabs, self._optimizer = slabs, optimizer
         self._numbers = {kind: number for number, kind in enumerate(slabs)}
-        self.variables = [_variables(slab) for slab in slabs.values()]
+        self.variables = [variables_of(slab) for slab in slabs.values()]
 
     def number_of(self, kind: SlabKind) -> int:
         """The number of a slab in the arguments of the ops."""
         return self._numbers[kind]
 
     def rows_of(self, slab: Slab, rows: tf.Tensor, *, gradient: tf.Tensor) -> RowGradients:
-        """Gradients [n, width] of single rows [n] of a slab."""
+        """Gradients [n, width] of single rows [n] of a slab; gradients of default rows are left out."""
         bags = Bags(
-            self.number_of(slab.kind), first_row=0, num_ids=slab.num_rows, first_id=0, last_id=slab.num_rows, ids=0,
+            self.number_of(slab.kind), first_row=0, num_ids=_all_rows(slab), first_id=0, last_id=slab.num_rows, ids=0,
             hotness=1, column=0, lengths=0, weights=_NO_FACTORS, mean=0, vectors=0, vectors_column=0, feature="rows",
         )  # fmt: skip
         return RowGradients([bags], IdTensors([rows[:, tf.newaxis]]), gradient)
@@ -168,9 +168,12 @@ class NativeLookup:
         self._rows, self._inputs, self._dtype = rows, inputs, form.dtype
         of_slab = [(piece, rows.slabs[kind]) for kind, of_kind in pieces.items() for piece in of_kind]
         self._replicated = any(kind.replicated for kind in pieces)
-        self._bags, self._width = list[Bags](), form.leading_columns
+        self._bags, self._updated, self._width = list[Bags](), list[Bags](), form.leading_columns
         for piece, slab in sorted(of_slab, key=lambda one: one[0].start):
-            self._bags.append(self._bags_of(piece, slab, layout))
+            bags = self._bags_of(piece, slab, layout)
+            self._bags.append(bags)
+            first = slab.first_rows[piece.shard] - bags.first_row
+            self._updated.append(bags._replace(first_id=first, last_id=first + piece.shard.num_rows))
             self._width += piece.width
 
     def __call__(self, batch: IdBatch) -> PooledVectors:
@@ -179,16 +182,19 @@ class NativeLookup:
         vectors = embedding_rows.lookup(
             self._rows.variables, self._bags, tensors=tensors, width=self._width, dtype=self._dtype
         )
-        return PooledVectors(vectors, self._bags, tensors=tensors, replicated=self._replicated)
+        return PooledVectors(vectors, self._updated, tensors=tensors, replicated=self._replicated)
 
     def _bags_of(self, piece: Piece, slab: Slab, layout: ResultLayout) -> Bags:
         shard, table = piece.shard, layout.table_of[piece.feature]
+        first_row, num_ids, first_id, last_id = slab.first_rows[shard] - shard.rows[0], table.num_rows, *shard.rows
+        if table.is_dynamic:  # its keys have been replaced by rows of the slab
+            first_row, num_ids, first_id, last_id = 0, _all_rows(slab), 0, _all_rows(slab)
         return Bags(
             self._rows.number_of(slab.kind),
-            first_row=slab.first_rows[shard] - shard.rows[0],
-            num_ids=table.num_rows,
-            first_id=shard.rows[0],
-            last_id=shard.rows[1],
+            first_row=first_row,
+            num_ids=num_ids,
+            first_id=first_id,
+            last_id=last_id,
             **self._inputs.place_of(piece),
             mean=int(table.combiner == "mean" and not self._inputs.always_one(piece)),
             vectors=0,
@@ -295,5 +301,11 @@ def _why_not(dtype: str, device: str, *, on_host: bool) -> str | None:
     return ops.why_no_cuda()
 
 
-def _variables(slab: Slab) -> SlabVariables:
+def variables_of(slab: Slab) -> SlabVariables:
+    """A slab for the ops."""
     return SlabVariables(slab.variable, list(slab.slots.values()), slab.rounding_shards)
+
+
+def _all_rows(slab: Slab) -> int:
+    """Rows of a slab's variable."""
+    return slab.num_rows + len(slab.default_rows)

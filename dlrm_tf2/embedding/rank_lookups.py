@@ -8,6 +8,10 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from dlrm_tf2.embedding.collectives import Collectives
+from dlrm_tf2.embedding.dynamic.batch_keys import BatchKeys
+from dlrm_tf2.embedding.dynamic.key_exchange import KeyExchange, KeyRequests
+from dlrm_tf2.embedding.dynamic.table import Touch
+from dlrm_tf2.embedding.dynamic.tables import DynamicTables
 from dlrm_tf2.embedding.exchange_columns import ExchangeColumns
 from dlrm_tf2.embedding.id_exchange import ExchangedIds
 from dlrm_tf2.embedding.lookup import Fetched, Lookup, SlabLookup, SlabVectors
@@ -21,7 +25,8 @@ from dlrm_tf2.embedding.native_rows import (
 )
 from dlrm_tf2.embedding.result_layout import Piece
 from dlrm_tf2.embedding.routes import Routes
-from dlrm_tf2.embedding.row_exchange import RowExchange, RowRequests
+from dlrm_tf2.embedding.row_exchange import RowExchange
+from dlrm_tf2.embedding.row_fetch import RowRequests
 from dlrm_tf2.embedding.slab import Slab
 from dlrm_tf2.embedding.vector_exchange import VectorExchange
 from dlrm_tf2.sharding.slabs import SlabKind
@@ -33,10 +38,12 @@ class LookupSettings(NamedTuple):
     Attributes:
       weighted: features whose ids have weights.
       form: the type of the vectors, and how many columns the result is to have before them.
+      dynamic: the dynamic tables of this rank.
     """
 
     weighted: Collection[str]
     form: VectorForm
+    dynamic: DynamicTables
 
 
 class RankLookups:
@@ -62,16 +69,18 @@ class RankLookups:
         *,
         rows: NativeRows | None,
         routes: Routes,
-        row_exchanges: Sequence[RowExchange],
+        row_exchanges: Sequence[RowExchange | KeyExchange],
         settings: LookupSettings,
     ):
         self._collectives, self._slabs, self._rows, self._routes = collectives, slabs, rows, routes
         self._row_exchanges, self._weighted, self._dtype = row_exchanges, settings.weighted, settings.form.dtype
+        self._dynamic = settings.dynamic
         rank, alone = collectives.rank, collectives.world_size == 1
         asked, self.leading_columns = settings.form.leading_columns, 0
         if rows and alone and not routes.replicated:  # the lookup makes the whole result
             self.leading_columns = asked
         self._features = routes.pooled_by_ranks[rank]
+        self._batch_keys = BatchKeys(self._dynamic, self._features, layout=routes.layout)
         pooled, replicated = routes.pooled_pieces(rank), routes.replicated_pieces(rank)
         self._pooled = self._lookups(pooled, self._features)
         self._replicated = self._lookups(replicated, routes.sample_features)
@@ -87,9 +96,14 @@ class RankLookups:
         on_cpu = not tf.config.get_visible_devices("GPU")
         self._exchange = VectorExchange(collectives, columns, native=rows is not None and on_cpu)
 
-    def __call__(self, ids: ExchangedIds) -> Lookup:
-        """Looks up the vectors that this rank makes, for itself and for the other ranks."""
+    def __call__(self, ids: ExchangedIds, touch: Touch | None) -> Lookup:
+        """Looks up the vectors that this rank makes, for itself and for the other ranks.
+
+        Args:
+          touch: what keys of dynamic tables are stored with, in training.
+        """
         global_ids, local_ids, requests = ids
+        global_ids = self._batch_keys(global_ids, touch)
         pooled = [self._for_wire(lookup(global_ids)) for lookup in self._pooled]
         # A loss must depend on something, so that this rank takes part in the exchanges of gradients: by vectors, and
         # with data-parallel input by weights, also by weights that went to other ranks only.
@@ -99,7 +113,10 @@ class RankLookups:
         return Lookup(
             pooled,
             replicated=[self._for_wire(lookup(local_ids)) for lookup in self._replicated],
-            fetched=[self._serve(*pair) for pair in zip(self._row_exchanges, requests, strict=True)],
+            fetched=[
+                self._serve(exchange, of_exchange, touch=touch)
+                for exchange, of_exchange in zip(self._row_exchanges, requests, strict=True)
+            ],
         )
 
     def exchange(self, lookup: Lookup) -> tf.Tensor:
@@ -125,8 +142,12 @@ class RankLookups:
             for kind, of_slab in pieces.items()
         ]
 
-    def _serve(self, exchange: RowExchange, requests: RowRequests) -> Fetched:
+    def _serve(
+        self, exchange: RowExchange | KeyExchange, requests: RowRequests | KeyRequests, *, touch: Touch | None
+    ) -> Fetched:
         """Looks up the rows that other ranks request."""
+        if isinstance(exchange, KeyExchange):
+            requests = exchange.with_rows(requests, self._dynamic, touch=touch)
         if exchange.kind not in self._slabs:
             return Fetched(_no_vectors([0, exchange.kind.width], self._dtype), requests)
         slab = self._slabs[exchange.kind]

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dlrm_tf2.sharding.plan import Shard
-from dlrm_tf2.sharding.tables import TableConfig
+from dlrm_tf2.sharding.tables import Table
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class ResultLayout:
         has a table without combiner.
     """
 
-    def __init__(self, tables: Sequence[TableConfig], hotness: Mapping[str, int | None]):
-        self.table_of: dict[str, TableConfig] = {}
+    def __init__(self, tables: Sequence[Table], hotness: Mapping[str, int | None]):
+        self.table_of: dict[str, Table] = {}
         self.hotness: dict[str, int | None] = {}
         self.columns: dict[str, tuple[int, int]] = {}
         self.width = 0
@@ -71,7 +71,7 @@ class ResultLayout:
                 f"hotness of {unknown[0]!r}: no table has this feature; the features are {list(self.table_of)}."
             )
 
-    def _add(self, feature: str, table: TableConfig, hotness: int | None) -> None:
+    def _add(self, feature: str, table: Table, hotness: int | None) -> None:
         if table.combiner is None and hotness is None:
             raise ValueError(
                 f"feature {feature!r}: any number of ids a sample, but the table {table.name!r} has no combiner. Give "

@@ -5,8 +5,7 @@ Serves two kinds of features: those whose table is cut by rows (every id goes to
 their gradients are summed before they travel back.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
 
 import tensorflow as tf
 
@@ -14,30 +13,9 @@ from dlrm_tf2.embedding.bags import Bags, SlabRows, bags_in, joined_factors
 from dlrm_tf2.embedding.collectives import Collectives
 from dlrm_tf2.embedding.result_layout import Piece, ResultLayout
 from dlrm_tf2.embedding.routes import Fetch
+from dlrm_tf2.embedding.row_fetch import RowFetch, RowRequests
 from dlrm_tf2.sharding.plan import ShardingPlan
 from dlrm_tf2.sharding.slabs import by_slab, first_rows
-
-
-class RowRequests(NamedTuple):
-    """The rows that a rank requests in one step, and the rows that others request from it.
-
-    Attributes:
-      num_requested: int32 [ranks], how many rows this rank requests from each rank.
-      num_served: int32 [ranks], how many rows each rank requests from this rank.
-      served_rows: int64 [sum(num_served)], these rows, as rows of this rank's slab.
-      row_of_id: int32 [n], for each id of this rank's samples, which of the requested rows is its vector.
-      vector_of_id: int32 [n], the number of the pooled vector that this row is added to.
-      factors: one float [n], the factor of this row; empty where all factors are 1.
-      num_samples: scalar int32, the samples of this rank.
-    """
-
-    num_requested: tf.Tensor
-    num_served: tf.Tensor
-    served_rows: tf.Tensor
-    row_of_id: tf.Tensor
-    vector_of_id: tf.Tensor
-    factors: Sequence[tf.Tensor]
-    num_samples: tf.Tensor
 
 
 class RowExchange:
@@ -54,6 +32,7 @@ class RowExchange:
       kind: the kind of slab.
       pieces: the pieces that the result of `fetch` holds; of the shards that cut a table by rows only one is here.
       features: the features of the pieces.
+      fetch: brings the rows that were requested, and pools them.
     """
 
     def __init__(
@@ -66,7 +45,7 @@ class RowExchange:
         weighted: Collection[str],
     ):
         self._collectives, self._layout, self._once = collectives, layout, fetch.once
-        self.kind, self._width = fetch.kind, fetch.kind.width
+        self.kind = fetch.kind
         self._name = f"rows_{fetch.kind.name}{'_unique' if fetch.once else ''}"
         self._pieces_of_ranks: list[list[Piece]] = []
         self._first_rows = []
@@ -77,7 +56,13 @@ class RowExchange:
         by_start = {piece.start: piece for pieces in self._pieces_of_ranks for piece in pieces}
         self.pieces = list(by_start.values())
         self.features = tuple(dict.fromkeys(piece.feature for piece in self.pieces))
-        self._has_weights = any(feature in weighted for feature in self.features)
+        self.fetch = RowFetch(
+            collectives,
+            self._name,
+            width=self.kind.width,
+            num_pieces=len(self.pieces),
+            has_weights=any(feature in weighted for feature in self.features),
+        )
         self._number = {start: number for number, start in enumerate(by_start)}
 
     def request(self, bags: Mapping[str, Bags], num_samples: tf.Tensor, dtype: tf.DType) -> RowRequests:
@@ -115,55 +100,8 @@ class RowExchange:
             num_samples=num_samples,
         )
 
-    def fetch(self, rows: tf.Tensor, requests: RowRequests) -> tf.Tensor:
-        """The pooled vectors of this rank's samples.
-
-        Args:
-          rows: [sum(num_served), width], the vectors of requests.served_rows.
-
-        Returns:
-          [local batch, len(pieces) * width] of the same type. Differentiable by the rows and the ids' weights.
-        """
-        name, num_vectors = self._name, requests.num_samples * len(self.pieces)
-        weights = requests.factors if self._has_weights else ()
-
-        @tf.custom_gradient
-        def fetch(rows: tf.Tensor, *weights: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-            fetched = self._collectives.all_to_all(rows, splits=requests.num_served, name=name)
-            vectors = tf.gather(fetched, requests.row_of_id)
-            pooled = tf.math.unsorted_segment_sum(self._scaled(vectors, requests), requests.vector_of_id, num_vectors)
-            kept = [vectors] if weights else []
-
-            def gradient(upstream: tf.Tensor) -> list[tf.Tensor]:
-                by_vector = tf.gather(tf.reshape(upstream, [-1, self._width]), requests.vector_of_id)
-                by_id = self._scaled(by_vector, requests)
-                num_rows = tf.reduce_sum(requests.num_requested)
-                by_row = tf.math.unsorted_segment_sum(by_id, requests.row_of_id, num_rows)
-                by_row = self._collectives.all_to_all(
-                    tf.cast(by_row, rows.dtype), splits=requests.num_requested, name=f"{name}.gradients"
-                )
-                by_weight = [tf.reduce_sum(_wide(of_ids) * _wide(by_vector), axis=1) for of_ids in kept]
-                return [by_row, *by_weight]
-
-            # Not by reshaping to -1: a batch may have no samples.
-            result = tf.reshape(pooled, [requests.num_samples, len(self.pieces) * self._width])
-            return tf.cast(result, rows.dtype), gradient
-
-        return fetch(rows, *weights)
-
     def _part(self, piece: Piece, bags: Bags, first_row: int) -> SlabRows:
         """The ids of a feature that lie in the piece's shard, as rows of the slab of the rank that holds it."""
         ids, samples, factors = bags_in(piece, bags, self._layout)
         vectors = samples * len(self.pieces) + self._number[piece.start]
         return SlabRows(ids - piece.shard.rows[0] + first_row, vectors, factors)
-
-    def _scaled(self, vectors: tf.Tensor, requests: RowRequests) -> tf.Tensor:
-        """Vectors times their factors, in float32 at least: they are about to be added up."""
-        wide = _wide(vectors)
-        for factors in requests.factors:
-            wide *= factors[:, tf.newaxis]
-        return wide
-
-
-def _wide(vectors: tf.Tensor) -> tf.Tensor:
-    return tf.cast(vectors, tf.float32) if vectors.dtype.size < 4 else vectors

@@ -1,5 +1,7 @@
 """Slab: the shards of one rank that have the same width, in one variable, one below the other.
 
+Below them lies one row for each shard of a dynamic table, with the vector of the keys that are not stored.
+
 Replicated shards lie in a slab of their own. So do the shards that a rank with a GPU keeps in the memory of its host;
 their lookups and updates run on the host.
 """
@@ -13,13 +15,14 @@ import tensorflow as tf
 
 from dlrm_tf2.embedding.initial_weights import initial_rows
 from dlrm_tf2.embedding.rounding import rounded, table_key
+from dlrm_tf2.ops.tiered_memory import TierSizes, fetch_rows, tiered_zeros
 from dlrm_tf2.optim import Optimizer, zero_if_finite
 from dlrm_tf2.runtime import activity
 from dlrm_tf2.runtime.memory import fill, use_huge_pages
 from dlrm_tf2.sharding.optimizer_state import FLOAT_BYTES
 from dlrm_tf2.sharding.plan import Shard
 from dlrm_tf2.sharding.slabs import SlabKind, first_rows
-from dlrm_tf2.sharding.tables import TableConfig
+from dlrm_tf2.sharding.tables import Table, TableConfig
 
 WEIGHTS = "weights"
 _HOST = "/CPU:0"
@@ -34,12 +37,14 @@ class SlabSettings(NamedTuple):
       initialize: False leaves the weights' memory as it is.
       optimizer: updates the rows, and decides which slots there are; None where nothing is trained.
       dtype: type of the weights: float32, bfloat16 or float64. The slots of bfloat16 weights are float32.
+      tiers: where the bytes of slabs with dynamic tables are; None for memory.
     """
 
     seed: int
     initialize: bool = True
     optimizer: Optimizer | None = None
     dtype: tf.DType = tf.float32
+    tiers: TierSizes | None = None
 
 
 class Slab:
@@ -56,6 +61,8 @@ class Slab:
     Attributes:
       first_rows: shard -> the row of the slab at which it begins.
       num_rows: rows of all shards.
+      default_rows: shard of a dynamic table -> the row with the vector of keys that are not stored. These rows come
+        after the rows of all shards, and are never updated.
       dtype: type of the weights.
       compute_dtype: type of the slots, and of the vectors and gradients here: float32 for bfloat16 weights, else dtype.
       variable: the weights.
@@ -67,7 +74,7 @@ class Slab:
     def __init__(
         self,
         shards: Sequence[Shard],
-        tables: Mapping[str, TableConfig],
+        tables: Mapping[str, Table],
         *,
         kind: SlabKind,
         settings: "SlabSettings",
@@ -78,7 +85,9 @@ class Slab:
         self.compute_dtype = tf.float32 if dtype == tf.bfloat16 else dtype
         self.first_rows = first_rows(shards)
         self.num_rows = sum(shard.num_rows for shard in shards)
-        self._optimizer = optimizer
+        dynamic = [shard for shard in shards if tables[shard.table].is_dynamic]
+        self.default_rows = {shard: self.num_rows + number for number, shard in enumerate(dynamic)}
+        self._optimizer, self._tiers = optimizer, settings.tiers if dynamic else None
         self.slots: dict[str, tf.Variable] = {}
         self.rounding_shards = [
             (first, shard.rows[0], shard.columns[0], table_key(shard.table, settings.seed))
@@ -91,10 +100,15 @@ class Slab:
                     optimizer.row_slot_width(self.width),
                     f"slab_{slot}",
                     dtype=self.compute_dtype,
-                    value=optimizer.initial_value(slot),
+                    value=None if dynamic else optimizer.initial_value(slot),
                 )
-        if settings.initialize:
-            for shard in shards:
+        if dynamic and optimizer:  # the rows of keys get their state with the keys, and until then take no memory
+            for shard in set(shards) - set(dynamic):
+                self._fill_slots(shard, optimizer)
+        for shard, row in self.default_rows.items():
+            self._write(WEIGHTS, row, np.full((1, self.width), tables[shard.table].default, np.float32))
+        for shard in shards:
+            if settings.initialize and shard not in self.default_rows:  # their rows are initialized as keys are stored
                 self._initialize(shard, tables[shard.table], settings.seed)
 
     def device(self) -> AbstractContextManager:
@@ -166,28 +180,63 @@ class Slab:
 
     def write_rows(self, shard: Shard, slot: str, *, start: int, values: np.ndarray) -> None:
         """Overwrites rows from `start` on, counted in the shard's table, with values [n, width]."""
-        first, variable = self._slab_row(shard, start), self._variable(slot)
+        self._write(slot, self._slab_row(shard, start), values)
+
+    def _write(self, slot: str, first: int, values: np.ndarray) -> None:
+        """Overwrites rows of the slab from `first` on."""
+        variable = self._variable(slot)
         with self.device():
             rows = tf.range(first, first + len(values), dtype=tf.int64)
             values = tf.cast(tf.constant(values[:, : variable.shape[1]], self.compute_dtype), variable.dtype)
             # As fast as a copy. variable[a:b].assign(...) would first read, and so copy, the whole variable.
             tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=rows, updates=values)
 
+    def read_at(self, rows: np.ndarray, slot: str) -> np.ndarray:
+        """Any rows [n] of the slab, counted in the slab: [n, width of the slot], in compute_dtype."""
+        with self.device():
+            return tf.cast(tf.gather(self._variable(slot), rows), self.compute_dtype).numpy()
+
+    def write_at(self, rows: np.ndarray, slot: str, values: np.ndarray) -> None:
+        """Overwrites any rows [n] of the slab, each at most once, with values [n, width of the slot]."""
+        variable = self._variable(slot)
+        with self.device():
+            values = tf.cast(tf.constant(values, self.compute_dtype), variable.dtype)
+            tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=tf.constant(rows), updates=values)
+
     def _allocate(self, width: int, name: str, *, dtype: tf.DType, value: float | None = None) -> tf.Variable:
-        """A variable [num_rows, width] full of `value`; None leaves its memory as it is."""
+        """A variable [rows, width] full of `value`, with a row for each default; None leaves its memory as it is."""
         bits = tf.uint16 if dtype == tf.bfloat16 else dtype  # Python's buffers know no bfloat16
-        empty = tf.raw_ops.Empty(shape=[self.num_rows, width], dtype=bits, init=False)
-        if empty.device.endswith("CPU:0"):
+        shape = self.num_rows + len(self.default_rows), width
+        if self._tiers is None:
+            empty = tf.raw_ops.Empty(shape=shape, dtype=bits, init=False)
+        else:
+            empty = tiered_zeros(shape, bits, self._tiers)
+        if self._tiers is None and empty.device.endswith("CPU:0"):
             use_huge_pages(memoryview(empty))
             if value is not None:
                 fill(memoryview(empty), value)
-        elif value is not None:
+        elif self._tiers is None and value is not None:
             empty = tf.fill(empty.shape, tf.constant(value, bits))
         if bits != dtype:
             empty = tf.bitcast(empty, dtype)
         variable = tf.Variable(empty, trainable=False, name=name)
         del empty  # if the variable does not own its memory alone, the first write copies it
         return variable
+
+    def _fill_slots(self, shard: Shard, optimizer: Optimizer) -> None:
+        """Fills the state of a shard's rows with its initial values."""
+        for slot, variable in self.slots.items():
+            rows_at_once = max(1, _BLOCK_BYTES // (FLOAT_BYTES * variable.shape[1]))
+            for start in range(*shard.rows, rows_at_once):
+                num_rows = min(rows_at_once, shard.rows[1] - start)
+                values = np.full((num_rows, variable.shape[1]), optimizer.initial_value(slot), np.float32)
+                self._write(slot, self._slab_row(shard, start), values)
+
+    def fetch_ahead(self, rows: tf.Tensor, slots: Sequence[str]) -> None:
+        """Asks for rows [n] of the slab before they are read, where they may be in a file."""
+        if self._tiers is not None and self._tiers.share_in_memory < 1:
+            for slot in slots:
+                fetch_rows(self._variable(slot), rows)
 
     def _initialize(self, shard: Shard, table: TableConfig, seed: int) -> None:
         rows_at_once = max(1, _BLOCK_BYTES // (FLOAT_BYTES * self.width))

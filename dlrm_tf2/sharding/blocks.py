@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlrm_tf2.sharding import placement
+from dlrm_tf2.sharding.dynamic_tables import DynamicTableConfig, bucket_rows
 from dlrm_tf2.sharding.plan_rules import NEVER, PlanRules
-from dlrm_tf2.sharding.tables import Loads, TableConfig
+from dlrm_tf2.sharding.tables import Loads, Table
 
 _FEWEST_ROWS = 1 << 16  # `balanced` makes no block of fewer rows
 
@@ -24,7 +25,7 @@ class Block:
       rank: the rank that gets all of the block, where that is decided.
     """
 
-    table: TableConfig
+    table: Table
     rows: tuple[int, int]
     rank: int | None = None
 
@@ -33,8 +34,10 @@ class Block:
         return self.rows[1] - self.rows[0]
 
 
-def cut_by_rows(tables: Sequence[TableConfig], rules: PlanRules) -> list[Block]:
+def cut_by_rows(tables: Sequence[Table], rules: PlanRules) -> list[Block]:
     """Each table as one block, or as several where its rows are to be on several ranks.
+
+    A dynamic table has on each rank the rows of the buckets that the rank owns.
 
     A table of row_slice_threshold elements or more has its rows on all ranks. `balanced` without that threshold cuts a
     table by rows only if no cut by columns makes a piece that is within a rank's share of the bytes.
@@ -45,8 +48,10 @@ def cut_by_rows(tables: Sequence[TableConfig], rules: PlanRules) -> list[Block]:
     return [block for table in tables for block in _cut_table(table, rules, largest)]
 
 
-def _cut_table(table: TableConfig, rules: PlanRules, largest: float) -> list[Block]:
+def _cut_table(table: Table, rules: PlanRules, largest: float) -> list[Block]:
     world_size = rules.world_size
+    if isinstance(table, DynamicTableConfig):
+        return [Block(table, rows, rank) for rank, rows in bucket_rows(table, world_size).items()]
     if world_size > 1 and rules.row_slice_threshold and table.num_elements >= rules.row_slice_threshold:
         spans = enumerate(_even_spans(table.num_rows, world_size))
         return [Block(table, rows, rank) for rank, rows in spans if rows[0] < rows[1]]
@@ -62,7 +67,7 @@ def _even_spans(num_rows: int, parts: int) -> list[tuple[int, int]]:
     return list(zip([0, *stops], stops, strict=False))
 
 
-def deal_columns(blocks: Sequence[Block], replicated: Sequence[TableConfig], rules: PlanRules) -> list[Columns]:
+def deal_columns(blocks: Sequence[Block], replicated: Sequence[Table], rules: PlanRules) -> list[Columns]:
     """The columns of each block that each rank gets, by the strategy of the rules.
 
     Args:
@@ -78,7 +83,7 @@ def deal_columns(blocks: Sequence[Block], replicated: Sequence[TableConfig], rul
     return [next(of_undecided) if block.rank is None else {block.rank: block.table.embedding_dim} for block in blocks]
 
 
-def _loads_so_far(blocks: Sequence[Block], replicated: Sequence[TableConfig], rules: PlanRules) -> np.ndarray:
+def _loads_so_far(blocks: Sequence[Block], replicated: Sequence[Table], rules: PlanRules) -> np.ndarray:
     """[world_size, 3]: the Loads of replicated tables and of the blocks whose rank is decided."""
     # Every rank has the whole of a replicated table, and looks up the rank's own samples in it.
     whole = [rules.loads(table, (0, table.num_rows)) for table in replicated]

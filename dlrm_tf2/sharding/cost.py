@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER, FLOAT_BYTES
 from dlrm_tf2.sharding.plan import Shard, ShardingPlan, samples_of_rank
-from dlrm_tf2.sharding.tables import TableConfig, fetched_per_sample, share_of_ids, state_bytes, vectors_per_sample
+from dlrm_tf2.sharding.tables import Table, fetched_per_sample, share_of_ids, state_bytes, vectors_per_sample
 
 _ID_BYTES = 4  # an id of a sample, on its way to the rank of the table
 _ROW_BYTES = 8  # the number of a row that a rank requests, or whose gradient it sends
+_KEY_BYTES = 16  # a key of a dynamic table that a rank requests, and how often its samples have it
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class RankCost:
       vector_elements: elements of the vectors that the rank makes in a step, for the samples of all ranks.
       sent_bytes: bytes that the rank sends to other ranks in a step by alltoall: ids, vectors, and the gradients of
         vectors and of rows of replicated tables.
+      index_bytes: bytes of the indexes of dynamic tables, at most.
     """
 
     weight_bytes: int
@@ -52,14 +54,15 @@ class RankCost:
     fetched: float
     vector_elements: float
     sent_bytes: float
+    index_bytes: int = 0
 
     @property
     def table_bytes(self) -> int:
-        """Bytes of weights and optimizer state."""
-        return self.weight_bytes + self.state_bytes
+        """Bytes of weights, optimizer state and indexes."""
+        return self.weight_bytes + self.state_bytes + self.index_bytes
 
 
-def cost_of(plan: ShardingPlan, tables: Sequence[TableConfig], step: Step) -> list[RankCost]:
+def cost_of(plan: ShardingPlan, tables: Sequence[Table], step: Step) -> list[RankCost]:
     """The cost of each rank.
 
     Args:
@@ -93,6 +96,7 @@ def cost_of(plan: ShardingPlan, tables: Sequence[TableConfig], step: Step) -> li
                 sent_bytes=numbers * step.wire_bytes
                 + local_batch * (sum(ids) - ids[rank])
                 + to_each_other_rank * (plan.world_size - 1),
+                index_bytes=sum(load.table.index_bytes(load.shard.num_rows) for load in loads),
             )
         )
     return costs
@@ -124,19 +128,19 @@ class Imbalance:
         return f"imbalance: memory {self.memory:.2f} gather {self.gather:.2f} output {self.output:.2f}"
 
 
-def offloaded(plan: ShardingPlan, tables: Sequence[TableConfig], most_bytes: float) -> frozenset[Shard]:
+def offloaded(plan: ShardingPlan, tables: Sequence[Table], most_bytes: float) -> frozenset[Shard]:
     """The shards that a GPU with room for `most_bytes` bytes of weights leaves in host memory.
 
-    The smallest shards stay on the GPU as long as their sum is at most `most_bytes`. Tables that are replicated or cut
-    by rows are not counted, and stay. Source: cpu_offloading_threshold_gb of NVIDIA's DLRM.
+    The smallest shards stay on the GPU as long as their sum is at most `most_bytes`. Tables that are replicated, cut
+    by rows or dynamic are not counted, and stay. Source: cpu_offloading_threshold_gb of NVIDIA's DLRM.
     """
-    num_rows = {table.name: table.num_rows for table in tables}
+    num_rows = {table.name: table.num_rows for table in tables if not table.is_dynamic}
     on_host = set()
     for rank in range(plan.world_size):
         movable = [
             shard
             for shard in plan.of_rank(rank)
-            if shard.table not in plan.replicated and shard.num_rows == num_rows[shard.table]
+            if shard.table not in plan.replicated and shard.num_rows == num_rows.get(shard.table)
         ]
         total = 0
         for shard in sorted(movable, key=lambda shard: (shard.num_elements, shard.table)):
@@ -151,7 +155,7 @@ class _ShardLoad:
     """What a shard does for one sample of the global batch; if replicated, for one sample of its own rank."""
 
     shard: Shard
-    table: TableConfig
+    table: Table
     replicated: bool
     step: Step
 
@@ -168,6 +172,8 @@ class _ShardLoad:
     @property
     def rows_travel(self) -> bool:
         """Whether the sample's rank requests rows and pools them itself, instead of receiving pooled vectors."""
+        if self.table.is_dynamic:
+            return True
         return self.step.data_parallel_input and self.shard.rows != (0, self.table.num_rows)
 
     @property
@@ -180,6 +186,8 @@ class _ShardLoad:
     @property
     def id_bytes(self) -> float:
         """Bytes of the ids that the shard's rank receives for a sample of another rank."""
+        if self.table.is_dynamic:
+            return self.ids * _KEY_BYTES
         if self.replicated or not self.step.data_parallel_input:
             return 0
         return self.ids * (_ROW_BYTES if self.rows_travel else _ID_BYTES)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dlrm_tf2.sharding.blocks import Block, Columns, cut_by_rows, deal_columns
+from dlrm_tf2.sharding.dynamic_tables import DynamicTableConfig, bucket_rows
 from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER
 from dlrm_tf2.sharding.plan_rules import DEFAULT_STRATEGY, STRATEGIES, PlanError, PlanRules
-from dlrm_tf2.sharding.tables import DEFAULT_TABLE_DTYPE, WEIGHT_BYTES, TableConfig
+from dlrm_tf2.sharding.tables import DEFAULT_TABLE_DTYPE, WEIGHT_BYTES, Table
 
 __all__ = ["STRATEGIES", "PlanError", "Shard", "ShardingPlan", "check_whole_rows", "make_plan", "samples_of_rank"]
 
@@ -93,7 +94,7 @@ class ShardingPlan:
 
 
 def make_plan(
-    tables: Sequence[TableConfig],
+    tables: Sequence[Table],
     world_size: int,
     *,
     strategy: str = DEFAULT_STRATEGY,
@@ -110,8 +111,8 @@ def make_plan(
     The number of elements of a table (rows * width) decides, in this order: up to data_parallel_threshold the table is
     replicated; from row_slice_threshold on its rows are spread over all ranks; else it is whole, or cut by columns into
     pieces of at most column_slice_threshold, which the strategy places. Pieces of a table that land on one rank are one
-    shard there. The result depends on the arguments alone, so every rank makes the same plan by itself. A rank has no
-    shard if there are too few.
+    shard there. A dynamic table, of any size, is spread over all ranks by its buckets. The result depends on the
+    arguments alone, so every rank makes the same plan by itself. A rank has no shard if there are too few.
 
     The strategies, published ones first:
       basic: pieces in turn.
@@ -169,7 +170,7 @@ def samples_of_rank(global_batch: int, world_size: int, rank: int) -> tuple[int,
     return start, start + each + (rank < extra)
 
 
-def check_tables(plan: ShardingPlan, tables: Iterable[TableConfig], world_size: int) -> None:
+def check_tables(plan: ShardingPlan, tables: Iterable[Table], world_size: int) -> None:
     """Raises ValueError if the plan is for another number of ranks or for other tables."""
     if plan.world_size != world_size:
         raise ValueError(f"the plan is for {plan.world_size} ranks, but this job has {world_size}. Make another plan.")
@@ -181,9 +182,19 @@ def check_tables(plan: ShardingPlan, tables: Iterable[TableConfig], world_size: 
                 f"table {table.name!r}: it has {table.num_elements} elements, but its shards in the plan have "
                 f"{elements // copies}. Make the plan for the same tables."
             )
+        if isinstance(table, DynamicTableConfig):
+            shards, columns = plan.of_table(table.name), (0, table.embedding_dim)
+            of_ranks = bucket_rows(table, world_size).items()
+            expected = [Shard(table.name, rank, rows=rows, columns=columns) for rank, rows in of_ranks]
+            elsewhere = table.name in plan.replicated or plan.on_host.intersection(shards)
+            if elsewhere or list(shards) != expected:
+                raise ValueError(
+                    f"table {table.name!r}: it is dynamic, and each rank must hold the rows of the buckets that the "
+                    "rank owns, without offloading. Make the plan with make_plan."
+                )
 
 
-def check_whole_rows(plan: ShardingPlan, tables: Iterable[TableConfig]) -> None:
+def check_whole_rows(plan: ShardingPlan, tables: Iterable[Table]) -> None:
     """Raises PlanError if the plan splits the columns of a table, with which rowwise_adagrad cannot work."""
     for table in tables:
         if any(shard.num_columns < table.embedding_dim for shard in plan.of_table(table.name)):
@@ -193,15 +204,15 @@ def check_whole_rows(plan: ShardingPlan, tables: Iterable[TableConfig]) -> None:
             )
 
 
-def _is_replicated(table: TableConfig, rules: PlanRules) -> bool:
-    if rules.world_size == 1:
+def _is_replicated(table: Table, rules: PlanRules) -> bool:
+    if rules.world_size == 1 or table.is_dynamic:
         return False
     if rules.data_parallel_threshold is not None:
         return table.num_elements <= rules.data_parallel_threshold
     return bool(rules.balanced and rules.batch_size) and _is_cheaper_replicated(table, rules)
 
 
-def _is_cheaper_replicated(table: TableConfig, rules: PlanRules) -> bool:
+def _is_cheaper_replicated(table: Table, rules: PlanRules) -> bool:
     """Whether a step moves much less if the table is replicated.
 
     Replicated, every rank sends the gradients of the rows that it used to all others, at most rows * (world_size - 1).
@@ -211,7 +222,7 @@ def _is_cheaper_replicated(table: TableConfig, rules: PlanRules) -> bool:
     return table.num_rows * (rules.world_size - 1) * _REPLICATED_GAIN <= exchanged
 
 
-def _whole(table: TableConfig, rank: int) -> Shard:
+def _whole(table: Table, rank: int) -> Shard:
     return Shard(table.name, rank, rows=(0, table.num_rows), columns=(0, table.embedding_dim))
 
 

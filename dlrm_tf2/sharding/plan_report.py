@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 
 from dlrm_tf2.sharding.cost import Imbalance, RankCost, Step, cost_of
 from dlrm_tf2.sharding.plan import ShardingPlan
-from dlrm_tf2.sharding.tables import WEIGHT_BYTES, TableConfig, fetched_per_sample
+from dlrm_tf2.sharding.tables import WEIGHT_BYTES, Table, fetched_per_sample
 
 _GIB = 2**30
 
 
 def plan_text(
     plan: ShardingPlan,
-    tables: Sequence[TableConfig],
+    tables: Sequence[Table],
     *,
     step: Step,
     activation_bytes: Sequence[float],
@@ -41,13 +41,14 @@ def plan_text(
     return "\n".join(lines)
 
 
-def _table_rows(plan: ShardingPlan, tables: Sequence[TableConfig], hotness: Mapping[str, float]) -> list[list[str]]:
+def _table_rows(plan: ShardingPlan, tables: Sequence[Table], hotness: Mapping[str, float]) -> list[list[str]]:
     """One row for all tables that have the same shape and the same number of ids."""
-    alike: dict[tuple[int, int, float], list[TableConfig]] = defaultdict(list)
+    alike: dict[tuple[int, int, float, bool], list[Table]] = defaultdict(list)
     for table in tables:
-        alike[table.num_rows, table.embedding_dim, fetched_per_sample(table, hotness)].append(table)
+        ids = fetched_per_sample(table, hotness)
+        alike[table.num_rows, table.embedding_dim, ids, table.is_dynamic].append(table)
     rows = [["tables", "rows", "width", "ids/sample", "GiB", "where"]]
-    for (num_rows, width, ids), group in alike.items():
+    for (num_rows, width, ids, _), group in alike.items():
         name = group[0].name if len(group) == 1 else f"{len(group)} tables"
         where = Counter(_where(plan, table, len(group) == 1) for table in group)
         text = ", ".join(f"{count} {way}" if len(group) > 1 else way for way, count in where.items())
@@ -56,17 +57,17 @@ def _table_rows(plan: ShardingPlan, tables: Sequence[TableConfig], hotness: Mapp
     return rows
 
 
-def _weight_bytes(plan: ShardingPlan, tables: Sequence[TableConfig]) -> int:
+def _weight_bytes(plan: ShardingPlan, tables: Sequence[Table]) -> int:
     """Bytes of one copy of some tables."""
     return WEIGHT_BYTES[plan.table_dtype] * sum(table.num_elements for table in tables)
 
 
-def _where(plan: ShardingPlan, table: TableConfig, with_ranks: bool) -> str:
+def _where(plan: ShardingPlan, table: Table, with_ranks: bool) -> str:
     if table.name in plan.replicated:
         return "replicated"
     shards = plan.of_table(table.name)
     ways = [f"by {way}" for way in ("rows", "columns") if len({getattr(shard, way) for shard in shards}) > 1]
-    text = " and ".join(ways) or "whole"
+    text = "dynamic" if table.is_dynamic else " and ".join(ways) or "whole"
     ranks = sorted({shard.rank for shard in shards})
     return f"{text} on {'rank' if len(ranks) == 1 else 'ranks'} {_spans(ranks)}" if with_ranks else text
 
@@ -83,12 +84,14 @@ def _spans(numbers: Sequence[int]) -> str:
 
 
 def _rank_rows(plan: ShardingPlan, costs: Sequence[RankCost], activation_bytes: Sequence[float]) -> list[list[str]]:
+    index_title = ["index bytes"] if any(cost.index_bytes for cost in costs) else []
     rows = [
         [
             "rank",
             "shards",
             "weight bytes",
             "state bytes",
+            *index_title,
             "activation bytes",
             "all GiB",
             "elements fetched",
@@ -102,6 +105,7 @@ def _rank_rows(plan: ShardingPlan, costs: Sequence[RankCost], activation_bytes: 
                 f"{len(plan.of_rank(rank))}",
                 f"{cost.weight_bytes}",
                 f"{cost.state_bytes}",
+                *([f"{cost.index_bytes}"] if index_title else []),
                 f"{activations:.0f}",
                 f"{(cost.table_bytes + activations) / _GIB:.2f}",
                 f"{cost.fetched:.0f}",

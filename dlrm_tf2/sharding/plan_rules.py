@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from dlrm_tf2.sharding import placement
 from dlrm_tf2.sharding.optimizer_state import OPTIMIZERS, needs_whole_rows
-from dlrm_tf2.sharding.tables import WEIGHT_BYTES, Loads, TableConfig, loads_of
+from dlrm_tf2.sharding.tables import WEIGHT_BYTES, Loads, Table, loads_of
 
 STRATEGIES = ("balanced", *placement.PUBLISHED)
 DEFAULT_STRATEGY = "balanced"
@@ -39,11 +39,11 @@ class PlanRules:
         """Elements above which a table is cut by columns; None where the strategy decides."""
         return NEVER if needs_whole_rows(self.optimizer) else self.column_slice_threshold
 
-    def loads(self, table: TableConfig, rows: tuple[int, int]) -> Loads:
+    def loads(self, table: Table, rows: tuple[int, int]) -> Loads:
         """The loads of rows [rows[0], rows[1]) of a table."""
         return loads_of(table, rows, hotness=self.hotness, optimizer=self.optimizer, table_dtype=self.table_dtype)
 
-    def check(self, tables: Sequence[TableConfig]) -> None:
+    def check(self, tables: Sequence[Table]) -> None:
         """Raises PlanError if a rule is out of range, contradicts another, or a name occurs twice."""
         names = [table.name for table in tables]
         if len(set(names)) != len(names):
