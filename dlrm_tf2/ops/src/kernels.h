@@ -1,4 +1,4 @@
-// What the C interfaces of all kernels share: element types, instruction sets, results. No TensorFlow in here, so that
+// What the C interfaces of all kernels share: element types, instruction sets, results, threads. No TensorFlow in here, so that
 // ctypes can call the kernels anywhere.
 #pragma once
 
@@ -18,6 +18,10 @@ enum { DLRM_OK = 0, DLRM_BAD_ARGUMENT = 1, DLRM_NO_MEMORY = 2, DLRM_NO_INSTRUCTI
        DLRM_BAD_ID = 5, DLRM_CUDA_ERROR = 1000 };
 
 const char* dlrm_error_text(int code);
+
+// Runs task(state, i) once for each i from 0 to count - 1, in any threads, and returns when all are done.
+typedef void (*DlrmTask)(void* state, int64_t index);
+typedef void (*DlrmParallelFor)(void* threads, int64_t count, DlrmTask task, void* state);
 
 // The best instruction set of this processor and operating system.
 int dlrm_cpu_instruction_set(void);

@@ -1,4 +1,4 @@
-// What all ops need of TensorFlow's tensors: the element types of the kernels, and outputs in recycled memory.
+// What all ops need of TensorFlow: the element types of the kernels, outputs in recycled memory, and threads.
 #pragma once
 
 #include "kernels.h"
@@ -29,6 +29,22 @@ absl::Status make_host_output(tensorflow::OpKernelContext* context, const tensor
     }
   }
   return context->allocate_output(0, shape, output);
+}
+
+// Runs tasks in TensorFlow's own threads; `threads` is their pool.
+inline void in_pool(void* threads, int64_t count, DlrmTask task, void* state) {
+  auto* const pool = static_cast<tensorflow::thread::ThreadPool*>(threads);
+  if (pool->NumThreads() == 1) {  // a second thread would take the core of another rank
+    for (int64_t i = 0; i < count; ++i) task(state, i);
+    return;
+  }
+  pool->ParallelFor(
+      count,
+      tensorflow::thread::ThreadPool::SchedulingParams(
+          tensorflow::thread::ThreadPool::SchedulingStrategy::kFixedBlockSize, std::nullopt, 1),
+      [=](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) task(state, i);
+      });
 }
 
 }  // namespace dlrm

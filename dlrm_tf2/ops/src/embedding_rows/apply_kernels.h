@@ -3,10 +3,12 @@
 
 #include "embedding_rows_cpu.h"
 #include "row_registers.h"
+#include "splitmix64.h"
 
 namespace {
 
 using dlrm::RowUpdate;
+using dlrm::mix64;
 
 typedef uint32_t Bits __attribute__((vector_size(4 * DLRM_LANES)));
 
@@ -66,12 +68,6 @@ DLRM_INLINE float mean_square(const float* values, int64_t width) {
 }
 
 // ---- stochastic rounding ---------------------------------------------------------------------------------------------
-
-DLRM_INLINE uint64_t mix64(uint64_t z) {  // SplitMix64's output function
-  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-  z = (z ^ z >> 27) * 0x94d049bb133111eb;
-  return z ^ z >> 31;
-}
 
 // 32 random bits for each column; `X` is uint32_t or Bits. Source: the finalizer of MurmurHash3.
 template <class X>

@@ -84,10 +84,6 @@ typedef struct {
   int64_t step;  // from 1 on
 } DlrmOptimizer;
 
-// Runs task(state, i) once for each i from 0 to count - 1, in any threads, and returns when all are done.
-typedef void (*DlrmTask)(void* state, int64_t index);
-typedef void (*DlrmParallelFor)(void* threads, int64_t count, DlrmTask task, void* state);
-
 // Memory that updates use and keep: 4 bytes for each id of the largest update, for each thread 16 bytes for each id of the
 // largest table, and where vectors are narrower than 128 bytes a copy of this table's vectors. One update at a time.
 void* dlrm_embedding_workspace_new(void);

@@ -113,22 +113,6 @@ REGISTER_OP("DlrmEmbeddingUpdate")
     .SetIsStateful()
     .SetShapeFn(tensorflow::shape_inference::ScalarShape);
 
-// Runs tasks in TensorFlow's own threads; `threads` is their pool.
-void in_pool(void* threads, int64_t count, DlrmTask task, void* state) {
-  auto* const pool = static_cast<tensorflow::thread::ThreadPool*>(threads);
-  if (pool->NumThreads() == 1) {  // a second thread would take the core of another rank
-    for (int64_t i = 0; i < count; ++i) task(state, i);
-    return;
-  }
-  pool->ParallelFor(
-      count,
-      tensorflow::thread::ThreadPool::SchedulingParams(
-          tensorflow::thread::ThreadPool::SchedulingStrategy::kFixedBlockSize, std::nullopt, 1),
-      [=](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i) task(state, i);
-      });
-}
-
 template <typename T>
 class EmbeddingUpdate : public OpKernel {
  public:
@@ -164,7 +148,7 @@ class EmbeddingUpdate : public OpKernel {
     DlrmBadId bad_id = {};
     const int code = dlrm_embedding_update_cpu(
         call.slabs().data(), static_cast<int64_t>(call.slabs().size()), call.bags().data(),
-        static_cast<int64_t>(call.bags().size()), &optimizer, element_type_of<T>(), -1, workspace_, in_pool,
+        static_cast<int64_t>(call.bags().size()), &optimizer, element_type_of<T>(), -1, workspace_, dlrm::in_pool,
         pool.workers, pool.num_threads, &finite, &bad_id);
     OP_REQUIRES_OK(context, call.result(code, bad_id));
     Tensor* check = nullptr;
@@ -231,7 +215,7 @@ class EmbeddingSum : public OpKernel {
     DlrmBadId bad_id = {};
     const int code = dlrm_embedding_sum_cpu(call.slabs().data(), call.bags().data(),
                                             static_cast<int64_t>(call.bags().size()), element_type_of<T>(), -1,
-                                            workspace_, in_pool, pool.workers, pool.num_threads, &found, &bad_id);
+                                            workspace_, dlrm::in_pool, pool.workers, pool.num_threads, &found, &bad_id);
     OP_REQUIRES_OK(context, call.result(code, bad_id));
     Tensor *rows = nullptr, *sums = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, TensorShape({found}), &rows));

@@ -1,8 +1,6 @@
 // Where the gradients of an update are: its occurrences, which are the ids of its bags, in groups that share no rows.
 #pragma once
 
-#include <stdlib.h>
-
 #include <algorithm>
 #include <atomic>
 #include <memory>
@@ -11,35 +9,12 @@
 #include <vector>
 
 #include "embedding_rows_cpu.h"
+#include "parallel.h"
 
 namespace dlrm {
 
 constexpr uint32_t kElsewhere = UINT32_MAX;  // the row of an id that another rank's shard has
 constexpr int64_t kFindSamples = 1024;
-
-// Memory that is used again and never filled with zeros.
-template <class T>
-class Buffer {
- public:
-  Buffer() = default;
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { free(data_); }
-  // At least `count` elements; what was in it is lost. nullptr where the system has no more memory.
-  T* take(int64_t count) {
-    if (count > size_) {
-      free(data_);
-      data_ = static_cast<T*>(malloc(static_cast<size_t>(count) * sizeof(T)));
-      size_ = data_ == nullptr ? 0 : count;
-    }
-    return data_;
-  }
-  T* data() const { return data_; }
-
- private:
-  T* data_ = nullptr;
-  int64_t size_ = 0;
-};
 
 // The bags that look up the same rows of a slab, and how their occurrences are numbered.
 struct Group {
@@ -63,14 +38,6 @@ struct Task {
 // Which part of a large group a row is in: not by its size, because the first rows are the frequent ones.
 inline int64_t part_of(uint32_t row, int64_t num_parts) {
   return static_cast<int64_t>((row * 0x9e3779b9u) >> 16) & (num_parts - 1);
-}
-
-// Calls run(i) for each i from 0 to count - 1, in the threads of parallel_for.
-template <class Run>
-void in_parallel(DlrmParallelFor parallel_for, void* threads, int64_t count, const Run& run) {
-  if (count == 0) return;
-  const DlrmTask task = [](void* state, int64_t index) { (*static_cast<const Run*>(state))(index); };
-  parallel_for(threads, count, task, const_cast<Run*>(&run));
 }
 
 class Occurrences {

@@ -82,6 +82,21 @@ class LockedVariables {
     return Status();
   }
 
+  // The tensors of the slabs, then of the slots, to be written in place on the CPU.
+  Status tensors(OpKernelContext* context, std::vector<Tensor>* found) const {
+    const auto copy = [](void* to, const void* from, size_t bytes) {
+      memcpy(to, from, bytes);
+      return Status();
+    };
+    for (const auto* variables : {&slabs_, &slots_}) {
+      for (const auto& variable : *variables) {
+        TF_RETURN_IF_ERROR(make_own(context, variable.get(), copy));
+        found->push_back(*variable->tensor());
+      }
+    }
+    return Status();
+  }
+
  private:
   // The variable has its memory for itself from now on: whoever reads it gets a copy.
   template <class Copy>
