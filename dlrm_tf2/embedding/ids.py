@@ -134,7 +134,7 @@ def _values_of(feature: str, ids: object, hotness: int | None) -> tuple[tf.Tenso
 
 
 def _checked(feature: str, ids: tf.Tensor, *, num_rows: int | None, checks: list[tf.Operation | None]) -> tf.Tensor:
-    """The ids as int64, after `checks` and a check that they are rows of a table of `num_rows` rows, if that is given."""
+    """The ids as int64, after `checks`, and a check that they are rows of a table of `num_rows` rows; None: any ids."""
     ids = tf.cast(ids, tf.int64)  # first: a narrow type may not hold num_rows
     if num_rows is not None:
         message = f"feature {feature!r}: its ids must be from 0 to {num_rows - 1}"

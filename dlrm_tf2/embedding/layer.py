@@ -117,9 +117,9 @@ class DistributedEmbedding:
         for table in tables:
             if table.is_dynamic and not (self.native and device == "cpu"):
                 raise ValueError(
-                    f"table {table.name!r}: it is dynamic, and only the native ops on the CPU have dynamic tables; found "
-                    f"{why}. Build the ops with dlrm_tf2/ops/build.py, hide the GPU, and leave embedding_op at 'auto' "
-                    "and dtype at float32 or bfloat16."
+                    f"table {table.name!r}: it is dynamic, and only the native ops on the CPU have dynamic tables; "
+                    f"found {why}. Build the ops with dlrm_tf2/ops/build.py, hide the GPU, leave embedding_op at "
+                    "'auto', and dtype at float32 or bfloat16."
                 )
         layout = ResultLayout(tables, hotness or {})
         self.columns, self.width = layout.columns, layout.width
@@ -140,7 +140,9 @@ class DistributedEmbedding:
             )
             for fetch in routes.fetches
         ]
-        self._dynamic = DynamicTables(tables, self._slabs, DynamicSettings(seed, optimizer, safe_check, log_erased))
+        self._dynamic = DynamicTables(
+            tables, self._slabs, DynamicSettings(seed, optimizer, safe_check=safe_check, log_erased=log_erased)
+        )
         self._input = IdInput(
             self._collectives, routes, row_exchanges=row_exchanges, weighted=weighted, dtype=compute_dtype
         )
@@ -327,7 +329,7 @@ class DistributedEmbedding:
         return self._dynamic.by_name
 
     def expire(self, step: int, time: int | None = None) -> None:
-        """Erases the keys that have expired from the dynamic tables of this rank. Call it between steps, as often as needed.
+        """Erases the expired keys from the dynamic tables of this rank; to be called between steps, now and then.
 
         Args:
           step: the last step that was made.

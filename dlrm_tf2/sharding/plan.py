@@ -183,11 +183,14 @@ def check_tables(plan: ShardingPlan, tables: Iterable[Table], world_size: int) -
                 f"{elements // copies}. Make the plan for the same tables."
             )
         if isinstance(table, DynamicTableConfig):
-            found = {shard.rank: shard.rows for shard in plan.of_table(table.name)}
-            if copies > 1 or found != bucket_rows(table, world_size):
+            shards, columns = plan.of_table(table.name), (0, table.embedding_dim)
+            of_ranks = bucket_rows(table, world_size).items()
+            expected = [Shard(table.name, rank, rows=rows, columns=columns) for rank, rows in of_ranks]
+            elsewhere = table.name in plan.replicated or plan.on_host.intersection(shards)
+            if elsewhere or list(shards) != expected:
                 raise ValueError(
                     f"table {table.name!r}: it is dynamic, and each rank must hold the rows of the buckets that the "
-                    "rank owns. Make the plan with make_plan."
+                    "rank owns, without offloading. Make the plan with make_plan."
                 )
 
 

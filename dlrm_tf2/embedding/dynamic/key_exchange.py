@@ -15,13 +15,13 @@ from dlrm_tf2.embedding.bags import Bags, SlabRows, bags_in, joined_factors
 from dlrm_tf2.embedding.collectives import Collectives
 from dlrm_tf2.embedding.dynamic.table import Touch
 from dlrm_tf2.embedding.dynamic.tables import DynamicTables
-from dlrm_tf2.embedding.result_layout import Piece, ResultLayout
+from dlrm_tf2.embedding.result_layout import ResultLayout
 from dlrm_tf2.embedding.routes import Fetch
 from dlrm_tf2.embedding.row_fetch import RowFetch, RowRequests
 from dlrm_tf2.ops import hash_table
+from dlrm_tf2.sharding.dynamic_tables import DynamicTableConfig
 from dlrm_tf2.sharding.plan import ShardingPlan
 from dlrm_tf2.sharding.slabs import by_slab
-from dlrm_tf2.sharding.tables import Table
 
 
 class KeyRequests(NamedTuple):
@@ -151,7 +151,7 @@ class KeyExchange:
         return SlabRows(keys, samples * len(self.pieces) + position, factors)
 
 
-def _owners(table: Table, plan: ShardingPlan) -> np.ndarray:
+def _owners(table: DynamicTableConfig, plan: ShardingPlan) -> np.ndarray:
     """The rank that owns each bucket of a dynamic table: int32 [buckets]."""
     each = table.buckets.rows_per_bucket
     owners = np.empty(table.buckets.num_buckets, np.int32)

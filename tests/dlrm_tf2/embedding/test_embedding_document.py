@@ -41,3 +41,10 @@ def test_the_step_of_the_page_learns_and_its_checkpoint_is_read(after):
 def test_the_attention_of_the_page_learns(after):
     moved = after["attention"].numpy()
     assert len(set(moved)) == 3 and abs(moved.sum()) < 1e-6  # a softmax has no gradient along (1, 1, 1)
+
+
+def test_the_visitor_of_the_page_is_stored_when_it_comes_twice(after):
+    counters = after["layer_of_keys"].dynamic_tables["visitor"].counters()
+    assert (counters["inserted"], counters["refused"]) == (1, 1)
+    first, second, third = after["layer_of_keys"].exchange(after["unseen"]).numpy()[:, :8]
+    assert not first.any() and second.any() and (second == third).all()
