@@ -84,7 +84,7 @@ def test_keys_are_int64_and_any_int64_is_a_key(tmp_path):
     (batch,) = RankData(spec, "train", share=RankShare(sample_features=("ids",))).batches(9)
     assert batch.ids.local_ids.fixed.dtype == np.int32
     with pytest.raises(ConfigError, match="the features keys, bags hold raw keys.* Give --dynamic_capacity N, or make"):
-        ModelConfig.of(TrainConfig(), spec)
+        ModelConfig.of(TrainConfig(dataset_path=str(tmp_path)), spec)
 
 
 def flat(batches):
