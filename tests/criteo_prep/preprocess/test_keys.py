@@ -160,8 +160,7 @@ def test_flags_that_contradict_raw_ids(tmp_path, days, capsys):
     command = ["preprocess", "--input", *map(str, days), "--output", str(tmp_path / "set"), "--quiet"]
     assert main([*command, "--ids", "raw", "--threshold", "3"]) == 1
     assert capsys.readouterr().err == (
-        "criteo-prep: --threshold 3: is for vocabularies, and --ids raw makes none. Leave out one of the two "
-        "flags.\n"
+        "criteo-prep: --threshold 3: is for vocabularies, and --ids raw makes none. Leave out one of the two flags.\n"
     )
     with pytest.raises(SystemExit, match="2"):
         main(command)
