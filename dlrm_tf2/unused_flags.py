@@ -8,6 +8,8 @@ import dataclasses
 
 from dlrm_tf2.config import TrainConfig
 
+DYNAMIC = ("evict", "admit_after", "admission_counter", "admit_probability", "expire_after_steps", "safe_check")
+
 
 def unused_flags(config: TrainConfig) -> list[str]:
     """One line for each flag that has another value than its default, and no effect."""
@@ -16,6 +18,7 @@ def unused_flags(config: TrainConfig) -> list[str]:
     profile = (config.profiler_start_step is not None, "only --profiler_start_step starts a profile")
     # Flag -> (whether it has an effect, the reason if it has none).
     effects = {
+        **dict.fromkeys(DYNAMIC, (config.dynamic_capacity is not None, "only --dynamic_capacity makes dynamic tables")),
         "predictions_path": (config.mode in ("eval", "inference"), "only --mode eval and inference write predictions"),
         "world_size": (config.mode == "plan", "only --mode plan reads it; a job has one rank for each process"),
         "synthetic_dataset_train_batches": _needs(config, "dataset_type", "synthetic"),

@@ -99,7 +99,13 @@ class Trainer:
             if saved_run.get("loss_scaling"):
                 self._scaling.restore(saved_run["loss_scaling"])
         factor = model.comm.size if config.sok_gradients else 1
-        self._training_step = TrainingStep(model, self._scaling, table_factor=factor, ahead=config.pipeline == "on")
+        self._training_step = TrainingStep(
+            model,
+            self._scaling,
+            table_factor=factor,
+            ahead=config.pipeline == "on",
+            state_began=self._state_began,
+        )
         self._schedule = schedule_of(config)
         self._unread, self._loss = None, math.nan
         self._stop_requested = self._own_tables_broken = self._reached = False
@@ -142,9 +148,7 @@ class Trainer:
         for step, (batch, next_batch) in zip(range(first, last + 1), pairs, strict=False):
             activity.doing(f"training step {step}")
             learning_rate = self._schedule.at(step)
-            unread = self._training_step(
-                batch, learning_rate, step=step - self._state_began, stop=stop.asked, next_batch=next_batch
-            )
+            unread = self._training_step(batch, learning_rate, step=step, stop=stop.asked, next_batch=next_batch)
             self._read_outcome()  # of the step before; on a GPU, this step runs meanwhile
             self._unread, self.step, self._position = unread, step, batch.after
             self._evaluated = step not in self._length.evaluate_after
