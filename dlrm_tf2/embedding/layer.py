@@ -72,6 +72,7 @@ class DistributedEmbedding:
       native: whether the native ops look up and update the rows.
       table_dtype: type of the weights, as given.
       leading_columns: how many the result has: as asked, or 0 where there is no room without a copy.
+      optimizer: as given.
       slots: what the tables keep for each row: the weights, and the slots of the optimizer.
       columns: feature -> (start, stop), its columns of the result, counted after the leading columns. A table without
         combiner gives a feature with hotness h its h rows one after the other.
@@ -105,7 +106,7 @@ class DistributedEmbedding:
         log_erased: bool = False,
     ):
         check_tables(plan, tables, comm.size)
-        self._optimizer = optimizer
+        self.optimizer = optimizer
         self.tables, self.plan, self.rank, self.table_dtype = tuple(tables), plan, comm.rank, dtype
         self._collectives = Collectives(comm)
         self.slots = (WEIGHTS, *(optimizer.row_slots if optimizer else ()))
@@ -236,7 +237,7 @@ class DistributedEmbedding:
           tf.errors.InvalidArgumentError: a key finds no room, with safe_check "error".
         """
         touch = None
-        if training and self._optimizer is not None:
+        if training and self.optimizer is not None:
             touch = self._dynamic.touch(step, time, scores=scores or {})
         return self._lookups(ids if isinstance(ids, ExchangedIds) else self.exchange_ids(ids), touch)
 
@@ -276,10 +277,10 @@ class DistributedEmbedding:
         Raises:
           ValueError: the layer has no optimizer, or `step` is missing where it is needed.
         """
-        if self._optimizer is None:
+        if self.optimizer is None:
             raise ValueError("the layer was made without an optimizer, so it cannot train: give it optimizer=.")
-        if step is None and (self._optimizer.name == "adam" or self.table_dtype == "bfloat16"):
-            who = "adam" if self._optimizer.name == "adam" else "the rounding of bfloat16 tables"
+        if step is None and (self.optimizer.name == "adam" or self.table_dtype == "bfloat16"):
+            who = "adam" if self.optimizer.name == "adam" else "the rounding of bfloat16 tables"
             raise ValueError(f"step is missing: {who} needs the number of the step, 1, 2, ...")
         parts = list(zip(lookup.parts, gradients, strict=True))
         return self._updates.apply(parts, learning_rate=learning_rate, step=step)

@@ -185,6 +185,18 @@ class Slab:
             # As fast as a copy. variable[a:b].assign(...) would first read, and so copy, the whole variable.
             tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=rows, updates=values)
 
+    def read_at(self, rows: np.ndarray, slot: str) -> np.ndarray:
+        """Any rows [n] of the slab, counted in the slab: [n, width of the slot], in compute_dtype."""
+        with self.device():
+            return tf.cast(tf.gather(self._variable(slot), rows), self.compute_dtype).numpy()
+
+    def write_at(self, rows: np.ndarray, slot: str, values: np.ndarray) -> None:
+        """Overwrites any rows [n] of the slab, each at most once, with values [n, width of the slot]."""
+        variable = self._variable(slot)
+        with self.device():
+            values = tf.cast(tf.constant(values, self.compute_dtype), variable.dtype)
+            tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=tf.constant(rows), updates=values)
+
     def _allocate(self, width: int, name: str, *, dtype: tf.DType, value: float | None = None) -> tf.Variable:
         """A variable [rows, width] full of `value`, with a row for each default; None leaves its memory as it is."""
         bits = tf.uint16 if dtype == tf.bfloat16 else dtype  # Python's buffers know no bfloat16

@@ -3,6 +3,7 @@
 import sys
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from dlrm_tf2.embedding.dynamic.step_times import StepTimes
@@ -96,6 +97,14 @@ class DynamicTable:
     def size(self) -> int:
         """How many keys are stored here."""
         return int(hash_table.size(self.index))
+
+    def read(self, rows: np.ndarray, slot: str) -> np.ndarray:
+        """The weights, or a slot of the optimizer, of rows [n] of the table: [n, width of the slot]."""
+        return self.slab.read_at(rows + self._offset, slot)
+
+    def write(self, rows: np.ndarray, slot: str, values: np.ndarray) -> None:
+        """Overwrites the weights, or a slot of the optimizer, of rows [n] of the table, each at most once."""
+        self.slab.write_at(rows + self._offset, slot, values)
 
     def expire(self, step: int, time: int) -> None:
         """Erases the keys that have expired after a step.
