@@ -184,14 +184,11 @@ def _check_dynamic(config: "TrainConfig") -> None:
         f"--admit_after is {config.admit_after}; a sketch counts to {LARGEST_SKETCH_COUNT}. Use --admission_counter "
         "exact.",
     )
-    for name, without in (("embedding_op", "tensorflow"), ("cpu_offloading_threshold_gb", None)):
-        value = getattr(config, name)
-        contradicts = value == without if without else value is not None
-        require(
-            config.dynamic_capacity is None or not contradicts,
-            f"--{name} {value} and --dynamic_capacity: only the native ops, on the CPU, have dynamic tables. Leave "
-            f"--{name} out.",
-        )
+    require(
+        config.dynamic_capacity is None or config.embedding_op != "tensorflow",
+        "--embedding_op tensorflow and --dynamic_capacity: only the native ops have dynamic tables. Leave "
+        "--embedding_op out.",
+    )
 
 
 def _text(value: object) -> str:
