@@ -142,7 +142,7 @@ def _lost_keys(manifest: Manifest, of_ranks: Sequence[dict[str, Restored]]) -> I
         if kept < num_keys:
             yield f"table {name!r}: {kept} of its {num_keys} keys find room, those with the highest scores"
         if not all(part.counts for part in parts):
-            yield f"table {name!r}: the counts of keys that are not stored begin at 0, because they are counted otherwise"
+            yield f"table {name!r}: keys that are not stored are counted from 0 on: the checkpoint has another counter"
 
 
 def _shared(one, other) -> tuple[tuple[int, int], tuple[int, int]] | None:

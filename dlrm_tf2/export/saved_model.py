@@ -7,9 +7,9 @@
     feature_<i>_row_lengths  int32 [batch]: number of ids of each sample, for the same features
     -> logits, probability   float32 [batch]
 
-It computes in float32 on the device on which it is loaded; 16-bit tables stay in 16 bits. A key that the table
-has not stored has a vector of zeros, as in training. An id outside its table is an error. So is a numerical that is nan or infinite: a ReLU may turn it into 0, and the answer would look like a
-probability.
+It computes in float32 on the device on which it is loaded; 16-bit tables stay in 16 bits. A key that the table has not
+stored has a vector of zeros, as in training. An id outside its table is an error. So is a numerical that is nan or
+infinite: a ReLU may turn it into 0, and the answer would look like a probability.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -102,7 +102,7 @@ def _write_rows(embedding: DistributedEmbedding, shard: Shard, rows: np.ndarray,
 
 
 def _rows_of(keys: tf.Variable, asked: tf.Tensor) -> tf.Tensor:
-    """The row of each asked key, int64 of any shape, among ascending keys; the row after all others if there is none."""
+    """The row of each asked key, int64 of any shape, among ascending keys; without one, the row after theirs."""
     num_keys = keys.shape[0]
     if not num_keys:
         return tf.zeros_like(asked)

@@ -1,4 +1,4 @@
-"""Training on raw keys by the flags: the same on any number of ranks, across interruptions and onto other capacities."""
+"""Training on raw keys by the flags: the same on any number of ranks, after interruptions, and for other capacities."""
 
 import dataclasses
 import itertools
@@ -10,7 +10,7 @@ from support import in_process
 from support.key_dataset import keys_of, write_keys
 from support.small_dataset import write_dataset
 
-from dlrm_tf2 import flags, ops
+from dlrm_tf2 import ops
 from dlrm_tf2.checkpoint import open_checkpoint
 from dlrm_tf2.config import ConfigError
 from dlrm_tf2.job import start
