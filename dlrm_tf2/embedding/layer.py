@@ -338,6 +338,14 @@ class DistributedEmbedding:
         """
         self._dynamic.expire(step, time)
 
+    def erase_small(self, least_norm: float) -> dict[str, int]:
+        """Erases the keys of dynamic tables whose weights have an L2 norm below `least_norm`; between steps.
+
+        Returns:
+          Table -> how many keys were erased on this rank.
+        """
+        return {name: table.erase_small(least_norm) for name, table in self.dynamic_tables.items()}
+
     def read_rows(self, shard: Shard, slot: str, *, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of a shard of this rank, counted in its table: [stop - start, columns]."""
         return self._slab_of(shard).read_rows(shard, slot, start=start, stop=stop)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from dlrm_tf2.embedding.dynamic.step_times import StepTimes
 from dlrm_tf2.embedding.native_rows import variables_of
 from dlrm_tf2.embedding.rounding import table_key
-from dlrm_tf2.embedding.slab import Slab
+from dlrm_tf2.embedding.slab import WEIGHTS, Slab
 from dlrm_tf2.ops import hash_table
 from dlrm_tf2.ops.hash_table import COUNTERS, IndexRules, KeyIndex, Listed
 from dlrm_tf2.optim import Optimizer
@@ -19,6 +19,7 @@ from dlrm_tf2.sharding.plan import Shard
 SAFE_CHECKS = ("error", "warn", "count")
 _NANOSECONDS = 10**9
 _COUNTED_BY = {"exact": "counted_keys", "sketch": "sketch_cells"}
+_ROWS_AT_ONCE = 1 << 16
 _NOT_INSERTABLE = COUNTERS.index("not_insertable")
 
 
@@ -167,6 +168,18 @@ class DynamicTable:
           values: [n, width]; of a slot with one number a row, the first column counts.
         """
         self.slab.write_at(rows + self._offset, slot, values)
+
+    def erase_small(self, least_norm: float) -> int:
+        """Erases the keys whose weights have an L2 norm below `least_norm`. Returns how many were erased."""
+        erased, (first, stop) = 0, self.shard.rows
+        for start in range(first, stop, _ROWS_AT_ONCE):
+            num_rows = min(_ROWS_AT_ONCE, stop - start)
+            listed = hash_table.export_batch(self.index, tf.constant(start, tf.int64), tf.constant(num_rows, tf.int64))
+            norms = np.linalg.norm(self.read(listed.rows.numpy(), WEIGHTS), axis=1)
+            small = listed.keys.numpy()[norms < least_norm]
+            hash_table.erase(self.index, tf.constant(small, tf.int64))
+            erased += len(small)
+        return erased
 
     def expire(self, step: int, time: int) -> None:
         """Erases the keys that have expired after a step.
