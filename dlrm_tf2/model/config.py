@@ -91,8 +91,8 @@ class ModelConfig:
         )
         require(
             not keys or config.dataset_type != "synthetic",
-            f"--dataset_type synthetic: makes ids, and the features {', '.join(keys)} of {spec.path} hold raw keys. Use "
-            "another feature spec, or make a dataset with criteo-prep synthesize --ids raw.",
+            f"--dataset_type synthetic: makes ids, and the features {', '.join(keys)} of {spec.path} hold raw keys. "
+            "Use another feature spec, or make a dataset with criteo-prep synthesize --ids raw.",
         )
         require(
             keys or config.dynamic_capacity is None,
