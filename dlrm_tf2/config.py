@@ -217,8 +217,8 @@ class TrainConfig:
     )
     evict: str = _dynamic(
         "lru",
-        "which key of a full table leaves for a new one. lru: that of the oldest step; lfu: that of the fewest uses; "
-        "none: no key leaves, and a new one finds no room",
+        "which key of a full table leaves for a new one. lru: the key whose last step is the oldest; lfu: the "
+        "key with the fewest uses; none: no key leaves, and a new one finds no room",
         choices=tuple(EVICTED),
     )
     admit_after: int = _dynamic(

@@ -1,7 +1,7 @@
 """Saves and restores the keys of dynamic tables with their rows. No TensorFlow.
 
 Restoring is storing the keys again, each in the bucket that it belongs to: on any number of ranks, and in a table of
-another capacity. The files are those of dynamic_entries.py. `table` is a DynamicTable, or what has its methods.
+another capacity. dynamic_entries.py describes the files. `table` is a DynamicTable, or what has its methods.
 """
 
 from collections import defaultdict
@@ -30,7 +30,7 @@ class DynamicCopy:
     def __init__(self, table, dtypes: Mapping[str, str]):
         stored, self._counted, self._dtypes = table.stored(), table.counted(), dtypes
         self._stored = stored._replace(rows=np.arange(len(stored.keys)))
-        self._arrays = {slot: _copy(table, stored.rows, slot, dtype=dtype) for slot, dtype in dtypes.items()}
+        self._arrays = {slot: _copy(table, stored.rows, slot=slot, dtype=dtype) for slot, dtype in dtypes.items()}
 
     def stored(self):
         """The keys; the row of each is its place in the copy."""
@@ -55,7 +55,7 @@ class Restored(NamedTuple):
     counts: bool
 
 
-def blocks_of_keys(table, rows: np.ndarray, slot: str, *, num_columns: int) -> Iterator[np.ndarray]:
+def blocks_of_keys(table, rows: np.ndarray, *, slot: str, num_columns: int) -> Iterator[np.ndarray]:
     """The values of a slot of some rows, a block of rows at a time: [rows of the block, num_columns]."""
     step = rows_per_block(num_columns)
     for start in range(0, len(rows), step):
@@ -64,7 +64,7 @@ def blocks_of_keys(table, rows: np.ndarray, slot: str, *, num_columns: int) -> I
         yield np.broadcast_to(values, (len(values), num_columns))  # a slot may have one number a row
 
 
-def restore_dynamic(folder: Path, manifest: Manifest, name: str, *, table, slots: Sequence[str]) -> Restored:
+def restore_dynamic(folder: Path, manifest: Manifest, *, name: str, table, slots: Sequence[str]) -> Restored:
     """Stores the keys of a checkpoint's table that belong to this rank, and writes their rows.
 
     Args:
@@ -88,13 +88,13 @@ def restore_dynamic(folder: Path, manifest: Manifest, name: str, *, table, slots
     of_shards = np.split(rows, np.cumsum([np.count_nonzero(of_shard) for of_shard in owned])[:-1])
     for slot in slots:
         for shard, is_own, new_rows in zip(files[slot], owned, of_shards, strict=True):
-            _write_rows(folder, shard, table, is_own=is_own, rows=new_rows)
+            _write_rows(folder, shard, table=table, is_own=is_own, rows=new_rows)
     counted = {slot: [read_array(folder, shard.file) for shard in files[slot]] for slot in COUNTED if files[slot]}
     counts = table.assign_counted({slot: np.concatenate(parts) for slot, parts in counted.items()}, same_size)
     return Restored(len(keys), int(np.count_nonzero(rows >= 0)), counts)
 
 
-def _write_rows(folder: Path, shard: StoredShard, table, *, is_own: np.ndarray, rows: np.ndarray) -> None:
+def _write_rows(folder: Path, shard: StoredShard, *, table, is_own: np.ndarray, rows: np.ndarray) -> None:
     """Writes the values of a shard's file to the rows that its own keys have now; -1 for none."""
     if not len(rows):
         return
@@ -109,6 +109,6 @@ def _chosen(arrays: list[np.ndarray], masks: list[np.ndarray]) -> list[np.ndarra
     return [array[mask] for array, mask in zip(arrays, masks, strict=True)]
 
 
-def _copy(table, rows: np.ndarray, slot: str, *, dtype: str) -> np.ndarray:
+def _copy(table, rows: np.ndarray, *, slot: str, dtype: str) -> np.ndarray:
     values = table.read(rows, slot)
     return bits_of(values) if dtype == BFLOAT16 else values

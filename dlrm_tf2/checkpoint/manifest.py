@@ -26,7 +26,7 @@ from dlrm_tf2.checkpoint.manifest_entries import StoredShard, StoredTable, parse
 
 MANIFEST = "manifest.json"
 _KIND = "dlrm checkpoint"  # a dataset has a manifest.json of another kind
-# Formats: programs that read only the first have no 16-bit tables, those that read two no dynamic tables.
+# Formats: programs that read only the first have no 16-bit tables; programs that read only two have no dynamic tables.
 _PLAIN, _SIXTEEN_BIT, _WITH_KEYS = 1, 2, 3
 _WEIGHTS = "weights"
 

@@ -65,7 +65,7 @@ def write_part(
         shards.append(StoredShard(shard.table, slot, rows=shard.rows, columns=shard.columns, file=file))
     for shard in embedding.plan.of_rank(embedding.rank):
         if table := embedding.dynamic_tables.get(shard.table):
-            shards += _write_keys(folder, embedding, shard, table=table)
+            shards += _write_keys(folder, embedding, shard=shard, table=table)
     files = {}
     for name, array in dense.items():
         blocks = _check_finite([array], f"variable {name!r}")
@@ -73,7 +73,7 @@ def write_part(
     return shards, files
 
 
-def _write_keys(folder: Path, embedding, shard, *, table) -> Iterator[StoredShard]:
+def _write_keys(folder: Path, embedding, *, shard, table) -> Iterator[StoredShard]:
     """Writes the files of the part of a dynamic table, see dynamic_entries.py."""
     stored = table.stored()
     of_index = {slot: getattr(stored, slot) for slot in OF_KEYS} | table.counted()
@@ -83,7 +83,7 @@ def _write_keys(folder: Path, embedding, shard, *, table) -> Iterator[StoredShar
         file = write_npy(folder, path, shape=numbers.shape, dtype=KEY_DTYPE, blocks=[numbers])
         yield StoredShard(shard.table, slot, **where, file=file)
     for slot in embedding.slots:
-        blocks = blocks_of_keys(table, stored.rows, slot, num_columns=shard.num_columns)
+        blocks = blocks_of_keys(table, stored.rows, slot=slot, num_columns=shard.num_columns)
         blocks = _check_finite(blocks, f"table {shard.table!r}, {slot}")
         shape, path = (len(stored.keys), shard.num_columns), shard_path(shard.table, slot, **where)
         file = write_npy(folder, path, shape=shape, dtype=_dtype_of(embedding, slot), blocks=blocks)
@@ -91,7 +91,7 @@ def _write_keys(folder: Path, embedding, shard, *, table) -> Iterator[StoredShar
 
 
 def _written_by(embedding) -> Iterator[tuple]:
-    """The shards and slots that a rank writes row by row: those of dynamic tables are written key by key."""
+    """The shards and slots that a rank writes row by row; shards of dynamic tables are written key by key."""
     for shard in embedding.plan.of_rank(embedding.rank):
         if shard.table in embedding.plan.replicated and embedding.rank != 0:
             continue  # every rank has the whole table, and rank 0 writes it

@@ -128,7 +128,7 @@ def restore_tables(
             for shard in mine:
                 _copy_block(embedding, shard, stored=stored, first=first + stored.rows[0], block=block)
     return {
-        name: restore_dynamic(folder, manifest, name, table=embedding.dynamic_tables[name], slots=slots)
+        name: restore_dynamic(folder, manifest, name=name, table=embedding.dynamic_tables[name], slots=slots)
         for name in dynamic
         if name in embedding.dynamic_tables
     }

@@ -114,7 +114,7 @@ def _shape_of(folder: Path, manifest: Manifest) -> ModelConfig:
 
 
 def _rows_of(manifest: Manifest) -> dict[str, int]:
-    """Table -> rows of a model that serves it: of a dynamic table those of its keys, and one for all other keys."""
+    """Table -> rows of a model that serves it: of a dynamic table a row for each key, and one for all other keys."""
     dynamic = manifest.dynamic_tables
     return {
         one.name: manifest.num_keys(one.name) + 1 if one.name in dynamic else one.num_rows for one in manifest.tables

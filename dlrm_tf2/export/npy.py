@@ -47,7 +47,7 @@ def write_tables(folder: Path, manifest: Manifest, output: Path) -> list[dict]:
         for i, (feature, table) in enumerate(pairs)
     ]
     file_of = {entry["table"]: entry["file"] for entry in reversed(features)}
-    with contextlib.closing(NpyTables(output, stored, file_of, dynamic=dynamic)) as tables:
+    with contextlib.closing(NpyTables(output, stored, file_of=file_of, dynamic=dynamic)) as tables:
         restore_tables(folder, manifest, embedding=tables)
     for entry in features:
         if entry["table"] in dynamic:
@@ -93,7 +93,7 @@ class NpyTables:
     rank = 0
 
     def __init__(
-        self, folder: Path, tables: Sequence[StoredTable], file_of: Mapping[str, str], *, dynamic: Sequence[str] = ()
+        self, folder: Path, tables: Sequence[StoredTable], *, file_of: Mapping[str, str], dynamic: Sequence[str] = ()
     ):
         self.tables, self.dynamic_tables = tables, dict[str, SortedKeys]()
         shards = [Shard(table.name, 0, rows=(0, table.num_rows), columns=(0, table.embedding_dim)) for table in tables]

@@ -12,8 +12,7 @@ stored has a vector of zeros, as in training. An id outside its table is an erro
 infinite: a ReLU may turn it into 0, and the answer would look like a probability.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -94,11 +93,12 @@ class _ServedTables:
             (shard,) = embedding.plan.of_table(name)
             last, zeros = shard.num_rows - 1, np.zeros((1, shard.num_columns), np.float32)
             embedding.write_rows(shard, WEIGHTS, start=last, values=zeros)
-            self.dynamic_tables[name] = SortedKeys(partial(_write_rows, embedding, shard))
+            self.dynamic_tables[name] = SortedKeys(_writer(embedding, shard))
 
 
-def _write_rows(embedding: DistributedEmbedding, shard: Shard, rows: np.ndarray, values: np.ndarray) -> None:
-    embedding.write_rows_at(shard, WEIGHTS, rows=rows, values=values)
+def _writer(embedding: DistributedEmbedding, shard: Shard) -> Callable[[np.ndarray, np.ndarray], None]:
+    """A function (rows, values) that writes weights of a shard."""
+    return lambda rows, values: embedding.write_rows_at(shard, WEIGHTS, rows=rows, values=values)
 
 
 def _rows_of(keys: tf.Variable, asked: tf.Tensor) -> tf.Tensor:

@@ -49,7 +49,7 @@ class KeyCounters:
     def record(self) -> dict[str, list]:
         """The keys of a line of the log: for each a number for each dynamic table, in the order of the features.
 
-        The hit rate is that of the lookups since the last call.
+        The hit rate counts the lookups since the last call.
         """
         if not self._names:
             return {}

@@ -156,7 +156,7 @@ class TrainingStep:
         model, dense = self._model, self._model.dense_variables
         scale = self._scaling.scale if self._scaling else None
         global_batch = tf.cast(tf.shape(ids.global_ids.fixed)[0], tf.float32)
-        # Stored keys know the last step that had them, and they stay where the state of the optimizer begins anew.
+        # Stored keys know the last step that had them, and they stay where the state of the optimizer begins again.
         lookup = model.lookup(ids, step=tf.cast(step, tf.int64) + self._state_began)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([lookup.vectors, dense])
