@@ -4,8 +4,8 @@
 
 Day files with planted clicks become two kinds of datasets of the same rows: with ids, after a pass that counts the
 values (`preprocess --threshold`), and with raw keys, without it. Each training makes one pass with the same flags. A
-capacity is a share of the keys that the training split has in each column, and the hit rate the share of the test split's
-keys that are stored at the end, over all columns.
+capacity is a share of the keys that the training split has in each column. The hit rate is the share of the keys of the
+test split that are stored at the end, over all columns.
 """
 
 import argparse

@@ -63,8 +63,11 @@ def load_checkpoint(
         return restored
 
     of_ranks = on_all_ranks(comm, "checkpoint.restore", work=restore, error=CheckpointError)
-    for line in _lost_keys(manifest, of_ranks) if say else ():
-        say(f"{path}: {line}")
+    for line in _lost_keys(manifest, of_ranks):
+        if say:
+            say(f"{path}: {line}")
+        elif comm.rank == 0:
+            terminal.warn(f"{path}: {line}")
     unused = sorted(_state_of(manifest.dense, {shard.slot for shard in manifest.shards}) - _state_of(names, slots))
     if say and unused:
         say(f"{path}: the optimizer state of the checkpoint ({', '.join(unused)}) is not restored")

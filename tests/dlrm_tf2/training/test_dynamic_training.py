@@ -6,6 +6,7 @@ import signal
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from support import in_process
 from support.key_dataset import keys_of, write_keys
 from support.small_dataset import write_dataset
@@ -14,6 +15,7 @@ from dlrm_tf2 import ops
 from dlrm_tf2.checkpoint import open_checkpoint
 from dlrm_tf2.config import ConfigError
 from dlrm_tf2.job import start
+from dlrm_tf2.job.program import reason_of
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.runtime.stopping import Stopped
 
@@ -70,7 +72,7 @@ def test_the_log_tells_what_happens_to_the_keys(data, tmp_path):
         run.records[-2],
     )
     assert stored[-1][0] == inserted[-1][0] == len(np.unique(ids_of(data, "train", 0))) and evicted[-1][0] == 0
-    assert evicted[-1][1] > 0 and inserted[-1][1] - evicted[-1][1] == stored[-1][1] <= 200
+    assert evicted[-1][1] > 0 and inserted[-1][1] - evicted[-1][1] == stored[-1][1] <= 4 * 55  # rows of the buckets
     assert rates[0] == [0, 0] and rates[-1][0] == 1 > rates[-1][1] > 0
     is_stored = np.isin(keys_of(ids_of(data, "test", 2)), keys_in(run, "cat_2"))
     assert run.column("test_hit_rate")[-1][1] == pytest.approx(is_stored.mean())
@@ -192,3 +194,15 @@ def test_misuse_says_what_is_wrong(data, tmp_path, dataset, arguments, message):
     with pytest.raises(ConfigError, match=message):
         in_process.run(data[dataset], tmp_path / "log.json", *arguments)
     assert not (tmp_path / "log.json").exists()
+
+
+def test_a_key_without_room_ends_the_run_unless_it_is_only_counted(data, tmp_path, capfd):
+    full = ["--dynamic_capacity", "60,50", "--evict", "none", "--evals_per_epoch", "0"]
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        in_process.run(data["keys"], tmp_path / "log.json", *full)
+    said = reason_of(error.value.message, "")
+    assert "table 'cat_2': keys of a batch found no room" in said and "safe_check to 'warn' or 'count'" in said
+    for safe_check, warnings in (("warn", 1), ("count", 0)):
+        run = in_process.run(data["keys"], tmp_path / "log.json", *full, "--safe_check", safe_check)
+        assert run.column("keys_stored")[-1][1] == 50 and run.column("keys_not_insertable")[-1][1] > 0
+        assert capfd.readouterr().err.count("warning: table 'cat_2'") == warnings
