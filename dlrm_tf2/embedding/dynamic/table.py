@@ -218,21 +218,18 @@ class DynamicTable:
 
     def _check(self, before: tf.Tensor, after: tf.Tensor) -> None:
         """Complains about keys that found no room; `before` and `after` count them."""
-        why = "all rows of their buckets are taken" + (
-            "" if self.config.score == "no_eviction" else " by other keys of the same batch"
-        )
-        message = (
-            f"table {self.config.name!r}: keys of a batch found no room, because {why}. They got the default vector. "
-            f"Give the table a larger capacity than {self.config.capacity}"
-        )
+        by_others = "" if self.config.score == "no_eviction" else " by other keys of the same batch"
+        message = [  # in parts, because TensorFlow shows the first 80 characters of a part
+            f"table {self.config.name!r}: keys of a batch found no room,",
+            f"because all rows of their buckets are taken{by_others}.",
+            f"They got the default vector. Give the table a larger capacity than {self.config.capacity},",
+            "or set safe_check to 'warn' or 'count'.",
+        ]
         if self._settings.safe_check == "error":
-            tf.debugging.assert_equal(after, before, f"{message}, or set safe_check to 'warn' or 'count'.")
+            tf.debugging.Assert(after == before, message)
             return
-        tf.cond(
-            (before == 0) & (after > 0),
-            lambda: tf.print("warning: " + message + ". From now on they are only counted.", output_stream=sys.stderr),
-            tf.no_op,
-        )
+        warning = " ".join(["warning:", *message[:2], message[2][:-1] + ". From now on they are only counted."])
+        tf.cond((before == 0) & (after > 0), lambda: tf.print(warning, output_stream=sys.stderr), tf.no_op)
 
 
 def _rules(config: DynamicTableConfig, seed: int, *, log_erased: bool) -> IndexRules:

@@ -70,14 +70,14 @@ def test_keys_are_integers_of_any_type_and_size():
 
 
 @pytest.mark.parametrize("score, why", [
-    ("no_eviction", "all rows of their buckets are taken. They got"),
-    ("lfu", "all rows of their buckets are taken by other keys of the same batch. They got"),
+    ("no_eviction", "all rows of their buckets are taken\\."),
+    ("lfu", "all rows of their buckets are taken by other keys of the same batch\\."),
 ])  # fmt: skip
 def test_a_key_without_room_is_an_error(score, why):
     embedding = layer(score=score)
     embedding.lookup(ids(embedding, [1, 2, 1]), step=1)
     with pytest.raises(
-        tf.errors.InvalidArgumentError, match=f"table 'd': keys of a batch found no room, because {why}"
+        tf.errors.InvalidArgumentError, match=f"(?s)table 'd': keys of a batch found no room,.*because {why}"
     ):
         embedding.lookup(ids(embedding, [3, 4, 5]), step=2)
 
