@@ -1,5 +1,6 @@
 """Training on raw keys by the flags: the same on any number of ranks, after interruptions, and for other capacities."""
 
+import contextlib
 import dataclasses
 import itertools
 import signal
@@ -17,7 +18,7 @@ from dlrm_tf2.config import ConfigError
 from dlrm_tf2.job import start
 from dlrm_tf2.job.program import reason_of
 from dlrm_tf2.model.config import ModelConfig
-from dlrm_tf2.runtime.stopping import Stopped
+from dlrm_tf2.runtime.stopping import NEVER, Stopped
 
 pytestmark = pytest.mark.skipif(not ops.available(), reason=f"no op library: {ops.why_unavailable()}")
 CARDINALITIES = (60, 7, 300)  # cat_1 keeps its ids
@@ -35,7 +36,8 @@ def data(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_buckets(monkeypatch):
-    """Tables of a hundred keys have several buckets."""
+    """Tables of a hundred keys have several buckets. No run handles signals, as ranks in threads cannot."""
+    monkeypatch.setattr(start, "StopRequest", lambda: contextlib.nullcontext(NEVER))
     tables = ModelConfig.tables.fget
     smaller = lambda one: dataclasses.replace(one, bucket_capacity=20) if one.is_dynamic else one  # noqa: E731
     monkeypatch.setattr(ModelConfig, "tables", property(lambda shape: tuple(map(smaller, tables(shape)))))
@@ -92,7 +94,6 @@ ADMITTED = "--dynamic_capacity 60,90 --evict lfu --admit_after 2 --shuffle windo
 
 def test_ranks_train_the_model_that_one_trains(data, tmp_path, run_ranks):
     command = [*COMMON, *ADMITTED, "--expire_after_steps", "5"]
-    saved = {}
 
     def work(comm):
         folder = tmp_path / str(comm.size)
@@ -100,8 +101,8 @@ def test_ranks_train_the_model_that_one_trains(data, tmp_path, run_ranks):
             data["keys"], folder / "log.json", *command, "--save_checkpoint_path", folder / "saved", comm=comm
         )
 
-    one, others = run_ranks(1, work)[0], {size: run_ranks(size, work)[0] for size in (2, 3)}
-    saved = {size: stored_in(tmp_path / str(size) / "saved") for size in (1, 2, 3)}
+    one, others = run_ranks(1, work)[0], {size: run_ranks(size, work)[0] for size in (3,)}
+    saved = {size: stored_in(tmp_path / str(size) / "saved") for size in (1, 3)}
     for size, run in others.items():
         np.testing.assert_allclose(run.column("loss"), one.column("loss"), rtol=1e-4)
         for key in ("keys_stored", "keys_refused", "keys_evicted", "keys_expired", "hit_rate", "test_hit_rate"):
@@ -119,12 +120,6 @@ class AskedAt:
 
     def __init__(self, looks):
         self._looks = itertools.count(-looks)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
 
     @property
     def asked(self):
@@ -144,7 +139,7 @@ def test_a_resumed_run_is_the_run_without_an_interruption(data, tmp_path, monkey
 
     whole = train("whole")
     with monkeypatch.context() as patch:
-        patch.setattr(start, "StopRequest", lambda: AskedAt(7))
+        patch.setattr(start, "StopRequest", lambda: contextlib.nullcontext(AskedAt(7)))
         with pytest.raises(Stopped):
             train("parts")
     resumed = train("parts")
