@@ -128,10 +128,10 @@ RUNS: dict[str, tuple[list[str], str, Callable]] = {
 }
 
 # flag -> arguments of a second run on raw keys, which differ in the log
-KEYS = ["--dataset_path", "{keys}", "--dynamic_capacity", "20,7"]
+KEYS = ["--dataset_path", "{keys}", "--dynamic_capacity", "20,7", "--safe_check", "count"]
 RUNS |= {
     "dynamic_capacity": (KEYS, "--dynamic_capacity 5", lambda run: run.column("keys_stored")),
-    "evict": ([*KEYS, "--dynamic_capacity", "15"], "--evict lfu", losses),
+    "evict": ([*KEYS, "--dynamic_capacity", "15", "--batch_size", "5"], "--evict lfu", losses),
     "admit_after": (KEYS, "--admit_after 2", lambda run: run.column("keys_refused")),
     "admission_counter": ([*KEYS, "--admit_after", "30"], "--admission_counter sketch", losses),
     "admit_probability": (KEYS, "--admit_probability 0.5", lambda run: run.column("keys_refused")),
