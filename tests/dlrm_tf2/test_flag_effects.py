@@ -60,6 +60,10 @@ def compiled(run):
     return getattr(run.job.model._dense, "_jit_compile", None)
 
 
+def counted(run):
+    return list(run.job.model.embedding.dynamic_tables["cat_0"].counted())
+
+
 def result_keys(run):
     return set(run.records[-1])
 
@@ -133,7 +137,7 @@ RUNS |= {
     "dynamic_capacity": (KEYS, "--dynamic_capacity 5", lambda run: run.column("keys_stored")),
     "evict": ([*KEYS, "--dynamic_capacity", "15", "--batch_size", "5"], "--evict lfu", losses),
     "admit_after": (KEYS, "--admit_after 2", lambda run: run.column("keys_refused")),
-    "admission_counter": ([*KEYS, "--admit_after", "30"], "--admission_counter sketch", losses),
+    "admission_counter": ([*KEYS, "--admit_after", "30"], "--admission_counter sketch", counted),
     "admit_probability": (KEYS, "--admit_probability 0.5", lambda run: run.column("keys_refused")),
     "expire_after_steps": (KEYS, "--expire_after_steps 1 --batch_size 5", lambda run: run.column("keys_expired")),
 }
