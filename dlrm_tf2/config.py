@@ -7,11 +7,16 @@ config_checks.py says which values are allowed.
 from dataclasses import dataclass, field
 
 from dlrm_tf2.config_checks import ConfigError, check_config, require
+from dlrm_tf2.sharding.dynamic_tables import COUNTERS_OF_ADMISSION
 from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER, OPTIMIZERS
 from dlrm_tf2.sharding.plan_rules import DEFAULT_STRATEGY, STRATEGIES
 from dlrm_tf2.sharding.tables import DEFAULT_TABLE_DTYPE, WEIGHT_BYTES
 
 __all__ = ["ConfigError", "TrainConfig", "require"]
+
+# --evict -> the score of the keys (sharding/dynamic_tables.py). The trainer's time is the step: a run that is
+# interrupted and resumed then keeps the same keys as one that is not, and so do any numbers of ranks.
+EVICTED = {"lru": "step", "lfu": "lfu", "none": "no_eviction"}
 
 # Group -> its title in --help, in the order of --help.
 GROUPS = {
@@ -19,6 +24,7 @@ GROUPS = {
     "data": "data",
     "model": "model",
     "embedding": "embedding tables and their placement",
+    "dynamic": "dynamic tables: rows for raw keys, which come and go",
     "optimizer": "optimizer and learning rate",
     "precision": "precision and speed",
     "evaluation": "evaluation and inference",
@@ -50,6 +56,7 @@ _run = _flags_of("run")
 _data = _flags_of("data")
 _model = _flags_of("model")
 _embedding = _flags_of("embedding")
+_dynamic = _flags_of("dynamic")
 _optimizer = _flags_of("optimizer")
 _precision = _flags_of("precision")
 _evaluation = _flags_of("evaluation")
@@ -201,6 +208,37 @@ class TrainConfig:
     )
     world_size: int | None = _embedding(
         None, "ranks that --mode plan plans for; not given, the ranks that were started", least=1
+    )
+
+    dynamic_capacity: int | tuple[int, ...] | None = _dynamic(
+        None,
+        "keys that the dynamic table of a feature with raw keys has room for: one number, or one for each such feature",
+        least=1,
+    )
+    evict: str = _dynamic(
+        "lru",
+        "which key of a full table leaves for a new one. lru: the key whose last step is the oldest; lfu: the "
+        "key with the fewest uses; none: no key leaves, and a new one finds no room",
+        choices=tuple(EVICTED),
+    )
+    admit_after: int = _dynamic(
+        1, "a key is stored in the step in which it occurs for this time; until then it has a vector of zeros", least=1
+    )
+    admission_counter: str = _dynamic(
+        "exact",
+        "how --admit_after counts. exact: as many keys as the table has room for, the rarest are forgotten; sketch: "
+        "all keys in bounded memory, some too high",
+        choices=COUNTERS_OF_ADMISSION,
+    )
+    admit_probability: float = _dynamic(1.0, "a key that is not stored is stored in a step with this probability")
+    expire_after_steps: int | None = _dynamic(
+        None, "a key leaves when no batch had it for this many steps, or up to 1/16 more; not given, never", least=1
+    )
+    safe_check: str = _dynamic(
+        "error",
+        "what a key without room, also where all keys of a batch need more, is. error: the end of the run; warn: a "
+        "warning for each table; count: no more than a number in the log",
+        choices=("error", "warn", "count"),
     )
 
     optimizer: str = _optimizer(DEFAULT_OPTIMIZER, "optimizer of the MLPs and the tables", choices=tuple(OPTIMIZERS))

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 # Steps and samples are int64. Losses, weights and learning rates are float32, where a larger number is infinite.
 _LARGEST: dict[type, float] = {int: 2**63 - 1, float: 3.4e38}
+LARGEST_SKETCH_COUNT = 2**16 - 1  # of the counters of --admission_counter sketch
 LONGEST_STALL_S = 10**9  # beyond it the clocks of Python's threads and of Horovod overflow
 
 
@@ -33,6 +34,7 @@ def check_config(config: "TrainConfig") -> None:
     _check_ops(config)
     _check_data(config)
     _check_checkpoints(config)
+    _check_dynamic(config)
 
 
 def _check_least_values(config: "TrainConfig") -> None:
@@ -166,6 +168,26 @@ def _check_checkpoints(config: "TrainConfig") -> None:
     require(
         config.mode in ("train", "plan") or config.restore_checkpoint_path is not None,
         f"--mode {config.mode} needs --restore_checkpoint_path: the checkpoint to use.",
+    )
+
+
+def _check_dynamic(config: "TrainConfig") -> None:
+    probability = config.admit_probability
+    require(0 < probability <= 1, f"--admit_probability is {probability}; it must be above 0 and at most 1.")
+    require(
+        probability == 1 or config.admit_after == 1,
+        f"--admit_probability {probability} and --admit_after {config.admit_after}: a key is admitted by chance or by "
+        "its count. Leave one of them out.",
+    )
+    require(
+        config.admission_counter != "sketch" or config.admit_after <= LARGEST_SKETCH_COUNT,
+        f"--admit_after is {config.admit_after}; a sketch counts to {LARGEST_SKETCH_COUNT}. Use --admission_counter "
+        "exact.",
+    )
+    require(
+        config.dynamic_capacity is None or config.embedding_op != "tensorflow",
+        "--embedding_op tensorflow and --dynamic_capacity: only the native ops have dynamic tables. Leave "
+        "--embedding_op out.",
     )
 
 

@@ -163,4 +163,5 @@ _CONVERTERS: dict[object, tuple[Callable[[str], typing.Any], str]] = {
     float | None: (_number, "X"),
     tuple[int, ...]: (_widths, "N,N,..."),
     int | tuple[int, ...]: (_width_or_widths, "N[,N,...]"),
+    int | tuple[int, ...] | None: (_width_or_widths, "N[,N,...]"),
 }

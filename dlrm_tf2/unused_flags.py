@@ -8,14 +8,20 @@ import dataclasses
 
 from dlrm_tf2.config import TrainConfig
 
+# The flags of dynamic tables besides --dynamic_capacity, without which there are none.
+DYNAMIC = ("evict", "admit_after", "admission_counter", "admit_probability", "expire_after_steps", "safe_check")
+
 
 def unused_flags(config: TrainConfig) -> list[str]:
     """One line for each flag that has another value than its default, and no effect."""
     is_float16 = config.amp and config.amp_dtype != "bfloat16"
     scaling = (is_float16, "only a run with --amp in float16 scales its loss")
+    has_dynamic = config.dynamic_capacity is not None
     profile = (config.profiler_start_step is not None, "only --profiler_start_step starts a profile")
     # Flag -> (whether it has an effect, the reason if it has none).
     effects = {
+        "admission_counter": (config.admit_after > 1, "only --admit_after counts keys"),
+        **({} if has_dynamic else dict.fromkeys(DYNAMIC, (False, "only --dynamic_capacity makes dynamic tables"))),
         "predictions_path": (config.mode in ("eval", "inference"), "only --mode eval and inference write predictions"),
         "world_size": (config.mode == "plan", "only --mode plan reads it; a job has one rank for each process"),
         "synthetic_dataset_train_batches": _needs(config, "dataset_type", "synthetic"),

@@ -52,7 +52,10 @@ class _Need:
 
     @classmethod
     def of(cls, config: ZooConfig, plan: ShardingPlan, memory: Memory) -> "_Need":
-        tables = sum(table_bytes(plan, rank, optimizer=config.optimizer, training=True) for rank in memory.ranks)
+        tables = sum(
+            table_bytes(plan, rank, tables=config.zoo_model.tables, optimizer=config.optimizer, training=True)
+            for rank in memory.ranks
+        )
         model, slots = config.zoo_model, len(OPTIMIZERS[config.optimizer].slots)
         each = (3 + slots) * model.num_dense_weights * _FLOAT_BYTES + PROCESS_BYTES * memory.of_host
         rest = sum(

@@ -62,9 +62,9 @@ class SyntheticModel:
         """The replicated variables, in a fixed order."""
         return list(self.mlp.trainable_variables)
 
-    def lookup(self, ids: RankIds | ExchangedIds) -> Lookup:
-        """The vectors that this rank looks up for all ranks, in the compute type."""
-        return self.embedding.lookup(ids)
+    def lookup(self, ids: RankIds | ExchangedIds, step: tf.Tensor | int | None = None) -> Lookup:
+        """The vectors that this rank looks up for all ranks, in the compute type; with a step, in training."""
+        return self.embedding.lookup(ids, training=step is not None, step=step)
 
     def logits(self, numerical: tf.Tensor, lookup: Lookup) -> tf.Tensor:
         """Logits of this rank's samples, float32 [local batch].

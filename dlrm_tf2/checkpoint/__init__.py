@@ -3,6 +3,8 @@
     saving.py            CheckpointWriter: one checkpoint, written by all ranks at once or behind the training
     part.py              what one rank writes of a checkpoint, or a copy of it
     restoring.py         opens a checkpoint; copies the stored shards into the shards of the ranks
+    dynamic.py           the keys of dynamic tables with their rows
+    dynamic_entries.py   the files of dynamic tables in the manifest
     manifest.py          the drawing of the folder; the manifest, read and checked
     bfloat16.py          16-bit weights in files
     manifest_entries.py  the records of the manifest, from JSON values of any type

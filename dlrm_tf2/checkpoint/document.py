@@ -30,6 +30,7 @@ _TYPES = {
     "run.loss_scaling": (dict, _NONE),
     "run.loss_scaling.scale": (float, int),
     "run.loss_scaling.good_steps": (int,),
+    "run.key_counters": (list,),
 }
 _WITH_DATA = ("data.epoch", "data.sample", "data.num_samples", "data.seed")
 _WITH_LOSS_SCALING = ("run.loss_scaling.scale", "run.loss_scaling.good_steps")
@@ -59,7 +60,7 @@ def check_document(path: str | Path, document: dict, required: Sequence[str] = (
         is_right = isinstance(value, types) and (bool in types or not isinstance(value, bool))
         if is_right and isinstance(value, int):
             is_right = 0 <= value < _LARGEST
-        if not is_right or (key == "run.first_position" and not _is_position(value)):
+        if not is_right or (key in _CHECKS and not _CHECKS[key](value)):
             raise _wrong(path, key)
     if "config.seed" in required and not _is_count(_value(document, "config.seed")):
         raise _wrong(path, "config.seed")
@@ -81,6 +82,14 @@ def _is_position(value: list) -> bool:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST
+
+
+def _are_counts(value: list) -> bool:
+    return all(isinstance(row, list) and len(row) == len(value[0]) and all(map(_is_count, row)) for row in value)
+
+
+# Key -> what its list must be.
+_CHECKS = {"run.first_position": _is_position, "run.key_counters": _are_counts}
 
 
 def _wrong(path: str | Path, key: str) -> CheckpointError:

@@ -5,7 +5,8 @@
     <checkpoint>/tables/<table>.<slot>.r<start>-<stop>.c<start>-<stop>.npy     one file per shard and slot
 
 A table is stored as the shards of the plan that saved it: rectangles that tile the table exactly once.
-The weights are float32 or bfloat16, all other slots float32.
+The weights are float32 or bfloat16, all other slots float32. Shards of dynamic tables hold a line for each key
+(dynamic_entries.py).
 """
 
 import itertools
@@ -19,12 +20,14 @@ from zlib import crc32
 
 from criteo_prep.plain_file import check_plain, open_plain
 from dlrm_tf2.checkpoint.bfloat16 import BFLOAT16
+from dlrm_tf2.checkpoint.dynamic_entries import KEYS, check_dynamic, is_of_index
 from dlrm_tf2.checkpoint.files import CheckpointError, StoredFile, check_size, unreadable, unwritable
 from dlrm_tf2.checkpoint.manifest_entries import StoredShard, StoredTable, parse_dense, parse_shards, parse_tables
 
 MANIFEST = "manifest.json"
 _KIND = "dlrm checkpoint"  # a dataset has a manifest.json of another kind
-_PLAIN, _SIXTEEN_BIT = 1, 2  # formats: programs that read only the first have no 16-bit tables
+# Formats: programs that read only the first have no 16-bit tables; programs that read only two have no dynamic tables.
+_PLAIN, _SIXTEEN_BIT, _WITH_KEYS = 1, 2, 3
 _WEIGHTS = "weights"
 
 
@@ -52,6 +55,16 @@ class Manifest:
     def table_dtype(self) -> str:
         """Type of the tables' weights: float32 or bfloat16."""
         return BFLOAT16 if any(shard.file.dtype == BFLOAT16 for shard in self.shards) else "float32"
+
+    @property
+    def dynamic_tables(self) -> list[str]:
+        """Names of the dynamic tables, in the model's order."""
+        names = {shard.table for shard in self.shards if shard.slot == KEYS}
+        return [table.name for table in self.tables if table.name in names]
+
+    def num_keys(self, table: str) -> int:
+        """How many keys a dynamic table has."""
+        return sum(shard.file.shape[0] for shard in self.shards if (shard.table, shard.slot) == (table, KEYS))
 
 
 def shard_path(table: str, slot: str, *, rows: tuple[int, int], columns: tuple[int, int]) -> str:
@@ -83,6 +96,7 @@ def write_manifest(folder: Path, manifest: Manifest, made_by: str) -> None:
     """Writes manifest.json. Raises CheckpointError if the shards do not tile the tables."""
     _check_tiling(folder / MANIFEST, manifest)
     form = _SIXTEEN_BIT if manifest.table_dtype == BFLOAT16 else _PLAIN
+    form = _WITH_KEYS if manifest.dynamic_tables else form
     content = {"kind": _KIND, "format": form, "made_by": made_by, **asdict(manifest)}
     content["crc32"] = _content_checksum(content)
     try:
@@ -104,10 +118,10 @@ def read_manifest(folder: Path) -> Manifest:
     content = _parse(path)
     if content.get("kind") != _KIND:
         raise CheckpointError(f"{path}: is not the manifest of a checkpoint. Name a folder that this program saved.")
-    if content.get("format") not in (_PLAIN, _SIXTEEN_BIT):
+    if content.get("format") not in (_PLAIN, _SIXTEEN_BIT, _WITH_KEYS):
         raise CheckpointError(
             f"{path}: is of format {str(content.get('format'))[:40]}; this program reads the formats "
-            f"{_PLAIN} and {_SIXTEEN_BIT}. Use the version that saved it."
+            f"{_PLAIN} to {_WITH_KEYS}. Use the version that saved it."
         )
     if content.pop("crc32", None) != _content_checksum(content):
         raise CheckpointError(f"{path}: its checksum does not fit its content: it was changed or damaged.")
@@ -171,7 +185,10 @@ def _content_checksum(content: dict) -> str:
 
 def _check_tiling(path: Path, manifest: Manifest) -> None:
     """Raises CheckpointError unless the shards of each slot cover its table exactly once."""
-    tables = {table.name: table for table in manifest.tables}
+    tables, dynamic = {table.name: table for table in manifest.tables}, manifest.dynamic_tables
+    for name in dynamic:
+        shards = [shard for shard in manifest.shards if shard.table == name]
+        check_dynamic(f"{path}: table {name!r}", shards, tables[name].embedding_dim)
     groups: dict[tuple[str, str], list[StoredShard]] = {(name, _WEIGHTS): [] for name in tables}
     for shard in manifest.shards:
         groups.setdefault((shard.table, shard.slot), []).append(shard)
@@ -186,7 +203,8 @@ def _check_tiling(path: Path, manifest: Manifest) -> None:
             if not (0 <= top < bottom <= table.num_rows and 0 <= left < right <= table.embedding_dim):
                 raise CheckpointError(f"{where}: the shard {shard.rows} x {shard.columns} does not lie in the table.")
             is_type = shard.file.dtype == "<f4" or (slot == _WEIGHTS and shard.file.dtype == BFLOAT16)
-            if shard.file.shape != (bottom - top, right - left) or not is_type:
+            has_shape = name in dynamic or shard.file.shape == (bottom - top, right - left)
+            if not has_shape or not (is_type or (name in dynamic and is_of_index(slot))):
                 types = "float32 or bfloat16" if slot == _WEIGHTS else "float32"
                 raise CheckpointError(f"{where}: {shard.file.path} is not the {types} rectangle of its shard.")
             area += (bottom - top) * (right - left)

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from dlrm_tf2.checkpoint.bfloat16 import BFLOAT16, bits_of, weights_of
+from dlrm_tf2.checkpoint.dynamic import DynamicCopy, blocks_of_keys
+from dlrm_tf2.checkpoint.dynamic_entries import KEY_DTYPE, OF_KEYS
 from dlrm_tf2.checkpoint.files import CheckpointError, StoredFile, rows_per_block, write_npy
 from dlrm_tf2.checkpoint.manifest import dense_path, shard_path
 from dlrm_tf2.checkpoint.manifest_entries import StoredShard
@@ -23,6 +25,8 @@ class TablesCopy:
     def __init__(self, embedding):
         self.tables, self.plan = embedding.tables, embedding.plan
         self.rank, self.slots, self.table_dtype = embedding.rank, embedding.slots, embedding.table_dtype
+        dtypes = {slot: _dtype_of(embedding, slot) for slot in embedding.slots}
+        self.dynamic_tables = {name: DynamicCopy(table, dtypes) for name, table in embedding.dynamic_tables.items()}
         self._arrays = {(shard, slot): _copy(embedding, shard, slot) for shard, slot in _written_by(embedding)}
 
     def read_rows(self, shard, slot: str, *, start: int, stop: int) -> np.ndarray:
@@ -59,6 +63,9 @@ def write_part(
         shape, dtype = (shard.num_rows, shard.num_columns), _dtype_of(embedding, slot)
         file = write_npy(folder, path, shape=shape, dtype=dtype, blocks=blocks)
         shards.append(StoredShard(shard.table, slot, rows=shard.rows, columns=shard.columns, file=file))
+    for shard in embedding.plan.of_rank(embedding.rank):
+        if table := embedding.dynamic_tables.get(shard.table):
+            shards += _write_keys(folder, embedding, shard=shard, table=table)
     files = {}
     for name, array in dense.items():
         blocks = _check_finite([array], f"variable {name!r}")
@@ -66,12 +73,29 @@ def write_part(
     return shards, files
 
 
+def _write_keys(folder: Path, embedding, *, shard, table) -> Iterator[StoredShard]:
+    """Writes the files of the part of a dynamic table, see dynamic_entries.py."""
+    stored = table.stored()
+    of_index = {slot: getattr(stored, slot) for slot in OF_KEYS} | table.counted()
+    where = {"rows": shard.rows, "columns": shard.columns}
+    for slot, numbers in of_index.items():
+        path = shard_path(shard.table, slot, **where)
+        file = write_npy(folder, path, shape=numbers.shape, dtype=KEY_DTYPE, blocks=[numbers])
+        yield StoredShard(shard.table, slot, **where, file=file)
+    for slot in embedding.slots:
+        blocks = blocks_of_keys(table, stored.rows, slot=slot, num_columns=shard.num_columns)
+        blocks = _check_finite(blocks, f"table {shard.table!r}, {slot}")
+        shape, path = (len(stored.keys), shard.num_columns), shard_path(shard.table, slot, **where)
+        file = write_npy(folder, path, shape=shape, dtype=_dtype_of(embedding, slot), blocks=blocks)
+        yield StoredShard(shard.table, slot, **where, file=file)
+
+
 def _written_by(embedding) -> Iterator[tuple]:
-    """The shards and slots that a rank writes."""
+    """The shards and slots that a rank writes row by row; shards of dynamic tables are written key by key."""
     for shard in embedding.plan.of_rank(embedding.rank):
         if shard.table in embedding.plan.replicated and embedding.rank != 0:
             continue  # every rank has the whole table, and rank 0 writes it
-        if shard.num_elements:
+        if shard.num_elements and shard.table not in embedding.dynamic_tables:
             yield from ((shard, slot) for slot in embedding.slots)
 
 

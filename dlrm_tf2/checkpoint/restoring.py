@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dlrm_tf2.checkpoint.dynamic import Restored, restore_dynamic
+from dlrm_tf2.checkpoint.dynamic_entries import is_of_index
 from dlrm_tf2.checkpoint.files import CheckpointError, read_array, stream_rows
 from dlrm_tf2.checkpoint.manifest import MANIFEST, Manifest, StoredShard, document_of, is_state, overlaps, read_manifest
 from dlrm_tf2.checkpoint.staging import replaced_path
@@ -50,16 +52,22 @@ def load_checkpoint(
     slots = tuple(embedding.slots) if with_state else (_WEIGHTS,)
     names = [name for name in dense if with_state or not is_state(name, dense)]
 
-    def restore() -> None:
+    def restore() -> dict[str, Restored]:
         _check_model(folder, manifest, dense={name: dense[name] for name in names}, embedding=embedding)
         if with_state:
             _check_state(folder, manifest, names=names, slots=slots)
         arrays = {name: read_array(folder, manifest.dense[name]) for name in names}
-        restore_tables(folder, manifest, embedding=embedding, slots=slots)
+        restored = restore_tables(folder, manifest, embedding=embedding, slots=slots)
         for name, values in arrays.items():
             dense[name].assign(values)
+        return restored
 
-    on_all_ranks(comm, "checkpoint.restore", work=restore, error=CheckpointError)
+    of_ranks = on_all_ranks(comm, "checkpoint.restore", work=restore, error=CheckpointError)
+    for line in _lost_keys(manifest, of_ranks):
+        if say:
+            say(f"{path}: {line}")
+        elif comm.rank == 0:
+            terminal.warn(f"{path}: {line}")
     unused = sorted(_state_of(manifest.dense, {shard.slot for shard in manifest.shards}) - _state_of(names, slots))
     if say and unused:
         say(f"{path}: the optimizer state of the checkpoint ({', '.join(unused)}) is not restored")
@@ -89,7 +97,9 @@ def check_optimizer(path: str | Path, *, row_slots: Iterable[str], dense_slots: 
         raise _lacks_state(folder, {*row_slots, *dense_slots}, _state_of(manifest.dense, stored))
 
 
-def restore_tables(folder: Path, manifest: Manifest, *, embedding, slots: Sequence[str] = (_WEIGHTS,)) -> None:
+def restore_tables(
+    folder: Path, manifest: Manifest, *, embedding, slots: Sequence[str] = (_WEIGHTS,)
+) -> dict[str, Restored]:
     """Copies the stored shards into the shards of this rank, a block of rows at a time.
 
     The lowest rank that needs a file reads the whole file and compares its checksum. The other ranks read only the rows
@@ -99,10 +109,14 @@ def restore_tables(folder: Path, manifest: Manifest, *, embedding, slots: Sequen
       folder, manifest: the checkpoint, from open_checkpoint.
       embedding: the tables to write into, under any plan.
       slots: the slots to copy.
+
+    Returns:
+      What became of the keys of this rank's part of each dynamic table.
     """
+    dynamic = manifest.dynamic_tables
     shards_of = {table.name: embedding.plan.of_table(table.name) for table in embedding.tables}
     for stored in manifest.shards:
-        if stored.slot not in slots:
+        if stored.slot not in slots or stored.table in dynamic:
             continue
         readers = [shard for shard in shards_of[stored.table] if _shared(stored, shard)]
         mine = [shard for shard in readers if shard.rank == embedding.rank]
@@ -116,6 +130,22 @@ def restore_tables(folder: Path, manifest: Manifest, *, embedding, slots: Sequen
             activity.report_progress()
             for shard in mine:
                 _copy_block(embedding, shard, stored=stored, first=first + stored.rows[0], block=block)
+    return {
+        name: restore_dynamic(folder, manifest, name=name, table=embedding.dynamic_tables[name], slots=slots)
+        for name in dynamic
+        if name in embedding.dynamic_tables
+    }
+
+
+def _lost_keys(manifest: Manifest, of_ranks: Sequence[dict[str, Restored]]) -> Iterable[str]:
+    """Lines about keys that found no room, and counts that could not be taken over."""
+    for name in manifest.dynamic_tables:
+        parts = [restored[name] for restored in of_ranks if name in restored]
+        num_keys, kept = sum(part.keys for part in parts), sum(part.kept for part in parts)
+        if kept < num_keys:
+            yield f"table {name!r}: {kept} of its {num_keys} keys find room, those with the highest scores"
+        if not all(part.counts for part in parts):
+            yield f"table {name!r}: keys that are not stored are counted from 0 on: the checkpoint has another counter"
 
 
 def _shared(one, other) -> tuple[tuple[int, int], tuple[int, int]] | None:
@@ -182,13 +212,16 @@ def _check_model(folder: Path, manifest: Manifest, *, dense: dict, embedding) ->
     """Raises CheckpointError, naming the first difference, unless the checkpoint is of a model like this one."""
     advice = "It was saved from another model or dataset; use the flags and dataset that it was trained with."
     stored = {table.name: table for table in manifest.tables}
-    tables = {table.name: table for table in embedding.tables}
+    tables, dynamic = {table.name: table for table in embedding.tables}, manifest.dynamic_tables
     for name in [*tables, *stored]:
         if name not in stored or name not in tables:
             who = "the checkpoint" if name in stored else "the model"
             raise CheckpointError(f"{folder}: only {who} has a table {name!r}. {advice}")
+        if tables[name].is_dynamic != (name in dynamic):
+            has = "keys" if name in dynamic else "ids"
+            raise CheckpointError(f"{folder}: table {name!r} has {has} in the checkpoint, unlike the model. {advice}")
         found, expected = ((table.num_rows, table.embedding_dim) for table in (stored[name], tables[name]))
-        if found != expected:
+        if found[name in dynamic :] != expected[name in dynamic :]:  # keys find their rows in any number of rows
             raise CheckpointError(
                 f"{folder}: table {name!r} has {found[0]} rows of width {found[1]} in the checkpoint, {expected[0]} of "
                 f"width {expected[1]} in the model. {advice}"
@@ -237,7 +270,7 @@ def _state_of(names: Iterable[str], slots: Iterable[str]) -> set[str]:
     """The kinds of optimizer state among dense variables and slots of tables."""
     names = list(names)
     of_dense = {name.rpartition(".")[2] for name in names if is_state(name, names)}
-    return of_dense | {slot for slot in slots if slot != _WEIGHTS}
+    return of_dense | {slot for slot in slots if slot != _WEIGHTS and not is_of_index(slot)}
 
 
 def _with_unique_slots(manifest: Manifest) -> Manifest:

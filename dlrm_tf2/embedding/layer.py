@@ -358,5 +358,10 @@ class DistributedEmbedding:
         """Overwrites rows of a shard of this rank from `start` on, counted in its table, with [n, columns]."""
         self._slab_of(shard).write_rows(shard, slot, start=start, values=values)
 
+    def write_rows_at(self, shard: Shard, slot: str, *, rows: np.ndarray, values: np.ndarray) -> None:
+        """Overwrites any rows [n] of a shard of this rank, counted in its table, each at most once."""
+        slab = self._slab_of(shard)
+        slab.write_at(rows - shard.rows[0] + slab.first_rows[shard], slot, values)
+
     def _slab_of(self, shard: Shard) -> Slab:
         return self._slabs[next(iter(by_slab([shard], self.plan)))]

@@ -197,10 +197,10 @@ class Slab:
             return tf.cast(tf.gather(self._variable(slot), rows), self.compute_dtype).numpy()
 
     def write_at(self, rows: np.ndarray, slot: str, values: np.ndarray) -> None:
-        """Overwrites any rows [n] of the slab, each at most once, with values [n, width of the slot]."""
+        """Overwrites any rows [n] of the slab, each at most once, with values [n, width], as read_rows has them."""
         variable = self._variable(slot)
         with self.device():
-            values = tf.cast(tf.constant(values, self.compute_dtype), variable.dtype)
+            values = tf.cast(tf.constant(values[:, : variable.shape[1]], self.compute_dtype), variable.dtype)
             tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=tf.constant(rows), updates=values)
 
     def _allocate(self, width: int, name: str, *, dtype: tf.DType, value: float | None = None) -> tf.Variable:

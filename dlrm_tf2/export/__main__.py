@@ -9,6 +9,7 @@ In each format, export.json lists the files and holds the checkpoint's document.
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -63,6 +64,9 @@ def _npy(folder: Path, manifest: Manifest, output: Path) -> dict:
 
 def _published(folder: Path, manifest: Manifest, output: Path) -> dict:
     shape = _shape_of(folder, manifest)
+    if manifest.dynamic_tables:
+        names = ", ".join(manifest.dynamic_tables)
+        raise ExportError(f"{folder}: no published reader knows raw keys, which {names} have. Use another --format.")
     if shape.interaction == "projection":
         raise ExportError(f"{folder}: no published reader knows the projection interaction. Use another --format.")
     return write_published_form(folder, manifest, shape=shape, output=output)
@@ -92,7 +96,7 @@ def _shape_of(folder: Path, manifest: Manifest) -> ModelConfig:
     if "model" not in manifest.document:
         raise ExportError(f"{folder}: does not say the shape of its model. Only --format npy works without the shape.")
     try:
-        shape = ModelConfig.from_document(manifest.document["model"])
+        shape = _with_rows(ModelConfig.from_document(manifest.document["model"]), manifest)
         tables = [(table.name, table.num_rows, table.embedding_dim) for table in shape.tables]
         is_shape = (
             min(*shape.bottom_mlp_dims, *shape.top_mlp_dims, 1) > 0 <= min(shape.num_numerical, shape.num_cross_layers)
@@ -100,12 +104,30 @@ def _shape_of(folder: Path, manifest: Manifest) -> ModelConfig:
         is_shape &= bool(shape.top_mlp_dims) and bool(shape.num_numerical) == bool(shape.bottom_mlp_dims)
     except (ValueError, TypeError, AttributeError, IndexError, KeyError):
         is_shape = False
-    if not is_shape or tables != [(table.name, table.num_rows, table.embedding_dim) for table in manifest.tables]:
+    rows = _rows_of(manifest)
+    if not is_shape or tables != [(table.name, rows[table.name], table.embedding_dim) for table in manifest.tables]:
         raise ExportError(
             f"{folder}: model in its document is not the shape of a model with these tables. Export another "
             "checkpoint, or use --format npy."
         )
     return shape
+
+
+def _rows_of(manifest: Manifest) -> dict[str, int]:
+    """Table -> rows of a model that serves it: of a dynamic table a row for each key, and one for all other keys."""
+    dynamic = manifest.dynamic_tables
+    return {
+        one.name: manifest.num_keys(one.name) + 1 if one.name in dynamic else one.num_rows for one in manifest.tables
+    }
+
+
+def _with_rows(shape: ModelConfig, manifest: Manifest) -> ModelConfig:
+    """The shape with the rows of its dynamic tables in place of cardinalities."""
+    rows, dynamic = _rows_of(manifest), manifest.dynamic_tables
+    pairs = zip(shape.features, shape.cardinalities, strict=True)
+    return dataclasses.replace(
+        shape, cardinalities=tuple(rows[name] if name in dynamic else number for name, number in pairs)
+    )
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.sharding.optimizer_state import OPTIMIZERS
 from dlrm_tf2.sharding.plan import ShardingPlan
-from dlrm_tf2.sharding.tables import TableConfig, fetched_per_sample, state_bytes, vectors_per_sample
+from dlrm_tf2.sharding.tables import Table, fetched_per_sample, state_bytes, vectors_per_sample
 
 _FLOAT_BYTES = 4
 # TensorFlow, its threads and this program: the resident memory of a process that trained a tiny model.
@@ -110,10 +110,15 @@ class DataShape:
         return sum(self.held_bytes.get(feature, 0) for feature in features)
 
 
-def table_bytes(plan: ShardingPlan, rank: int, *, optimizer: str, training: bool) -> int:
-    """Bytes of the shards on a rank, in training with the state that the optimizer keeps for these shards."""
-    state = sum(state_bytes(optimizer, shard.num_rows, shard.num_columns) for shard in plan.of_rank(rank))
-    return plan.bytes_of(rank) + (state if training else 0)
+def table_bytes(plan: ShardingPlan, rank: int, *, tables: Sequence[Table], optimizer: str, training: bool) -> int:
+    """Bytes of the shards on a rank, in training with the state that the optimizer keeps for these shards.
+
+    The index of a dynamic table counts as if all its rows were taken.
+    """
+    table_of, shards = {table.name: table for table in tables}, plan.of_rank(rank)
+    state = sum(state_bytes(optimizer, shard.num_rows, shard.num_columns) for shard in shards)
+    index = sum(table_of[shard.table].index_bytes(shard.num_rows) for shard in shards)
+    return plan.bytes_of(rank) + index + (state if training else 0)
 
 
 def dense_bytes(model: ModelConfig, optimizer: str) -> int:
@@ -132,7 +137,8 @@ def _dense_elements(model: ModelConfig) -> int:
 def copy_bytes(model: ModelConfig, plan: ShardingPlan, *, rank: int, optimizer: str) -> int:
     """Bytes of the copy that --checkpoint_async makes on a rank: the weights and state that this rank writes."""
     shards = [shard for shard in plan.of_rank(rank) if rank == 0 or shard.table not in plan.replicated]
-    tables = table_bytes(replace(plan, shards=tuple(shards)), rank, optimizer=optimizer, training=True)
+    written = replace(plan, shards=tuple(shards))
+    tables = table_bytes(written, rank, tables=model.tables, optimizer=optimizer, training=True)
     return tables + (_dense_elements(model) * (1 + len(OPTIMIZERS[optimizer].slots)) * _FLOAT_BYTES if rank == 0 else 0)
 
 
@@ -161,18 +167,20 @@ def batch_bytes(model: ModelConfig, plan: ShardingPlan, *, rank: int, step: Step
     return looked_up + _FLOAT_BYTES * share / plan.world_size
 
 
-def looked_up_bytes(plan: ShardingPlan, rank: int, *, tables: Sequence[TableConfig], step: StepKind) -> float:
+def looked_up_bytes(plan: ShardingPlan, rank: int, *, tables: Sequence[Table], step: StepKind) -> float:
     """Bytes that the lookups of a rank hold at a time, in training with the updates, for each sample of the batch.
 
     A rank looks up for the whole global batch; in replicated tables for its own share of the batch. The native op holds
     pooled vectors, their gradients, and a few bytes for each id; TensorFlow's ops hold a row for each id. So does an
-    exchange of rows: of replicated tables on several ranks, and of tables cut by rows with data-parallel input.
+    exchange of rows: of replicated and of dynamic tables on several ranks, and of tables cut by rows with data-parallel
+    input.
     """
     table_of, num_bytes = {table.name: table for table in tables}, 0.0
     for shard in plan.of_rank(rank):
         table, is_replicated = table_of[shard.table], shard.table in plan.replicated
         ids, vectors = fetched_per_sample(table, step.hotness), vectors_per_sample(table, step.hotness)
-        rows_travel = step.data_parallel_input and plan.world_size > 1 and shard.rows != (0, table.num_rows)
+        is_cut = step.data_parallel_input and shard.rows != (0, table.num_rows)
+        rows_travel = plan.world_size > 1 and (is_cut or table.is_dynamic)
         if step.embedding_op != "tensorflow" and not rows_travel and (not is_replicated or plan.world_size == 1):
             num_bytes += _FLOAT_BYTES * vectors * shard.num_columns * (2 if step.training else 1)
             num_bytes += _NATIVE_BYTES_AN_ID * ids if step.training else 0
@@ -249,7 +257,9 @@ def _steps(config: TrainConfig, data: DataShape) -> dict[str, tuple[int, int, St
 def _fixed_bytes(config: TrainConfig, model: ModelConfig, *, plan: ShardingPlan, memory: Memory) -> tuple[float, str]:
     """Bytes that do not depend on the batch, and the advice for a model that does not fit."""
     training, optimizer, ranks, shards = config.mode == "train", config.optimizer, memory.ranks, memory.part_of(plan)
-    fixed = sum(table_bytes(shards, rank, optimizer=optimizer, training=training) for rank in ranks)
+    fixed = sum(
+        table_bytes(shards, rank, tables=model.tables, optimizer=optimizer, training=training) for rank in ranks
+    )
     fixed += len(ranks) * (memory.of_device * dense_bytes(model, optimizer) + memory.of_host * PROCESS_BYTES)
     if training and config.checkpoint_async and memory.of_host:
         copies = sum(copy_bytes(model, plan, rank=rank, optimizer=optimizer) for rank in ranks)

@@ -133,7 +133,10 @@ def reason_of(message: str, who_left: str) -> str:
         return f"the job was ended by another rank: {who_left or 'its message says why'}"
     lines = [line.strip() for line in message.splitlines() if line.strip() and "Graph execution error" not in line]
     without_trace = [line for line in lines if not line.startswith(("File ", "Detected at node", "[[", "^"))]
-    return f"TensorFlow stopped: {(without_trace or lines or ['no reason given'])[-1]}"
+    reason = (without_trace or lines or ["no reason given"])[-1]
+    if reason.startswith("assertion failed: ["):  # and the parts of its message
+        reason = reason.removeprefix("assertion failed: [").removesuffix("]").replace("] [", " ").replace("\\'", "'")
+    return f"TensorFlow stopped: {reason}"
 
 
 def _print_on_rank_0(line: str, launch: process.Launch) -> None:

@@ -31,6 +31,7 @@ from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
 from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.runtime.stopping import StopRequest
 from dlrm_tf2.sharding.plan import ShardingPlan
+from dlrm_tf2.training.key_counters import KeyCounters
 from dlrm_tf2.training.resume import RESUMED_KEYS, Resumption
 from dlrm_tf2.training.saver import Saver
 from dlrm_tf2.training.trainer import StartingPoint, Trainer
@@ -105,11 +106,12 @@ class Job:
             observer.scored_final_split(split, evaluation.auc, evaluation.num_samples)
 
     def _evaluate(self) -> None:
-        with self._predictions() as predictions:
+        keys = KeyCounters(self.model.embedding, self.comm)
+        with self._predictions() as predictions, keys.evaluating():
             evaluation = self._evaluator(self.config.eval_split).evaluate(
                 self.config.max_steps, predictions=predictions
             )
-        self.log.record(evaluation.record())
+        self.log.record({**evaluation.record(), **keys.of_evaluation})
         self.log.say(evaluation.line())
 
     def _infer(self) -> None:
@@ -183,6 +185,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
         initialize_tables=source is None,
         data_parallel_input=config.data_parallel_input,
         deduplicated=deduplicated,
+        safe_check=config.safe_check,
     )
     log = _open_log(context, resumption)  # after the checks: a run that they refuse leaves an older log as it is
     with contextlib.ExitStack() as on_error:

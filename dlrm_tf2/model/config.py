@@ -5,8 +5,42 @@ import json
 from dataclasses import dataclass
 
 from criteo_prep.feature_spec import FeatureSpec
-from dlrm_tf2.config import ConfigError, TrainConfig, require
-from dlrm_tf2.sharding.tables import TableConfig
+from dlrm_tf2.config import EVICTED, ConfigError, TrainConfig, require
+from dlrm_tf2.sharding.dynamic_tables import AfterCount, AfterSteps, DynamicTableConfig, WithProbability
+from dlrm_tf2.sharding.tables import Table, TableConfig
+
+
+@dataclass(frozen=True)
+class DynamicRules:
+    """What the dynamic tables of a model do with keys. Runs of one checkpoint may use different rules.
+
+    Attributes:
+      capacities: keys that each dynamic table has room for, in channel order.
+      score, admission, expiry: as DynamicTableConfig has them.
+    """
+
+    capacities: tuple[int, ...]
+    score: str = "step"
+    admission: AfterCount | WithProbability | None = None
+    expiry: AfterSteps | None = None
+
+    @classmethod
+    def of(cls, config: TrainConfig, num_tables: int) -> "DynamicRules":
+        """The rules of the flags, for so many dynamic tables."""
+        capacities = config.dynamic_capacity
+        capacities = capacities if isinstance(capacities, tuple) else (capacities,) * num_tables
+        require(
+            len(capacities) == num_tables,
+            f"--dynamic_capacity has {len(capacities)} numbers, the dataset {num_tables} features with raw keys. Give "
+            "one for each, or one for all.",
+        )
+        admission: AfterCount | WithProbability | None = None
+        if config.admit_after > 1:
+            admission = AfterCount(config.admit_after, config.admission_counter)
+        elif config.admit_probability < 1:
+            admission = WithProbability(config.admit_probability)
+        expiry = AfterSteps(config.expire_after_steps) if config.expire_after_steps else None
+        return cls(capacities, EVICTED[config.evict], admission=admission, expiry=expiry)
 
 
 @dataclass(frozen=True)
@@ -15,7 +49,7 @@ class ModelConfig:
 
     Attributes:
       features: categorical feature names, in channel order.
-      cardinalities: number of different ids of each feature, in the same order.
+      cardinalities: number of different ids of each feature, in the same order; None for raw keys.
       num_numerical: numerical columns.
       embedding_dim: width of the tables; where widths differ, the largest width.
       bottom_mlp_dims: as the flag; empty without numerical columns, where the model has no bottom MLP.
@@ -24,10 +58,12 @@ class ModelConfig:
       interaction: "dot", "cross" or "projection".
       hotness: ids per sample of each feature, None for any number; empty where every feature has one id.
       projection_dims: layer widths of both branches of the projection interaction; empty for other interactions.
+      dynamic: the rules of the tables for raw keys; None without such tables, and where only the shape matters. It is
+        not part of the shape.
     """
 
     features: tuple[str, ...]
-    cardinalities: tuple[int, ...]
+    cardinalities: tuple[int | None, ...]
     num_numerical: int
     embedding_dim: int
     bottom_mlp_dims: tuple[int, ...]
@@ -39,6 +75,7 @@ class ModelConfig:
     num_cross_layers: int = 0
     cross_layer_projection_dim: int = 0
     projection_dims: tuple[tuple[int, ...], ...] = ()
+    dynamic: DynamicRules | None = None
 
     @classmethod
     def of(cls, config: TrainConfig, spec: FeatureSpec) -> "ModelConfig":
@@ -48,9 +85,19 @@ class ModelConfig:
         )
         keys = [feature.name for feature in spec.categorical if feature.key]
         require(
-            not keys,
+            not keys or config.dynamic_capacity is not None,
             f"{spec.path}: the features {', '.join(keys)} hold raw keys, and a table has one row for each id below a "
             "cardinality. Give --dynamic_capacity N, or make the dataset with --ids vocabulary.",
+        )
+        require(
+            not keys or config.dataset_type != "synthetic",
+            f"--dataset_type synthetic: makes ids, and the features {', '.join(keys)} of {spec.path} hold raw keys. "
+            "Use another feature spec, or make a dataset with criteo-prep synthesize --ids raw.",
+        )
+        require(
+            keys or config.dynamic_capacity is None,
+            f"--dynamic_capacity: {spec.path} has no feature with raw keys, and ids need no dynamic table. Leave "
+            "--dynamic_capacity out, or make the dataset with --ids raw.",
         )
         kind = config.interaction if config.interaction in ("cross", "projection") else "dot"
         require(
@@ -82,6 +129,7 @@ class ModelConfig:
             num_cross_layers=config.num_cross_layers if cross else 0,
             cross_layer_projection_dim=config.cross_layer_projection_dim if cross else 0,
             projection_dims=branches if kind == "projection" else (),
+            dynamic=DynamicRules.of(config, len(keys)) if keys else None,
         )
 
     @property
@@ -90,12 +138,30 @@ class ModelConfig:
         return dict(zip(self.features, self.hotness or (1,) * len(self.features), strict=True))
 
     @property
-    def tables(self) -> tuple[TableConfig, ...]:
-        """One table per categorical feature, in channel order."""
+    def tables(self) -> tuple[Table, ...]:
+        """One table per categorical feature, in channel order; dynamic for raw keys."""
+        capacities = iter(self.dynamic.capacities if self.dynamic else ())
         return tuple(
-            TableConfig(name, rows, embedding_dim=dim, combiner=None if self.hotness_of[name] == 1 else self.combiner)
+            self._dynamic_table(name, next(capacities), dim)
+            if rows is None
+            else TableConfig(name, rows, embedding_dim=dim, combiner=self._combiner_of(name))
             for name, rows, dim in zip(self.features, self.cardinalities, self.dims, strict=True)
         )
+
+    def _dynamic_table(self, name: str, capacity: int, dim: int) -> DynamicTableConfig:
+        assert self.dynamic
+        return DynamicTableConfig(
+            name,
+            capacity,
+            embedding_dim=dim,
+            combiner=self._combiner_of(name),
+            score=self.dynamic.score,
+            admission=self.dynamic.admission,
+            expiry=self.dynamic.expiry,
+        )
+
+    def _combiner_of(self, feature: str) -> str | None:
+        return None if self.hotness_of[feature] == 1 else self.combiner
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -129,7 +195,9 @@ class ModelConfig:
 
     def document(self) -> dict:
         """The shape as JSON values, for a checkpoint."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        shape = dataclasses.asdict(self)
+        del shape["dynamic"]
+        return json.loads(json.dumps(shape))
 
     @classmethod
     def from_document(cls, document: dict) -> "ModelConfig":

@@ -34,7 +34,7 @@ class ComputeSettings:
       optimizer: the formula that updates all weights.
       training: False allocates no optimizer state for the tables.
       initialize_tables: False leaves the tables' memory as it is, for weights that a checkpoint provides.
-      data_parallel_input, deduplicated: see DistributedEmbedding.
+      data_parallel_input, deduplicated, safe_check: see DistributedEmbedding.
     """
 
     compute_dtype: str = "float32"
@@ -47,6 +47,7 @@ class ComputeSettings:
     initialize_tables: bool = True
     data_parallel_input: bool = False
     deduplicated: Collection[str] = ()
+    safe_check: str = "error"
 
 
 class Dlrm:
@@ -109,6 +110,7 @@ class Dlrm:
             dtype=settings.table_dtype,
             embedding_op=settings.embedding_op,
             leading_columns=config.bottom_width if self.interaction.join else 0,
+            safe_check=settings.safe_check,
         )
         self.dense_optimizer = DenseOptimizer(settings.optimizer, self.dense_variables)
         self._bottom, self._above, self._dense = self._bottom_vector, self._above_interaction, self._dense_block
@@ -131,9 +133,13 @@ class Dlrm:
         variables = {variable.name.removesuffix(":0"): variable for variable in self.dense_variables}
         return variables | self.dense_optimizer.by_name
 
-    def lookup(self, ids: RankIds | ExchangedIds) -> Lookup:
-        """The vectors that this rank looks up for all ranks, in the compute type."""
-        return self.embedding.lookup(ids)
+    def lookup(self, ids: RankIds | ExchangedIds, step: tf.Tensor | int | None = None) -> Lookup:
+        """The vectors that this rank looks up for all ranks, in the compute type.
+
+        Args:
+          step: in training, the number of the step, with which dynamic tables store keys; else None.
+        """
+        return self.embedding.lookup(ids, training=step is not None, step=step)
 
     def logits(self, numerical: tf.Tensor, lookup: Lookup) -> tf.Tensor:
         """Logits of this rank's samples, float32 [local batch].

@@ -14,6 +14,7 @@ from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.logs.step_clock import Rates, StepClock
 from dlrm_tf2.runtime import memory
 from dlrm_tf2.runtime.comm import Comm
+from dlrm_tf2.training.key_counters import KeyCounters
 from dlrm_tf2.training.run_length import RunLength
 
 _LIVE_S = 0.3  # seconds between two refreshes of the live line
@@ -31,10 +32,13 @@ class TrainingProgress:
       log: takes the lines.
       length: the steps of the run.
       step: the step before the first step that is followed.
+      keys: what happens to the keys of dynamic tables.
     """
 
-    def __init__(self, config: TrainConfig, comm: Comm, *, log: RunLog, length: RunLength, step: int):
-        self._comm, self._log, self._length = comm, log, length
+    def __init__(
+        self, config: TrainConfig, comm: Comm, *, log: RunLog, length: RunLength, step: int, keys: KeyCounters
+    ):
+        self._comm, self._log, self._length, self._keys = comm, log, length, keys
         warmup = min(2 * config.print_freq, (length.last - step) // 2)
         self._clock = StepClock(warmup, comm.exchange_seconds)
         self._profiler = Profiler(config, comm.rank)
@@ -83,7 +87,7 @@ class TrainingProgress:
     def evaluated(self, evaluation: Evaluation) -> None:
         """Logs an evaluation."""
         self._auc = evaluation.auc
-        self._log.record({"step": self._step, **evaluation.record()})
+        self._log.record({"step": self._step, **evaluation.record(), **self._keys.of_evaluation})
         self._log.say(f"step {self._step}: {evaluation.line()}")
 
     def log_steps(self, loss: float, learning_rate: float, skipped: int) -> None:
@@ -91,6 +95,7 @@ class TrainingProgress:
         rates = self._clock.lap()
         resident_bytes, _ = memory.resident_bytes()
         exchange_ms, memory_gib = self._gathered(rates.exchange_ms, resident_bytes / _GIB)
+        of_keys = self._keys.record()
         self._log.record(
             {
                 "step": self._step,
@@ -99,15 +104,17 @@ class TrainingProgress:
                 **rates._asdict(),
                 "exchange_ms_of_ranks": exchange_ms,
                 "memory_gib": memory_gib,
+                **of_keys,
             }
         )
         first, last = self._length.first, self._length.last
         exchange = f", {rates.exchange_ms:.1f} ms exchange" if rates.exchange_ms else ""
         skipped = f", {skipped} steps skipped" if skipped else ""
+        keys = f", {sum(of_keys['keys_stored']):,} keys" if of_keys else ""
         self._log.say(
             f"step {self._step} ({self._step - first + 1}/{last - first + 1}): loss {loss:.5f}, "
             f"learning rate {learning_rate:.4g}, {rates.samples_per_s:,.0f} samples/s, "
-            f"{rates.step_ms:.1f} ms{exchange}, {self._time_left(rates)} left{skipped}"
+            f"{rates.step_ms:.1f} ms{exchange}, {self._time_left(rates)} left{keys}{skipped}"
         )
 
     def summary(self, evaluation: Evaluation | None, skipped: int) -> dict:

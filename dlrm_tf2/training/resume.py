@@ -17,13 +17,14 @@ from dlrm_tf2.data.batches import splits_of
 from dlrm_tf2.data.fingerprint import fingerprint_of
 from dlrm_tf2.runtime.agreement import on_rank_0
 from dlrm_tf2.runtime.comm import Comm
+from dlrm_tf2.unused_flags import DYNAMIC
 
 # Flags that may change when a run is resumed. These flags do not change what is computed:
 _NO_EFFECT = frozenset(
     """save_checkpoint_path checkpoint_every checkpoint_async keep_checkpoints keep_best resume log_path print_freq
     pipeline tensorboard mllog final_split profiler_start_step profiled_rank profiler_path predictions_path
-    stall_timeout_s inter_op_parallelism intra_op_parallelism cpu world_size restore_checkpoint_path dataset_path
-    feature_spec""".split()
+    stall_timeout_s safe_check inter_op_parallelism intra_op_parallelism cpu world_size restore_checkpoint_path
+    dataset_path feature_spec""".split()
 )
 # These flags change only the order in which numbers are added up, as the number of ranks does:
 _ORDER_OF_SUMS = frozenset(
@@ -48,6 +49,8 @@ def flags_without_effect(config: TrainConfig) -> frozenset[str]:
         ("interaction_op", config.interaction not in ("cross", "projection")),
         ("amp_dtype", config.amp),
         ("loss_scale loss_scaling", config.amp and config.amp_dtype != "bfloat16"),
+        (" ".join(DYNAMIC), config.dynamic_capacity is not None),
+        ("admission_counter", config.admit_after > 1),
         ("evals_per_epoch", not config.eval_every),
         ("eval_split", bool(config.evals_per_epoch or config.eval_every)),
     )

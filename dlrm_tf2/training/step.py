@@ -43,7 +43,7 @@ class Model(Protocol):
     def dense_variables(self) -> list[tf.Variable]: ...
     @property
     def dense_optimizer(self) -> DenseOptimizer: ...
-    def lookup(self, ids: RankIds | ExchangedIds) -> Lookup: ...
+    def lookup(self, ids: RankIds | ExchangedIds, step: tf.Tensor | int | None = None) -> Lookup: ...
     def logits(self, numerical: tf.Tensor, lookup: Lookup) -> tf.Tensor: ...
 
 
@@ -76,9 +76,19 @@ class TrainingStep:
       scaling: the factor of the loss where the model computes in float16; else None.
       table_factor: factor of the tables' gradients; 1 for the gradients of the mean loss over the global batch.
       ahead: where ids travel between the ranks, the ids of the next batch travel during a step.
+      state_began: the step after which the optimizer's state was 0: the optimizer counts its steps from there.
     """
 
-    def __init__(self, model: Model, scaling: LossScaling | None = None, *, table_factor: int = 1, ahead: bool = True):
+    def __init__(
+        self,
+        model: Model,
+        scaling: LossScaling | None = None,
+        *,
+        table_factor: int = 1,
+        ahead: bool = True,
+        state_began: int = 0,
+    ):
+        self._state_began = state_began
         self._model, self._comm, self._scaling, self._table_factor = model, model.comm, scaling, table_factor
         self._tables_broken = tf.Variable(
             0.0, trainable=False
@@ -107,7 +117,7 @@ class TrainingStep:
         Args:
           batch: this rank's part of the batch.
           learning_rate: learning rate of this step.
-          step: number of this step; the first step is 1.
+          step: number of this step; the first step of a model is 1.
           stop: whether this rank was asked to stop.
           next_batch: the batch whose ids travel meanwhile, on all ranks or on none.
 
@@ -116,7 +126,8 @@ class TrainingStep:
         """
         next_ids = None if next_batch is None else next_batch.ids
         with tf.device("/CPU:0"):  # a rank with a GPU reads the rate and the number there without waiting for it
-            scalars = [tf.constant(float(number), tf.float32) for number in (learning_rate, step, stop)]
+            own = step - self._state_began
+            scalars = [tf.constant(float(number), tf.float32) for number in (learning_rate, own, stop)]
         return self._pipeline(batch.ids, next_ids, batch.label, batch.numerical, *scalars)
 
     def outcome(self, result: tf.Tensor) -> Outcome:
@@ -145,7 +156,8 @@ class TrainingStep:
         model, dense = self._model, self._model.dense_variables
         scale = self._scaling.scale if self._scaling else None
         global_batch = tf.cast(tf.shape(ids.global_ids.fixed)[0], tf.float32)
-        lookup = model.lookup(ids)
+        # Stored keys know the last step that had them, and they stay where the state of the optimizer begins again.
+        lookup = model.lookup(ids, step=tf.cast(step, tf.int64) + self._state_began)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([lookup.vectors, dense])
             logits = model.logits(numerical, lookup)

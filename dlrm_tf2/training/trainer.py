@@ -14,6 +14,7 @@ from dlrm_tf2.model.dlrm import Dlrm
 from dlrm_tf2.runtime import activity
 from dlrm_tf2.runtime.stopping import NEVER, Stopped, StopRequest
 from dlrm_tf2.training.divergence import first_broken_table
+from dlrm_tf2.training.key_counters import KeyCounters
 from dlrm_tf2.training.loss_scaling import LossScaling
 from dlrm_tf2.training.progress import TrainingProgress
 from dlrm_tf2.training.run_length import length_of
@@ -22,6 +23,7 @@ from dlrm_tf2.training.schedule import schedule_of
 from dlrm_tf2.training.step import TrainingStep
 
 _MOST_SKIPPED = 100  # steps skipped in a row, after which training ends: more steps will not help
+_EXPIRIES = 16  # in --expire_after_steps
 
 
 class TrainingError(ValueError):
@@ -93,14 +95,23 @@ class Trainer:
         self._best_auc = own_run.get("best_auc")
         self._evaluation: Evaluation | None = None
         self._evaluated = own_run.get("evaluated", True)  # False: the evaluation after the last step is still due
+        self._keys = KeyCounters(embedding, comm, own_run.get("key_counters"))
         self._scaling = None
         if model.compute_dtype == "float16":
             self._scaling = LossScaling(config.loss_scale, config.loss_scaling == "dynamic")
             if saved_run.get("loss_scaling"):
                 self._scaling.restore(saved_run["loss_scaling"])
         factor = model.comm.size if config.sok_gradients else 1
-        self._training_step = TrainingStep(model, self._scaling, table_factor=factor, ahead=config.pipeline == "on")
+        self._training_step = TrainingStep(
+            model,
+            self._scaling,
+            table_factor=factor,
+            ahead=config.pipeline == "on",
+            state_began=self._state_began,
+        )
         self._schedule = schedule_of(config)
+        # A function of the step alone, so that a resumed run expires the same keys.
+        self._expire_every = max(1, (config.expire_after_steps or 0) // _EXPIRIES)
         self._unread, self._loss = None, math.nan
         self._stop_requested = self._own_tables_broken = self._reached = False
         self._skipped, self._skipped_in_a_row = own_run.get("skipped_steps", 0), 0
@@ -117,7 +128,9 @@ class Trainer:
         """
         self._say_length()
         self._comm.broadcast(self._model.dense_variables)  # of the same seed, but processors may round differently
-        progress = TrainingProgress(self._config, self._comm, log=self._log, length=self._length, step=self.step)
+        progress = TrainingProgress(
+            self._config, self._comm, log=self._log, length=self._length, step=self.step, keys=self._keys
+        )
         for observer in self._log.observers:
             num_eval = self._evaluator.num_samples if self._evaluator else 0
             observer.training_begins(
@@ -142,11 +155,11 @@ class Trainer:
         for step, (batch, next_batch) in zip(range(first, last + 1), pairs, strict=False):
             activity.doing(f"training step {step}")
             learning_rate = self._schedule.at(step)
-            unread = self._training_step(
-                batch, learning_rate, step=step - self._state_began, stop=stop.asked, next_batch=next_batch
-            )
+            unread = self._training_step(batch, learning_rate, step=step, stop=stop.asked, next_batch=next_batch)
             self._read_outcome()  # of the step before; on a GPU, this step runs meanwhile
             self._unread, self.step, self._position = unread, step, batch.after
+            if config.expire_after_steps and step % self._expire_every == 0:
+                self._model.embedding.expire(step)
             self._evaluated = step not in self._length.evaluate_after
             progress.step_done(step, batch.global_batch, self._loss)
             if step % config.print_freq == 0 or step == last:
@@ -230,7 +243,7 @@ class Trainer:
         with progress.paused():
             for observer in self._log.observers:
                 observer.evaluation_begins(self._epoch())
-            with progress.evaluating():
+            with progress.evaluating(), self._keys.evaluating():
                 self._evaluation = evaluation = self._evaluator.evaluate()
             self._evaluated = True
             progress.evaluated(evaluation)
@@ -274,6 +287,7 @@ class Trainer:
             "evaluated": self._evaluated,
             "skipped_steps": self._skipped,
             "loss_scaling": self._scaling and self._scaling.document(),
+            "key_counters": self._keys.totals().tolist(),
         }
         return {
             "model": self._model.config.document(),

@@ -162,7 +162,7 @@ class ArrayEmbedding:
 
     def __init__(self, tables, plan, rank, slots=("weights",), weights=None):
         self.tables, self.plan, self.rank, self.slots = tuple(tables), plan, rank, slots
-        self.parts = {}
+        self.parts, self.dynamic_tables = {}, {}
         self.largest_block_bytes = 0
         for shard in plan.of_rank(rank):
             for slot in slots:

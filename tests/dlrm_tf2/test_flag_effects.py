@@ -14,6 +14,7 @@ import pytest
 import yaml
 from support import in_process
 from support.in_process import TINY
+from support.key_dataset import write_keys
 from support.small_dataset import write_dataset
 
 from criteo_prep.feature_spec import Feature, FeatureSpec, tf_raw_spec
@@ -57,6 +58,10 @@ def shapes(run):
 
 def compiled(run):
     return getattr(run.job.model._dense, "_jit_compile", None)
+
+
+def counted(run):
+    return list(run.job.model.embedding.dynamic_tables["cat_0"].counted())
 
 
 def result_keys(run):
@@ -126,6 +131,17 @@ RUNS: dict[str, tuple[list[str], str, Callable]] = {
     "log_path": ([], "--log_path {folder}/mine.json", lambda run: Path(run.folder, "mine.json").exists()),
 }
 
+# flag -> arguments of a second run on raw keys, which differ in the log
+KEYS = ["--dataset_path", "{keys}", "--dynamic_capacity", "20,7", "--safe_check", "count"]
+RUNS |= {
+    "dynamic_capacity": (KEYS, "--dynamic_capacity 5", lambda run: run.column("keys_stored")),
+    "evict": ([*KEYS, "--dynamic_capacity", "15", "--batch_size", "5"], "--evict lfu", losses),
+    "admit_after": (KEYS, "--admit_after 2", lambda run: run.column("keys_refused")),
+    "admission_counter": ([*KEYS, "--admit_after", "30"], "--admission_counter sketch", counted),
+    "admit_probability": (KEYS, "--admit_probability 0.5", lambda run: run.column("keys_refused")),
+    "expire_after_steps": (KEYS, "--expire_after_steps 1 --batch_size 5", lambda run: run.column("keys_expired")),
+}
+
 # flag -> arguments that change the text of mode plan
 PLANS = {
     "dist_strategy": "--dist_strategy basic",
@@ -159,6 +175,7 @@ ELSEWHERE = {
     "profiler_path": "logs/test_profiler.py",
     "tensorboard": "logs/test_tensorboard.py",
     "mllog": "logs/test_mlperf_log.py",
+    "safe_check": "training/test_dynamic_training.py",
 }
 
 ALL = {field.name for field in dataclasses.fields(TrainConfig)}
@@ -173,7 +190,7 @@ def test_no_flag_is_without_a_test():
 def places(tmp_path_factory):
     """Folders by name: two datasets, a checkpoint, and a folder for the files of the runs."""
     root = tmp_path_factory.mktemp("flags")
-    names = {name: root / name for name in ("data", "other", "saved", "folder")}
+    names = {name: root / name for name in ("data", "other", "keys", "saved", "folder")}
     for number, name in enumerate(("data", "other")):
         write_dataset(names[name], train=200, test=100, validation=40, cardinalities=(20, 7), seed=number)
     document = yaml.safe_load((names["data"] / "feature_spec.yaml").read_text())
@@ -183,6 +200,7 @@ def places(tmp_path_factory):
     several = [Feature("a", "int8", 20, hotness=3, alpha=1.1), Feature("b", "int8", 7, alpha=0.0)]
     tf_raw_spec(several, splits=()).save(names["data"] / "several_ids.yaml")
     names["folder"].mkdir()
+    write_keys(FeatureSpec.load(names["data"] / "feature_spec.yaml"), names["keys"])
     in_process.run(names["data"], root / "log.json", "--save_checkpoint_path", names["saved"])
     return names
 

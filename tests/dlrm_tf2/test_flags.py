@@ -72,6 +72,8 @@ def test_every_field_is_a_flag_and_every_flag_reaches_its_field():
         "inter_op_parallelism": 30, "intra_op_parallelism": 31, "profiler_start_step": 32, "profiled_rank": 33,
         "profiler_path": "q", "tensorboard": "t", "log_path": "l",
         "interaction": "dot_custom_cuda", "interaction_op": "native", "embedding_op": "native",
+        "dynamic_capacity": (34, 35), "evict": "lfu", "admit_after": 36, "admission_counter": "sketch",
+        "admit_probability": 1.0, "expire_after_steps": 37, "safe_check": "warn",
     }  # fmt: skip
     assert set(values) == {field.name for field in dataclasses.fields(TrainConfig)}
     arguments = []

@@ -11,13 +11,14 @@ from dlrm_tf2.embedding.native_rows import variables_of
 from dlrm_tf2.embedding.rounding import table_key
 from dlrm_tf2.embedding.slab import WEIGHTS, Slab
 from dlrm_tf2.ops import hash_table
-from dlrm_tf2.ops.hash_table import COUNTERS, IndexRules, KeyIndex
+from dlrm_tf2.ops.hash_table import COUNTERS, IndexRules, KeyIndex, Listed
 from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.sharding.dynamic_tables import AfterCount, AfterSeconds, AfterSteps, DynamicTableConfig, WithProbability
 from dlrm_tf2.sharding.plan import Shard
 
 SAFE_CHECKS = ("error", "warn", "count")
 _NANOSECONDS = 10**9
+_COUNTED_BY = {"exact": "counted_keys", "sketch": "sketch_cells"}
 _ROWS_AT_ONCE = 1 << 16
 _NOT_INSERTABLE = COUNTERS.index("not_insertable")
 
@@ -75,6 +76,7 @@ class DynamicTable:
         rows = config.buckets.rows_per_bucket
         owned = range(shard.rows[0] // rows, shard.rows[1] // rows)
         self.index = KeyIndex(config.buckets, owned, _rules(config, self._seed, log_erased=settings.log_erased))
+        self._counter = config.admission.counter if isinstance(config.admission, AfterCount) else None
         self.step_times = None
         if isinstance(config.expiry, AfterSeconds):
             self.step_times = StepTimes(int(config.expiry.seconds * _NANOSECONDS))
@@ -101,12 +103,72 @@ class DynamicTable:
         """How many keys are stored here."""
         return int(hash_table.size(self.index))
 
+    @property
+    def num_rows(self) -> int:
+        """Rows of the whole table."""
+        return self.config.num_rows
+
+    def clear(self) -> None:
+        """Forgets all keys, and what the counter of admission knows."""
+        hash_table.clear(self.index)
+
+    def stored(self) -> Listed:
+        """The keys that are stored here, in the order of their rows, as arrays."""
+        listed = hash_table.export_batch(self.index, self.shard.rows[0], self.shard.num_rows)
+        return Listed(*(tensor.numpy() for tensor in listed))
+
+    def owns(self, keys: np.ndarray) -> np.ndarray:
+        """Whether each key, int64 [n], belongs here: bool [n]."""
+        buckets = self.config.buckets.bucket_of(keys)
+        return (buckets >= self.index.owned.start) & (buckets < self.index.owned.stop)
+
+    def assign(self, keys: np.ndarray, *, scores: np.ndarray, steps: np.ndarray, in_order: bool = False) -> np.ndarray:
+        """Stores keys that belong here without admission; the caller writes their rows.
+
+        Args:
+          keys, scores, steps: int64 [n]; each key once.
+          in_order: whether the keys are in the order of the rows that they had in such a table: they get the same rows
+            again, if none of its rows was free before them.
+
+        Returns:
+          The row of the table of each key, int64 [n]; -1 where its bucket is full of keys with higher scores.
+        """
+        if in_order:
+            hash_table.assign(self.index, keys, scores=-np.arange(len(keys)), steps=steps)  # the first come first
+        return hash_table.assign(self.index, keys, scores=scores, steps=steps).numpy()
+
+    def counted(self) -> dict[str, np.ndarray]:
+        """What the counter of admission knows here, by name, int64 [m] each: {} if keys are not counted.
+
+        An exact counter has `counted_keys` and their `counts`, a sketch `sketch_cells` and their `counts`.
+        """
+        if self._counter is None:
+            return {}
+        counted, counts = hash_table.export_admission(self.index)
+        return {_COUNTED_BY[self._counter]: counted.numpy(), "counts": counts.numpy()}
+
+    def assign_counted(self, counted: dict[str, np.ndarray], same_size: bool) -> bool:
+        """Takes what `counted` gave on all ranks together. Returns whether it could: counters must be of one kind.
+
+        Args:
+          same_size: whether the tables have the same size, without which the cells of sketches differ.
+        """
+        name = _COUNTED_BY.get(self._counter)
+        if name not in counted or (self._counter == "sketch" and not same_size):
+            return not counted
+        hash_table.assign_admission(self.index, counted[name], counted["counts"])
+        return True
+
     def read(self, rows: np.ndarray, slot: str) -> np.ndarray:
         """The weights, or a slot of the optimizer, of rows [n] of the table: [n, width of the slot]."""
         return self.slab.read_at(rows + self._offset, slot)
 
     def write(self, rows: np.ndarray, slot: str, values: np.ndarray) -> None:
-        """Overwrites the weights, or a slot of the optimizer, of rows [n] of the table, each at most once."""
+        """Overwrites the weights, or a slot of the optimizer, of rows [n] of the table, each at most once.
+
+        Args:
+          values: [n, width]; of a slot with one number a row, the first column counts.
+        """
         self.slab.write_at(rows + self._offset, slot, values)
 
     def erase_small(self, least_norm: float) -> int:
@@ -158,21 +220,18 @@ class DynamicTable:
 
     def _check(self, before: tf.Tensor, after: tf.Tensor) -> None:
         """Complains about keys that found no room; `before` and `after` count them."""
-        why = "all rows of their buckets are taken" + (
-            "" if self.config.score == "no_eviction" else " by other keys of the same batch"
-        )
-        message = (
-            f"table {self.config.name!r}: keys of a batch found no room, because {why}. They got the default vector. "
-            f"Give the table a larger capacity than {self.config.capacity}"
-        )
+        by_others = "" if self.config.score == "no_eviction" else " by other keys of the same batch"
+        message = [  # in parts, because TensorFlow shows the first 80 characters of a part
+            f"table {self.config.name!r}: keys of a batch found no room,",
+            f"because all rows of their buckets are taken{by_others}.",
+            f"They got the default vector. Give the table a larger capacity than {self.config.capacity},",
+            "or set safe_check to 'warn' or 'count'.",
+        ]
         if self._settings.safe_check == "error":
-            tf.debugging.assert_equal(after, before, f"{message}, or the layer safe_check='warn' or 'count'.")
+            tf.debugging.Assert(after == before, message)
             return
-        tf.cond(
-            (before == 0) & (after > 0),
-            lambda: tf.print("warning: " + message + ". From now on they are only counted.", output_stream=sys.stderr),
-            tf.no_op,
-        )
+        warning = " ".join(["warning:", *message[:2], message[2][:-1] + ". From now on they are only counted."])
+        tf.cond((before == 0) & (after > 0), lambda: tf.print(warning, output_stream=sys.stderr), tf.no_op)
 
 
 def _rules(config: DynamicTableConfig, seed: int, *, log_erased: bool) -> IndexRules:

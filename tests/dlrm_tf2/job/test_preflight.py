@@ -38,7 +38,10 @@ def test_weights_by_hand():
     tables = (10 + 6) * 4 * 4
     # 13 numericals are padded to 16; 2 tables and the bottom output make 3 pairs, 4 + 3 is padded to 8.
     dense = (16 * 8 + 8) + (8 * 4 + 4) + (8 * 5 + 5) + (5 * 1 + 1)
-    assert preflight.table_bytes(make_plan(model.tables, 1), 0, optimizer="sgd", training=True) == tables
+    assert (
+        preflight.table_bytes(make_plan(model.tables, 1), 0, tables=model.tables, optimizer="sgd", training=True)
+        == tables
+    )
     assert preflight.dense_bytes(model, "sgd") == 3 * 4 * dense
 
 
@@ -48,8 +51,10 @@ def test_weights_by_hand():
 def test_optimizer_state_counts_in_training(optimizer, of_tables, of_mlps):
     model = model_of((10, 6, 6), dim=4, bottom=(8, 4), top=(5, 1))
     plan = make_plan(model.tables, 1, optimizer=optimizer)
-    assert preflight.table_bytes(plan, 0, optimizer=optimizer, training=False) == 4 * 22 * 4
-    assert preflight.table_bytes(plan, 0, optimizer=optimizer, training=True) == 4 * (22 * 4 + of_tables)
+    assert preflight.table_bytes(plan, 0, tables=model.tables, optimizer=optimizer, training=False) == 4 * 22 * 4
+    assert preflight.table_bytes(plan, 0, tables=model.tables, optimizer=optimizer, training=True) == 4 * (
+        22 * 4 + of_tables
+    )
     assert preflight.dense_bytes(model, optimizer) == preflight.dense_bytes(model, "sgd") // 3 * of_mlps
 
 
@@ -97,7 +102,7 @@ def test_16_bit_weights_take_2_bytes_and_their_state_4(optimizer, of_state):
     plan = make_plan(model.tables, 1, optimizer=optimizer, table_dtype="bfloat16")
     for training in (False, True):
         expected = 2 * 22 * 4 + (4 * of_state if training else 0)
-        assert preflight.table_bytes(plan, 0, optimizer=optimizer, training=training) == expected
+        assert preflight.table_bytes(plan, 0, tables=model.tables, optimizer=optimizer, training=training) == expected
     float32 = make_plan(model.tables, 1, optimizer=optimizer)
     copies = [preflight.copy_bytes(model, of_type, rank=0, optimizer=optimizer) for of_type in (float32, plan)]
     assert copies[0] - copies[1] == 2 * 22 * 4

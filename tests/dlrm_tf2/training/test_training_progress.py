@@ -19,6 +19,7 @@ from dlrm_tf2.runtime import memory
 from dlrm_tf2.runtime.comm import HorovodComm, SingleProcess
 from dlrm_tf2.runtime.exchange_timer import ExchangeTimer
 from dlrm_tf2.training import progress
+from dlrm_tf2.training.key_counters import KeyCounters
 from dlrm_tf2.training.progress import TrainingProgress
 from dlrm_tf2.training.run_length import RunLength
 
@@ -204,6 +205,7 @@ def test_the_live_line_is_refreshed_a_few_times_a_second(monkeypatch):
         log=log,
         length=RunLength(1, 1000, steps_per_epoch=1000, evaluate_after=frozenset(), notes=()),
         step=0,
+        keys=KeyCounters(SimpleNamespace(tables=(), dynamic_tables={}), SingleProcess()),
     ) as watch:
         for step, _ in enumerate(watch.batches(iter([SimpleNamespace()] * 100)), 1):
             now[0] += 0.01

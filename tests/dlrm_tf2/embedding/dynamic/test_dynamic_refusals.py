@@ -70,14 +70,14 @@ def test_keys_are_integers_of_any_type_and_size():
 
 
 @pytest.mark.parametrize("score, why", [
-    ("no_eviction", "all rows of their buckets are taken. They got"),
-    ("lfu", "all rows of their buckets are taken by other keys of the same batch. They got"),
+    ("no_eviction", "all rows of their buckets are taken\\."),
+    ("lfu", "all rows of their buckets are taken by other keys of the same batch\\."),
 ])  # fmt: skip
 def test_a_key_without_room_is_an_error(score, why):
     embedding = layer(score=score)
     embedding.lookup(ids(embedding, [1, 2, 1]), step=1)
     with pytest.raises(
-        tf.errors.InvalidArgumentError, match=f"table 'd': keys of a batch found no room, because {why}"
+        tf.errors.InvalidArgumentError, match=f"(?s)table 'd': keys of a batch found no room,.*because {why}"
     ):
         embedding.lookup(ids(embedding, [3, 4, 5]), step=2)
 
@@ -85,12 +85,12 @@ def test_a_key_without_room_is_an_error(score, why):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_key_without_room_is_warned_of_once(compiled, capfd):
     embedding = layer(safe_check="warn")
-    lookup = (
-        embedding.lookup if not compiled else tf.function(lambda ids, step: embedding.lookup(ids, step=step).vectors)
-    )
+    lookup = embedding.lookup
+    if compiled:
+        lookup = tf.function(lambda ids, step: embedding.lookup(ids, step=step).vectors, autograph=False)
     for step in (1, 2):
         packed, step = ids(embedding, [1, 2, 3]), tf.constant(step, tf.int64)
-        lookup(packed, step) if compiled else lookup(packed, step=step)
+        lookup(packed, step=step)
     assert capfd.readouterr().err.count("warning: table 'd': keys of a batch found no room") == 1
     assert embedding.dynamic_tables["d"].counters()["not_insertable"] == 2
 
