@@ -4,7 +4,7 @@ Which row of its bucket a key gets is left open; everything else is decided here
 """
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 
 from dlrm_tf2.ops.hash_table import COUNTERS, IndexRules
 from dlrm_tf2.sharding.buckets import Buckets
@@ -13,7 +13,7 @@ GAMMA, MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
 LINES, MOST_IN_SKETCH = 4, 65535
 
 
-@lru_cache(maxsize=None)
+@cache
 def mix64(bits: int) -> int:
     """criteo_prep/splitmix64.py, for one number."""
     bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & MASK

@@ -1,5 +1,5 @@
-// What the C interfaces of all kernels share: element types, instruction sets, results, threads. No TensorFlow in here, so that
-// ctypes can call the kernels anywhere.
+// What the C interfaces of all kernels share: element types, instruction sets, results, threads. No TensorFlow in here, so
+// that ctypes can call the kernels anywhere.
 #pragma once
 
 #include <stdint.h>

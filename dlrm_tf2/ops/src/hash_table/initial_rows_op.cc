@@ -5,10 +5,11 @@
 namespace {
 
 REGISTER_OP("DlrmInitializeRows")
-    .Input("slabs: 1 * resource")
+    .Input("slabs: num_slabs * resource")  // one
     .Input("slots: num_slots * resource")
     .Input("rows: int64")
     .Input("keys: int64")
+    .Attr("num_slabs: int = 1")
     .Attr("num_slots: int >= 0")
     .Attr("kind: int")
     .Attr("low_or_mean: float")
