@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dlrm_tf2.benchmarks.dynamic_config import CollectionConfig, TablesConfig
-from dlrm_tf2.job.preflight import PROCESS_BYTES, DoesNotFit, gib, table_bytes
+from dlrm_tf2.job.preflight import PROCESS_BYTES, DoesNotFit, gib
+from dlrm_tf2.sharding.cost import Step, cost_of
 
 _KEY_BYTES = 8
 _VECTORS = 3  # at a time in a step: looked up, their gradient, and one of both on its way
@@ -25,8 +26,11 @@ def check_tables(config: TablesConfig, available_bytes: int) -> str:
     tables, rest = _tables_bytes(config)
     if tables + rest <= available_bytes:
         return f"memory: about {gib(tables + rest)} of {gib(available_bytes)}, a table with its state {gib(tables)}"
-    fit = int((available_bytes - rest) / tables * config.num_rows * 0.99)
-    advice = f"It fits with --rows {fit}." if fit >= 2 else "Use a smaller --batch_size or --num_iterations."
+    rows = int((available_bytes - rest) / tables * config.num_rows)
+    # A smaller table has more rows for each key.
+    while rows >= 2 and sum(_tables_bytes(replace(config, rows=rows, num_embeddings_per_feature=1))) > available_bytes:
+        rows = int(0.99 * rows)
+    advice = f"It fits with --rows {rows}." if rows >= 2 else "Use a smaller --batch_size or --num_iterations."
     what = f"a table of {config.num_rows} rows"
     raise DoesNotFit(_too_large(what, config, need=(tables, rest), available=available_bytes) + advice)
 
@@ -64,8 +68,9 @@ def step_bytes(config: CollectionConfig, world_size: int) -> int:
 
 def _tables_bytes(config: TablesConfig) -> tuple[int, int]:
     """(the larger table with its state, everything else)."""
+    step = Step(config.batch_size, optimizer=config.optimizer)
     tables = max(
-        table_bytes(config.plan(dynamic=dynamic), 0, optimizer=config.optimizer, training=True)
+        cost_of(config.plan(dynamic=dynamic), [config.table(dynamic=dynamic)], step)[0].table_bytes
         for dynamic in (False, True)
     )
     a_sample = 4 * config.embedding_dim * _VECTORS + _ID_BYTES + 2 * _KEY_BYTES * config.num_iterations
@@ -74,8 +79,8 @@ def _tables_bytes(config: TablesConfig) -> tuple[int, int]:
 
 def _collection_bytes(config: CollectionConfig, ranks: Sequence[int], world_size: int) -> tuple[int, int]:
     """The same, on the ranks of a machine."""
-    plan = config.plan(world_size)
-    tables = sum(table_bytes(plan, rank, optimizer=config.optimizer, training=True) for rank in ranks)
+    costs = cost_of(config.plan(world_size), config.tables, config.step)
+    tables = sum(costs[rank].table_bytes for rank in ranks)
     # Each rank draws the ids of the global batch.
     each = PROCESS_BYTES + 2 * _KEY_BYTES * sum(config.multi_hot_sizes) * config.batch_size
     return tables, len(ranks) * (each + step_bytes(config, world_size))
