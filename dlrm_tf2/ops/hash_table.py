@@ -15,15 +15,12 @@ import tensorflow as tf
 from dlrm_tf2 import ops
 from dlrm_tf2.ops.embedding_rows import SlabVariables
 from dlrm_tf2.sharding.buckets import Buckets
+from dlrm_tf2.sharding.dynamic_tables import INITIALIZERS, SCORES, Initializer
 
-# Where the score of a key comes from: the time, which the caller gives; the step; how often the key occurred since it
-# was stored; a number that the caller gives. A full bucket evicts its lowest (score, hash), or takes no new key.
-SCORES = ("timestamp", "step", "lfu", "custom", "no_eviction")  # as numbered in src/hash_table/key_index.h
 COUNTERS = (
     "inserted", "admitted", "refused", "evicted", "expired", "erased", "not_insertable", "found", "missed",
 )  # fmt: skip
 _COUNT_WITH = ("exact", "sketch")
-_INITIALIZERS = ("constant", "uniform", "normal", "truncated_normal")
 _HOST = "/CPU:0"
 
 
@@ -106,20 +103,6 @@ class Listed(NamedTuple):
     rows: tf.Tensor
     scores: tf.Tensor
     steps: tf.Tensor
-
-
-class Initializer(NamedTuple):
-    """The first values of a row.
-
-    Attributes:
-      kind: constant, uniform from low to high, normal, or truncated_normal, which is within 2 standard deviations.
-      low_or_mean: the constant, the low end or the mean.
-      high_or_std: the high end or the standard deviation.
-    """
-
-    kind: str
-    low_or_mean: float
-    high_or_std: float = 0.0
 
 
 def bucket_of(keys: tf.Tensor, num_buckets: int) -> tf.Tensor:
@@ -234,14 +217,14 @@ def initialize_rows(
       seed: of the table.
       initial_state: the value that fills each of the slab's slots.
     """
-    if initializer.kind not in _INITIALIZERS:
-        raise ValueError(f"initializer: found {initializer.kind}, expected one of {', '.join(_INITIALIZERS)}.")
+    if initializer.kind not in INITIALIZERS:
+        raise ValueError(f"initializer: found {initializer.kind}, expected one of {', '.join(INITIALIZERS)}.")
     ops.library().dlrm_initialize_rows(
         slabs=[slab.weights.handle],
         slots=[slot.handle for slot in slab.slots],
         rows=rows,
         keys=keys,
-        kind=_INITIALIZERS.index(initializer.kind),
+        kind=INITIALIZERS.index(initializer.kind),
         low_or_mean=initializer.low_or_mean,
         high_or_std=initializer.high_or_std,
         seed=_signed(seed),

@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 from dlrm_tf2.sharding.buckets import BUCKET_CAPACITY, Buckets, buckets_of
 from dlrm_tf2.sharding.tables import check_columns_and_features
 
+# The order of these and of INITIALIZERS is the numbering of the native ops.
 SCORES = ("timestamp", "step", "lfu", "custom", "no_eviction")
 COUNTERS_OF_ADMISSION = ("exact", "sketch")
 INITIALIZERS = ("constant", "uniform", "normal", "truncated_normal")
@@ -113,8 +114,8 @@ class DynamicTableConfig:
         if self.initializer is None:
             bound = self.capacity**-0.5
             object.__setattr__(self, "initializer", Initializer("uniform", -bound, bound))
-        _check_choice(self, "score", self.score, SCORES)
-        _check_choice(self, "initializer", self.initializer.kind, INITIALIZERS)
+        _check_choice(self, "score", found=self.score, choices=SCORES)
+        _check_choice(self, "initializer", found=self.initializer.kind, choices=INITIALIZERS)
         if self.initializer.kind.endswith("normal") and self.initializer.high_or_std < 0:
             std = self.initializer.high_or_std
             raise ValueError(f"table {self.name!r}: a standard deviation of {std}; it must be 0 or more.")
@@ -123,7 +124,7 @@ class DynamicTableConfig:
     def _check_admission_and_expiry(self) -> None:
         admission, expiry = self.admission, self.expiry
         if isinstance(admission, AfterCount):
-            _check_choice(self, "counter", admission.counter, COUNTERS_OF_ADMISSION)
+            _check_choice(self, "counter", found=admission.counter, choices=COUNTERS_OF_ADMISSION)
             if admission.threshold < 1:
                 raise ValueError(
                     f"table {self.name!r}: admission after {admission.threshold} times; it must be 1 or more."
@@ -182,6 +183,6 @@ def bucket_rows(table: DynamicTableConfig, world_size: int) -> dict[int, tuple[i
     return {rank: (of_rank.start * each, of_rank.stop * each) for rank, of_rank in owned.items() if of_rank}
 
 
-def _check_choice(table: DynamicTableConfig, what: str, found: str, choices: tuple[str, ...]) -> None:
+def _check_choice(table: DynamicTableConfig, what: str, *, found: str, choices: tuple[str, ...]) -> None:
     if found not in choices:
         raise ValueError(f"table {table.name!r}: {what} {found!r}; it must be one of {', '.join(choices)}.")

@@ -106,7 +106,7 @@ def trained(comm, config, batches, customs, data_parallel_input):
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=drawn())
 def test_the_table_is_the_dict(run_ranks, world_size, case):
     config, batches, customs, data_parallel_input = case
