@@ -27,7 +27,7 @@ BRIDGE_OF_SAMPLES = (
 # Programs read sys.argv, and nobody imports them: what two programs need has a room of its own.
 PROGRAMS = (
     "dlrm_tf2.dlrm", "dlrm_tf2.dcnv2", "dlrm_tf2.synthetic_models", "dlrm_tf2.sok_benchmark",
-    "dlrm_tf2.torchrec_example", "dlrm_tf2.report",
+    "dlrm_tf2.torchrec_example", "dlrm_tf2.dynamic_benchmark", "dlrm_tf2.report",
     "dlrm_tf2.export.__main__",
 )  # fmt: skip
 COMMANDS = ("criteo_prep.cli", "criteo_prep.generate_feature_spec")
@@ -47,6 +47,8 @@ ONLY_IN = {
 # Planning is tested in milliseconds, so these rooms do not start TensorFlow, and nothing that they import does.
 NO_TENSORFLOW = ("dlrm_tf2.sharding", "dlrm_tf2.config", "dlrm_tf2.benchmarks.zoo", "dlrm_tf2.benchmarks.zoo_config",
                  "dlrm_tf2.benchmarks.zoo_memory", "dlrm_tf2.benchmarks.timing", "dlrm_tf2.model.config",
+                 "dlrm_tf2.benchmarks.dynamic", "dlrm_tf2.benchmarks.dynamic_config", "dlrm_tf2.benchmarks.dynamic_keys",
+                 "dlrm_tf2.benchmarks.dynamic_memory",
                  "dlrm_tf2.unused_flags", "dlrm_tf2.job.planning", "dlrm_tf2.job.preflight",
                  "dlrm_tf2.report")  # fmt: skip
 
