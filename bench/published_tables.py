@@ -120,7 +120,7 @@ def dlrm_inference(measure: Measure, sizes: Sizes) -> Table:
         --max_steps {10 * sizes.steps} --log_path log.json"""
     runs = [measure(command + flag, data=data) for flag in ("", " --amp")]
     cells = [short(run["mean_inference_throughput"]) for run in runs]
-    cells += [f"{run['mean_inference_latency']:.1f}" for run in runs]
+    cells += [f"{1e3 * run['mean_inference_latency']:.1f}" for run in runs]
     rows = [*published_rows("dlrm_inference"), bold([_cores(1), "small (T15) x 0.1", "2048", *cells])]
     return Table(rows, "the processor, a tenth of the rows, synthetic ids by the published power law.")
 
@@ -176,13 +176,14 @@ def sok(measure: Measure, sizes: Sizes) -> Table:
         adagrad --lr 0.02 --warmup_steps {steps // 10} --decay_start_step {steps // 2} --decay_steps
         {steps - steps // 2 + 1} --seed 1 --log_path log.json"""
     rows = published_rows("sok")
-    for exit_flag, exit_criterion in (("--eval_in_last", "1 epoch"), ("--auc_threshold 0.76", "AUC > 0.76")):
+    for exit_flag, criterion in (("--eval_in_last", "1 epoch"), ("--auc_threshold 0.76", "AUC > 0.76")):
         for flag, amp, compress in (("--compress", "no", "yes"), ("--amp", "yes", "no")):
             run = measure(f"{command} {exit_flag} {flag}", data=data, ranks=2)
             training_s = run["total_s"] - run["evaluating_s"]
             minutes = [f"{seconds / 60:.2f}" for seconds in (training_s, run["evaluating_s"], run["total_s"])]
             speed = [f"{1e3 * training_s / run['steps']:.0f}", short(run["steps"] * 2048 / training_s)]
-            rows.append(bold([_cores(2), "2048", exit_criterion, amp, compress, *minutes, *speed]))
+            missed = " (not reached)" if "AUC" in criterion and run["auc"] <= 0.76 else ""
+            rows.append(bold([_cores(2), "2048", criterion + missed, amp, compress, *minutes, *speed]))
     return Table(
         rows,
         f"the processor; {sizes.samples:,} samples with planted clicks (best AUC 0.80) instead of 4.2 G; a hundredth "

@@ -217,13 +217,15 @@ def draw(groups: dict[str, list[float]], file: Path) -> None:
         len(groups) // columns, columns, sharex=True, sharey=True, squeeze=False, figsize=(7.5, 3.6)
     )
     for axis, (group, aucs) in zip(axes.flat, groups.items(), strict=True):
-        axis.hist(aucs, bins=10, range=(lowest, highest), color="#1f5fbf")
+        axis.hist(aucs, bins=10, range=(lowest, highest), histtype="stepfilled", color="#1f5fbf")
         axis.axvline(statistics.mean(aucs), color="#c2500a", linestyle="--", linewidth=1)
         axis.set_title(group, fontsize=8)
+        axis.locator_params(nbins=4, integer=True, axis="y")
+        axis.locator_params(nbins=4, axis="x")
     figure.supxlabel("final AUC")
     figure.supylabel("runs")
     figure.tight_layout()
-    figure.savefig(file, metadata={"Date": None})
+    figure.savefig(file, metadata={"Date": None, "Creator": None})
     print(f"written to {file}")
 
 
