@@ -17,7 +17,7 @@ from pathlib import Path
 
 from preprocess import commit, hardware
 from programs import run
-from published_figures import COLUMNS, SOURCES, cells
+from published_figures import PUBLISHED, cells
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -94,8 +94,10 @@ def numbers(log: str) -> dict[str, float]:
 
 def markdown(name: str, table: Table) -> str:
     """A table as Markdown, with its source and what differs."""
-    lines = markdown_table(cells(COLUMNS[name]), table.rows)
-    return f"### {name}\n\nPublished: {SOURCES[name]}.\n\n{lines}\n\nWhat differs: {table.differs}"
+    published = PUBLISHED[name]
+    lines = markdown_table(cells(published.columns), table.rows)
+    heading = f"### {published.title}\n\n`--tables {name}`; published: {published.source}."
+    return f"{heading}\n\n{lines}\n\nWhat differs: {table.differs}"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from published_figures import published_rows
+from published_figures import PUBLISHED
 
 from criteo_prep.feature_spec import tf_raw_spec
 from criteo_prep.synthetic.presets import PRESETS
@@ -47,7 +47,7 @@ class Table(NamedTuple):
 
 def dlrm_sizes(measure: Measure, sizes: Sizes) -> Table:
     rows = []
-    for published, shape in zip(published_rows("dlrm_sizes"), ("t15", "t3", "t0"), strict=True):
+    for published, shape in zip(PUBLISHED["dlrm_sizes"].rows, ("t15", "t3", "t0"), strict=True):
         categorical = PRESETS[f"criteo_{shape}_synthetic"].categorical
         weights = WIDTH * sum(feature.cardinality for feature in categorical)
         sample = sum(np.dtype(feature.dtype).itemsize for feature in tf_raw_spec(categorical).features.values())
@@ -58,7 +58,7 @@ def dlrm_sizes(measure: Measure, sizes: Sizes) -> Table:
 
 def dlrm_accuracy(measure: Measure, sizes: Sizes) -> Table:
     stability, learning = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("stability", "learning"))
-    rows = published_rows("dlrm_accuracy")
+    rows = PUBLISHED["dlrm_accuracy"].rows
     for ranks in ("1 rank", "2 ranks"):
         plain, amp = (stability["summary"][f"{precision}, {ranks}"]["mean"] for precision in ("float32", "amp"))
         what = f"T15 x 0.01, planted clicks, best {stability['best_auc']:.4f}"
@@ -76,7 +76,7 @@ def dlrm_accuracy(measure: Measure, sizes: Sizes) -> Table:
 
 
 def dlrm_training(measure: Measure, sizes: Sizes) -> Table:
-    rows = published_rows("dlrm_training")
+    rows = PUBLISHED["dlrm_training"].rows
     for name, shape, scale, ranks in (
         ("small (T15)", "t15", 1, 1),
         ("large (T3)", "t3", 0.1, 2),
@@ -95,7 +95,7 @@ def dlrm_training(measure: Measure, sizes: Sizes) -> Table:
 
 def dlrm_cpu(measure: Measure, sizes: Sizes) -> Table:
     plain = _throughput(measure, sizes, shape="t0", scale=0.02, ranks=2, amp=0)
-    rows = [*published_rows("dlrm_cpu"), bold([f"{_cores(2)}, rows x 0.02", short(plain), f"{plain / 2:,.0f}"])]
+    rows = [*PUBLISHED["dlrm_cpu"].rows, bold([f"{_cores(2)}, rows x 0.02", short(plain), f"{plain / 2:,.0f}"])]
     return Table(
         rows,
         "the processor (2 virtual cores of a later EPYC with AVX2) and a fiftieth of the rows: 8.4 GiB of tables, far "
@@ -121,13 +121,13 @@ def dlrm_inference(measure: Measure, sizes: Sizes) -> Table:
     runs = [measure(command + flag, data=data) for flag in ("", " --amp")]
     cells = [short(run["mean_inference_throughput"]) for run in runs]
     cells += [f"{1e3 * run['mean_inference_latency']:.1f}" for run in runs]
-    rows = [*published_rows("dlrm_inference"), bold([_cores(1), "small (T15) x 0.1", "2048", *cells])]
+    rows = [*PUBLISHED["dlrm_inference"].rows, bold([_cores(1), "small (T15) x 0.1", "2048", *cells])]
     return Table(rows, "the processor, a tenth of the rows, synthetic ids by the published power law.")
 
 
 def zoo_sizes(measure: Measure, sizes: Sizes) -> Table:
     rows = []
-    for name, tables, gib in published_rows("zoo_sizes"):
+    for name, tables, gib in PUBLISHED["zoo_sizes"].rows:
         model = MODELS[name].tables
         here = bold([str(len(model)), f"{4 * sum(table.num_elements for table in model) / GIB:.1f}"])
         rows.append([name, tables, here[0], gib, here[1]])
@@ -175,7 +175,7 @@ def sok(measure: Measure, sizes: Sizes) -> Table:
     command = f"""dlrm_tf2.sok_benchmark --cpu --data_dir DATA --global_batch_size 2048 --custom_interact --optimizer
         adagrad --lr 0.02 --warmup_steps {steps // 10} --decay_start_step {steps // 2} --decay_steps
         {steps - steps // 2 + 1} --seed 1 --log_path log.json"""
-    rows = published_rows("sok")
+    rows = PUBLISHED["sok"].rows
     for exit_flag, criterion in (("--eval_in_last", "1 epoch"), ("--auc_threshold 0.76", "AUC > 0.76")):
         for flag, amp, compress in (("--compress", "no", "yes"), ("--amp", "yes", "no")):
             run = measure(f"{command} {exit_flag} {flag}", data=data, ranks=2)
@@ -192,7 +192,7 @@ def sok(measure: Measure, sizes: Sizes) -> Table:
 
 
 def torchrec(measure: Measure, sizes: Sizes) -> Table:
-    rows, steps = published_rows("torchrec"), sizes.samples // 2048
+    rows, steps = PUBLISHED["torchrec"].rows, sizes.samples // 2048
     for configuration, flag, shape, scale in (
         ("MLPerf", "mlperf", "mlperf_40m", 0.01),
         ("MLPerfx2", "mlperfx2", "mlperf_80m", 0.01),
