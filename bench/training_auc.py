@@ -9,19 +9,18 @@ so the AUCs of one optimizer should agree for all precisions and numbers of rank
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from preprocess import commit, hardware
+from programs import run
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from criteo_prep.manifest import load_manifest
 from criteo_prep.synthesize import Synthesis, synthesize
 
-ROOT = Path(__file__).resolve().parent.parent
 BATCH_SIZE = 1024
 MODEL = f"""--cpu --embedding_dim 16 --bottom_mlp_dims 64,16 --top_mlp_dims 64,32,1 --batch_size {BATCH_SIZE}
     --valid_batch_size 65536 --warmup_steps 100 --seed 1""".split()
@@ -87,25 +86,8 @@ def auc_of(folder: Path, samples: int, flags: list[str], ranks: int = 1) -> floa
     """Trains for one pass over the dataset folder/set, with these flags too; returns the last AUC."""
     steps = -(-samples // BATCH_SIZE)
     schedule = ["--decay_start_step", str(max(100, steps // 2)), "--decay_steps", str(steps - steps // 2 + 1)]
-    launcher = []
-    if ranks > 1:
-        launcher = [str(Path(sys.executable).parent / "horovodrun"), "-np", str(ranks), "--mpi-args=--oversubscribe"]
-    command = [
-        *launcher,
-        sys.executable,
-        "-m",
-        "dlrm_tf2.dlrm",
-        "--dataset_path",
-        str(folder / "set"),
-        *MODEL,
-        *schedule,
-        *flags,
-        "--log_path",
-        str(folder / "log.json"),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"training_auc: {' '.join(command)}\n{(done.stdout + done.stderr)[-2000:]}")
+    files = ["--dataset_path", str(folder / "set"), "--log_path", str(folder / "log.json")]
+    run(["python", "-m", "dlrm_tf2.dlrm", *files, *MODEL, *schedule, *flags], ranks)
     return json.loads((folder / "log.json").read_text().splitlines()[-1])["auc"]
 
 

@@ -14,20 +14,19 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from preprocess import commit, hardware
+from programs import run
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from criteo_prep.feature_spec import Feature, tf_raw_spec
 from criteo_prep.synthetic import presets
 
-ROOT = Path(__file__).resolve().parent.parent
 BOTTOM, TOP, DIM, TABLES = (16, 512, 256, 128), (480, 1024, 1024, 512, 256, 1), 128, 26
 STEPS = 8
 PRECISIONS = {"float32": [], "bfloat16": ["--amp"]}
@@ -87,21 +86,13 @@ def ours(folder: Path, arguments: argparse.Namespace, precision: str, ranks: int
     command = f"""-m dlrm_tf2.dlrm --cpu --dataset_path {folder} --dataset_type synthetic --batch_size
         {arguments.batch_size} --max_steps 30 --print_freq 5 --evals_per_epoch 0 --valid_batch_size 8192 --seed 1
         --log_path {folder}/log.json""".split()
-    run([*command, *PRECISIONS[precision]], ranks)
+    run(["python", *command, *PRECISIONS[precision]], ranks)
     return json.loads((folder / "log.json").read_text().splitlines()[-1])["throughput"]
 
 
 def other(what: str, precision: str, arguments: argparse.Namespace) -> float:
     size = ["--batch_size", str(arguments.batch_size), "--rows", str(arguments.rows)]
-    return float(run([__file__, "--only", what, "--precision", precision, *size]).split()[-1])
-
-
-def run(command: list[str], ranks: int = 1) -> str:
-    launcher = [] if ranks == 1 else [str(Path(sys.executable).parent / "horovodrun"), "-np", str(ranks)]
-    done = subprocess.run([*launcher, sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"bench/training_step.py: {' '.join(command)}\n{done.stderr[-2000:]}")
-    return done.stdout
+    return float(run(["python", __file__, "--only", what, "--precision", precision, *size]).split()[-1])
 
 
 class Layers:
