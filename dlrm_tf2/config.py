@@ -240,6 +240,15 @@ class TrainConfig:
         "warning for each table; count: no more than a number in the log",
         choices=("error", "warn", "count"),
     )
+    hbm_for_embeddings: float | None = _dynamic(
+        None,
+        "GiB of memory on each rank for the rows of dynamic tables (published name; here it is the memory of the CPU). "
+        "The other rows are in a file in --embeddings_folder, which ends with the run. Not given, all are in memory",
+        least=0,
+    )
+    embeddings_folder: str | None = _dynamic(
+        None, "folder on a local disk for the rows of dynamic tables that --hbm_for_embeddings leaves out of memory"
+    )
 
     optimizer: str = _optimizer(DEFAULT_OPTIMIZER, "optimizer of the MLPs and the tables", choices=tuple(OPTIMIZERS))
     momentum: float = _optimizer(0.0, "momentum of sgd in the MLPs; tables have no momentum")

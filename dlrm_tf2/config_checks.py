@@ -189,6 +189,11 @@ def _check_dynamic(config: "TrainConfig") -> None:
         "--embedding_op tensorflow and --dynamic_capacity: only the native ops have dynamic tables. Leave "
         "--embedding_op out.",
     )
+    require(
+        (config.hbm_for_embeddings is None) == (config.embeddings_folder is None),
+        "--hbm_for_embeddings GIB needs --embeddings_folder DIR for the rows beyond it, and the other way round. Give "
+        "both, or leave both out.",
+    )
 
 
 def _text(value: object) -> str:

@@ -9,7 +9,10 @@ import dataclasses
 from dlrm_tf2.config import TrainConfig
 
 # The flags of dynamic tables besides --dynamic_capacity, without which there are none.
-DYNAMIC = ("evict", "admit_after", "admission_counter", "admit_probability", "expire_after_steps", "safe_check")
+DYNAMIC = (
+    "evict", "admit_after", "admission_counter", "admit_probability", "expire_after_steps", "safe_check",
+    "hbm_for_embeddings", "embeddings_folder",
+)  # fmt: skip
 
 
 def unused_flags(config: TrainConfig) -> list[str]:

@@ -47,8 +47,8 @@ ONLY_IN = {
 # Planning is tested in milliseconds, so these rooms do not start TensorFlow, and nothing that they import does.
 NO_TENSORFLOW = ("dlrm_tf2.sharding", "dlrm_tf2.config", "dlrm_tf2.benchmarks.zoo", "dlrm_tf2.benchmarks.zoo_config",
                  "dlrm_tf2.benchmarks.zoo_memory", "dlrm_tf2.benchmarks.timing", "dlrm_tf2.model.config",
-                 "dlrm_tf2.benchmarks.dynamic", "dlrm_tf2.benchmarks.dynamic_config", "dlrm_tf2.benchmarks.dynamic_keys",
-                 "dlrm_tf2.benchmarks.dynamic_memory",
+                 "dlrm_tf2.benchmarks.dynamic", "dlrm_tf2.benchmarks.dynamic_config",
+                 "dlrm_tf2.benchmarks.dynamic_keys", "dlrm_tf2.benchmarks.dynamic_memory",
                  "dlrm_tf2.unused_flags", "dlrm_tf2.job.planning", "dlrm_tf2.job.preflight",
                  "dlrm_tf2.report")  # fmt: skip
 

@@ -121,6 +121,18 @@ def table_bytes(plan: ShardingPlan, rank: int, *, tables: Sequence[Table], optim
     return plan.bytes_of(rank) + index + (state if training else 0)
 
 
+def file_bytes(config: TrainConfig, model: ModelConfig, plan: ShardingPlan, *, rank: int) -> int:
+    """Bytes of the dynamic tables on a rank that are in a file: beyond --hbm_for_embeddings."""
+    if config.hbm_for_embeddings is None:
+        return 0
+    dynamic = {table.name for table in model.tables if table.is_dynamic}
+    shards = tuple(shard for shard in plan.of_rank(rank) if shard.table in dynamic)
+    num_bytes = replace(plan, shards=shards).bytes_of(rank)
+    if config.mode == "train":
+        num_bytes += sum(state_bytes(config.optimizer, shard.num_rows, shard.num_columns) for shard in shards)
+    return max(0, num_bytes - int(config.hbm_for_embeddings * (1 << 30)))
+
+
 def dense_bytes(model: ModelConfig, optimizer: str) -> int:
     """Bytes of the MLPs, their optimizer state, and their gradients."""
     return (3 + len(OPTIMIZERS[optimizer].slots)) * _dense_elements(model) * _FLOAT_BYTES
@@ -232,7 +244,9 @@ def check_memory(
                 f"{int((available - fixed) / each)}."
             )
         needed = max(needed, fixed + size * each)
-    return f"memory: about {gib(needed)} of {gib(available)} on {memory}, tables {gib(tables)}"
+    in_file = sum(file_bytes(config, model, shards, rank=rank) for rank in ranks)
+    where = f"; {gib(in_file)} of the tables with their state in {config.embeddings_folder}" if in_file else ""
+    return f"memory: about {gib(needed)} of {gib(available)} on {memory}, tables {gib(tables)}{where}"
 
 
 def step_bytes(config: TrainConfig, model: ModelConfig, *, plan: ShardingPlan, rank: int, data: DataShape) -> float:
@@ -260,6 +274,7 @@ def _fixed_bytes(config: TrainConfig, model: ModelConfig, *, plan: ShardingPlan,
     fixed = sum(
         table_bytes(shards, rank, tables=model.tables, optimizer=optimizer, training=training) for rank in ranks
     )
+    fixed -= sum(file_bytes(config, model, shards, rank=rank) for rank in ranks)
     fixed += len(ranks) * (memory.of_device * dense_bytes(model, optimizer) + memory.of_host * PROCESS_BYTES)
     if training and config.checkpoint_async and memory.of_host:
         copies = sum(copy_bytes(model, plan, rank=rank, optimizer=optimizer) for rank in ranks)

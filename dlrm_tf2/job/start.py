@@ -14,6 +14,7 @@ from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data import repeated_ids
 from dlrm_tf2.data.batches import check_splits, open_split
 from dlrm_tf2.embedding import native_rows
+from dlrm_tf2.embedding.dynamic.tiers import Tiers
 from dlrm_tf2.evaluation.evaluator import Evaluator
 from dlrm_tf2.evaluation.inference import infer
 from dlrm_tf2.evaluation.predictions import PredictionsFile
@@ -186,6 +187,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
         data_parallel_input=config.data_parallel_input,
         deduplicated=deduplicated,
         safe_check=config.safe_check,
+        tiers=_tiers(config),
     )
     log = _open_log(context, resumption)  # after the checks: a run that they refuse leaves an older log as it is
     with contextlib.ExitStack() as on_error:
@@ -226,6 +228,12 @@ def _restore(context: RunContext, model: Dlrm, *, source: str, resumption: Resum
     )
     log.say(f"{'resumed' if resumption.resumes else 'restored'} {source}: step {document['step']}")
     return document
+
+
+def _tiers(config: TrainConfig) -> Tiers | None:
+    if config.hbm_for_embeddings is None or config.embeddings_folder is None:
+        return None
+    return Tiers(int(config.hbm_for_embeddings * (1 << 30)), config.embeddings_folder)
 
 
 def _restores_state(config: TrainConfig, resumption: Resumption) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from dlrm_tf2.embedding.dynamic.tiers import Tiers
 from dlrm_tf2.embedding.id_exchange import ExchangedIds
 from dlrm_tf2.embedding.ids import RankIds
 from dlrm_tf2.embedding.layer import DistributedEmbedding, Lookup
@@ -34,7 +35,7 @@ class ComputeSettings:
       optimizer: the formula that updates all weights.
       training: False allocates no optimizer state for the tables.
       initialize_tables: False leaves the tables' memory as it is, for weights that a checkpoint provides.
-      data_parallel_input, deduplicated, safe_check: see DistributedEmbedding.
+      data_parallel_input, deduplicated, safe_check, tiers: see DistributedEmbedding.
     """
 
     compute_dtype: str = "float32"
@@ -48,6 +49,7 @@ class ComputeSettings:
     data_parallel_input: bool = False
     deduplicated: Collection[str] = ()
     safe_check: str = "error"
+    tiers: Tiers | None = None
 
 
 class Dlrm:
@@ -111,6 +113,7 @@ class Dlrm:
             embedding_op=settings.embedding_op,
             leading_columns=config.bottom_width if self.interaction.join else 0,
             safe_check=settings.safe_check,
+            tiers=settings.tiers,
         )
         self.dense_optimizer = DenseOptimizer(settings.optimizer, self.dense_variables)
         self._bottom, self._above, self._dense = self._bottom_vector, self._above_interaction, self._dense_block

@@ -176,6 +176,8 @@ ELSEWHERE = {
     "tensorboard": "logs/test_tensorboard.py",
     "mllog": "logs/test_mlperf_log.py",
     "safe_check": "training/test_dynamic_training.py",
+    "hbm_for_embeddings": "training/test_tiered_training.py",
+    "embeddings_folder": "training/test_tiered_training.py",
 }
 
 ALL = {field.name for field in dataclasses.fields(TrainConfig)}

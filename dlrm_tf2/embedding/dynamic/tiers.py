@@ -41,9 +41,7 @@ class Tiers(NamedTuple):
         if self.memory_bytes < 0:
             raise ValueError(f"tiers: memory_bytes {self.memory_bytes}; it must be 0 or more.")
         if not os.path.isdir(self.folder) or not os.access(self.folder, os.W_OK | os.X_OK):
-            raise ValueError(
-                f"tiers: {self.folder} is not a folder that can be written. Name a folder on a local disk."
-            )
+            raise ValueError(f"{self.folder}: is not a folder that can be written. Name a folder on a local disk.")
         num_bytes = 0
         for shards in shards_of_slabs.values():
             if any(tables[shard.table].is_dynamic for shard in shards):

@@ -32,7 +32,9 @@ HYDRA = dict(PMI_SIZE=4, PMI_RANK=3, MPI_LOCALRANKID=1, MPI_LOCALNRANKS=2)
 def environment(monkeypatch):
     """Puts variables into an environment that no launcher has touched."""
     for name in list(os.environ):
-        if name.startswith(("HOROVOD_", "OMPI_", "PMI_", "PMIX_", "MPI_", "SLURM_", "TORCHELASTIC_", "DLRM_TF2_", "ONEDNN_")):
+        if name.startswith(
+            ("HOROVOD_", "OMPI_", "PMI_", "PMIX_", "MPI_", "SLURM_", "TORCHELASTIC_", "DLRM_TF2_", "ONEDNN_")
+        ):
             monkeypatch.delenv(name)
 
     def put(**variables):

@@ -48,7 +48,7 @@ def test_the_same_bits_with_and_without_tiers(tmp_path, dtype, memory_bytes):
 def test_what_is_refused(tmp_path):
     for tiers, message in (
         (Tiers(-1, str(tmp_path)), "memory_bytes -1; it must be 0 or more"),
-        (Tiers(0, str(tmp_path / "nowhere")), "nowhere is not a folder that can be written"),
+        (Tiers(0, str(tmp_path / "nowhere")), "nowhere: is not a folder that can be written"),
     ):
         with pytest.raises(ValueError, match=message):
             RankOfSetup(setup("float32", tiers=tiers), SingleProcess())
