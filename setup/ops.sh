@@ -12,6 +12,10 @@ ops_fingerprint() {
 # Builds once per fingerprint. A failed build is not tried again, but each set-up prints its reason.
 build_ops() {
     local done_file=.venv/ops_done
+    if [ ! -d dlrm_tf2/ops ]; then
+        say 'the sources of the op library (dlrm_tf2/ops) are not here yet: the next set-up builds it'
+        return
+    fi
     if [ ! -f "$done_file" ] || [ "$(sed 1d "$done_file")" != "$(ops_fingerprint)" ]; then
         say 'building the op library, half a minute'
         { .venv/bin/python dlrm_tf2/ops/build.py || true; } >"$done_file.new" 2>&1

@@ -9,7 +9,8 @@ from dlrm_tf2.job.preflight import PROCESS_BYTES, DoesNotFit, gib
 from dlrm_tf2.sharding.cost import Step, cost_of
 
 _KEY_BYTES = 8
-_VECTORS = 3  # at a time in a step: looked up, their gradient, and one of both on its way
+# Copies of the vectors of a batch, as measured: one looked up, one as gradient, and what TensorFlow keeps of others.
+_VECTORS, _VECTORS_OF_TABLES = 3, 7
 _ID_BYTES = 60  # of an id in a step: its key, row, place, and the order of the update
 _SMALLEST = 2.0**-30
 
@@ -73,7 +74,7 @@ def _tables_bytes(config: TablesConfig) -> tuple[int, int]:
         cost_of(config.plan(dynamic=dynamic), [config.table(dynamic=dynamic)], step)[0].table_bytes
         for dynamic in (False, True)
     )
-    a_sample = 4 * config.embedding_dim * _VECTORS + _ID_BYTES + 2 * _KEY_BYTES * config.num_iterations
+    a_sample = 4 * config.embedding_dim * _VECTORS_OF_TABLES + _ID_BYTES + 2 * _KEY_BYTES * config.num_iterations
     return tables, PROCESS_BYTES + config.batch_size * a_sample
 
 

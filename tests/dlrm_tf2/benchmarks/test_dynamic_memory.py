@@ -17,7 +17,7 @@ def test_the_dynamic_table_decides(optimizer, numbers_a_weight):
     rows = 256 * 33_583
     table = rows * (512 * numbers_a_weight + 44)
     config = TablesConfig(batch_size=1, num_embeddings_per_feature=8, num_iterations=1, optimizer_type=optimizer)
-    need = table + PROCESS_BYTES + 3 * 512 + 60 + 16
+    need = table + PROCESS_BYTES + 7 * 512 + 60 + 16
     dynamic_memory.check_tables(config, need)
     with pytest.raises(DoesNotFit, match=f"they need {need} bytes .* and {need - 1} bytes .* It fits with --rows "):
         dynamic_memory.check_tables(config, need - 1)
