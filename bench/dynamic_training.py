@@ -86,18 +86,9 @@ def make_datasets(folder: Path, arguments: argparse.Namespace) -> float:
     prep("synthesize", "--preset", "criteo_t15", *days, "--labels", "teacher", "--seed", "1", "--dst", folder / "days")
     logs = sorted((folder / "days").glob("day_*"))
     for threshold in {1, arguments.threshold}:
-        prep(
-            "preprocess",
-            "--input",
-            *logs,
-            "--vocabulary_days",
-            "train",
-            "--output",
-            folder / f"ids_{threshold}",
-            "--threshold",
-            str(threshold),
-        )
-    prep("preprocess", "--input", *logs, "--vocabulary_days", "train", "--output", folder / "keys", "--ids", "raw")
+        rules = ["--threshold", threshold, "--vocabulary_days", "train"]
+        prep("preprocess", "--input", *logs, "--output", folder / f"ids_{threshold}", *rules)
+    prep("preprocess", "--input", *logs, "--output", folder / "keys", "--ids", "raw")
     manifest = json.loads((folder / "days" / "manifest.json").read_text())
     return manifest["splits"]["test"]["best_auc"]
 

@@ -9,7 +9,8 @@ from support.small_dataset import write_dataset
 from criteo_prep.synthetic import presets
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.job import planning, preflight
-from dlrm_tf2.model.config import ModelConfig
+from dlrm_tf2.model.config import DynamicRules, ModelConfig
+from dlrm_tf2.sharding.dynamic_tables import AfterCount
 from dlrm_tf2.sharding.plan import Shard, ShardingPlan, make_plan
 
 GIB = 1 << 30
@@ -56,6 +57,15 @@ def test_optimizer_state_counts_in_training(optimizer, of_tables, of_mlps):
         22 * 4 + of_tables
     )
     assert preflight.dense_bytes(model, optimizer) == preflight.dense_bytes(model, "sgd") // 3 * of_mlps
+
+
+def test_a_dynamic_table_counts_the_rows_of_its_buckets_and_their_index():
+    model = dataclasses.replace(
+        model_of((10, None), dim=4, bottom=(8, 4), top=(5, 1)), dynamic=DynamicRules((100,), admission=AfterCount(2))
+    )
+    plan = make_plan(model.tables, 1)
+    found = preflight.table_bytes(plan, 0, tables=model.tables, optimizer="adagrad", training=True)
+    assert found == 2 * 4 * 4 * (10 + 100) + 100 * (24 + 20 + 24)  # key, score and step; index; counter
 
 
 def test_cut_tables_and_many_ids_by_hand():

@@ -12,6 +12,8 @@ from support import in_process
 from support.key_dataset import keys_of, write_keys
 from support.small_dataset import write_dataset
 
+from criteo_prep.feature_spec import FeatureSpec
+from criteo_prep.synthesize import Synthesis, synthesize
 from dlrm_tf2 import ops
 from dlrm_tf2.checkpoint import open_checkpoint
 from dlrm_tf2.config import ConfigError
@@ -207,3 +209,19 @@ def test_a_key_without_room_ends_the_run_unless_it_is_only_counted(data, tmp_pat
         run = in_process.run(data["keys"], tmp_path / "log.json", *full, "--safe_check", safe_check)
         assert run.column("keys_stored")[-1][1] == 30 and run.column("keys_not_insertable")[-1][1] > 0
         assert capfd.readouterr().err.count("warning: table 'cat_2'") == warnings
+
+
+@pytest.mark.long
+def test_a_training_with_room_for_all_keys_learns_what_one_on_ids_learns(tmp_path):
+    flags = """--embedding_dim 8 --bottom_mlp_dims 32,8 --top_mlp_dims 32,1 --batch_size 512 --valid_batch_size 10000
+        --optimizer adagrad --learning_rate 0.03 --warmup_steps 50 --print_freq 200 --shuffle full""".split()
+    aucs, capacities = {}, []
+    for kind in ("vocabulary", "raw"):
+        request = Synthesis("criteo_t15", 300_000, scale=1e-4, seed=1, labels="teacher", ids=kind)
+        synthesize(request, tmp_path / kind, quiet=True)
+        spec = FeatureSpec.load(tmp_path / kind / "feature_spec.yaml")
+        capacities += [str(feature.cardinality) for feature in spec.categorical if not feature.key]
+        more = ["--dynamic_capacity", ",".join(capacities)] if kind == "raw" else []
+        run = in_process.run(tmp_path / kind, tmp_path / f"{kind}.json", *flags, *more)
+        aucs[kind] = run.records[-1]["auc"]
+    assert aucs["vocabulary"] > 0.76 and aucs["raw"] == pytest.approx(aucs["vocabulary"], abs=0.002)
