@@ -201,9 +201,10 @@ class DynamicTable:
 
     def _find_or_insert(self, keys: tf.Tensor, touch: Touch) -> tf.Tensor:
         """The rows of the table; fresh rows have their first values."""
-        score, before = self.config.score, hash_table.counters(self.index)[_NOT_INSERTABLE]
-        scores = {"timestamp": touch.time, "custom": touch.scores.get(self.config.name)}.get(score)
-        scores = tf.constant(0, tf.int64) if scores is None else scores
+        checked, scores = self._settings.safe_check != "count", tf.constant(0, tf.int64)
+        if self.config.score in ("timestamp", "custom"):
+            scores = touch.time if self.config.score == "timestamp" else touch.scores[self.config.name]
+        before = hash_table.counters(self.index)[_NOT_INSERTABLE] if checked else None
         inserted = hash_table.find_or_insert(self.index, keys, step=touch.step, scores=scores)
         optimizer = self._settings.optimizer
         hash_table.initialize_rows(
@@ -214,7 +215,7 @@ class DynamicTable:
             seed=self._seed,
             initial_state=[optimizer.initial_value(slot) for slot in optimizer.row_slots],
         )
-        if self._settings.safe_check != "count":
+        if checked:
             self._check(before, hash_table.counters(self.index)[_NOT_INSERTABLE])
         return inserted.rows
 
