@@ -1,6 +1,6 @@
 """AUC and hit rate of trainings on raw keys, by capacity, eviction and admission, next to trainings on ids.
 
-    python bench/dynamic_training.py [--samples 300000] [--scale 0.01] [--threshold 2]
+    python bench/dynamic_training.py [--samples 300000] [--scale 0.01] [--threshold 2] [--capacities 1,1/2,1/10]
 
 Day files with planted clicks become two kinds of datasets of the same rows: with ids, after a pass that counts the
 values (`preprocess --threshold`), and with raw keys, without it. Each training makes one pass with the same flags. A
@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,6 @@ from criteo_prep.feature_spec import FeatureSpec
 
 FLAGS = """--cpu --embedding_dim 16 --bottom_mlp_dims 64,16 --top_mlp_dims 64,32,1 --batch_size 1024
     --valid_batch_size 16384 --optimizer adagrad --learning_rate 0.05 --warmup_steps 50 --print_freq 50""".split()
-SHARES = {"all": 1.0, "1/2": 1 / 2, "1/10": 1 / 10}
 
 
 def main() -> None:
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=300_000)
     parser.add_argument("--scale", type=float, default=0.01)
     parser.add_argument("--threshold", type=int, default=2, help="of the ids and of --admit_after")
+    parser.add_argument("--capacities", default="1,1/2,1/10", help="shares of the keys of each column")
     parser.add_argument("--seed", default="1")
     parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "dynamic_training.json"))
     arguments = parser.parse_args()
@@ -56,8 +57,8 @@ def main() -> None:
 
         for threshold in (1, arguments.threshold):
             train(f"ids_{threshold}", threshold=threshold)
-        for capacity, share in SHARES.items():
-            capacities = ",".join(str(max(1, math.ceil(number * share))) for number in num_keys)
+        for capacity in arguments.capacities.split(","):
+            capacities = ",".join(str(math.ceil(number * Fraction(capacity))) for number in num_keys)
             for evict in ("lru", "lfu"):
                 for threshold in (1, arguments.threshold):
                     flags = ["--dynamic_capacity", capacities, "--evict", evict, "--admit_after", str(threshold)]

@@ -217,8 +217,8 @@ class TrainConfig:
     )
     evict: str = _dynamic(
         "lru",
-        "which key of a full table leaves for a new one. lru: the key whose last step is the oldest; lfu: the "
-        "key with the fewest uses; none: no key leaves, and a new one finds no room",
+        "which key of a full table leaves for a new one. lru: the key whose last step is the oldest; lfu: the key "
+        "with the fewest uses; none: no key leaves, and a new one finds no room",
         choices=tuple(EVICTED),
     )
     admit_after: int = _dynamic(
@@ -236,8 +236,8 @@ class TrainConfig:
     )
     safe_check: str = _dynamic(
         "error",
-        "what a key without room, also where all keys of a batch need more, is. error: the end of the run; warn: a "
-        "warning for each table; count: no more than a number in the log",
+        "what happens when a key finds no room, as where a batch has more keys than the table has rows. error: the run "
+        "ends; warn: one warning for each table; count: a number in the log",
         choices=("error", "warn", "count"),
     )
     hbm_for_embeddings: float | None = _dynamic(

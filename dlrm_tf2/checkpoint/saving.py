@@ -23,7 +23,8 @@ def save_checkpoint(path: str | Path, comm, *, dense: dict, embedding, document:
       path: folder on a file system that all ranks share; absent, empty, or an older checkpoint, which is replaced.
       comm: the ranks (dlrm_tf2.runtime.comm).
       dense: name -> variable, equal on all ranks; rank 0 saves them.
-      embedding: the tables (see DistributedEmbedding: tables, plan, rank, slots, table_dtype, read_rows).
+      embedding: the tables (see DistributedEmbedding: tables, plan, rank, slots, table_dtype, read_rows,
+        dynamic_tables).
       document: further values that a restart needs, JSON-able; rank 0 saves it.
       keep: see CheckpointWriter.
 
