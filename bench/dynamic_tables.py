@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--json", default=str(ROOT / "bench" / "results" / "dynamic_tables.json"))
     arguments = parser.parse_args()
     document: dict = {"grid": [], "tfra": [], **hardware(), "commit": commit(),
-                      "command": " ".join(["bench/dynamic_tables.py", *sys.argv[1:]])}  # fmt: skip
+                      "command": command_line(arguments)}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         for batch_size in arguments.batch_sizes:
             for optimizer in arguments.optimizers:
@@ -54,6 +54,11 @@ def main() -> None:
     print(f"written to {arguments.json}")
 
 
+def command_line(arguments: argparse.Namespace) -> str:
+    """The command, without the path of the peer's Python."""
+    return " ".join(["bench/dynamic_tables.py", *sys.argv[1:]]).replace(str(arguments.peer_python), "PYTHON")
+
+
 def measure(config: TablesConfig) -> dict:
     """The record of a run of the program, in a process of its own; prints its milliseconds."""
     flags = [f"--{name}={getattr(config, name)}" for name in (
@@ -61,6 +66,7 @@ def measure(config: TablesConfig) -> dict:
     )]  # fmt: skip
     run([sys.executable, "-m", "dlrm_tf2.dynamic_benchmark", "tables", *flags])
     record = json.loads(Path(config.json).read_text()) | {"load_average": os.getloadavg()}
+    del record["json"]  # a path of this machine
     print(f"batch {config.batch_size}, {config.num_rows} rows, {config.optimizer_type}: p50 in ms")
     for phase in PHASES:
         static, dynamic = (record["ms"][table][phase]["p50_ms"] for table in ("static", "dynamic"))
