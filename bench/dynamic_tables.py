@@ -3,9 +3,9 @@
     python bench/dynamic_tables.py [--num_iterations 10] [--rows 8388608] [--peer_python PYTHON]
 
 Runs `dlrm_tf2.dynamic_benchmark tables` for each batch and optimizer; keys by a power law with exponent 1.05, width
-128.
-With --peer_python, a Python that has TFRA (bench/peers/dynamic_tables.py says which versions), TFRA makes the same
-training steps on the same keys, at the first of the batches. Prints two tables and writes one JSON.
+128. With --peer_python, a Python that has TFRA (bench/peers/dynamic_tables.py says which versions), TFRA makes the same
+training steps on the same keys, at the first of the batches. Prints two tables and writes one JSON, after every
+configuration.
 """
 
 import argparse
@@ -38,7 +38,8 @@ def main() -> None:
     parser.add_argument("--peer_python", metavar="PYTHON", help="a Python that has TFRA")
     parser.add_argument("--json", default=str(ROOT / "bench" / "results" / "dynamic_tables.json"))
     arguments = parser.parse_args()
-    document: dict = {"grid": [], "tfra": []}
+    document: dict = {"grid": [], "tfra": [], **hardware(), "commit": commit(),
+                      "command": command_line(arguments)}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         for batch_size in arguments.batch_sizes:
             for optimizer in arguments.optimizers:
@@ -49,10 +50,13 @@ def main() -> None:
                 document["grid"].append(measure(config))
                 if arguments.peer_python and batch_size == arguments.batch_sizes[0]:
                     document["tfra"].append(next_to(config, document["grid"][-1], arguments.peer_python))
-    document |= {**hardware(), "load_average": os.getloadavg(), "commit": commit(),
-                 "command": " ".join(["bench/dynamic_tables.py", *sys.argv[1:]])}  # fmt: skip
-    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
+                Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
     print(f"written to {arguments.json}")
+
+
+def command_line(arguments: argparse.Namespace) -> str:
+    """The command, without the path of the peer's Python."""
+    return " ".join(["bench/dynamic_tables.py", *sys.argv[1:]]).replace(str(arguments.peer_python), "PYTHON")
 
 
 def measure(config: TablesConfig) -> dict:
@@ -61,7 +65,8 @@ def measure(config: TablesConfig) -> dict:
         "batch_size", "rows", "num_iterations", "optimizer_type", "feature_distribution", "json",
     )]  # fmt: skip
     run([sys.executable, "-m", "dlrm_tf2.dynamic_benchmark", "tables", *flags])
-    record = json.loads(Path(config.json).read_text())
+    record = json.loads(Path(config.json).read_text()) | {"load_average": os.getloadavg()}
+    del record["json"]  # a path of this machine
     print(f"batch {config.batch_size}, {config.num_rows} rows, {config.optimizer_type}: p50 in ms")
     for phase in PHASES:
         static, dynamic = (record["ms"][table][phase]["p50_ms"] for table in ("static", "dynamic"))

@@ -18,12 +18,13 @@ import tensorflow as tf
 
 from criteo_prep.machine import available_memory_bytes
 from dlrm_tf2.benchmarks import dynamic_memory
-from dlrm_tf2.benchmarks.dynamic import PUBLISHED_TABLES
+from dlrm_tf2.benchmarks.dynamic import PUBLISHED_TABLES, PublishedTables
 from dlrm_tf2.benchmarks.dynamic_config import PRECISIONS, TABLE, TablesConfig
 from dlrm_tf2.benchmarks.dynamic_keys import tables_batch
 from dlrm_tf2.benchmarks.timing import StepTimes, markdown_table
 from dlrm_tf2.embedding import DistributedEmbedding
 from dlrm_tf2.embedding.ids import RankIds
+from dlrm_tf2.embedding.lookup import Lookup
 from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.runtime import activity, memory, terminal
 from dlrm_tf2.runtime.comm import SingleProcess
@@ -176,7 +177,7 @@ class TableBench:
     def _train(self, ids: RankIds, number: tf.Tensor) -> tf.Tensor:
         return self._update(self.layer.lookup(ids, step=number), number)
 
-    def _update(self, lookup, number: tf.Tensor) -> tf.Tensor:
+    def _update(self, lookup: Lookup, number: tf.Tensor) -> tf.Tensor:
         (vectors,) = lookup.vectors
         gradient = tf.reshape(self._gradient, tf.shape(vectors))
         return self.layer.apply_gradient(lookup, [gradient], learning_rate=self._rate, step=number)
@@ -209,7 +210,7 @@ def report(config: TablesConfig, record: dict) -> str:
     return "\n".join(lines)
 
 
-def _published(config: TablesConfig) -> list:
+def _published(config: TablesConfig) -> list[PublishedTables]:
     """The published rows of this setting."""
     key = (config.batch_size, config.num_rows, config.optimizer, config.distribution)
     return [row for row in PUBLISHED_TABLES if key == (row.batch_size, row.rows, row.optimizer, "pow-law-1.05")]

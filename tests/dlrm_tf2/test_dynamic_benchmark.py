@@ -82,7 +82,7 @@ def test_a_table_that_does_not_fit_is_refused_before_it_is_made():
 
 @pytest.fixture(scope="module")
 def tables_run():
-    """(record, standard output) of `tables`; half of the published figures' rows would not fit into a test."""
+    """(configuration, record) of `tables`."""
     config = TablesConfig(
         batch_size=200, rows=3000, num_iterations=4, embedding_dim=8, optimizer_type="adam",
         feature_distribution="pow-law",
