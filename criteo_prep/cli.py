@@ -27,10 +27,15 @@ def preprocess(argv: Sequence[str]) -> int:
     parser.add_argument("--output", required=True, metavar="DIR", help="the dataset folder to make")
     parser.add_argument(
         "--threshold",
-        required=True,
         metavar="T",
-        help="a value that occurs fewer than T times shares id 0 with missing values; 0 keeps all values. "
-        "15,cat_0:3 sets another threshold for column cat_0",
+        help="required, except with --ids raw: a value that occurs fewer than T times shares id 0 with missing values; "
+        "0 keeps all values. 15,cat_0:3 sets another threshold for column cat_0",
+    )
+    parser.add_argument(
+        "--ids",
+        choices=("vocabulary", "raw"),
+        default="vocabulary",
+        help="ids by a vocabulary of each column (default), or the values themselves as 64-bit keys",
     )
     parser.add_argument(
         "--max_cardinality",
@@ -52,7 +57,6 @@ def preprocess(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--vocabulary_days",
         choices=("all", "train"),
-        default="all",
         help="count values in all rows (default, as in the published datasets), or in the train rows only",
     )
     parser.add_argument(
@@ -69,6 +73,8 @@ def preprocess(argv: Sequence[str]) -> int:
     )
     _add_preprocessing_flags(parser)
     args = parser.parse_args(argv)
+    if args.threshold is None and args.ids == "vocabulary":
+        parser.error("the following arguments are required: --threshold (or --ids raw, which needs no threshold)")
 
     from criteo_prep.preprocess.rules import make_rules
     from criteo_prep.preprocess.run import preprocess as run
@@ -81,6 +87,7 @@ def preprocess(argv: Sequence[str]) -> int:
         on_truncated=args.on_truncated,
         shuffle=args.shuffle,
         seed=args.seed,
+        ids=args.ids,
     )
     return _preprocessed(
         args,
@@ -102,7 +109,10 @@ def encode(argv: Sequence[str]) -> int:
     """new rows -> a dataset with the ids of an existing dataset"""
     parser = _parser("encode", encode.__doc__)
     parser.add_argument(
-        "--vocabulary", required=True, metavar="DATASET", help="a dataset that preprocess made; its ids are used"
+        "--vocabulary",
+        required=True,
+        metavar="DATASET",
+        help="a dataset that preprocess made; its ids or keys are used",
     )
     parser.add_argument(
         "--input",
@@ -248,6 +258,12 @@ def synthesize(argv: Sequence[str]) -> int:
         "--layout", default="tf_raw", metavar="KIND", help="tf_raw: to train on (default); criteo_tsv: to preprocess"
     )
     parser.add_argument(
+        "--ids",
+        default="vocabulary",
+        metavar="KIND",
+        help="vocabulary: ids below the cardinalities (default); raw: a 64-bit key in place of each id",
+    )
+    parser.add_argument(
         "--num_days", type=int, metavar="D", help="day files of criteo_tsv; the last day is for evaluation (default: 2)"
     )
     parser.add_argument(
@@ -273,6 +289,7 @@ def synthesize(argv: Sequence[str]) -> int:
         base_rate=args.base_rate,
         signal=args.signal,
         layout=args.layout,
+        ids=args.ids,
         num_days=args.num_days,
         workers=args.workers,
     )

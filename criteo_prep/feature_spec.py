@@ -1,6 +1,6 @@
 """`feature_spec.yaml`: what a dataset holds, and in which files. Others read and write it through this module alone.
 
-The file has four sections: `feature_spec` (name -> dtype, cardinality, hotness, alpha), `channel_spec` (categorical,
+The file has four sections: `feature_spec` (name -> dtype, cardinality and so on), `channel_spec` (categorical,
 numerical, label -> ordered names), `source_spec` (train, test -> chunks of features and files), free-form `metadata`.
 
 Source: the layout of NVIDIA's DLRM for TensorFlow 2. NVIDIA's readers accept the mappings `train` and `test` only. So
@@ -18,7 +18,7 @@ import yaml
 
 from criteo_prep.feature_spec_document import AUTO, Chunk, Feature, FeatureSpecError, document_of, parse
 from criteo_prep.feature_spec_files import num_samples_in
-from criteo_prep.feature_spec_rules import ID_DTYPES, check_structure
+from criteo_prep.feature_spec_rules import ID_DTYPES, KEY_DTYPE, check_structure
 from criteo_prep.schema import LABEL, NUM_NUMERICAL, SPLITS
 
 __all__ = ["AUTO", "Chunk", "Feature", "FeatureSpec", "FeatureSpecError", "minimal_dtype", "tf_raw_spec"]
@@ -172,7 +172,7 @@ def tf_raw_spec(
 
     Args:
       categorical: features in table order. Each keeps its name, cardinality, hotness and alpha. Its dtype becomes the
-        smallest dtype that the published rule allows.
+        smallest dtype that the published rule allows, and int64 for keys.
       num_numerical: number of float16 columns, named num_0, num_1, ...
       splits: splits that have files: <split>/{numerical,label,<categorical name>}.bin, and
         <split>/<categorical name>_offsets.bin for a ragged feature.
@@ -211,6 +211,8 @@ def tf_raw_spec(
 
 
 def _standard_dtype(feature: Feature) -> str:
+    if feature.key:
+        return KEY_DTYPE
     assert isinstance(feature.cardinality, int), f"{feature.name}: the cardinality must be known by now"
     try:
         return minimal_dtype(feature.cardinality)

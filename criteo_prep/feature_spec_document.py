@@ -14,6 +14,7 @@ AUTO = "auto"
 CHANNELS = ("categorical", "numerical", "label")
 LARGEST_BYTES = 4 << 20  # a spec of 1,000 features has about half a MiB
 _LARGEST_NUMBER = 2**63 - 1
+_YES_OR_NO = ("ragged", "key")  # of a feature
 _SECTIONS = ("feature_spec", "channel_spec", "source_spec", "metadata")
 
 
@@ -36,6 +37,7 @@ class Feature:
       hotness: ids per sample.
       alpha: exponent of the power law of a synthetic feature; None if the feature is not synthetic.
       ragged: whether samples have different numbers of ids, 0 included; hotness is then a nominal number.
+      key: whether the feature holds keys, any int64, in place of ids; it has no cardinality then.
     """
 
     name: str
@@ -44,6 +46,12 @@ class Feature:
     hotness: int = 1
     alpha: float | None = None
     ragged: bool = False
+    key: bool = False
+
+    @property
+    def id_dtype(self) -> str:
+        """Name of the dtype that the ids of a categorical feature have in memory."""
+        return "int64" if self.key else "int32"
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,8 @@ def document_of(features: dict, channels: dict, *, sources: dict, metadata: dict
             entry["alpha"] = float(feature.alpha)
         if feature.ragged:
             entry["ragged"] = True
+        if feature.key:
+            entry["key"] = True
         return entry
 
     def chunks_of(split: str) -> list[dict]:
@@ -155,7 +165,7 @@ class _Parser:
         where = f"feature_spec: {name}"
         if not isinstance(name, str):
             raise self.error(f"{where}: a feature name must be a string.")
-        self.mapping(entry, where, ("dtype", "cardinality", "hotness", "alpha", "ragged"))
+        self.mapping(entry, where, ("dtype", "cardinality", "hotness", "alpha", *_YES_OR_NO))
         if entry.get("dtype") is None:
             raise self.error(f"{where}: has no dtype. Write one such as int32 or float16.")
         for key, kinds, expected in (
@@ -171,9 +181,9 @@ class _Parser:
                 raise self.error(f"{where}: {key} is {shown(value)}; it must be {expected}.")
             if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
                 raise self.error(f"{where}: {key} is {shown(value)}; the largest is {_LARGEST_NUMBER}.")
-        ragged = entry.get("ragged", False)
-        if not isinstance(ragged, bool):
-            raise self.error(f"{where}: ragged is {shown(ragged)}; it must be true or false.")
+        for key in _YES_OR_NO:
+            if not isinstance(entry.get(key, False), bool):
+                raise self.error(f"{where}: {key} is {shown(entry[key])}; it must be true or false.")
         hotness = 1 if entry.get("hotness") is None else entry["hotness"]
         return Feature(
             name,
@@ -181,7 +191,8 @@ class _Parser:
             cardinality=entry.get("cardinality"),
             hotness=hotness,
             alpha=entry.get("alpha"),
-            ragged=ragged,
+            ragged=entry.get("ragged", False),
+            key=entry.get("key", False),
         )
 
     def sources(self, document: object, splits: tuple[str, ...], where: str) -> dict[str, tuple[Chunk, ...]]:

@@ -18,6 +18,8 @@ Channels = dict[str, tuple[str, ...]]
 
 ID_DTYPES = ("int8", "int16", "int32")
 _LARGEST_HOTNESS = 2**31 - 1
+KEY_DTYPE = "int64"
+_TYPES_WITH_KEYS = ("split_binary", "parquet", "csv")  # of chunks
 _WIDE_ID_DTYPES = ("uint32", "int64")  # in files of other layouts; the ids are nevertheless below 2**31
 
 
@@ -57,6 +59,8 @@ def _check_features(features: Features, channels: Channels) -> None:
         several_ids = feature.hotness > 1 or feature.ragged
         if several_ids and feature.name not in channels.get("categorical", ()):
             raise FeatureSpecError(f"{where}: has hotness {feature.hotness}, which only a categorical feature has.")
+        if feature.key and feature.name not in channels.get("categorical", ()):
+            raise FeatureSpecError(f"{where}: has key: true, but only a categorical feature holds keys.")
 
 
 def _is_number_type(dtype: str) -> bool:
@@ -88,6 +92,12 @@ def _check_channels(features: Features, channels: Channels) -> None:
 def _check_ids(feature: Feature, auto: bool) -> None:
     """The cardinality of a categorical feature against its dtype."""
     where, cardinality = f"feature_spec: {feature.name}", feature.cardinality
+    if feature.key:
+        if cardinality is not None:
+            raise FeatureSpecError(f"{where}: has key: true and a cardinality; keys have none. Leave one of them out.")
+        if np.dtype(feature.dtype).name != KEY_DTYPE:
+            raise FeatureSpecError(f"{where}: has key: true and dtype {feature.dtype}; keys are {KEY_DTYPE}.")
+        return
     if cardinality is None:
         raise FeatureSpecError(f"{where}: a categorical feature needs a cardinality, the number of its ids.")
     if np.dtype(feature.dtype).name not in ID_DTYPES + _WIDE_ID_DTYPES:
@@ -126,6 +136,11 @@ def _check_chunks(split: str, chunks: tuple[Chunk, ...], *, features: Features, 
             if name in seen:
                 raise FeatureSpecError(f"{where}: names feature {name!r} a second time; {split!r} must name it once.")
             seen.add(name)
+            if features[name].key and chunk.type not in _TYPES_WITH_KEYS:
+                raise FeatureSpecError(
+                    f"{where}: {name!r} has key: true, and the type is {chunk.type!r}; keys are in files of the types "
+                    f"{list(_TYPES_WITH_KEYS)}."
+                )
         if chunk.type == "split_binary":
             _check_split_binary(where, chunk, features=features, channels=channels)
     if missing := [name for name in features if name not in seen]:
@@ -143,7 +158,7 @@ def _check_split_binary(where: str, chunk: Chunk, *, features: Features, channel
     if first in channels["categorical"]:
         if len(chunk.features) > 1:
             raise FeatureSpecError(f"{where}: a categorical feature ({first!r}) needs a file of its own.")
-        if not dtypes <= set(ID_DTYPES):
+        if not dtypes <= {*ID_DTYPES} and not features[first].key:
             raise FeatureSpecError(f"{where}: {first!r} has dtype {dtypes.pop()}; use one of {list(ID_DTYPES)}.")
     elif first in channels["numerical"]:
         if chunk.features != channels["numerical"]:

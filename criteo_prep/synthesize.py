@@ -11,6 +11,7 @@ from criteo_prep.parallel import in_order
 from criteo_prep.progress import Progress
 from criteo_prep.synthetic.criteo_tsv import MEAN_ROW_BYTES, DayWriter
 from criteo_prep.synthetic.generator import Reader, write_samples
+from criteo_prep.synthetic.keys import KEY_RULE, KeyWriter, with_key
 from criteo_prep.synthetic.labels import KINDS, Labels
 from criteo_prep.synthetic.presets import Preset, preset, scaled
 from criteo_prep.synthetic.teacher import BASE_RATE, SIGNAL
@@ -38,6 +39,7 @@ class Synthesis:
       base_rate: mean click probability of the teacher; None for BASE_RATE.
       signal: standard deviation of the teacher's logit; None for SIGNAL.
       layout: name in LAYOUTS.
+      ids: "vocabulary", or "raw" for a key in place of each id; criteo_tsv has no ids.
       num_days: number of day files of criteo_tsv, whose last file has the test rows; None for 2. tf_raw has no days.
       workers: threads; None for one thread per core.
     """
@@ -51,6 +53,7 @@ class Synthesis:
     base_rate: float | None = None
     signal: float | None = None
     layout: str = "tf_raw"
+    ids: str = "vocabulary"
     num_days: int | None = None
     workers: int | None = None
 
@@ -71,7 +74,8 @@ class Synthesis:
     def rules(self) -> dict:
         """The manifest's "rules": the choices that decide the bytes."""
         rules = {"preset": self.preset, "scale": self.scale, "seed": self.seed, "labels": self.labels, **self.teacher}
-        return {**rules, "layout": self.layout, **({"num_days": self.num_days} if self.num_days else {})}
+        keys = {"ids": KEY_RULE} if self.ids == "raw" else {}
+        return {**rules, "layout": self.layout, **keys, **({"num_days": self.num_days} if self.num_days else {})}
 
 
 def synthesize(request: Synthesis, dst: str | Path, *, overwrite: bool = False, quiet: bool = False) -> dict:
@@ -100,7 +104,8 @@ def synthesize(request: Synthesis, dst: str | Path, *, overwrite: bool = False, 
 
 def _tf_raw(request: Synthesis, shape: Preset, *, folder: Path, quiet: bool) -> dict:
     rows = {"train": request.num_samples, "test": request.test_rows}
-    spec = tf_raw_spec(shape.categorical, splits=rows)
+    drawn = tf_raw_spec(shape.categorical, splits=rows)
+    spec = tf_raw_spec(map(with_key, shape.categorical), splits=rows) if request.ids == "raw" else drawn
     check_space(folder, sum(rows.values()) * sample_bytes(spec))
     splits = {}
     for split, num_samples in rows.items():
@@ -108,8 +113,9 @@ def _tf_raw(request: Synthesis, shape: Preset, *, folder: Path, quiet: bool) -> 
             Progress(f"synthesize {split}", num_samples, unit="samples", quiet=quiet) as progress,
             tf_raw.Writer(folder, spec, split) as writer,
         ):
-            reader = Reader(spec, split, num_samples=num_samples, seed=request.seed, labels=_labels(request))
-            truth = write_samples(reader, writer, workers=request.workers, advance=progress.advance)
+            reader = Reader(drawn, split, num_samples=num_samples, seed=request.seed, labels=_labels(request))
+            into = KeyWriter(writer) if request.ids == "raw" else writer
+            truth = write_samples(reader, into, workers=request.workers, advance=progress.advance)
         splits[split] = truth.document()
     spec.save(folder / SPEC)
     files = [SPEC, *(chunk.files[0] for chunks in spec.sources.values() for chunk in chunks)]
@@ -134,6 +140,7 @@ def _criteo_tsv(request: Synthesis, shape: Preset, *, folder: Path, quiet: bool)
 
 
 LAYOUTS = {"tf_raw": _tf_raw, "criteo_tsv": _criteo_tsv}
+IDS = ("vocabulary", "raw")
 
 
 def _labels(request: Synthesis) -> Labels:
@@ -145,6 +152,12 @@ def _check(request: Synthesis) -> None:
         raise SynthesizeError(f"--layout {request.layout}: must be {' or '.join(LAYOUTS)}.")
     if request.labels not in KINDS:
         raise SynthesizeError(f"--labels {request.labels}: must be {' or '.join(KINDS)}.")
+    if request.ids not in IDS:
+        raise SynthesizeError(f"--ids {request.ids}: must be {' or '.join(IDS)}.")
+    if request.ids == "raw" and request.layout == "criteo_tsv":
+        raise SynthesizeError(
+            "--ids raw: criteo_tsv has values, of which preprocess --ids raw makes the same keys. Leave --ids out."
+        )
     for flag, rows in (("num_samples", request.num_samples), ("num_test_samples", request.test_rows)):
         if rows < 1:
             raise SynthesizeError(f"--{flag} {rows}: must be at least 1.")

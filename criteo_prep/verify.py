@@ -109,6 +109,8 @@ def _notes(spec: FeatureSpec, files: dict) -> Iterator[Check]:
     for feature in spec.categorical:
         if feature.cardinality == AUTO:
             yield _note(feature.name, "has cardinality auto; its ids are only checked to fit their dtype")
+    if num_keys := sum(feature.key for feature in spec.categorical):
+        yield _note("keys", f"{num_keys} features hold raw keys, which have no range: any int64 is one")
 
 
 def _note(subject: str, found: str) -> Check:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from criteo_prep import manifest
+from criteo_prep.preprocess.columns.keys import KEY_RULE
 from criteo_prep.preprocess.journal import Journal, ParsedFile
 from criteo_prep.preprocess.request import DatasetRequest
 from criteo_prep.preprocess.rules import per_column
@@ -125,7 +126,9 @@ def _differs_in_ids_only(old: dict, new: dict) -> bool:
         all(before.get(key) == value for key, value in after.items())
         for before, after in zip(old["inputs"], new["inputs"], strict=True)
     )
-    return same and _changed_rules(old, new) <= _RULES_OF_IDS
+    # Another text of the rule for ids is another version of this program, except where keys and ids take turns.
+    either = {"ids"} if KEY_RULE in (old["rules"].get("ids"), new["rules"].get("ids")) else set()
+    return same and _changed_rules(old, new) <= _RULES_OF_IDS | either
 
 
 def _changed_rules(old: dict, new: dict) -> set[str]:

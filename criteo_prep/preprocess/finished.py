@@ -10,6 +10,7 @@ from criteo_prep import manifest
 from criteo_prep.feature_spec import Feature, tf_raw_spec
 from criteo_prep.manifest import MANIFEST, ManifestError
 from criteo_prep.messages import one_line, shown
+from criteo_prep.preprocess.columns.keys import KEY_RULE
 from criteo_prep.preprocess.request import FEATURE_SPEC
 from criteo_prep.preprocess.rules import Rules, make_rules
 from criteo_prep.schema import CATEGORICAL
@@ -31,8 +32,15 @@ def load_finished(root: str | Path) -> dict:
     return document
 
 
+def has_keys(document: dict) -> bool:
+    """Whether a dataset, by its manifest, has keys in place of ids."""
+    return document["rules"].get("ids") == KEY_RULE
+
+
 def rules_of(root: str | Path, document: dict) -> Rules:
-    """The rules for ids in a manifest: thresholds and caps. Raises ManifestError for rules that no command takes."""
+    """The rules for ids in a manifest. Raises ManifestError for rules that no command takes."""
+    if has_keys(document):
+        return make_rules(None, ids="raw")
     threshold, cap = (document["rules"].get(key) for key in ("threshold", "max_cardinality"))
     for key, value in (("threshold", threshold), ("max_cardinality", cap or "")):
         if not isinstance(value, int | str) or isinstance(value, bool):
@@ -58,11 +66,12 @@ def _problems(document: dict) -> Iterator[str]:
     rows, samples = sum(entry["rows"] for entry in document["inputs"]), _num_samples(splits)
     if rows != samples:
         yield f"its inputs have {rows} good rows, its splits {samples} samples"
-    is_preprocess, needed = document["made_by"] == PREPROCESS, [FEATURE_SPEC]
+    has_vocabularies = document["made_by"] == PREPROCESS and not has_keys(document)
+    needed = [FEATURE_SPEC]
     if splits:
         spec = tf_raw_spec([Feature(name, "int32", 2) for name in CATEGORICAL], splits=tuple(splits))
         needed += [file for chunks in spec.sources.values() for chunk in chunks for file in chunk.files]
-    needed += [f"vocabularies/{name}.parquet" for name in CATEGORICAL if is_preprocess]
+    needed += [f"vocabularies/{name}.parquet" for name in CATEGORICAL if has_vocabularies]
     if any(name.startswith("raw/") for name in files):
         needed += [f"raw/{name}.{kind}" for name in CATEGORICAL for kind in ("raw", "zeros")]
     yield from (f"it does not list the file {name}" for name in needed if name not in files)

@@ -1,6 +1,7 @@
 """New rows -> a dataset with the ids of an existing dataset, for a model that was trained on that dataset.
 
-The new dataset has one split, `test`, and the same features, cardinalities and rules. Rows without labels have 39
+The new dataset has one split, `test`, and the same features, cardinalities and rules. Where the existing dataset has
+keys in place of ids, the new one has keys too. Rows without labels have 39
 columns, like Kaggle's test.txt; their label file is all zeros, and the manifest says so.
 """
 
@@ -13,7 +14,7 @@ from pathlib import Path
 from criteo_prep import manifest
 from criteo_prep.preprocess.columns.encoder import GivenVocabularies
 from criteo_prep.preprocess.columns.vocabulary import VocabularyError
-from criteo_prep.preprocess.finished import ENCODE, load_finished, rules_of
+from criteo_prep.preprocess.finished import ENCODE, has_keys, load_finished, rules_of
 from criteo_prep.preprocess.input_files import list_inputs
 from criteo_prep.preprocess.inputs import ALL_TEST, Inputs
 from criteo_prep.preprocess.parse.labels import have_labels
@@ -49,23 +50,18 @@ def encode(
       InputError, BadRowError, DestinationError, PreflightError, OSError: as for preprocess.
     """
     existing_manifest = load_finished(vocabulary)
-    names = [f"vocabularies/{name}.parquet" for name in CATEGORICAL]
-    if missing := [name for name in names if name not in existing_manifest["files"]]:
-        raise VocabularyError(f"{vocabulary}: has no {missing[0]}. Name a dataset that criteo-prep preprocess made.")
-    manifest.check_files(vocabulary, {"files": {name: existing_manifest["files"][name] for name in names}})
-    vocabularies = {name: existing_manifest["files"][f"vocabularies/{name}.parquet"] for name in CATEGORICAL}
+    given = None if has_keys(existing_manifest) else _vocabularies(Path(vocabulary), existing_manifest)
     inputs, ignored = list_inputs(paths)
     files = tuple(piece for each in inputs for piece in each.pieces)
     labelled = have_labels(files) if labelled is None else labelled
     rules = rules_of(vocabulary, existing_manifest)
     rules = dataclasses.replace(rules, on_bad_row=on_bad_row, on_truncated=on_truncated)
-    entries = json.dumps([existing_manifest["files"][name] for name in names], sort_keys=True)
     wanted = {
         "made_by": ENCODE,
         "inputs": [input_entry(path) for path in files],
         "rules": {
             **rules.document(),
-            "vocabularies": hashlib.blake2b(entries.encode(), digest_size=8).hexdigest(),
+            **({"vocabularies": _digest(given)} if given else {}),
             "labels": "as given" if labelled else "none were given; the label file is all zeros",
         },
     }
@@ -75,7 +71,23 @@ def encode(
         wanted=wanted,
         keep_raw=False,
         labelled=labelled,
-        given=GivenVocabularies(Path(vocabulary) / "vocabularies", vocabularies),
+        given=given,
         reads=(Path(vocabulary), *map(Path, paths), *files),
     )
     return carry_out(request, Path(destination), overwrite=overwrite, resources=resources or Resources())
+
+
+def _vocabularies(dataset: Path, existing_manifest: dict) -> GivenVocabularies:
+    """The vocabularies of a finished dataset. Raises VocabularyError where it has none."""
+    files = existing_manifest["files"]
+    names = {name: f"vocabularies/{name}.parquet" for name in CATEGORICAL}
+    if missing := [file for file in names.values() if file not in files]:
+        raise VocabularyError(f"{dataset}: has no {missing[0]}. Name a dataset that criteo-prep preprocess made.")
+    manifest.check_files(dataset, {"files": {file: files[file] for file in names.values()}})
+    return GivenVocabularies(dataset / "vocabularies", {name: files[file] for name, file in names.items()})
+
+
+def _digest(given: GivenVocabularies) -> str:
+    """A short hexadecimal number that other vocabularies do not have."""
+    entries = json.dumps([given.entries[name] for name in CATEGORICAL], sort_keys=True)
+    return hashlib.blake2b(entries.encode(), digest_size=8).hexdigest()

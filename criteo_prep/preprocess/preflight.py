@@ -5,6 +5,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +23,8 @@ from criteo_prep.preprocess.parse.text_stream import TruncatedError
 from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL
 from criteo_prep.sizes import shown_bytes
 
-RAW_ROW_BYTES = 4 * NUM_CATEGORICAL
+_VALUE_BYTES, _KEY_BYTES = 4, 8
+RAW_ROW_BYTES = _VALUE_BYTES * NUM_CATEGORICAL
 LABEL_ROW_BYTES, NUMERICAL_ROW_BYTES = 1, 2 * NUM_NUMERICAL
 _MARGIN = 0.1
 
@@ -62,8 +64,22 @@ class Preflight:
         )
 
 
+class Columns(NamedTuple):
+    """What becomes of the categorical columns.
+
+    Attributes:
+      keep_raw: whether the raw columns are kept.
+      shuffled: whether the train rows are shuffled.
+      keys: whether columns become keys, for which nothing is counted.
+    """
+
+    keep_raw: bool = False
+    shuffled: bool = False
+    keys: bool = False
+
+
 def check_resources(
-    paths: tuple[Path, ...], destination: Path, *, plan: MemoryPlan, keep_raw: bool, shuffled: bool, written: int = 0
+    paths: tuple[Path, ...], destination: Path, *, plan: MemoryPlan, columns: Columns, written: int = 0
 ) -> Preflight:
     """Estimates what a run needs, from the sizes of the files and the rows at their beginning.
 
@@ -71,8 +87,7 @@ def check_resources(
       paths: the input files.
       destination: the dataset folder to make.
       plan: memory limit and number of threads.
-      keep_raw: whether the raw columns are kept.
-      shuffled: whether the train rows are shuffled.
+      columns: what becomes of the categorical columns.
       written: bytes that an earlier run has written already.
 
     Raises:
@@ -81,8 +96,8 @@ def check_resources(
     rows = sum(estimated_rows(path) for path in paths)
     parent = next(folder for folder in (destination, *destination.parents) if folder.exists())
     free = shutil.disk_usage(parent).free
-    disk = max(0, _disk_bytes(rows, plan.workers, keep_raw=keep_raw, shuffled=shuffled) - written)
-    memory = plan.base_bytes + large_column_bytes(min(rows, MOST_DISTINCT))
+    disk = max(0, _disk_bytes(rows, plan.workers, columns) - written)
+    memory = plan.base_bytes + (0 if columns.keys else large_column_bytes(min(rows, MOST_DISTINCT)))
     size = sum(path.stat().st_size for path in paths)
     preflight = Preflight(
         rows,
@@ -99,7 +114,7 @@ def check_resources(
             f"{destination}: {preflight}. The disk is too small: free {shown_bytes(disk - free)}, "
             "or name a destination on another disk."
         )
-    least = plan.base_bytes + large_column_bytes(0)
+    least = plan.base_bytes + (0 if columns.keys else large_column_bytes(0))
     if plan.limit_bytes < least:
         raise PreflightError(
             f"--memory_limit {shown_bytes(plan.limit_bytes)}: is too small; {plan.workers} workers need "
@@ -108,12 +123,15 @@ def check_resources(
     return preflight
 
 
-def _disk_bytes(rows: int, workers: int, *, keep_raw: bool, shuffled: bool) -> int:
+def _disk_bytes(rows: int, workers: int, columns: Columns) -> int:
     """The most bytes that the folder of the run holds at any time."""
+    keep_raw, shuffled, keys = columns
+    id_bytes = _KEY_BYTES if keys else _VALUE_BYTES  # at most
+    growth = NUM_CATEGORICAL * (id_bytes if keep_raw else id_bytes - _VALUE_BYTES)
+    at_once = workers * ((0 if keep_raw else _VALUE_BYTES) + id_bytes * shuffled)
     parsed = rows * (LABEL_ROW_BYTES + NUMERICAL_ROW_BYTES + RAW_ROW_BYTES)
     arranging = rows * 2 * NUMERICAL_ROW_BYTES if shuffled else 0
-    encoding = rows * 4 * (NUM_CATEGORICAL if keep_raw else workers + workers * shuffled)
-    return parsed + max(arranging, encoding)
+    return parsed + max(arranging, rows * (growth + at_once))
 
 
 def estimated_rows(path: Path) -> int:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from criteo_prep.feature_spec import minimal_dtype
+from criteo_prep.preprocess.columns.keys import KEY_RULE
 from criteo_prep.preprocess.columns.vocabulary import CAP_RULE, ID_RULE, VocabularyError
 from criteo_prep.schema import CATEGORICAL, NUM_CATEGORICAL, NUM_NUMERICAL, NUMERICAL_RULE
 
@@ -11,6 +12,7 @@ ON_BAD_ROW = ("error", "skip")
 ON_TRUNCATED = ("error", "keep")
 VOCABULARY_DAYS = ("all", "train")
 SHUFFLES = ("none", "global")
+IDS = ("vocabulary", "raw")
 # Published tools number the columns of the file, so 14 is cat_0.
 _FIRST_PUBLISHED, _LAST_PUBLISHED = 1 + NUM_NUMERICAL, NUM_NUMERICAL + NUM_CATEGORICAL
 
@@ -20,13 +22,15 @@ class Rules:
     """How rows become samples.
 
     Attributes:
-      thresholds: for each categorical column, the least count of a value with an id; rarer values have id 0.
+      thresholds: for each categorical column, the least count of a value with an id; rarer values have id 0. Empty
+        with raw ids.
       caps: for each categorical column, the largest cardinality, or None; see vocabulary.CAP_RULE.
       vocabulary_days: "all", or "train" to count the values of the train rows only.
       on_bad_row: "error", or "skip" to leave bad rows out and count them.
       on_truncated: "error", or "keep" to use the whole rows of a compressed file that ends early.
       shuffle: "none", or "global" for the train rows in a random order.
       seed: seed of the random order.
+      ids: "vocabulary", or "raw" for keys: the values themselves in place of ids.
     """
 
     thresholds: tuple[int, ...]
@@ -36,38 +40,56 @@ class Rules:
     on_truncated: str = "error"
     shuffle: str = "none"
     seed: int = 0
+    ids: str = "vocabulary"
+
+    @property
+    def keys(self) -> bool:
+        return self.ids == "raw"
 
     def document(self) -> dict:
         """The rules as the manifest has them; rules with their default values are left out."""
         caps = {} if not any(self.caps) else {"max_cardinality": format_per_column(self.caps), "cap": CAP_RULE}
+        vocabulary = {"threshold": format_per_column(self.thresholds), **caps, "vocabulary_days": self.vocabulary_days}
         truncated = {} if self.on_truncated == "error" else {"on_truncated": self.on_truncated}
         shuffle = {} if self.shuffle == "none" else {"shuffle": self.shuffle, "seed": self.seed}
         return {
-            "threshold": format_per_column(self.thresholds),
-            **caps,
-            "vocabulary_days": self.vocabulary_days,
+            **({} if self.keys else vocabulary),
             "on_bad_row": self.on_bad_row,
             **truncated,
             **shuffle,
-            "ids": ID_RULE,
+            "ids": KEY_RULE if self.keys else ID_RULE,
             "numerical": NUMERICAL_RULE,
         }
 
 
 def make_rules(
-    threshold: int | str,
+    threshold: int | str | None,
     max_cardinality: int | str | None = None,
     *,
-    vocabulary_days: str = "all",
+    vocabulary_days: str | None = None,
     on_bad_row: str = "error",
     on_truncated: str = "error",
     shuffle: str = "none",
     seed: int = 0,
+    ids: str = "vocabulary",
 ) -> Rules:
-    """The rules for the values of the flags. Raises VocabularyError for a value that is not valid."""
-    assert vocabulary_days in VOCABULARY_DAYS and shuffle in SHUFFLES
+    """The rules for the values of the flags. Raises VocabularyError for a value that is not valid.
+
+    With raw ids, the flags of vocabularies (threshold, max_cardinality, vocabulary_days) are None.
+    """
+    assert vocabulary_days in (None, *VOCABULARY_DAYS) and shuffle in SHUFFLES and ids in IDS
     assert on_bad_row in ON_BAD_ROW and on_truncated in ON_TRUNCATED
-    thresholds = per_column("threshold", threshold)
+    of_vocabularies = {
+        "threshold": threshold,
+        "max_cardinality": max_cardinality,
+        "vocabulary_days": vocabulary_days,
+    }
+    for flag, given in of_vocabularies.items():
+        if ids == "raw" and given is not None:
+            raise VocabularyError(
+                f"--{flag} {given}: is for vocabularies, and --ids raw makes none. Leave out one of the two flags."
+            )
+    thresholds = per_column("threshold", threshold) if ids == "vocabulary" else ()
     caps = per_column("max_cardinality", max_cardinality)
     if any(each is None for each in thresholds):
         raise VocabularyError(
@@ -85,11 +107,12 @@ def make_rules(
     return Rules(
         thresholds,
         caps,
-        vocabulary_days=vocabulary_days,
+        vocabulary_days=vocabulary_days or "all",
         on_bad_row=on_bad_row,
         on_truncated=on_truncated,
         shuffle=shuffle,
         seed=seed if shuffle != "none" else 0,
+        ids=ids,
     )
 
 

@@ -13,7 +13,7 @@ from criteo_prep.guard import check_apart
 from criteo_prep.manifest import DamagedError
 from criteo_prep.preprocess.decide import RAW, Action, Decision, Existing, decide, has_raw
 from criteo_prep.preprocess.derive import begin_derivation, read_existing
-from criteo_prep.preprocess.finished import PREPROCESS
+from criteo_prep.preprocess.finished import PREPROCESS, has_keys
 from criteo_prep.preprocess.inputs import find_inputs
 from criteo_prep.preprocess.journal import Journal
 from criteo_prep.preprocess.request import FEATURE_SPEC, DatasetRequest, Resources
@@ -57,17 +57,25 @@ class Outcome:
         skipped: Counter[str] = Counter()
         for entry in inputs:
             skipped.update(entry["skipped"])
-        cardinalities = [feature.cardinality for feature in self.spec.categorical]
         bad = ", ".join(f"{rows} {reason}" for reason, rows in skipped.items())
         return "\n".join(
             [
                 f"rows in: {sum(entry['rows'] for entry in inputs)} of {len(inputs)} file(s)",
                 f"bad rows skipped: {skipped.total()}{f' ({bad})' if bad else ''}",
                 "samples: " + ", ".join(f"{split} {entry['num_samples']}" for split, entry in splits.items()),
-                f"threshold: {self.manifest['rules']['threshold']}",
-                f"cardinalities: {' '.join(map(str, cardinalities))} (sum {sum(cardinalities)})",
+                *self._about_ids(),
             ]
         )
+
+    def _about_ids(self) -> list[str]:
+        rules = self.manifest["rules"]
+        if has_keys(self.manifest):
+            return [f"ids: {rules['ids']}"]
+        cardinalities = [feature.cardinality for feature in self.spec.categorical]
+        return [
+            f"threshold: {rules['threshold']}",
+            f"cardinalities: {' '.join(map(str, cardinalities))} (sum {sum(cardinalities)})",
+        ]
 
 
 def preprocess(

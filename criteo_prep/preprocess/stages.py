@@ -2,7 +2,7 @@
 
 parse     input files -> label, numericals and raw columns of all rows
 arrange   label and numericals -> the splits
-columns   raw columns -> vocabularies and ids
+columns   raw columns -> vocabularies and ids, or keys
 finish    feature spec, checksums, manifest
 """
 
@@ -23,7 +23,7 @@ from criteo_prep.preprocess.journal import Journal, ParsedFile
 from criteo_prep.preprocess.parse.parse_files import Parsing, ReadProgress, parse_files
 from criteo_prep.preprocess.parse.raw_columns import RawColumns
 from criteo_prep.preprocess.parse.text_stream import InputError
-from criteo_prep.preprocess.preflight import check_resources
+from criteo_prep.preprocess.preflight import Columns, check_resources
 from criteo_prep.preprocess.request import FEATURE_SPEC, DatasetRequest, Resources
 from criteo_prep.schema import NUM_CATEGORICAL
 
@@ -73,8 +73,7 @@ def _parse(root: Path, destination: Path, *, request: DatasetRequest, journal: J
         paths,
         destination,
         plan=memory,
-        keep_raw=request.keep_raw,
-        shuffled=request.seed is not None,
+        columns=Columns(request.keep_raw, request.seed is not None, keys=request.rules.keys),
         written=written,
     )
     resources.say(str(preflight))
@@ -94,10 +93,14 @@ def _parse(root: Path, destination: Path, *, request: DatasetRequest, journal: J
 def _encode_columns(
     root: Path, request: DatasetRequest, *, journal: Journal, splits: dict[str, range], resources: Resources
 ) -> EncodedColumns:
-    (root / "vocabularies").mkdir(exist_ok=True)
+    keys, vocabularies = request.rules.keys, root / "vocabularies"
+    if keys:
+        shutil.rmtree(vocabularies, ignore_errors=True)  # a stopped run of other rules may have made some
+    else:
+        vocabularies.mkdir(exist_ok=True)
     only_train = request.rules.vocabulary_days == "train" and "train" in splits
     counted = splits["train"] if only_train else range(journal.num_rows)
-    num_values = NUM_CATEGORICAL * (journal.num_rows + (0 if request.given else len(counted)))
+    num_values = NUM_CATEGORICAL * (journal.num_rows + (0 if request.given or keys else len(counted)))
     with resources.progress("columns", num_values, "values") as progress:
         work = ColumnWork(
             root,
@@ -110,6 +113,7 @@ def _encode_columns(
             seed=request.seed,
             keep_raw=request.keep_raw,
             given=request.given,
+            keys=keys,
         )
         return EncodedColumns(*ColumnEncoder(work, journal, memory=resources.memory, progress=progress).run())
 

@@ -28,7 +28,7 @@ class Columns:
       missing_levels: the same probability in each numerical column.
 
     Raises:
-      FeatureSpecError: a feature is ragged, or its alpha is absent or out of range.
+      FeatureSpecError: a feature is ragged or holds keys, or its alpha is absent or out of range.
     """
 
     def __init__(
@@ -79,6 +79,10 @@ def _check_drawable(feature: Feature) -> None:
     if feature.ragged:
         raise FeatureSpecError(
             f"{feature.name}: is ragged, but all synthetic samples have the same number of ids. Give it a hotness."
+        )
+    if feature.key:
+        raise FeatureSpecError(
+            f"{feature.name}: holds raw keys, and synthetic ids need a cardinality. Write one in place of key: true."
         )
     if feature.alpha is None:
         raise FeatureSpecError(

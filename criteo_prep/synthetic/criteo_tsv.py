@@ -57,6 +57,13 @@ def value_of_id(feature: str, row: int) -> int:
     return int(_mix32((row + value_offset(feature)) % 2**32))
 
 
+def values_of_ids(feature: str, ids: np.ndarray) -> np.ndarray:
+    """The 32-bit values in the TSV for ids of a column, of any integer type and not missing: int64 [n]."""
+    values = np.empty(len(ids), np.int64)
+    _mix(ids, np.uint32(value_offset(feature)), values)
+    return values
+
+
 def id_of_value(feature: str, value: int) -> int:
     """The inverse of value_of_id."""
     # Inverts the steps of _mix32 from the last to the first; the inverse of a multiplier m is pow(m, -1, 2**32).
@@ -201,6 +208,12 @@ def _mix32(value):
     bits = np.uint32(bits ^ (bits >> np.uint32(15)))
     bits = np.uint32(bits * np.uint32(0x7FEB352D))
     return np.uint32(bits ^ (bits >> np.uint32(16)))
+
+
+@compiled
+def _mix(ids, offset, out):
+    for place in range(ids.size):
+        out[place] = _mix32(np.uint32(ids[place]) + offset)
 
 
 @compiled

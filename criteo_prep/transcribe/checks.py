@@ -1,7 +1,7 @@
 """What holds for every sample of every layout, source and destination; messages with file and row.
 
 Labels are 0 or 1, numericals are finite, ids are in [0, cardinality), and a sample has as many ids as its feature's
-hotness says.
+hotness says. Any int64 is a key.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _EXPONENT = {2: np.uint16(0x7C00), 4: np.uint32(0x7F800000), 8: np.uint64(0x7FF0
 
 
 def check_ids(ids: Ids, feature: Feature, *, path: Path | str, first_row: int) -> None:
-    """Raises FeatureSpecError naming the first id that is not in [0, cardinality).
+    """Raises FeatureSpecError naming the first id that is not in [0, cardinality); a key is never wrong.
 
     Args:
       ids: ids of any integer type.
@@ -28,6 +28,8 @@ def check_ids(ids: Ids, feature: Feature, *, path: Path | str, first_row: int) -
       path: file of the ids, for the message.
       first_row: row of the first sample.
     """
+    if feature.key:
+        return
     values = ids.values
     # Read as unsigned, a negative id is larger than every id that its type can hold.
     limit = min(feature.cardinality, np.iinfo(values.dtype).max + 1)

@@ -40,7 +40,7 @@ def _standard_chunks(split: str, spec: FeatureSpec) -> list[Chunk]:
 
 def _number_type(feature: Feature, spec: FeatureSpec) -> pa.DataType:
     """The type that text is parsed as. Ids and labels are checked later, so their type is the widest."""
-    if feature.cardinality is not None and feature.name in spec.channels["categorical"]:
+    if feature.name in spec.channels["categorical"]:
         return pa.int64()
     dtype = np.dtype(feature.dtype)
     if dtype.kind == "f":

@@ -18,6 +18,7 @@ from criteo_prep.schema import LABEL
 HOLDS_MULTI_HOT = ("tf_raw", "split_tfrecords", "parquet", "record_binary", "criteo_npy")
 HOLDS_RAGGED = ("tf_raw", "split_tfrecords", "parquet")
 HOLDS_INTEGERS = ("record_binary", "csv", "parquet")
+HOLDS_KEYS = ("tf_raw", "parquet", "csv")
 
 
 class LayoutError(FeatureSpecError):
@@ -59,7 +60,7 @@ class StandardLayout:
 
     Attributes:
       name: name of the layout, as in HOLDS_*.
-      ids: dtype of categorical features; None for the smallest dtype that the published rule allows.
+      ids: dtype of categorical features without keys; None for the smallest dtype that the published rule allows.
       numerical: float dtype of numericals; integers stay int32 where the layout holds integers.
       label: dtype of the label.
       chunks: function of (split, spec) that returns the chunks of the split.
@@ -116,6 +117,11 @@ def all_features(spec: FeatureSpec) -> tuple[str, ...]:
 def check_layout_holds(layout: str, source: FeatureSpec) -> None:
     """Raises LayoutError for the first feature that the layout cannot hold; the message names layouts that can."""
     for feature in source.categorical:
+        if feature.key and layout not in HOLDS_KEYS:
+            raise LayoutError(
+                f"{feature.name}: holds raw keys, which are int64; {layout} holds ids of int32. {_listed(HOLDS_KEYS)} "
+                "hold keys."
+            )
         if feature.ragged and layout not in HOLDS_RAGGED:
             raise LayoutError(
                 f"{feature.name}: samples differ in their number of ids; {layout} cannot hold that. "
@@ -189,11 +195,14 @@ def check_sizes(spec: FeatureSpec, split: str) -> None:
 
 def _categorical(feature: Feature, dtype: str | None) -> Feature:
     """The feature under its standard name; dtype None is the smallest dtype that the published rule allows."""
+    name = feature.name.removesuffix(".bin")
+    if feature.key:
+        return dataclasses.replace(feature, name=name)
     try:
         minimal = minimal_dtype(feature.cardinality)
     except FeatureSpecError as error:
         raise FeatureSpecError(f"{feature.name}: {error}") from None
-    return dataclasses.replace(feature, name=feature.name.removesuffix(".bin"), dtype=dtype or minimal)
+    return dataclasses.replace(feature, name=name, dtype=dtype or minimal)
 
 
 def _listed(names: Sequence[str], word: str = "and") -> str:

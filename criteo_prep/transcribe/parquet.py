@@ -2,7 +2,7 @@
 
 The chunk of the feature spec names the columns, in any order, and any number of files, which are read one after the
 other. A column has the dtype of its feature; other columns are not read. This program writes <split>.parquet with label
-int8, numericals float32 and ids int32, in row groups of 65536 samples.
+int8, numericals float32, ids int32 and keys int64, in row groups of 65536 samples.
 """
 
 import itertools
@@ -258,7 +258,7 @@ def _type(feature: Feature) -> pa.DataType:
 def _numbers(column: pa.Array, name: str, *, path: Path, first_row: int) -> np.ndarray:
     if column.null_count:
         row = first_row + int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
-        raise LayoutError(f"{path}: row {row}: {name!r} is null. Write a number: 0, which stands for a missing value.")
+        raise LayoutError(f"{path}: row {row}: {name!r} is null. Write the number that stands for a missing value.")
     return column.to_numpy(zero_copy_only=False)
 
 

@@ -52,8 +52,8 @@ def _ids(reader: "Reader", feature: Feature, rows: np.ndarray) -> Ids:
         (file,) = reader.open_files(feature)
         values = take_rows(file, rows, feature.hotness)
         lengths = np.full(len(rows), feature.hotness, np.int32) if feature.hotness > 1 else None
-    ids = Ids(values.reshape(-1).astype(np.int32, copy=False), lengths)
-    if len(ids.values) and (ids.values.min() < 0 or ids.values.max() >= feature.cardinality):
+    ids = Ids(values.reshape(-1).astype(feature.id_dtype, copy=False), lengths)
+    if len(ids.values) and not feature.key and (ids.values.min() < 0 or ids.values.max() >= feature.cardinality):
         bad = int(np.argmax((ids.values < 0) | (ids.values >= feature.cardinality)))
         row = int(rows[ids.sample_of(bad)])
         reader.read(row, row + 1)  # raises the message

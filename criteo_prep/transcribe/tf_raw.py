@@ -3,13 +3,13 @@
     <root>/feature_spec.yaml
     <root>/<split>/label.bin       bool      1 byte a sample
     <root>/<split>/numerical.bin   float16   row-major [samples, numericals]
-    <root>/<split>/cat_<i>.bin     int8, int16 or int32, `hotness` ids a sample
+    <root>/<split>/cat_<i>.bin     int8, int16 or int32, `hotness` ids a sample; int64 for keys (`key: true`)
 
 Where samples have different numbers of ids (`ragged: true`), there is also cat_<i>_offsets.bin, int64 [samples + 1]:
 sample k has the ids from offset k up to, not including, offset k + 1. The spec gives the names of files and features.
 
 Source: `split_binary` of NVIDIA's DLRM for TensorFlow 2, which has one id a sample. Several ids a sample, fixed or
-ragged, are an extension of this project.
+ragged, and keys are extensions of this project.
 """
 
 import contextlib
@@ -65,8 +65,8 @@ class Reader:
         """Samples [start, stop) of the split, 0 <= start <= stop <= num_samples.
 
         Returns:
-          Batch with label bool [n], numerical float16 [n, numericals], and int32 ids of each categorical feature:
-          values [n] where the hotness is 1, else values [n * hotness] and row_lengths [n].
+          Batch with label bool [n], numerical float16 [n, numericals], and of each categorical feature int32 ids, or
+          int64 keys: values [n] where the hotness is 1, else values [n * hotness] and row_lengths [n].
 
         Raises:
           FeatureSpecError: a file shrank, an id is not in [0, cardinality), a numerical is not finite, or row offsets
@@ -89,7 +89,7 @@ class Reader:
                 lengths = np.full(stop - start, feature.hotness, np.int32) if feature.hotness > 1 else None
                 ids = Ids(self._read(feature, start, stop), lengths)
             check_ids(ids, feature, path=self._files[feature.name][0].path, first_row=start)
-            categorical[feature.name] = Ids(ids.values.astype(np.int32, copy=False), ids.row_lengths)
+            categorical[feature.name] = Ids(ids.values.astype(feature.id_dtype, copy=False), ids.row_lengths)
         return Batch(label, numerical, categorical)
 
     def take(self, rows: np.ndarray) -> Batch:

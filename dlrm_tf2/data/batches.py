@@ -28,7 +28,7 @@ from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.sharding.plan import samples_of_rank
 
 _THREADS = 2
-_ID_LIMIT = 2**31 - 1  # ids are int32 from here on
+_ID_LIMIT = 2**31 - 1  # ids are int32 from here on; keys are int64
 _TILE = 4096  # samples whose ids are copied side by side at a time: few enough for the cache
 
 
@@ -82,7 +82,8 @@ class RankBatch:
       global_batch: number of samples in the global batch.
       label: float32 [local batch].
       numerical: float32 [local batch, numericals].
-      ids: int32 arrays, in the form that DistributedEmbedding.lookup takes.
+      ids: integer arrays, in the form that DistributedEmbedding.lookup takes: int32; int64 for keys, and where ids are
+        side by side with keys.
       after: position of the next batch.
     """
 
@@ -141,7 +142,7 @@ class RankData:
             self._watch = FileWatch([])
         self._takes_log = reading.synthetic_samples is None and takes_log(spec)
         for feature in spec.categorical:
-            if feature.cardinality > _ID_LIMIT:
+            if not feature.key and feature.cardinality > _ID_LIMIT:
                 raise FeatureSpecError(
                     f"{spec.path}: {feature.name!r} has {feature.cardinality} ids; a table has at most {_ID_LIMIT}, "
                     "because ids are int32. Hash the ids into fewer."
@@ -225,7 +226,8 @@ class RankData:
             if self._spec.features[name].ragged
         }
         hotness = {name: self._spec.features[name].hotness for name in features if name not in ragged}
-        fixed = self._pool.empty(num_samples, (sum(hotness.values()),), np.int32)
+        dtype = np.result_type(np.int32, *(self._spec.features[name].id_dtype for name in hotness))
+        fixed = self._pool.empty(num_samples, (sum(hotness.values()),), dtype)
         _put_side_by_side([columns[name].values.reshape(num_samples, hotness[name]) for name in hotness], fixed)
         return IdBatch(fixed, ragged, {})
 

@@ -25,10 +25,31 @@ the result source = [0, 1, 0], column = [0, 0, 1].
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from dlrm_tf2.embedding.result_layout import Piece
+
+
+class Run(NamedTuple):
+    """Columns, or grains, of one source that are next to each other in the result too.
+
+    Attributes:
+      source: number of the source.
+      column: the first of them in the source.
+      target: the first of them in the result.
+      count: how many they are.
+    """
+
+    source: int
+    column: int
+    target: int
+    count: int
+
+    def times(self, grain: int) -> "Run":
+        """A run of grains as a run of columns."""
+        return Run(self.source, self.column * grain, target=self.target * grain, count=self.count * grain)
 
 
 @dataclass(frozen=True)
@@ -96,6 +117,13 @@ class ExchangeColumns:
         return cls(grain, leading, leading + width // grain, grains_of, targets, *in_order)
 
     @property
+    def runs(self) -> tuple[list[Run], list[Run]]:
+        """The same as runs of columns, without the leading ones: (runs that are copied, runs that are added)."""
+        grains = np.stack([self.source, self.column, self.target], axis=1)
+        copied, added = _runs(grains[self.leading : self.num_grains]), _runs(grains[self.num_grains :])
+        return [run.times(self.grain) for run in copied], [run.times(self.grain) for run in added]
+
+    @property
     def has_sums(self) -> bool:
         """Whether several grains are added to one grain of the result."""
         return len(self.target) > self.num_grains
@@ -104,3 +132,10 @@ class ExchangeColumns:
     def is_identity(self) -> bool:
         """Whether the first source makes the whole result, in order."""
         return not (self.has_sums or self.source.any()) and np.array_equal(self.column, np.arange(self.num_grains))
+
+
+def _runs(grains: np.ndarray) -> list[Run]:
+    """(source, column, target) [n, 3] as runs of grains that are next to each other in source and result."""
+    starts = np.flatnonzero(np.any(np.diff(grains, axis=0, prepend=-2) != [0, 1, 1], axis=1))
+    counts = np.diff(starts, append=len(grains))
+    return [Run(*map(int, grains[start]), int(count)) for start, count in zip(starts, counts, strict=True)]

@@ -84,7 +84,8 @@ class RankLookups:
         if not alone or not columns.is_identity:
             columns = ExchangeColumns.of(of_ranks, own=own, width=width, leading_columns=asked)
             self.leading_columns = columns.leading * columns.grain
-        self._exchange = VectorExchange(collectives, columns)
+        on_cpu = not tf.config.get_visible_devices("GPU")
+        self._exchange = VectorExchange(collectives, columns, native=rows is not None and on_cpu)
 
     def __call__(self, ids: ExchangedIds) -> Lookup:
         """Looks up the vectors that this rank makes, for itself and for the other ranks."""

@@ -46,6 +46,12 @@ class ModelConfig:
         require(
             bool(spec.categorical), f"{spec.path}: the dataset has no categorical features; a model needs at least one."
         )
+        keys = [feature.name for feature in spec.categorical if feature.key]
+        require(
+            not keys,
+            f"{spec.path}: the features {', '.join(keys)} hold raw keys, and a table has one row for each id below a "
+            "cardinality. Give --dynamic_capacity N, or make the dataset with --ids vocabulary.",
+        )
         kind = config.interaction if config.interaction in ("cross", "projection") else "dot"
         require(
             bool(spec.numerical) or kind == "cross",

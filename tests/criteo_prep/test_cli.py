@@ -106,7 +106,7 @@ def test_interrupted(monkeypatch, capsys):
         ([], "required: VERB"),
         (["preproces"], "invalid choice: 'preproces'"),
         (["preprocess", "--input", "x", "--output", "y"], "required: --threshold"),
-        (["preprocess", "--input", "x", "--output", "y", "--thresh", "3"], "required: --threshold"),
+        (["preprocess", "--input", "x", "--output", "y", "--thresh", "3"], "unrecognized arguments: --thresh"),
         (["preprocess", "--input", "x", "--output", "y", "--threshold", "3", "--seed", "x"], "invalid int value: 'x'"),
         (["preprocess", "--input", "x", "--output", "y", "--threshold", "3", "--shufle"], "arguments: --shufle"),
         (["preprocess", "--input", "x", "--output", "y", "--threshold", "3", "--on_bad_row", "x"], "invalid choice"),

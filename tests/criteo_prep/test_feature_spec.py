@@ -143,6 +143,48 @@ def test_the_standard_layout_by_hand(tmp_path):
     assert FeatureSpec.load(tmp_path / "saved.yaml").features == spec.features
 
 
+def with_keys(**change):
+    """The published example with keys in place of the ids of `item`."""
+    document = yaml.safe_load(SHOP)
+    document["feature_spec"]["item"] = {"dtype": "int64", "key": True} | change
+    return document
+
+
+def test_a_feature_with_keys(tmp_path):
+    spec = load(tmp_path, with_keys())
+    assert spec.categorical == [Feature("store", "int8", 90), Feature("item", "int64", key=True)]
+    assert [feature.id_dtype for feature in spec.categorical] == ["int32", "int64"]
+    assert saved(tmp_path, spec) == with_keys()
+    assert tf_raw_spec([Feature("a", "", key=True)]).features["a"] == Feature("a", "int64", key=True)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"cardinality": 5}, "item: has key: true and a cardinality; keys have none"),
+        ({"dtype": "int32"}, "item: has key: true and dtype int32; keys are int64"),
+        ({"key": 1}, "item: key is 1; it must be true or false"),
+        ({"key": False}, "item: a categorical feature needs a cardinality"),
+    ],
+)
+def test_keys_that_contradict_the_spec(tmp_path, change, message):
+    with pytest.raises(FeatureSpecError, match=message):
+        load(tmp_path, with_keys(**change))
+
+
+def test_keys_where_nothing_holds_keys(tmp_path):
+    document = with_keys()
+    document["source_spec"]["train"] = [
+        {"type": "record_binary", "features": [*document["feature_spec"]], "files": ["a"]}
+    ]
+    with pytest.raises(FeatureSpecError, match="'item' has key: true, and the type is 'record_binary'; keys are in"):
+        load(tmp_path, document)
+    document = with_keys()
+    document["feature_spec"]["price"]["key"] = True
+    with pytest.raises(FeatureSpecError, match="price: has key: true, but only a categorical feature holds keys"):
+        load(tmp_path, document)
+
+
 def test_the_validation_split_stands_in_the_metadata(tmp_path):
     spec = tf_raw_spec([Feature("a", "", 5)], splits=("train", "test", "validation"), metadata={"by": "me"})
     document = saved(tmp_path, spec)

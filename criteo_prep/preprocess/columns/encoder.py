@@ -1,5 +1,7 @@
 """The categorical columns, each on its own: raw column -> counts -> vocabulary -> ids in their final files.
 
+With raw ids, a raw column becomes keys, without counts and vocabulary.
+
 Several threads encode columns at a time. A column with many distinct values takes much memory, so the memory limit says
 how many such columns are encoded at a time. The journal records each finished column, whose raw file is then deleted.
 """
@@ -21,6 +23,7 @@ from criteo_prep.manifest import BlockChecksums, block_entry
 from criteo_prep.preprocess.columns import hash_table, vocabulary
 from criteo_prep.preprocess.columns.count import LargeCounts, count_small
 from criteo_prep.preprocess.columns.id_table import IdTable
+from criteo_prep.preprocess.columns.keys import Keys
 from criteo_prep.preprocess.columns.memory import MemoryPlan
 from criteo_prep.preprocess.journal import Journal
 from criteo_prep.preprocess.parse.raw_columns import RawColumns, append
@@ -47,7 +50,7 @@ class ColumnWork:
     """What the encoder reads, and what it makes.
 
     Attributes:
-      root: the dataset folder in the making, with a folder for each split and the folder `vocabularies`.
+      root: the dataset folder in the making, with a folder for each split and, except for keys, `vocabularies`.
       spec: feature spec that names the files to write.
       raw: the raw columns.
       splits: split -> the rows of the split.
@@ -57,6 +60,7 @@ class ColumnWork:
       seed: seed of the random order of the train rows; None keeps their order.
       keep_raw: whether the raw columns stay when the columns are finished.
       given: existing vocabularies to use; None to count the values.
+      keys: whether the columns become keys in place of ids.
     """
 
     root: Path
@@ -69,6 +73,7 @@ class ColumnWork:
     seed: int | None = None
     keep_raw: bool = False
     given: GivenVocabularies | None = None
+    keys: bool = False
 
 
 class ColumnEncoder:
@@ -104,7 +109,7 @@ class ColumnEncoder:
             pending = {pool.submit(self._do_column, column): column for column in columns}
             for future in as_completed(pending):
                 column, finished = pending[future], future.result()
-                features[column] = Feature(CATEGORICAL[column], "", finished["cardinality"])
+                features[column] = Feature(CATEGORICAL[column], "", finished["cardinality"], key=self._work.keys)
                 entries |= finished["files"]
         except BaseException:
             self._stop.set()
@@ -114,28 +119,14 @@ class ColumnEncoder:
         return [features[column] for column in sorted(features)], entries
 
     def _do_column(self, column: int) -> dict:
-        """Makes the vocabulary and the ids of a column, unless the journal has them. Returns the journal's document."""
+        """Makes the files of a column, unless the journal has them. Returns the journal's document."""
         name = CATEGORICAL[column]
         document = self._journal.column(name)
         if document is None:
-            with contextlib.ExitStack() as large:
-                wait_for_memory = lambda: large.enter_context(self._large_column)  # noqa: E731
-                path = self._work.root / "vocabularies" / f"{name}.parquet"
-                if self._work.given:
-                    source = self._work.given.folder / path.name
-                    shutil.copyfile(source, path)
-                    check_file(path, self._work.given.entries[name], stands_for=source)
-                elif not self._count_small(column, path):
-                    wait_for_memory()
-                    self._count_large(column, path)
-                kept = vocabulary.num_kept(path)
-                if kept > hash_table.MAX_VALUES and self._work.given:
-                    wait_for_memory()
-                    self._memory.check_distinct(name, kept, self._num_large)
-                ids_of = IdTable.load(path, self._work.caps[column])
-                files = {f"vocabularies/{path.name}": block_entry(path), **self._encode(column, ids_of)}
-                document = {"cardinality": ids_of.cardinality, "files": files}
-                del ids_of
+            if self._work.keys:
+                document = {"cardinality": None, "files": self._encode(column, Keys())}
+            else:
+                document = self._vocabulary_and_ids(column)
             if self._journal.forced:
                 paths = [self._work.root / file for file in document["files"]]
                 force([*paths, *{path.parent for path in paths}])
@@ -143,6 +134,27 @@ class ColumnEncoder:
         if not self._work.keep_raw:
             self._work.raw.delete(column)
         return document
+
+    def _vocabulary_and_ids(self, column: int) -> dict:
+        """Makes the vocabulary and the ids of a column. Returns the journal's document."""
+        name = CATEGORICAL[column]
+        with contextlib.ExitStack() as large:
+            wait_for_memory = lambda: large.enter_context(self._large_column)  # noqa: E731
+            path = self._work.root / "vocabularies" / f"{name}.parquet"
+            if self._work.given:
+                source = self._work.given.folder / path.name
+                shutil.copyfile(source, path)
+                check_file(path, self._work.given.entries[name], stands_for=source)
+            elif not self._count_small(column, path):
+                wait_for_memory()
+                self._count_large(column, path)
+            kept = vocabulary.num_kept(path)
+            if kept > hash_table.MAX_VALUES and self._work.given:
+                wait_for_memory()
+                self._memory.check_distinct(name, kept, self._num_large)
+            ids_of = IdTable.load(path, self._work.caps[column])
+            files = {f"vocabularies/{path.name}": block_entry(path), **self._encode(column, ids_of)}
+            return {"cardinality": ids_of.cardinality, "files": files}
 
     def _count_small(self, column: int, path: Path) -> bool:
         """Writes the vocabulary of a column with few distinct values. Returns whether the column has few."""
@@ -169,8 +181,8 @@ class ColumnEncoder:
         select = lambda first, values: counts.members.select(counts.counts, first, values)  # noqa: E731
         vocabulary.write_vocabulary(path, ranking, select=select, cap=work.caps[column])
 
-    def _encode(self, column: int, ids_of: IdTable) -> dict[str, dict]:
-        """Writes the ids of a column in every split. Returns the manifest's entries for the files."""
+    def _encode(self, column: int, ids_of: IdTable | Keys) -> dict[str, dict]:
+        """Writes the ids or keys of a column in every split. Returns the manifest's entries for the files."""
         entries = {}
         for split, rows in self._work.splits.items():
             path = self._work.spec.chunk_of(split, CATEGORICAL[column]).files[0]

@@ -65,6 +65,7 @@ SITUATIONS = {
         (None, stopped(), request(inputs=(DAY_0, DAY_2))),
         (None, stopped(), request(inputs=(DAY_0, DAY_1, DAY_2))),
         (None, stopped(is_arranged=True), request(vocabulary_days="train")),
+        (None, stopped(is_arranged=True), request(None, ids="raw")),
     ],
     "a stopped run of other rules for parsing, of other splits after they were made": [
         (None, stopped(), request(on_bad_row="skip")),
@@ -88,6 +89,8 @@ SITUATIONS = {
     "a finished dataset with `--keep_raw`": [
         (existing(request(keep_raw=True)), None, request(threshold=2)),
         (existing(request(keep_raw=True)), None, request(max_cardinality=4)),
+        (existing(request(keep_raw=True)), None, request(None, ids="raw")),
+        (existing(request(None, ids="raw", keep_raw=True)), None, request()),
         (existing(request(keep_raw=True)), stopped(request(7), source=RAW), request(vocabulary_days="train")),
     ],
     "a finished dataset without `--keep_raw`, and `--threshold` is lower": [
@@ -100,6 +103,8 @@ SITUATIONS = {
         (existing(), None, request(max_cardinality=4)),
         (existing(), None, request(vocabulary_days="train")),
         (existing(), None, request(threshold=6, vocabulary_days="train")),
+        (existing(), None, request(None, ids="raw")),
+        (existing(request(None, ids="raw")), None, request()),
     ],
     "a finished dataset and a stopped run": [
         (existing(request(9)), stopped(), request()),
@@ -112,6 +117,7 @@ SITUATIONS = {
         (existing(), None, request(inputs=(DAY_0, DAY_1, DAY_2))),
         (existing(), None, request(inputs=(DAY_0, {**DAY_1, "bytes": 11}))),
         (existing(), None, request(split="by share")),
+        (existing(), None, request(None, ids="raw", shuffle="global")),
         (existing(), None, request(threshold=6, shuffle="global")),
         (existing(), None, request(on_bad_row="skip")),
         (existing(request(keep_raw=True)), None, request(on_bad_row="skip")),

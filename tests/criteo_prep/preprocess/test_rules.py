@@ -7,7 +7,7 @@ import pytest
 from criteo_prep.machine import available_memory_bytes
 from criteo_prep.preprocess.columns.memory import MemoryPlan, PreflightError
 from criteo_prep.preprocess.columns.vocabulary import VocabularyError
-from criteo_prep.preprocess.preflight import check_resources, memory_limit
+from criteo_prep.preprocess.preflight import Columns, check_resources, memory_limit
 from criteo_prep.preprocess.rules import format_per_column, make_rules, per_column
 
 
@@ -40,6 +40,13 @@ def test_other_rules_that_make_no_sense():
         make_rules(3, shuffle="global", seed=-1)
 
 
+@pytest.mark.parametrize("flag", ["threshold", "max_cardinality", "vocabulary_days"])
+def test_raw_ids_have_no_vocabulary(flag):
+    given = {"threshold": None, flag: {"vocabulary_days": "all"}.get(flag, 2)}
+    with pytest.raises(VocabularyError, match=f"--{flag} {given[flag]}: is for vocabularies, and --ids raw makes none"):
+        make_rules(**given, ids="raw")
+
+
 @pytest.mark.parametrize(
     "given, size", [(5, 5), ("8G", 8 << 30), ("1.5M", 3 << 19), ("2 GiB", 2 << 30), ("7kb", 7 << 10)]
 )
@@ -56,13 +63,15 @@ def test_text_that_is_not_a_size():
 def test_preflight(tmp_path):
     path = tmp_path / "rows.tsv"
     path.write_text(("1" + "\t" * 39 + "\n") * 1000)
-    found = check_resources((path,), tmp_path / "set", plan=MemoryPlan(4 << 30, 2), keep_raw=False, shuffled=False)
+    found = check_resources((path,), tmp_path / "set", plan=MemoryPlan(4 << 30, 2), columns=Columns())
     assert found.num_rows == 1000 and found.disk_needed == 1000 * (131 + 8)
     assert "about 1,000 rows" in str(found) and "refused" not in str(found)
+    keys = check_resources((path,), tmp_path / "set", plan=MemoryPlan(600 << 20, 2), columns=Columns(keys=True))
+    assert keys.disk_needed == 1000 * (131 + 104 + 8)  # 27 + 208, and two raw columns whose keys are being written
     tight = replace(found, memory_needed=2_000_000_001, memory_limit=2_000_000_000)
     assert str(tight).endswith(f": a column with more than {found.most_distinct:,} distinct values will be refused")
     with pytest.raises(PreflightError, match=r"--memory_limit 209.72 MB: is too small; 2 workers need .* for any data"):
-        check_resources((path,), tmp_path / "set", plan=MemoryPlan(200 << 20, 2), keep_raw=False, shuffled=False)
+        check_resources((path,), tmp_path / "set", plan=MemoryPlan(200 << 20, 2), columns=Columns())
 
 
 @pytest.mark.parametrize("limit", [1_500_000_000, 2_000_000_000, 24 << 30])
@@ -78,7 +87,7 @@ def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
     path.write_text(("1" + "\t" * 39 + "\n") * 1000)
     monkeypatch.setattr("criteo_prep.preprocess.preflight.estimated_rows", lambda path: 10**15)
     with pytest.raises(PreflightError, match="The disk is too small"):
-        check_resources((path,), tmp_path / "set", plan=MemoryPlan(4 << 30, 2), keep_raw=False, shuffled=False)
+        check_resources((path,), tmp_path / "set", plan=MemoryPlan(4 << 30, 2), columns=Columns())
 
 
 def test_large_columns_that_fit_memory():

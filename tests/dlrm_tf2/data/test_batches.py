@@ -11,9 +11,10 @@ import pytest
 import tensorflow as tf
 from support.small_dataset import write_dataset
 
-from criteo_prep.feature_spec import Feature, FeatureSpecError, tf_raw_spec
-from criteo_prep.transcribe.tf_raw import Reader
-from dlrm_tf2.config import TrainConfig
+from criteo_prep.batch import Batch, Ids
+from criteo_prep.feature_spec import Feature, FeatureSpec, FeatureSpecError, tf_raw_spec
+from criteo_prep.transcribe.tf_raw import Reader, Writer
+from dlrm_tf2.config import ConfigError, TrainConfig
 from dlrm_tf2.data import file_watch
 from dlrm_tf2.data.array_pool import ArrayPool
 from dlrm_tf2.data.batches import (
@@ -27,6 +28,7 @@ from dlrm_tf2.data.batches import (
     check_splits,
     open_split,
 )
+from dlrm_tf2.model.config import ModelConfig
 from dlrm_tf2.runtime.comm import SingleProcess
 from dlrm_tf2.sharding.plan import samples_of_rank
 
@@ -56,6 +58,33 @@ def test_the_ranks_together_read_every_sample_once(tmp_path, world_size, batch_s
         np.testing.assert_array_equal(ids[:, 0], whole.categorical["cat_3"].values)
         np.testing.assert_array_equal(ids[:, 1], whole.categorical["cat_1"].values)
         assert sum(batch.global_batch for batch in stream) == 1000
+
+
+def test_keys_are_int64_and_any_int64_is_a_key(tmp_path):
+    features = [Feature("ids", "", 5), Feature("keys", "", key=True), Feature("bags", "", ragged=True, key=True)]
+    spec = tf_raw_spec(features, num_numerical=1, splits=("train",))
+    keys, bags = np.array([-1, 2**63 - 1, 0, -(2**63)]), np.array([2**40, -7, 9])
+    with Writer(tmp_path, spec, "train") as writer:
+        bags_of = Ids(bags, np.array([2, 0, 0, 1], np.int32))
+        parts = {"ids": Ids(np.array([4, 0, 1, 2])), "keys": Ids(keys), "bags": bags_of}
+        writer.write(Batch(np.zeros(4, bool), np.zeros((4, 1), np.float16), parts))
+    spec.save(tmp_path / "feature_spec.yaml")
+    spec = FeatureSpec.load(tmp_path / "feature_spec.yaml")
+    for shuffle in ("none", "full"):
+        share = RankShare(global_features=("keys", "bags"), sample_features=("keys", "ids"))
+        reading = Reading(shuffle, seed=5)
+        (batch,) = RankData(spec, "train", share=share, reading=reading).batches(9)
+        order = [keys.tolist().index(key) for key in batch.ids.global_ids.fixed[:, 0]]
+        assert sorted(order) == [0, 1, 2, 3] and (order == [0, 1, 2, 3]) == (shuffle == "none")
+        assert batch.ids.local_ids.fixed.tolist() == [[keys[row], [4, 0, 1, 2][row]] for row in order]
+        values, lengths = batch.ids.global_ids.ragged["bags"]
+        assert values.tolist() == [key for row in order for key in ([2**40, -7], [], [], [9])[row]]
+        assert lengths.tolist() == [(2, 0, 0, 1)[row] for row in order]
+        assert {values.dtype, batch.ids.global_ids.fixed.dtype, batch.ids.local_ids.fixed.dtype} == {np.dtype(np.int64)}
+    (batch,) = RankData(spec, "train", share=RankShare(sample_features=("ids",))).batches(9)
+    assert batch.ids.local_ids.fixed.dtype == np.int32
+    with pytest.raises(ConfigError, match="the features keys, bags hold raw keys.* Give --dynamic_capacity N, or make"):
+        ModelConfig.of(TrainConfig(dataset_path=str(tmp_path)), spec)
 
 
 def flat(batches):

@@ -44,6 +44,14 @@ def test_widths_without_a_common_divisor_move_number_by_number():
     assert (columns.grain, columns.grains_of.tolist()) == (1, [2, 3, 0])
 
 
+def test_grains_next_to_each_other_are_one_run():
+    """The drawing with d of width 4 after c on rank 0, and a cut by rows: rank 1 has some of its rows too."""
+    sources = [[piece(0, 2), piece(4, 2), piece(6, 4)], [piece(2, 2), piece(0, 2)]]
+    copied, added = ExchangeColumns.of(sources, own=[], width=10, leading_columns=2).runs
+    assert copied == [(0, 0, 2, 2), (1, 0, 4, 2), (0, 2, 6, 6)]
+    assert added == [(1, 2, 2, 2)]
+
+
 def test_one_rank_in_order_needs_no_exchange_and_in_another_order_does():
     assert ExchangeColumns.of([[piece(0, 2), piece(2, 2)]], own=[], width=4).is_identity
     assert not ExchangeColumns.of([[piece(2, 2), piece(0, 2)]], own=[], width=4).is_identity
