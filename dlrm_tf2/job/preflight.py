@@ -121,7 +121,7 @@ def table_bytes(plan: ShardingPlan, rank: int, *, tables: Sequence[Table], optim
     return plan.bytes_of(rank) + index + (state if training else 0)
 
 
-def file_bytes(config: TrainConfig, model: ModelConfig, plan: ShardingPlan, *, rank: int) -> int:
+def file_bytes(config: TrainConfig, model: ModelConfig, *, plan: ShardingPlan, rank: int) -> int:
     """Bytes of the dynamic tables on a rank that are in a file: beyond --hbm_for_embeddings."""
     if config.hbm_for_embeddings is None:
         return 0
@@ -244,7 +244,7 @@ def check_memory(
                 f"{int((available - fixed) / each)}."
             )
         needed = max(needed, fixed + size * each)
-    in_file = sum(file_bytes(config, model, shards, rank=rank) for rank in ranks)
+    in_file = sum(file_bytes(config, model, plan=shards, rank=rank) for rank in ranks)
     where = f"; {gib(in_file)} of the tables with their state in {config.embeddings_folder}" if in_file else ""
     return f"memory: about {gib(needed)} of {gib(available)} on {memory}, tables {gib(tables)}{where}"
 
@@ -274,7 +274,7 @@ def _fixed_bytes(config: TrainConfig, model: ModelConfig, *, plan: ShardingPlan,
     fixed = sum(
         table_bytes(shards, rank, tables=model.tables, optimizer=optimizer, training=training) for rank in ranks
     )
-    fixed -= sum(file_bytes(config, model, shards, rank=rank) for rank in ranks)
+    fixed -= sum(file_bytes(config, model, plan=shards, rank=rank) for rank in ranks)
     fixed += len(ranks) * (memory.of_device * dense_bytes(model, optimizer) + memory.of_host * PROCESS_BYTES)
     if training and config.checkpoint_async and memory.of_host:
         copies = sum(copy_bytes(model, plan, rank=rank, optimizer=optimizer) for rank in ranks)

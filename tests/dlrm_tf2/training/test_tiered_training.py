@@ -45,10 +45,10 @@ def test_the_bytes_that_are_not_in_memory():
     plan = make_plan(model.tables, 1, optimizer="adagrad")
     tiers = {"hbm_for_embeddings": 1 / 8192, "embeddings_folder": "f"}
     config = TrainConfig(dataset_path="d", optimizer="adagrad", dynamic_capacity=1000, **tiers)
-    assert file_bytes(config, model, plan, rank=0) == 1000 * 64 * 4 - (1 << 17)
+    assert file_bytes(config, model, plan=plan, rank=0) == 1000 * 64 * 4 - (1 << 17)
     evaluating = dataclasses.replace(config, mode="eval", restore_checkpoint_path="c", hbm_for_embeddings=0.0)
-    assert file_bytes(evaluating, model, plan, rank=0) == 1000 * 32 * 4
-    assert file_bytes(dataclasses.replace(config, hbm_for_embeddings=1.0), model, plan, rank=0) == 0
+    assert file_bytes(evaluating, model, plan=plan, rank=0) == 1000 * 32 * 4
+    assert file_bytes(dataclasses.replace(config, hbm_for_embeddings=1.0), model, plan=plan, rank=0) == 0
 
 
 def test_what_is_refused(keys, tmp_path):
