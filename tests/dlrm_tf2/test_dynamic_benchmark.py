@@ -155,6 +155,7 @@ def test_collection_of_static_tables_falls_as_fast(dynamic_run, capsys):
 
 
 @needs_horovod
+@pytest.mark.long
 def test_the_published_command_on_two_ranks_has_the_loss_of_one(dynamic_run, tmp_path):
     """benchmark/*.sh, which divides the published batch by 8 ranks: 256 are 64 on two."""
     _, record = dynamic_run

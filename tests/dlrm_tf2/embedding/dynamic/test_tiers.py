@@ -22,8 +22,7 @@ def setup(dtype, **settings):
     return Setup(tables, {"d": 2, "s": 1}, optimizer=optimizer, dtype=dtype, settings=settings)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("memory_bytes", [0, 6 << 20])
+@pytest.mark.parametrize(("dtype", "memory_bytes"), [("bfloat16", 0), ("float32", 6 << 20)])
 def test_the_same_bits_with_and_without_tiers(tmp_path, dtype, memory_bytes):
     tiers = Tiers(memory_bytes, str(tmp_path))
     ranks = [RankOfSetup(setup(dtype, **of), SingleProcess()) for of in ({}, {"tiers": tiers})]
