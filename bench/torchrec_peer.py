@@ -3,14 +3,14 @@
     python bench/torchrec_peer.py --peer PYTHON [--only speed|auroc] [--rounds 3] [--seeds 1,2,3]
 
 PYTHON is a Python that has torch, torchrec, fbgemm-gpu-cpu and torchmetrics, in an environment of its own; without it
-nothing is measured. The samples are day_N_{dense,sparse,labels}.npy with planted clicks: 26 tables of the MLPerf shape
-at a hundredth of its cardinalities. Both programs get the same flags, one process and all processors.
+nothing is measured. The samples are day_N_{dense,sparse,labels}.npy with planted clicks, and 26 tables with a hundredth
+of the rows of MLPerf's. Both programs get the same flags, one process and all processors.
 
-`speed`: samples a second by the published formula, steps a second times the batch, without the first half of the steps;
-and the seconds of the whole program, from its start over one batch of each evaluation to its end. The programs take
-turns; a ratio compares the two runs of a round, and the medians count. `auroc`: one epoch with Adagrad, the AUROC over
-the test split for each seed; the two libraries draw other initial weights from a seed. A part that is not measured
-stays in the JSON as it was.
+`speed`, with the model of the published runs: samples a second by the published formula, steps a second times the
+batch, without the first half of the steps; and the seconds of the whole program, with one batch of each evaluation. The
+programs take turns, a ratio compares the two runs of a round, and the medians count. `auroc`, with the model of the
+example's defaults: the AUROC over the test split after one epoch, for each seed; the two libraries draw other initial
+weights. The JSON keeps the cases and seeds that a run does not measure.
 """
 
 import argparse
@@ -34,13 +34,13 @@ from criteo_prep.synthetic import presets
 ROOT = Path(__file__).resolve().parent.parent
 SCALE, TEST_SAMPLES = 0.01, 262_144
 ROWS = [table.cardinality for table in presets.scaled(presets.preset("mlperf_40m"), SCALE).categorical]
-MODEL = {
+TABLES = {"num_embeddings_per_feature": ",".join(map(str, ROWS))}
+PUBLISHED = {
     "embedding_dim": 128,
     "dense_arch_layer_sizes": "512,256,128",
     "over_arch_layer_sizes": "1024,1024,512,256,1",
-    "num_embeddings_per_feature": ",".join(map(str, ROWS)),
-    "test_batch_size": 8192,
 }
+DEFAULT = {"embedding_dim": 64, "dense_arch_layer_sizes": "512,256,64", "over_arch_layer_sizes": "512,512,256,1"}
 OPTIMIZERS = {"sgd": {"learning_rate": 0.1}, "adagrad": {"adagrad": True, "learning_rate": 0.01}}
 AUROC_BATCH = 2048
 
@@ -49,11 +49,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--peer", metavar="PYTHON", help="a Python that has TorchRec")
     parser.add_argument("--only", choices=("speed", "auroc"))
-    parser.add_argument("--batch_sizes", default="2048,8192")
     parser.add_argument("--optimizers", default=",".join(OPTIMIZERS))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--speed_samples", type=int, default=196_608)
-    parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--batch_sizes", default="2048,8192", help="of speed")
+    parser.add_argument("--rounds", type=int, default=3, help="of speed")
+    parser.add_argument("--speed_samples", type=int, default=98_304, help="training samples of speed")
+    parser.add_argument("--seeds", default="1,2,3", help="of auroc")
     parser.add_argument("--samples", type=int, default=524_288, help="training samples of auroc")
     parser.add_argument("--json", default=str(ROOT / "bench" / "results" / "torchrec_peer.json"))
     arguments = parser.parse_args()
@@ -61,22 +61,33 @@ def main() -> None:
         print("bench/torchrec_peer.py: --peer PYTHON names a Python that has TorchRec; nothing is measured.")
         return
     path = Path(arguments.json)
-    document = json.loads(path.read_text()) if path.exists() else {}
+    document = json.loads(path.read_text()) if path.exists() else {"speed": {}, "auroc": {}}
+    about = {
+        **hardware(),
+        "load_average": os.getloadavg(),
+        "commit": commit(),
+        "command": " ".join(["bench/torchrec_peer.py", *sys.argv[1:]]).replace(arguments.peer, "PYTHON"),
+    }
     with tempfile.TemporaryDirectory(prefix="bench_torchrec_peer_") as folder:
         programs = Programs(arguments.peer, Path(folder))
-        best = write_days(Path(folder), max(arguments.samples, arguments.speed_samples))
-        for part, measure in (("speed", speed), ("auroc", auroc)):
-            if arguments.only in (None, part):
-                document[part] = measure(arguments, programs) | {
-                    **hardware(),
-                    "load_average": os.getloadavg(),
-                    "commit": commit(),
-                    "versions": programs.versions,
-                    "command": " ".join(["bench/torchrec_peer.py", *sys.argv[1:]]).replace(arguments.peer, "PYTHON"),
-                }
-        document |= {"model": MODEL, "best_auroc": best}
+        document["best_auroc"] = write_days(Path(folder), samples_of(arguments))
+        if arguments.only != "auroc":
+            for case, found in speed(arguments, programs).items():
+                document["speed"][case] = {**found, **about, **programs.versions}
+        if arguments.only != "speed":
+            for case, found in auroc(arguments, programs).items():
+                of_seeds = document["auroc"].setdefault(case, {"test_auroc": {}})["test_auroc"] | found
+                document["auroc"][case] = {"test_auroc": of_seeds, **about, **programs.versions}
     path.write_text(json.dumps(document, indent=1) + "\n")
     print(f"written to {arguments.json}")
+
+
+def samples_of(arguments: argparse.Namespace) -> int:
+    """Training samples that the measurements need."""
+    return max(
+        arguments.speed_samples if arguments.only != "auroc" else 0,
+        arguments.samples if arguments.only != "speed" else 0,
+    )
 
 
 def write_days(folder: Path, samples: int) -> float:
@@ -107,7 +118,9 @@ class Programs:
         log = self._folder / "log.json"
         words = words_of({**flags, "log_path": log, "cpu": True, **self._files})
         seconds, _ = run([sys.executable, "-m", "dlrm_tf2.torchrec_example", *words])
-        summary = json.loads(log.read_text().splitlines()[-1])
+        summary: dict = {}  # the last value of each key: of this run, which is the last one in the log
+        for line in log.read_text().splitlines():
+            summary |= json.loads(line)
         assert summary["steps"] == steps
         return {
             "samples_per_s": flags["batch_size"] * 1e3 / summary["mean_step_time_ms"],
@@ -130,54 +143,51 @@ class Programs:
 
 
 def speed(arguments: argparse.Namespace, programs: Programs) -> dict:
+    """Case -> what was measured in it; prints a line for each case."""
     runs: dict[str, dict[str, list[dict]]] = {}
     for _ in range(arguments.rounds):
-        for batch in map(int, arguments.batch_sizes.split(",")):
-            for optimizer in arguments.optimizers.split(","):
+        for optimizer in arguments.optimizers.split(","):
+            for batch in map(int, arguments.batch_sizes.split(",")):
                 steps = arguments.speed_samples // batch
                 limits = {"limit_train_batches": steps, "limit_val_batches": 1, "limit_test_batches": 1}
-                flags = {**MODEL, **OPTIMIZERS[optimizer], "batch_size": batch, "seed": 1, **limits}
+                flags = {**PUBLISHED, **TABLES, **OPTIMIZERS[optimizer], **limits, "seed": 1}
+                flags |= {"batch_size": batch, "test_batch_size": batch}
                 of_case = runs.setdefault(f"{optimizer}, batch {batch}", {"ours": [], "torchrec": []})
                 of_case["torchrec"].append(programs.torchrec(flags, steps))
                 of_case["ours"].append(programs.ours(flags, steps))
     print(f"{'':20}{'samples/s':>10}{'TorchRec':>10}{'ratio':>7}{'min':>7}{'max':>7}{'program s':>11}{'TorchRec':>10}")
     cases = {}
     for case, of_case in runs.items():
-        columns = {
-            side: {key: [one[key] for one in found] for key in found[0] if key != "test_auroc"}
-            for side, found in of_case.items()
+        measured = {
+            side: {key: [one[key] for one in of_side] for key in ("samples_per_s", "data_wait", "program_s")}
+            for side, of_side in of_case.items()
         }
-        ratios = [a["samples_per_s"] / b["samples_per_s"] for a, b in zip(*of_case.values(), strict=True)]
-        cases[case] = {**columns, "ratio": {"median": statistics.median(ratios), "all": ratios}}
-        rates, seconds = (
-            [statistics.median(columns[side][key]) for side in columns] for key in ("samples_per_s", "program_s")
-        )
+        rates, seconds = ([measured[side][key] for side in of_case] for key in ("samples_per_s", "program_s"))
+        ratios = [ours / theirs for ours, theirs in zip(*rates, strict=True)]
+        cases[case] = {**measured, "ratio": ratios, "ratio_median": statistics.median(ratios)}
+        ours, theirs = map(statistics.median, rates)
+        whole, whole_theirs = map(statistics.median, seconds)
         print(
-            f"{case:20}{rates[0]:10,.0f}{rates[1]:10,.0f}{statistics.median(ratios):7.2f}{min(ratios):7.2f}"
-            f"{max(ratios):7.2f}{seconds[0]:11.1f}{seconds[1]:10.1f}"
+            f"{case:20}{ours:10,.0f}{theirs:10,.0f}{statistics.median(ratios):7.2f}{min(ratios):7.2f}{max(ratios):7.2f}"
+            f"{whole:11.1f}{whole_theirs:10.1f}"
         )
-    return {"samples": arguments.speed_samples, "cases": cases}
+    return cases
 
 
 def auroc(arguments: argparse.Namespace, programs: Programs) -> dict:
+    """Optimizer -> seed -> AUROC of both programs; prints a line for each seed."""
     steps = arguments.samples // AUROC_BATCH
-    found: dict[str, list[float]] = {"ours": [], "torchrec": []}
-    print(f"{'seed':>6}{'AUROC':>10}{'TorchRec':>10}{'difference':>12}")
-    for seed in map(int, arguments.seeds.split(",")):
-        flags = {
-            **MODEL,
-            **OPTIMIZERS["adagrad"],
-            "batch_size": AUROC_BATCH,
-            "seed": seed,
-            "limit_train_batches": steps,
-        }
-        for side, run_one in (("ours", programs.ours), ("torchrec", programs.torchrec)):
-            found[side].append(run_one(flags, steps)["test_auroc"])
-        ours, theirs = found["ours"][-1], found["torchrec"][-1]
-        print(f"{seed:6}{ours:10.5f}{theirs:10.5f}{ours - theirs:+12.5f}", flush=True)
-    ours, theirs = (statistics.fmean(found[side]) for side in found)
-    print(f"{'mean':>6}{ours:10.5f}{theirs:10.5f}{ours - theirs:+12.5f}")
-    return {"samples": arguments.samples, "batch_size": AUROC_BATCH, "test_auroc": found, "difference": ours - theirs}
+    found: dict[str, dict] = {}
+    print(f"{'':10}{'seed':>6}{'AUROC':>10}{'TorchRec':>10}{'difference':>12}")
+    for optimizer in arguments.optimizers.split(","):
+        of_seeds = found[f"{optimizer}, batch {AUROC_BATCH}, {arguments.samples} samples"] = {}
+        for seed in map(int, arguments.seeds.split(",")):
+            flags = {**DEFAULT, **TABLES, **OPTIMIZERS[optimizer], "limit_train_batches": steps, "seed": seed}
+            flags |= {"batch_size": AUROC_BATCH, "test_batch_size": 8192}
+            ours, theirs = (run_one(flags, steps)["test_auroc"] for run_one in (programs.ours, programs.torchrec))
+            of_seeds[str(seed)] = {"ours": ours, "torchrec": theirs}
+            print(f"{optimizer:10}{seed:6}{ours:10.5f}{theirs:10.5f}{ours - theirs:+12.5f}", flush=True)
+    return found
 
 
 def words_of(flags: dict) -> list[str]:

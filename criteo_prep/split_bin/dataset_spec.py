@@ -1,6 +1,8 @@
 """The feature spec of what split-bin reads and writes, in memory: a trainer reads the files as they are.
 
     DATA/train/metadata.json   types, sizes and hotness of both splits
+    DATA/test/metadata.json    the same types and hotness; a size that is larger here counts, because split-bin finds
+                               the sizes in the records of one split
     DATA/<split>/{label,dense,category}.bin         columns of 4-byte numbers, as split-bin writes them
     DATA/<split>/{label,dense,category_<i>}.bin     one file for each table: bool, float16, int8, int16 or int32
 
@@ -31,8 +33,13 @@ def spec_of_columns(folder: str | Path) -> FeatureSpec:
     for split in SPLITS:
         num_records_of_parts(folder / split, form)
     of_test = folder / "test" / METADATA
-    if of_test.exists() and read_metadata(of_test)[0] != form:
-        raise SplitBinError(f"{of_test}: says other types or hotness than {folder / 'train' / METADATA}. Split again.")
+    if of_test.exists():
+        test_form, test_sizes = read_metadata(of_test)
+        if test_form != form:
+            raise SplitBinError(
+                f"{of_test}: says other types or hotness than {folder / 'train' / METADATA}. Split again."
+            )
+        sizes = [max(pair) for pair in zip(sizes, test_sizes, strict=True)]
     spec = spec_of_form(folder, form, sizes)
     channels = dict(zip(PARTS, (spec.channels[name] for name in ("label", "numerical", "categorical")), strict=True))
     spec.sources = {

@@ -276,9 +276,10 @@ def cut(folder):
     (folder / "train/dense.bin").write_bytes((folder / "train/dense.bin").read_bytes()[:-52])
 
 
-def other_sizes(folder):
-    form, _ = read_metadata(folder / "train/metadata.json")
-    (folder / "train/metadata.json").write_text(metadata_text(form, [3] * 3))
+def other_sizes(folder, *splits):
+    for which in splits or ROWS:
+        form, _ = read_metadata(folder / which / "metadata.json")
+        (folder / which / "metadata.json").write_text(metadata_text(form, [3] * 3))
 
 
 def other_types(folder):
@@ -297,6 +298,14 @@ def test_data_that_contradicts_itself_is_named(run, data, tmp_path, damage, mess
     damage(tmp_path / "DATA")
     with pytest.raises(ValueError, match=message):
         run(tmp_path / "DATA", "--early_stop", 2)
+
+
+@pytest.mark.parametrize("smaller", ROWS)
+def test_the_larger_size_of_the_two_splits_counts(data, tmp_path, smaller):
+    """split-bin without --slot_size_array finds the sizes in the records of one split."""
+    shutil.copytree(data["three tables"], tmp_path / "DATA")
+    other_sizes(tmp_path / "DATA", smaller)
+    assert [table.cardinality for table in spec_of_columns(tmp_path / "DATA").categorical] == SIZES[:3]
 
 
 @pytest.mark.skipif(not ops.available(), reason=f"the op library is not available: {ops.why_unavailable()}")
