@@ -73,11 +73,11 @@ def main() -> None:
         document["best_auroc"] = write_days(Path(folder), samples_of(arguments))
         if arguments.only != "auroc":
             for case, found in speed(arguments, programs).items():
-                document["speed"][case] = {**found, **about, **programs.versions}
+                document["speed"][case] = {**found, **about, "versions": programs.versions}
         if arguments.only != "speed":
             for case, found in auroc(arguments, programs).items():
                 of_seeds = document["auroc"].setdefault(case, {"test_auroc": {}})["test_auroc"] | found
-                document["auroc"][case] = {"test_auroc": of_seeds, **about, **programs.versions}
+                document["auroc"][case] = {"test_auroc": of_seeds, **about, "versions": programs.versions}
     path.write_text(json.dumps(document, indent=1) + "\n")
     print(f"written to {arguments.json}")
 
