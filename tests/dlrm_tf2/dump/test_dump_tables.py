@@ -76,7 +76,10 @@ def test_a_dump_and_the_changes_after_it_are_the_later_dump(run_ranks, tmp_path,
     assert content(tmp_path / "followed") != content(tmp_path / "dump")
 
 
-@pytest.mark.parametrize(("name", "ranks"), [("adam", (1, 2)), pytest.param("sgd", (2, 3), marks=pytest.mark.long), ("rowwise_adagrad", (2, 1))])
+@pytest.mark.parametrize(
+    ("name", "ranks"),
+    [("adam", (1, 2)), pytest.param("sgd", (2, 3), marks=pytest.mark.long), ("rowwise_adagrad", (2, 1))],
+)
 def test_a_dump_is_loaded_on_any_number_of_ranks(run_ranks, tmp_path, name, ranks):
     saving, loading = ranks
 
