@@ -222,6 +222,9 @@ def test_a_training_with_room_for_all_keys_learns_what_one_on_ids_learns(tmp_pat
         spec = FeatureSpec.load(tmp_path / kind / "feature_spec.yaml")
         capacities += [str(feature.cardinality) for feature in spec.categorical if not feature.key]
         more = ["--dynamic_capacity", ",".join(capacities)] if kind == "raw" else []
-        run = in_process.run(tmp_path / kind, tmp_path / f"{kind}.json", *flags, *more)
-        aucs[kind] = run.records[-1]["auc"]
-    assert aucs["vocabulary"] > 0.76 and aucs["raw"] == pytest.approx(aucs["vocabulary"], abs=0.002)
+        runs = [
+            in_process.run(tmp_path / kind, tmp_path / f"{kind}_{seed}.json", *flags, *more, "--seed", seed)
+            for seed in (3, 4, 5, 6)  # one seed moves the AUC by 0.003
+        ]
+        aucs[kind] = np.mean([run.records[-1]["auc"] for run in runs])
+    assert aucs["vocabulary"] > 0.79 and aucs["raw"] == pytest.approx(aucs["vocabulary"], abs=0.002)
