@@ -89,7 +89,7 @@ def dlrm_training(measure: Measure, sizes: Sizes) -> Table:
     return Table(
         rows,
         "the processor, the rows of the two larger models, batch 8,192 instead of 65,536, synthetic ids by the "
-        "published power law, bfloat16 as mixed precision (this processor computes it in float32), no --xla.",
+        "published power law, bfloat16 as mixed precision, no --xla.",
     )
 
 
@@ -98,7 +98,7 @@ def dlrm_cpu(measure: Measure, sizes: Sizes) -> Table:
     rows = [*PUBLISHED["dlrm_cpu"].rows, bold([f"{_cores(2)}, rows x 0.02", short(plain), f"{plain / 2:,.0f}"])]
     return Table(
         rows,
-        "the processor (2 virtual cores of a later EPYC with AVX2) and a fiftieth of the rows: 8.4 GiB of tables, far "
+        "the processor (2 virtual cores of an EPYC, Zen 5, with AVX-512) and a fiftieth of the rows: 8.4 GiB of tables, far "
         "beyond the caches too. The published run has 64 times the cores, on two sockets, where memory may limit.",
     )
 
