@@ -9,8 +9,6 @@ refuse it. The ids are checked: values that occur twice have the first ids, and 
 """
 
 import argparse
-import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +17,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from preprocess import ROOT, commit, hardware, resident_peak
+from preprocess import ROOT, resident_peak
+from result_file import write_result
 
 sys.path.insert(0, str(ROOT))
 from criteo_prep.feature_spec import Feature, tf_raw_spec  # noqa: E402
@@ -72,12 +71,8 @@ def main() -> None:
         "limit_bytes": limit,
         **done,
         "refused": refused,
-        "load": os.getloadavg()[0],
-        "commit": commit(),
-        **hardware(),
     }
-    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
-    print(f"written to {arguments.json}")
+    write_result(arguments.json, document)
 
 
 def write_column(folder: Path, distinct: int) -> int:

@@ -11,7 +11,6 @@ test split that are stored at the end, over all columns.
 import argparse
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from learning import ROOT
-from preprocess import commit, hardware
+from result_file import write_result
 
 sys.path.insert(0, str(ROOT))
 
@@ -71,14 +70,8 @@ def main() -> None:
         "best_auc": best,
         "num_keys": sum(num_keys),
         "rows": rows,
-        **hardware(),
-        "load_average": os.getloadavg(),
-        "commit": commit(),
-        "command": " ".join(["bench/dynamic_training.py", *sys.argv[1:]]),
     }
-    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
-    print(f"written to {arguments.json}")
+    write_result(arguments.json, document)
 
 
 def make_datasets(folder: Path, arguments: argparse.Namespace) -> float:

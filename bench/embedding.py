@@ -10,9 +10,7 @@ step, counted where they are sent. Ratios compare with the first way of the same
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -83,21 +81,12 @@ def main() -> None:
         measure(arguments)
         return
     sys.path.insert(0, str(ROOT / "bench"))
-    from preprocess import commit, hardware
+    from programs import run
+    from result_file import write_result
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "measured.json"
-        launcher = [
-            str(Path(sys.executable).parent / "horovodrun"),
-            "-np",
-            str(arguments.ranks),
-            "--mpi-args=--oversubscribe",
-        ]
-        allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-        command = [*launcher, sys.executable, __file__, *sys.argv[1:], "--measure", str(file)]
-        done = subprocess.run(command, env={**os.environ, **allowed}, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"bench/embedding.py: {(done.stdout + done.stderr)[-3000:]}")
+        run(["python", __file__, *sys.argv[1:], "--measure", str(file)], arguments.ranks)
         shapes = json.loads(file.read_text())
     for shape, ways in shapes.items():
         print(f"{shape:42} {'ms a step':>10} {'ratio':>6} {'MB sent':>8} {'ratio':>6}")
@@ -109,14 +98,8 @@ def main() -> None:
     document = {
         "shapes": shapes,
         **{name: getattr(arguments, name) for name in ("batch_size", "scale", "width", "ranks")},
-        **hardware(),
-        "load_average": os.getloadavg(),
-        "commit": commit(),
-        "command": " ".join(["bench/embedding.py", *sys.argv[1:]]),
     }
-    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
-    print(f"written to {arguments.json}")
+    write_result(arguments.json, document)
 
 
 def measure(arguments: argparse.Namespace) -> None:

@@ -15,7 +15,6 @@ fbgemm-gpu-cpu, FBGEMM's table-batched embedding runs the shape `one_table`.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from preprocess import commit, hardware
+from result_file import write_result
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -70,10 +69,7 @@ def main() -> None:
     document: dict = {"shapes": {}}
     for shape in arguments.shapes:
         document["shapes"][shape] = compare(shape, arguments)
-    document |= {**hardware(), "load_average": os.getloadavg(), "commit": commit(),
-                 "command": " ".join(["bench/embedding_op.py", *sys.argv[1:]])}  # fmt: skip
-    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
-    print(f"written to {arguments.json}")
+    write_result(arguments.json, document)
 
 
 def compare(shape: str, arguments: argparse.Namespace) -> dict:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocess import commit, hardware
+from result_file import write_result
 
 ROOT = Path(__file__).resolve().parent.parent
 DLRM = """--cpu --embedding_dim 8 --bottom_mlp_dims 32,8 --top_mlp_dims 32,1 --batch_size 256 --valid_batch_size 4096
@@ -285,14 +285,8 @@ def main() -> None:
         "launcher": arguments.launcher,
         "stall_timeout_s": STALL_TIMEOUT_S,
         "seconds": time.perf_counter() - start,
-        **hardware(),
-        "load_average": os.getloadavg(),
-        "commit": commit(),
-        "command": " ".join(["bench/faults_training.py", *sys.argv[1:]]),
     }
-    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-    Path(arguments.json).write_text(json.dumps(document, indent=1).replace(str(folder), "") + "\n")
-    print(f"written to {arguments.json}")
+    write_result(arguments.json, json.loads(json.dumps(document).replace(str(folder), "")))
     sys.exit(not all(trial.equal for trial in trials))
 
 

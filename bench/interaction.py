@@ -10,8 +10,6 @@ floor of a pass is the larger of two times: its arithmetic at the rate of a larg
 """
 
 import argparse
-import json
-import os
 import statistics
 import sys
 import time
@@ -19,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from preprocess import commit, hardware
+from result_file import write_result
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -75,14 +73,8 @@ def main(argv: list[str] | None = None) -> int:
         "threads": setup.threads,
         "tensorflow": tf.__version__,
         "instruction_set": ops.instruction_set(),
-        **hardware(),
-        "load_average": os.getloadavg(),
-        "commit": commit(),
-        "command": " ".join(["bench/interaction.py", *(sys.argv[1:] if argv is None else argv)]),
     }
-    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
-    print(f"written to {arguments.json}")
+    write_result(arguments.json, document, arguments=argv)
     return 0
 
 

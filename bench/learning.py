@@ -10,7 +10,6 @@ is the same DLRM on the same rows with shuffled labels: it must learn nothing.
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from preprocess import commit, hardware
+from result_file import write_result
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import log_loss, roc_auc_score
@@ -69,14 +68,8 @@ def main() -> None:
         "scale": arguments.scale,
         "flags": " ".join(DLRM),
         "models": {name: {"auc": auc, "log_loss": loss, "seconds": s} for name, (auc, loss, s) in rows.items()},
-        **hardware(),
-        "load_average": os.getloadavg(),
-        "commit": commit(),
-        "command": " ".join(["bench/learning.py", *sys.argv[1:]]),
     }
-    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
-    print(f"written to {arguments.json}")
+    write_result(arguments.json, document)
 
 
 def dlrm(dataset: Path, folder: Path, samples: int) -> tuple[float, float, float]:

@@ -10,9 +10,7 @@ processor works for it. Times are medians over the rounds of the slowest rank's 
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -50,17 +48,12 @@ def main() -> None:
         measure(arguments)
         return
     sys.path.insert(0, str(ROOT / "bench"))
-    from preprocess import commit, hardware
+    from programs import run
+    from result_file import write_result
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "measured.json"
-        horovodrun = str(Path(sys.executable).parent / "horovodrun")
-        launcher = [horovodrun, "-np", str(arguments.ranks), "--mpi-args=--oversubscribe"]
-        allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-        command = [*launcher, sys.executable, __file__, *sys.argv[1:], "--measure", str(file)]
-        done = subprocess.run(command, env={**os.environ, **allowed}, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"bench/pipeline.py: {(done.stdout + done.stderr)[-3000:]}")
+        run(["python", __file__, *sys.argv[1:], "--measure", str(file)], arguments.ranks)
         found = json.loads(file.read_text())
     print(f"{'delay ms':>8} {'off ms':>8} {'on ms':>8} {'on / off':>8}")
     for row in found:
@@ -68,14 +61,8 @@ def main() -> None:
     document = {
         "delays": found,
         **{name: getattr(arguments, name) for name in ("batch_size", "hotness", "width", "ranks", "rounds")},
-        **hardware(),
-        "load_average": os.getloadavg(),
-        "commit": commit(),
-        "command": " ".join(["bench/pipeline.py", *sys.argv[1:]]),
     }
-    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
-    print(f"written to {arguments.json}")
+    write_result(arguments.json, document)
 
 
 def measure(arguments: argparse.Namespace) -> None:

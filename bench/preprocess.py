@@ -13,7 +13,6 @@ in the page cache if it fits.
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -24,6 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from result_file import write_result
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS_PER_PIECE = 4 << 20
@@ -36,11 +36,7 @@ def main() -> None:
         document = measure(arguments, folder)
     finally:
         shutil.rmtree(folder)
-    document |= hardware() | {"command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]), "commit": commit()}
-    path = Path(arguments.json)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n")
-    print(f"written to {path}")
+    write_result(arguments.json, document)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -225,26 +221,6 @@ def resident_peak(pid: int) -> int:
     except OSError:
         return 0
     return max([int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM")], default=0)
-
-
-def hardware() -> dict:
-    model = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "processor": model[0] if model else platform.processor(),
-        "processors": len(os.sched_getaffinity(0)),
-        "memory_bytes": memory,
-        "python": platform.python_version(),
-    }
-
-
-def commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -9,15 +9,14 @@ derived from the raw columns; and verified. All ways are compared with the first
 
 import argparse
 import gzip
-import json
-import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 import zstandard
-from preprocess import ROOT, commit, hardware, make_input, timed
+from preprocess import ROOT, make_input, timed
+from result_file import write_result
 
 COLUMNS = 40
 COPY_BYTES = 16 << 20
@@ -42,9 +41,7 @@ def main() -> None:
         share = f"{ways['text']['seconds'] / way['seconds']:.2f}"
         rates = f"{way['seconds']:9.2f}{arguments.rows / way['seconds']:12,.0f}{share:>9}{way['cpu_seconds']:13.1f}"
         print(f"{name:34}{rates}{way['peak_bytes'] / 1e9:7.2f} GB")
-    document = {"rows": arguments.rows, "ways": ways, "load": os.getloadavg()[0], "commit": commit(), **hardware()}
-    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
-    print(f"load {document['load']:.1f}; written to {arguments.json}")
+    write_result(arguments.json, {"rows": arguments.rows, "ways": ways})
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, dict]:

@@ -15,9 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from preprocess import commit, hardware
 from programs import run
 from published_figures import PUBLISHED, cells
+from result_file import about_run, commit
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -78,7 +78,7 @@ class Measurements:
                 run(["python", "-m", *command.split()], ranks, folder=folder)
                 figures = numbers((folder / "log.json").read_text())
             self._kept[key] = {"figures": figures, "load_average": os.getloadavg(), "commit": commit()}
-            document = {"runs": self._kept, **hardware(), "command": " ".join(["bench/published.py", *sys.argv[1:]])}
+            document = {"runs": self._kept, **about_run()}
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._file.write_text(json.dumps(document, indent=1) + "\n")
         return self._kept[key]["figures"]

@@ -98,8 +98,9 @@ def dlrm_cpu(measure: Measure, sizes: Sizes) -> Table:
     rows = [*PUBLISHED["dlrm_cpu"].rows, bold([f"{_cores(2)}, rows x 0.02", short(plain), f"{plain / 2:,.0f}"])]
     return Table(
         rows,
-        "the processor (2 virtual cores of an EPYC, Zen 5, with AVX-512) and a fiftieth of the rows: 8.4 GiB of tables, far "
-        "beyond the caches too. The published run has 64 times the cores, on two sockets, where memory may limit.",
+        "the processor (2 virtual cores of an EPYC, Zen 5, with AVX-512) and a fiftieth of the rows: 8.4 GiB of "
+        "tables, far beyond the caches too. The published run has 64 times the cores, on two sockets, where memory may "
+        "limit.",
     )
 
 

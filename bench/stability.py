@@ -11,7 +11,6 @@ draws their histograms.
 import argparse
 import itertools
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from preprocess import commit, hardware
+from result_file import commit, write_result
 from scipy.stats import mannwhitneyu, wilcoxon
 from training_auc import MODEL, OPTIMIZERS, auc_of
 
@@ -196,14 +195,8 @@ def report(groups: dict[str, list[float]], best: float, *, arguments: argparse.N
         "auc": groups,
         "summary": summaries,
         "pairs": pairs,
-        **hardware(),
-        "load_average": os.getloadavg(),
-        "commit": commit(),
-        "command": " ".join(["bench/stability.py", *sys.argv[1:]]),
     }
-    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
-    print(f"written to {arguments.json}")
+    write_result(arguments.json, document)
 
 
 def draw(groups: dict[str, list[float]], file: Path) -> None:

@@ -7,7 +7,6 @@ get a tenth of the samples.
 """
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -16,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from preprocess import commit, hardware
+from result_file import write_result
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -51,14 +50,8 @@ def main() -> None:
         print(f"{name:28} {workers:7} {statistics.median(values):9.2f} {min(values):8.2f} {max(values):8.2f}")
     document = {
         "million_rows_per_s": [{"kind": n, "threads": w, "rounds": values} for (n, w), values in rates.items()],
-        **hardware(),
-        "load_average": os.getloadavg(),
-        "commit": commit(),
-        "command": " ".join(["bench/synthesize.py", *sys.argv[1:]]),
     }
-    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
-    print(f"written to {arguments.json}")
+    write_result(arguments.json, document)
 
 
 def requests(samples: int, workers: int) -> dict[str, Synthesis]:

@@ -7,13 +7,11 @@ same initial weights, but for their rounding. The last column is the AUC of bflo
 """
 
 import argparse
-import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 
-from preprocess import commit, hardware
+from result_file import write_result
 from training_auc import MODEL, OPTIMIZERS, auc_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -56,14 +54,8 @@ def main() -> None:
         "flags": " ".join(MODEL),
         "best_auc": best,
         "rows": rows,
-        **hardware(),
-        "load_average": os.getloadavg(),
-        "commit": commit(),
-        "command": " ".join(["bench/table_dtype.py", *sys.argv[1:]]),
     }
-    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
-    print(f"written to {arguments.json}")
+    write_result(arguments.json, document)
 
 
 if __name__ == "__main__":

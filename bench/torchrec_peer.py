@@ -15,7 +15,6 @@ weights. The JSON keeps the cases and seeds that a run does not measure.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from preprocess import commit, hardware
+from result_file import about_run
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -62,12 +61,7 @@ def main() -> None:
         return
     path = Path(arguments.json)
     document = json.loads(path.read_text()) if path.exists() else {"speed": {}, "auroc": {}}
-    about = {
-        **hardware(),
-        "load_average": os.getloadavg(),
-        "commit": commit(),
-        "command": " ".join(["bench/torchrec_peer.py", *sys.argv[1:]]).replace(arguments.peer, "PYTHON"),
-    }
+    about = about_run()
     with tempfile.TemporaryDirectory(prefix="bench_torchrec_peer_") as folder:
         programs = Programs(arguments.peer, Path(folder))
         document["best_auroc"] = write_days(Path(folder), samples_of(arguments))

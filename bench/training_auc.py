@@ -8,13 +8,12 @@ so the AUCs of one optimizer should agree for all precisions and numbers of rank
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 
-from preprocess import commit, hardware
 from programs import run
+from result_file import write_result
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -67,14 +66,8 @@ def main() -> None:
         "flags": " ".join(MODEL),
         "best_auc": best,
         "rows": rows,
-        **hardware(),
-        "load_average": os.getloadavg(),
-        "commit": commit(),
-        "command": " ".join(["bench/training_auc.py", *sys.argv[1:]]),
     }
-    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
-    print(f"written to {arguments.json}")
+    write_result(arguments.json, document)
 
 
 def auc(folder: Path, samples: int, optimizer: str, precision: str, ranks: int) -> float:

@@ -19,8 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from preprocess import commit, hardware
 from programs import run
+from result_file import write_result
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -67,15 +67,8 @@ def main() -> None:
         document[f"ours / {what}"] = ratios
     for (what, name), found in rates.items():
         document["samples_per_s"].setdefault(what, {})[name] = found
-    document |= {
-        **hardware(),
-        "load_average": os.getloadavg(),
-        "commit": commit(),
-        "command": " ".join(["bench/training_step.py", *sys.argv[1:]]),
-    }
-    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
-    print(f"written to {arguments.json}")
+    document |= {}
+    write_result(arguments.json, document)
 
 
 def ours(folder: Path, arguments: argparse.Namespace, precision: str, ranks: int) -> float:

@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from preprocess import commit, hardware
+from result_file import write_result
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -74,14 +74,8 @@ def main() -> None:
         shutil.rmtree(folder)
     document = {
         "rows": rows,
-        **hardware(),
-        "load_average": os.getloadavg(),
-        "commit": commit(),
-        "command": " ".join(["bench/transcribe.py", *sys.argv[1:]]),
     }
-    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
-    print(f"written to {arguments.json}")
+    write_result(arguments.json, document)
 
 
 def make_samples(folder: Path, batches: int) -> Path:

@@ -4,7 +4,6 @@
 #include <math.h>
 
 #include <algorithm>
-#include <atomic>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -245,6 +244,43 @@ Status look_up(OpKernelContext* context, const char* list, std::vector<RefCountP
     variables->push_back(std::move(variable));
   }
   return Status();
+}
+
+// The slabs of a call, which nobody changes while this object exists.
+class SlabsToRead {
+ public:
+  Status lock(OpKernelContext* context, Call* call) {
+    TF_RETURN_IF_ERROR(look_up(context, "slabs", &variables_));
+    for (const auto& variable : variables_) {
+      locks_.push_back(std::make_unique<tensorflow::tf_shared_lock>(*variable->mu()));
+      TF_RETURN_IF_ERROR(call->add_slab(*variable->tensor(), {}, nullptr));
+    }
+    return Status();
+  }
+
+ private:
+  std::vector<RefCountPtr<Var>> variables_;
+  std::vector<std::unique_ptr<tensorflow::tf_shared_lock>> locks_;
+};
+
+// Runs `kernel`, (first sample, end, bad id) -> code, on TensorFlow's threads. cycles_of_id: what an id costs.
+template <class Kernel>
+Status on_samples(OpKernelContext* context, const Call& call, int64_t num_samples, int64_t cycles_of_id,
+                  const Kernel& kernel) {
+  const int64_t cycles = 50 + cycles_of_id * call.num_ids() / std::max<int64_t>(1, num_samples);  // of a sample
+  std::mutex mutex;
+  int status = DLRM_OK;
+  DlrmBadId bad_id = {};
+  context->device()->tensorflow_cpu_worker_threads()->workers->ParallelFor(
+      num_samples, cycles, [&](int64_t first, int64_t last) {
+        DlrmBadId bad = {};
+        const int code = kernel(first, last, &bad);
+        if (code == DLRM_OK) return;
+        std::lock_guard<std::mutex> lock(mutex);
+        status = code;
+        bad_id = bad;
+      });
+  return call.result(status, bad_id);
 }
 
 }  // namespace

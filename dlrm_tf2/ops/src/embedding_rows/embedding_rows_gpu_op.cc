@@ -25,14 +25,9 @@ class EmbeddingLookupOnGpu : public OpKernel {
     Tensor* output = nullptr;
     TF_RETURN_IF_ERROR(context->allocate_output(0, shape, &output));
     const std::vector<std::pair<char*, TensorShape>> vectors = {{static_cast<char*>(output->data()), shape}};
-    std::vector<RefCountPtr<Var>> variables;
-    TF_RETURN_IF_ERROR(look_up(context, "slabs", &variables));
-    std::vector<std::unique_ptr<tensorflow::tf_shared_lock>> locks;
     CudaCall call(context, layout_, sizeof(T));
-    for (const auto& variable : variables) {
-      locks.push_back(std::make_unique<tensorflow::tf_shared_lock>(*variable->mu()));
-      TF_RETURN_IF_ERROR(call.add_slab(*variable->tensor(), {}, nullptr));
-    }
+    SlabsToRead slabs;
+    TF_RETURN_IF_ERROR(slabs.lock(context, &call));
     DlrmCudaStatus* status;
     TF_RETURN_IF_ERROR(watch_.begin(context, layout_, &status));
     call.set_status(status);

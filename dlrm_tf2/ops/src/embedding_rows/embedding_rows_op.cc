@@ -47,39 +47,20 @@ class EmbeddingLookup : public OpKernel {
     Tensor* output = nullptr;
     OP_REQUIRES_OK(context, dlrm::make_host_output<T>(context, shape, &output));
     const std::vector<std::pair<char*, TensorShape>> vectors = {{static_cast<char*>(output->data()), shape}};
-    std::vector<RefCountPtr<Var>> variables;
-    OP_REQUIRES_OK(context, look_up(context, "slabs", &variables));
-    std::vector<std::unique_ptr<tensorflow::tf_shared_lock>> locks;
     Call call(layout_, sizeof(T));
-    for (const auto& variable : variables) {
-      locks.push_back(std::make_unique<tensorflow::tf_shared_lock>(*variable->mu()));
-      OP_REQUIRES_OK(context, call.add_slab(*variable->tensor(), {}, nullptr));
-    }
+    SlabsToRead slabs;
+    OP_REQUIRES_OK(context, slabs.lock(context, &call));
     OP_REQUIRES_OK(context, call.check_vectors(vectors));
     OP_REQUIRES_OK(context, call.read(context, vectors));
-    run(context, call, shape.dim_size(0));
+    const auto kernel = [&](int64_t first, int64_t last, DlrmBadId* bad) {
+      return dlrm_embedding_lookup_cpu(call.slabs().data(), static_cast<int64_t>(call.slabs().size()),
+                                       call.bags().data(), static_cast<int64_t>(call.bags().size()), first, last,
+                                       element_type_of<T>(), -1, bad);
+    };
+    OP_REQUIRES_OK(context, on_samples(context, call, shape.dim_size(0), 40, kernel));
   }
 
  private:
-  void run(OpKernelContext* context, const Call& call, int64_t num_samples) const {
-    const int64_t cost = 50 + 40 * call.num_ids() / std::max<int64_t>(1, num_samples);  // cycles a sample
-    std::atomic<int> status{DLRM_OK};
-    std::mutex mutex;
-    DlrmBadId bad_id = {};
-    context->device()->tensorflow_cpu_worker_threads()->workers->ParallelFor(
-        num_samples, cost, [&](int64_t first, int64_t last) {
-          DlrmBadId bad = {};
-          const int code = dlrm_embedding_lookup_cpu(
-              call.slabs().data(), static_cast<int64_t>(call.slabs().size()), call.bags().data(),
-              static_cast<int64_t>(call.bags().size()), first, last, element_type_of<T>(), -1, &bad);
-          if (code == DLRM_OK) return;
-          std::lock_guard<std::mutex> lock(mutex);
-          status = code;
-          bad_id = bad;
-        });
-    OP_REQUIRES_OK(context, call.result(status, bad_id));
-  }
-
   const Layout layout_;
   int64_t width_ = 0;
 };

@@ -39,17 +39,17 @@ class EmbeddingWeightGradient : public OpKernel {
         {static_cast<char*>(gradient->data()), gradient->shape()}};
     std::vector<float*> to;
     OP_REQUIRES_OK(context, make_outputs(context, &to));
-    std::vector<RefCountPtr<Var>> variables;
-    OP_REQUIRES_OK(context, look_up(context, "slabs", &variables));
-    std::vector<std::unique_ptr<tensorflow::tf_shared_lock>> locks;
     Call call(layout_, sizeof(T));
-    for (const auto& variable : variables) {
-      locks.push_back(std::make_unique<tensorflow::tf_shared_lock>(*variable->mu()));
-      OP_REQUIRES_OK(context, call.add_slab(*variable->tensor(), {}, nullptr));
-    }
+    SlabsToRead slabs;
+    OP_REQUIRES_OK(context, slabs.lock(context, &call));
     OP_REQUIRES_OK(context, call.check_vectors(vectors));
     OP_REQUIRES_OK(context, call.read(context, vectors));
-    run(context, call, to, gradient->dim_size(0));
+    const auto kernel = [&](int64_t first, int64_t last, DlrmBadId* bad) {
+      return dlrm_embedding_weight_gradient_cpu(
+          call.slabs().data(), static_cast<int64_t>(call.slabs().size()), call.bags().data(),
+          static_cast<int64_t>(call.bags().size()), first, last, element_type_of<T>(), -1, to.data(), bad);
+    };
+    OP_REQUIRES_OK(context, on_samples(context, call, gradient->dim_size(0), 80, kernel));
   }
 
  private:
@@ -68,25 +68,6 @@ class EmbeddingWeightGradient : public OpKernel {
       to->push_back(piece.weights < 0 ? nullptr : outputs[static_cast<size_t>(piece.weights)]);
     }
     return Status();
-  }
-
-  void run(OpKernelContext* context, const Call& call, const std::vector<float*>& to, int64_t num_samples) const {
-    const int64_t cost = 50 + 80 * call.num_ids() / std::max<int64_t>(1, num_samples);  // cycles a sample
-    std::mutex mutex;
-    int status = DLRM_OK;
-    DlrmBadId bad_id = {};
-    context->device()->tensorflow_cpu_worker_threads()->workers->ParallelFor(
-        num_samples, cost, [&](int64_t first, int64_t last) {
-          DlrmBadId bad = {};
-          const int code = dlrm_embedding_weight_gradient_cpu(
-              call.slabs().data(), static_cast<int64_t>(call.slabs().size()), call.bags().data(),
-              static_cast<int64_t>(call.bags().size()), first, last, element_type_of<T>(), -1, to.data(), &bad);
-          if (code == DLRM_OK) return;
-          std::lock_guard<std::mutex> lock(mutex);
-          status = code;
-          bad_id = bad;
-        });
-    OP_REQUIRES_OK(context, call.result(status, bad_id));
   }
 
   const Layout layout_;
