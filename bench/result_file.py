@@ -17,7 +17,7 @@ def write_result(path: str | Path, document: dict, *, arguments: list[str] | Non
     Args:
       path: the JSON file.
       document: what was measured.
-      arguments: of the command; those of this process by default.
+      arguments: of the command; by default the arguments of this process.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -135,6 +135,12 @@ class TrainConfig:
     top_mlp_dims: tuple[int, ...] = _model(
         (1024, 1024, 512, 256, 1), "layer widths of the top MLP; the last width is 1", least=1
     )
+    mlp_init: str = _model(
+        "glorot",
+        "first values of the MLPs. glorot: NVIDIA's, Glorot normal with normal biases; linear: PyTorch's and so "
+        "TorchRec's, uniform in +-sqrt(1 / inputs)",
+        choices=("glorot", "linear"),
+    )
     num_cross_layers: int = _model(3, "layers of the cross interaction", least=1)
     cross_layer_projection_dim: int = _model(
         512, "rank of the weight matrices in the cross layers; 0 for full matrices", least=0

@@ -132,6 +132,7 @@ def _config(values: argparse.Namespace, world_size: int) -> TrainConfig:
         interaction=INTERACTIONS[values.interaction_type],
         bottom_mlp_dims=values.dense_arch_layer_sizes,
         top_mlp_dims=values.over_arch_layer_sizes,
+        mlp_init="linear",
         num_cross_layers=values.dcn_num_layers,
         cross_layer_projection_dim=values.dcn_low_rank_dim,
         projection_branch1_dims=values.interaction_branch1_layer_sizes,

@@ -183,6 +183,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
         table_dtype=config.table_dtype,
         optimizer=optimizer,
         training=config.mode == "train",
+        mlp_init=config.mlp_init,
         initialize_tables=source is None,
         data_parallel_input=config.data_parallel_input,
         deduplicated=deduplicated,

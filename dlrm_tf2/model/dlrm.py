@@ -5,6 +5,7 @@ Source: Naumov et al., "Deep Learning Recommendation Model for Personalization a
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 
 import tensorflow as tf
 
@@ -34,6 +35,7 @@ class ComputeSettings:
       table_dtype: type of the tables' weights, see dtype of DistributedEmbedding.
       optimizer: the formula that updates all weights.
       training: False allocates no optimizer state for the tables.
+      mlp_init: first values of the MLPs, a key of dlrm_tf2.model.mlp.INITS.
       initialize_tables: False leaves the tables' memory as it is, for weights that a checkpoint provides.
       data_parallel_input, deduplicated, safe_check, tiers: see DistributedEmbedding.
     """
@@ -45,6 +47,7 @@ class ComputeSettings:
     table_dtype: str = "float32"
     optimizer: Optimizer = Optimizer()
     training: bool = True
+    mlp_init: str = "glorot"
     initialize_tables: bool = True
     data_parallel_input: bool = False
     deduplicated: Collection[str] = ()
@@ -81,7 +84,8 @@ class Dlrm:
         self.compute_dtype = tf.as_dtype(settings.compute_dtype)
         # The published model pads 13 numericals to 16 columns, and its checkpoints have a kernel of 16 rows.
         self._input_width = -(-config.num_numerical // 8) * 8
-        self.bottom_mlp = Mlp("bottom_mlp", self._input_width, dims=config.bottom_mlp_dims, relu_at_end=True, seed=seed)
+        mlp = partial(Mlp, seed=seed, init=settings.mlp_init)
+        self.bottom_mlp = mlp("bottom_mlp", self._input_width, dims=config.bottom_mlp_dims, relu_at_end=True)
         self.cross, self._projection, self.interaction = None, None, settings.interaction
         if config.interaction == "cross":
             self.cross = CrossNetwork(
@@ -94,10 +98,15 @@ class Dlrm:
         if config.interaction == "projection":
             branch1, branch2 = config.projection_dims
             self._projection = Projection(
-                1 + len(config.features), config.embedding_dim, branch1_dims=branch1, branch2_dims=branch2, seed=seed
+                1 + len(config.features),
+                config.embedding_dim,
+                branch1_dims=branch1,
+                branch2_dims=branch2,
+                seed=seed,
+                init=settings.mlp_init,
             )
             self.interaction = Interaction("projection", self._projection, compiles=True)
-        self.top_mlp = Mlp("top_mlp", config.interaction_width, dims=config.top_mlp_dims, relu_at_end=False, seed=seed)
+        self.top_mlp = mlp("top_mlp", config.interaction_width, dims=config.top_mlp_dims, relu_at_end=False)
         self.embedding = DistributedEmbedding(
             config.tables,
             plan,

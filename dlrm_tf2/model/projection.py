@@ -16,17 +16,25 @@ class Projection(tf.Module):
       branch1_dims, branch2_dims: layer widths of the MLPs that make A and B, with a ReLU after every layer; the last
         widths are rows * width and width * columns.
       seed: seed of the initial weights.
+      init: their form, see dlrm_tf2.model.mlp.INITS.
 
     Source: the projection interaction of TorchRec's DLRM example.
     """
 
     def __init__(
-        self, num_vectors: int, width: int, *, branch1_dims: Sequence[int], branch2_dims: Sequence[int], seed: int
+        self,
+        num_vectors: int,
+        width: int,
+        *,
+        branch1_dims: Sequence[int],
+        branch2_dims: Sequence[int],
+        seed: int,
+        init: str = "glorot",
     ):
         super().__init__(name="projection")
         self._width, input_width = width, num_vectors * width
         self._branch1, self._branch2 = (
-            Mlp(f"projection_branch{number}", input_width, dims=dims, relu_at_end=True, seed=seed)
+            Mlp(f"projection_branch{number}", input_width, dims=dims, relu_at_end=True, seed=seed, init=init)
             for number, dims in ((1, branch1_dims), (2, branch2_dims))
         )
 

@@ -105,6 +105,7 @@ RUNS: dict[str, tuple[list[str], str, Callable]] = {
     "embedding_dim": (["--bottom_mlp_dims", "6,4"], "--embedding_dim 8 --bottom_mlp_dims 6,8", shapes),
     "bottom_mlp_dims": ([], "--bottom_mlp_dims 7,4", shapes),
     "top_mlp_dims": ([], "--top_mlp_dims 9,1", shapes),
+    "mlp_init": ([], "--mlp_init linear", losses),
     "table_dtype": ([], "--table_dtype bfloat16", losses),
     "combiner": (SEVERAL_IDS, "--combiner mean", losses),
     "num_cross_layers": (CROSS, "--num_cross_layers 2", shapes),

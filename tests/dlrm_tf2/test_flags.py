@@ -59,6 +59,7 @@ def test_every_field_is_a_flag_and_every_flag_reaches_its_field():
         "combiner": "mean", "table_dtype": "bfloat16", "momentum": 0.0,
         "data_parallel_input": True, "dedup_ids": "on", "pipeline": "off",
         "num_cross_layers": 2, "cross_layer_projection_dim": 31, "projection_branch1_dims": (3, 32),
+        "mlp_init": "linear",
         "projection_branch2_dims": (16,), "epsilon": 0.25, "lr_policy": "torchrec", "eval_within_epoch": True,
         "final_split": "test", "mllog": "m",
         "dist_strategy": "basic", "column_slice_threshold": 20, "row_slice_threshold": 21,
