@@ -14,22 +14,23 @@ from criteo_prep.flags import exit_code, how_interrupted, with_underscores
 
 
 def preprocess(argv: Sequence[str]) -> int:
-    """Criteo's logs (TSV) -> a dataset to train on"""
+    """Criteo's logs, or any click log with a schema -> a dataset to train on"""
     parser = _parser("preprocess", preprocess.__doc__)
+    _add_input(
+        parser,
+        "a folder with files day_0, day_1, ..., or with a single file; or several files. "
+        "The files are text (plain, gzip or zstd) or parquet; with --schema, files, folders or patterns of parquet, "
+        "CSV, JSON lines or Arrow IPC",
+    )
     parser.add_argument(
-        "--input",
-        nargs="+",
-        required=True,
-        metavar="PATH",
-        help="a folder with files day_0, day_1, ..., or with a single file; or several files. "
-        "The files are text (plain, gzip or zstd) or parquet",
+        "--schema", metavar="FILE", help="what the columns of the log are; criteo-prep schema FILES writes a first one"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="the dataset folder to make")
     parser.add_argument(
         "--threshold",
         metavar="T",
-        help="required, except with --ids raw: a value that occurs fewer than T times shares id 0 with missing values; "
-        "0 keeps all values. 15,cat_0:3 sets another threshold for column cat_0",
+        help="required, except with --ids raw or --schema: a value that occurs fewer than T times shares id 0 with "
+        "missing values; 0 keeps all values. 15,cat_0:3 sets another threshold for column cat_0",
     )
     parser.add_argument(
         "--ids",
@@ -72,7 +73,9 @@ def preprocess(argv: Sequence[str]) -> int:
         help="keep the raw values (104 bytes a row), so that any other threshold needs no parsing later",
     )
     _add_preprocessing_flags(parser)
-    args = parser.parse_args(argv)
+    args = _with_inputs(parser, argv)
+    if args.schema is not None:
+        return _preprocess_table(args)
     if args.threshold is None and args.ids == "vocabulary":
         parser.error("the following arguments are required: --threshold (or --ids raw, which needs no threshold)")
 
@@ -114,12 +117,10 @@ def encode(argv: Sequence[str]) -> int:
         metavar="DATASET",
         help="a dataset that preprocess made; its ids or keys are used",
     )
-    parser.add_argument(
-        "--input",
-        nargs="+",
-        required=True,
-        metavar="PATH",
-        help="files or a folder; rows with labels (40 columns) or without (39)",
+    _add_input(
+        parser,
+        "files or a folder; rows with labels (40 columns) or without (39). Of a log with a schema, files, folders or "
+        "patterns, with or without the column of labels",
     )
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="the dataset folder to make; all rows are its test split"
@@ -130,9 +131,13 @@ def encode(argv: Sequence[str]) -> int:
         help="whether rows begin with a label (default: found by the first rows of the files)",
     )
     _add_preprocessing_flags(parser)
-    args = parser.parse_args(argv)
+    args = _with_inputs(parser, argv)
 
     from criteo_prep.preprocess.new_rows import encode as run
+    from criteo_prep.table.finished import has_schema
+
+    if has_schema(args.vocabulary):
+        return _encode_table(args)
 
     return _preprocessed(
         args,
@@ -143,6 +148,54 @@ def encode(argv: Sequence[str]) -> int:
             labelled=None if args.labelled is None else args.labelled == "yes",
             on_bad_row=args.on_bad_row,
             on_truncated=args.on_truncated,
+            overwrite=args.overwrite,
+            resources=resources,
+        ),
+    )
+
+
+def _preprocess_table(args: argparse.Namespace) -> int:
+    """`preprocess --schema`. Raises ValueError for flags whose place is in the schema, or that need Criteo's form."""
+    from criteo_prep.table.run import preprocess_table
+
+    in_schema = {"threshold": "a threshold for each column", "max_cardinality": "max_cardinality for each column",
+                 "test_fraction": "split", "test_file": "split", "days": "split"}  # fmt: skip
+    for flag, place in in_schema.items():
+        if getattr(args, flag) is not None:
+            raise ValueError(f"--{flag}: leave it out; with --schema, the schema says it ({place}).")
+    if args.ids == "raw" or args.keep_raw or args.on_truncated == "keep":
+        flag = "--ids raw" if args.ids == "raw" else "--keep_raw" if args.keep_raw else "--on_truncated keep"
+        raise ValueError(f"{flag}: is for Criteo's logs without a schema. Leave it out.")
+    options = {
+        "vocabulary_days": args.vocabulary_days or "all",
+        "skip_bad_rows": args.on_bad_row == "skip",
+        "seed": args.seed if args.shuffle == "global" else None,
+    }
+    return _preprocessed(
+        args,
+        lambda resources: preprocess_table(
+            args.input,
+            args.output,
+            schema=args.schema,
+            options=options,
+            overwrite=args.overwrite,
+            resources=resources,
+        ),
+    )
+
+
+def _encode_table(args: argparse.Namespace) -> int:
+    """`encode` with a dataset of a log with a schema."""
+    from criteo_prep.table.new_rows import encode_table
+
+    return _preprocessed(
+        args,
+        lambda resources: encode_table(
+            args.vocabulary,
+            args.input,
+            destination=args.output,
+            labelled=None if args.labelled is None else args.labelled == "yes",
+            skip_bad_rows=args.on_bad_row == "skip",
             overwrite=args.overwrite,
             resources=resources,
         ),
@@ -163,6 +216,21 @@ def verify(argv: Sequence[str]) -> int:
     report = run(args.dataset, args.workers, args.quiet)
     print(report.text(args.quiet))
     return 0 if report.good else 1
+
+
+def _add_input(parser: argparse.ArgumentParser, text: str) -> None:
+    """The input files: by --input, or without a flag before the other flags."""
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="the same as --input PATH")
+    parser.add_argument("--input", nargs="+", metavar="PATH", help=text)
+
+
+def _with_inputs(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """The parsed flags; `input` has all input files."""
+    args = parser.parse_args(argv)
+    args.input = [*args.paths, *(args.input or ())]
+    if not args.input:
+        parser.error("the following arguments are required: --input")
+    return args
 
 
 def _add_preprocessing_flags(parser: argparse.ArgumentParser) -> None:

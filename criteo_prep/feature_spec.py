@@ -9,7 +9,7 @@ the chunks of the validation split stand under `metadata: {source_spec: {validat
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -165,6 +165,7 @@ def tf_raw_spec(
     categorical: Iterable[Feature],
     num_numerical: int = NUM_NUMERICAL,
     *,
+    numerical_names: Sequence[str] | None = None,
     splits: Iterable[str] = ("train", "test"),
     metadata: dict | None = None,
 ) -> FeatureSpec:
@@ -174,6 +175,7 @@ def tf_raw_spec(
       categorical: features in table order. Each keeps its name, cardinality, hotness and alpha. Its dtype becomes the
         smallest dtype that the published rule allows, and int64 for keys.
       num_numerical: number of float16 columns, named num_0, num_1, ...
+      numerical_names: other names for the float16 columns; num_numerical is then not used.
       splits: splits that have files: <split>/{numerical,label,<categorical name>}.bin, and
         <split>/<categorical name>_offsets.bin for a ragged feature.
       metadata: free-form content of the spec.
@@ -182,13 +184,13 @@ def tf_raw_spec(
       FeatureSpecError: two features have the same name, or a cardinality is too large.
     """
     tables = [dataclasses.replace(feature, dtype=_standard_dtype(feature)) for feature in categorical]
-    numerical = [Feature(f"num_{i}", "float16") for i in range(num_numerical)]
+    columns = [f"num_{i}" for i in range(num_numerical)] if numerical_names is None else numerical_names
     features: dict[str, Feature] = {}
-    for feature in [*tables, *numerical, Feature(LABEL, "bool")]:
+    for feature in [*tables, *(Feature(name, "float16") for name in columns), Feature(LABEL, "bool")]:
         if feature.name in features:
             raise FeatureSpecError(f"two features are named {feature.name!r} in the standard layout. Rename one.")
         features[feature.name] = feature
-    names = tuple(feature.name for feature in numerical)
+    names = tuple(columns)
 
     def chunks_of(split: str) -> tuple[Chunk, ...]:
         chunks = [Chunk(names, (f"{split}/numerical.bin",))] if names else []

@@ -28,6 +28,7 @@ MORE_THAN_SIX: dict[str, str] = {
     "make_plan": "the published thresholds and strategies of a plan",
     "preprocess": "one parameter for each documented flag of the verb",
     "encode": "one parameter for each documented flag of the verb",
+    "encode_table": "one parameter for each documented flag of the verb",
     "make_rules": "one parameter for each documented flag about rows and ids",
 }
 

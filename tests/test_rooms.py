@@ -71,6 +71,7 @@ FLOORS = (
     ("criteo_prep.synthetic",),
     ("criteo_prep.transcribe",),
     ("criteo_prep.preprocess", "criteo_prep.split_bin", "criteo_prep.verify", "criteo_prep.synthesize"),
+    ("criteo_prep.table",),
     ("criteo_prep.cli",),
 )
 

@@ -89,7 +89,7 @@ def begin_derivation(
     linked = [file_of(request.layout, split) for split in old["splits"] for file_of in (label_file, numerical_file)]
     linked += [file for file in old["files"] if file.startswith("raw/")]
     for file in linked:
-        _link(dataset / file, root / file)
+        link(dataset / file, root / file)
     journal.linked = {file: old["files"][file] for file in linked}
     is_raw = has_raw(old)
     zeros = [old["files"][f"raw/{name}.zeros"]["bytes"] // 8 if is_raw else 0 for name in CATEGORICAL]
@@ -155,13 +155,13 @@ def _derive_column(root: Path, dataset: Path, *, spec: FeatureSpec, name: str, t
     files = {f"vocabularies/{name}.parquet": manifest.block_entry(path)}
     for split, entry in old["splits"].items():
         file = spec.chunk_of(split, name).files[0]
-        ids = _checked_ids(dataset / file, old_dtype, entry=old["files"][file])
+        ids = checked_ids(dataset / file, old_dtype, entry=old["files"][file])
         blocks = (np.where(block < cardinality, block, 0).astype(dtype) for block in ids)
         files[file] = write_ids(root / file, blocks, num_rows=entry["num_samples"], dtype=dtype, seed=None)
     return {"cardinality": cardinality, "files": files}
 
 
-def _checked_ids(path: Path, dtype: np.dtype, *, entry: dict) -> Iterator[np.ndarray]:
+def checked_ids(path: Path, dtype: np.dtype, *, entry: dict) -> Iterator[np.ndarray]:
     """Yields the ids of a file. Raises DamagedError at the end of a file that does not fit its entry."""
     check = Check(path, entry)
     with open(path, "rb", buffering=0) as file:
@@ -171,7 +171,7 @@ def _checked_ids(path: Path, dtype: np.dtype, *, entry: dict) -> Iterator[np.nda
     check.finish()
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     """Gives a file a second name; copies it where the file system has no hard links."""
     try:
         os.link(source, target)

@@ -73,9 +73,19 @@ class Outcome:
             return [f"ids: {rules['ids']}"]
         cardinalities = [feature.cardinality for feature in self.spec.categorical]
         return [
-            f"threshold: {rules['threshold']}",
+            f"threshold: {_shown_threshold(rules['threshold'])}",
             f"cardinalities: {' '.join(map(str, cardinalities))} (sum {sum(cardinalities)})",
         ]
+
+
+def _shown_threshold(threshold: int | str | dict[str, int]) -> int | str:
+    """A threshold as a manifest has it, in a few words; a dict has a threshold for each feature."""
+    if not isinstance(threshold, dict):
+        return threshold
+    different = sorted(set(threshold.values()))
+    if len(different) == 1:
+        return different[0]
+    return ", ".join(f"{name} {value}" for name, value in threshold.items())
 
 
 def preprocess(

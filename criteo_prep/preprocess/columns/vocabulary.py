@@ -15,7 +15,7 @@ ID_RULE = (
 CAP_RULE = "an id above max_cardinality - 1 becomes 1 + (id - 1) mod (max_cardinality - 1)"
 WINDOW_IDS = 1 << 25  # ids of a vocabulary that are in memory at a time while the file is written
 _LIGHT = 1 << 16  # counts below this are light: ranked by counting them; heavy counts are ranked by sorting
-_FILE_ROWS = 1 << 20  # rows in a row group; one row group is in memory at a time (pre_buffer would keep all)
+FILE_ROWS = 1 << 20  # rows in a row group; one row group is in memory at a time (pre_buffer would keep all)
 
 
 class VocabularyError(ValueError):
@@ -165,17 +165,17 @@ def write_vocabulary(
     import pyarrow
     import pyarrow.parquet
 
-    schema = _file_schema()
+    schema = file_schema()
     with pyarrow.parquet.ParquetWriter(path, schema, use_dictionary=["count"]) as writer:
         for start in range(1, ranking.num_kept + 1, WINDOW_IDS):
             values = np.empty(min(WINDOW_IDS, ranking.num_kept + 1 - start), np.uint32)
             select(start, values)
-            for first in range(start, start + len(values), _FILE_ROWS):
-                part = values[first - start :][:_FILE_ROWS]
+            for first in range(start, start + len(values), FILE_ROWS):
+                part = values[first - start :][:FILE_ROWS]
                 stop = first + len(part)
                 ids = capped(np.arange(first, stop, dtype=np.int64), cap).astype(np.int32)
                 table = pyarrow.table([part, ids, ranking.counts_of(first, stop)], schema=schema)
-                writer.write_table(table, row_group_size=_FILE_ROWS)
+                writer.write_table(table, row_group_size=FILE_ROWS)
 
 
 def read_vocabulary(path: str | Path, cap: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -187,7 +187,7 @@ def read_vocabulary(path: str | Path, cap: int | None = None) -> Iterator[tuple[
     """
     first = 1
     with open_parquet(path, VocabularyError) as file:
-        for batch in file.iter_batches(_FILE_ROWS, columns=["value", "id", "count"]):
+        for batch in file.iter_batches(FILE_ROWS, columns=["value", "id", "count"]):
             ids = batch.column(1).to_numpy()
             if not np.array_equal(ids, capped(np.arange(first, first + len(ids)), cap)):
                 raise VocabularyError(
@@ -215,21 +215,25 @@ def cut_vocabulary(path: str | Path, target: str | Path, threshold: int) -> int:
     kept = 0
     with (
         open_parquet(path, VocabularyError) as file,
-        pyarrow.parquet.ParquetWriter(target, _file_schema(), use_dictionary=["count"]) as writer,
+        pyarrow.parquet.ParquetWriter(
+            target, file_schema(file.schema_arrow.field("value").type), use_dictionary=["count"]
+        ) as writer,
     ):
-        for batch in file.iter_batches(_FILE_ROWS):
+        for batch in file.iter_batches(FILE_ROWS):
             num_kept_here = int(np.count_nonzero(batch.column(2).to_numpy() >= threshold))
             if not num_kept_here:
                 break
-            writer.write_table(pyarrow.Table.from_batches([batch.slice(0, num_kept_here)]), row_group_size=_FILE_ROWS)
+            writer.write_table(pyarrow.Table.from_batches([batch.slice(0, num_kept_here)]), row_group_size=FILE_ROWS)
             kept += num_kept_here
     return kept
 
 
-def _file_schema():
+def file_schema(values=None):
+    """The columns of a vocabulary file; `values` is the pyarrow type of the values, uint32 by default."""
     import pyarrow
 
-    return pyarrow.schema([("value", pyarrow.uint32()), ("id", pyarrow.int32()), ("count", pyarrow.int64())])
+    values = values or pyarrow.uint32()
+    return pyarrow.schema([("value", values), ("id", pyarrow.int32()), ("count", pyarrow.int64())])
 
 
 def num_kept(path: str | Path) -> int:
