@@ -2,10 +2,10 @@
 
 import pytest
 import yaml
+from support.any_json import mutations
 
 from criteo_prep.table.schema import Categorical, Numerical, SplitRule, feature_names
 from criteo_prep.table.schema_document import SchemaError, document_of, load_schema, parse_schema
-from tests.support.any_json import mutations
 
 ISSUE = """
 label: {column: clicked, positive: "yes"}
