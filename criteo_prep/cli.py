@@ -390,8 +390,24 @@ def generate_feature_spec(argv: Sequence[str]) -> int:
     return run(argv, "criteo-prep generate-feature-spec")
 
 
+def schema(argv: Sequence[str]) -> int:
+    """looks at a click log and writes a first schema of it, for preprocess --schema"""
+    parser = _parser("schema", schema.__doc__)
+    _add_input(parser, "files, folders or patterns of parquet, CSV, JSON lines or Arrow IPC")
+    parser.add_argument("--output", "-o", metavar="FILE", help="the schema to write (default: it is printed)")
+    parser.add_argument("--delimiter", metavar="CHARACTER", help="delimiter of CSV (default: found in the first line)")
+    args = _with_inputs(parser, argv)
+
+    from criteo_prep.table.first_schema import write_first_schema
+
+    text, path = write_first_schema(args.input, args.output, delimiter=args.delimiter)
+    print(text if path is None else f"{path}: complete", end="" if path is None else "\n")
+    return 0
+
+
 VERBS = {
     "preprocess": preprocess,
+    "schema": schema,
     "encode": encode,
     "verify": verify,
     "synthesize": synthesize,
@@ -428,7 +444,7 @@ def _verb(argv: Sequence[str]) -> str:
     parser = argparse.ArgumentParser(
         "criteo-prep",
         usage="criteo-prep VERB [flags]",
-        description="Makes datasets for DLRM from Criteo's click logs.",
+        description="Makes datasets for DLRM from click logs.",
         epilog=f"verbs:\n{verbs}\n\ncriteo-prep VERB --help shows the flags of a verb.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

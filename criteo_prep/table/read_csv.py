@@ -111,7 +111,7 @@ class CsvFile:
         def on_bad_row(row) -> str:
             if left_out is not None:
                 left_out.append((row.number, row.expected_columns, row.actual_columns, row.text))
-            return "skip" if self._skip else "error"
+            return "skip" if self._skip or columns is None else "error"
 
         read = pyarrow.csv.ReadOptions(
             block_size=BLOCK_BYTES,

@@ -9,12 +9,15 @@ from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.guard import check_apart
 from criteo_prep.manifest import DamagedError
 from criteo_prep.preprocess.columns.vocabulary import CAP_RULE, ID_RULE
+from criteo_prep.preprocess.parse.text_stream import InputError
+from criteo_prep.preprocess.parse.tsv import BadRowError
 from criteo_prep.preprocess.request import Resources
 from criteo_prep.preprocess.run import DifferentDatasetError, Outcome, input_entry
 from criteo_prep.preprocess.unfinished import discard
 from criteo_prep.schema import NUMERICAL_RULE
 from criteo_prep.table.decide import Action, TableDecision, decide, read_existing, read_unfinished
 from criteo_prep.table.derive import derive
+from criteo_prep.table.document_values import SchemaError
 from criteo_prep.table.files import find_files
 from criteo_prep.table.journal import TableJournal
 from criteo_prep.table.request import FEATURE_SPEC, PREPROCESS, TableRequest
@@ -101,8 +104,8 @@ def carry_out(request: TableRequest, destination: Path, *, overwrite: bool, reso
     with new_dataset(destination, reads=request.reads, overwrite=replaces, resume=True) as root:
         try:
             warnings = _make(root, destination, existing=existing, request=request, resources=resources)
-        except DamagedError:
-            discard(root)  # it has links to the damaged file
+        except (DamagedError, SchemaError, InputError, BadRowError):
+            discard(root)  # the next run has other files or another schema, so it cannot use this work
             raise
         except BaseException:
             _remove_if_worthless(root)
