@@ -1,7 +1,6 @@
 """The input files -> the work files: every file once, blocks in parallel; a stopped run resumes at its checkpoint."""
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,7 @@ import numpy as np
 
 from criteo_prep.messages import shown
 from criteo_prep.parallel import in_order
+from criteo_prep.preprocess.parse.row_writer import CHECKPOINT_BYTES
 from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.preprocess.parse.tsv import BadRowError
 from criteo_prep.progress import Progress
@@ -25,8 +25,6 @@ from criteo_prep.table.schema import TableSchema
 from criteo_prep.table.work_files import WorkFiles
 from criteo_prep.unchanged import check_unchanged
 
-CHECKPOINT_S = 5.0  # seconds between two checkpoints
-
 
 @dataclass(frozen=True)
 class TableParsing:
@@ -37,14 +35,14 @@ class TableParsing:
       skip_bad_rows: whether bad rows are left out and counted; else the first bad row is an error.
       labelled: whether there is a label; else all labels are False.
       workers: blocks in work at a time.
-      checkpoint_s: seconds between two checkpoints.
+      checkpoint_bytes: output between two checkpoints.
     """
 
     schema: TableSchema
     skip_bad_rows: bool
     labelled: bool
     workers: int
-    checkpoint_s: float = CHECKPOINT_S
+    checkpoint_bytes: int = CHECKPOINT_BYTES
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -96,7 +94,6 @@ def parse_tables(paths: Sequence[Path], *, journal: TableJournal, parsing: Table
       InputError, ChangedError, OSError: a file cannot be read, or changed, or the disk is full.
     """
     with WorkFiles(journal.folder, parsing.schema, journal.sizes) as files:
-        saved = time.monotonic()
         for number, path in enumerate(paths):
             if number == len(journal.files):
                 journal.files.append(ParsedTable(str(path)))
@@ -111,10 +108,9 @@ def parse_tables(paths: Sequence[Path], *, journal: TableJournal, parsing: Table
                         _advance(file, rows, position=position, num_left_out=num_left_out)
                         journal.num_positive += int(np.count_nonzero(rows.label))
                         progress.advance(rows.num_rows)
-                        if time.monotonic() - saved >= parsing.checkpoint_s:
+                        if sum(files.sizes.values()) - sum(journal.sizes.values()) >= parsing.checkpoint_bytes:
                             _save(journal, files)
-                            saved = time.monotonic()
-            except (ValueError, OSError):
+            except (ValueError, OSError, KeyboardInterrupt):
                 with contextlib.suppress(OSError):  # on a full disk; the earlier checkpoint remains
                     _save(journal, files)
                 check_unchanged(path, journal.wanted["inputs"][number])  # a change explains best why a row is bad

@@ -20,6 +20,7 @@ from criteo_prep.table.schema import Categorical, SplitRule, TableSchema
 
 SPLIT_NUMBERS = {"train": 0, "test": 1, "validation": 2}
 _LARGEST_FLOAT16 = 65504.0
+_TRUE_AND_FALSE = {"true": "1", "false": "0", "True": "1", "False": "0"}
 
 
 class BadCell(NamedTuple):
@@ -122,12 +123,10 @@ class _BadRows:
 
 
 def _labels(frame, schema: TableSchema, *, path: Path, bad: _BadRows) -> tuple[np.ndarray, list[str]]:
-    import polars
-
     column, positive = schema.label.column, schema.label.positive
     text = text_of(frame[column], f"{path}: column {shown(column)}")
-    if frame[column].dtype == polars.Boolean and positive in ("0", "1"):
-        positive = {"1": "true", "0": "false"}[positive]
+    if positive in ("0", "1") and not text.is_in(["0", "1"]).all():
+        text = text.replace(_TRUE_AND_FALSE)
     is_positive = text == positive
     bad.add("bad_label", column, expected="a label", rows=text.is_null().to_numpy() if text.null_count() else None)
     others = text.filter(~is_positive & text.is_not_null()).unique().sort()

@@ -16,10 +16,11 @@ from criteo_prep.parallel import in_order
 from criteo_prep.preprocess.request import Resources
 from criteo_prep.table.arrange import arrange, number_blocks
 from criteo_prep.table.columns import TableColumns
+from criteo_prep.table.document_values import SchemaError
 from criteo_prep.table.journal import TableJournal
 from criteo_prep.table.parse import TableParsing, check_columns, parse_tables, refuse_no_rows
 from criteo_prep.table.preflight import check_resources
-from criteo_prep.table.request import FEATURE_SPEC, TableRequest, TableWork
+from criteo_prep.table.request import FEATURE_SPEC, TableRequest, TableWork, is_ragged
 from criteo_prep.table.splits import all_test, splits_of
 from criteo_prep.table.transforms import statistics
 
@@ -39,6 +40,7 @@ def make_table_dataset(
     if not journal.parsed:
         _parse(root, destination, request=request, journal=journal, resources=resources)
     refuse_no_rows(journal)
+    _check_shuffle(request, journal)
     splits = all_test(journal.num_rows) if request.given else splits_of(request.schema.split, request.files, journal)
     work = TableWork(root, request, journal=journal, splits=splits)
     known = request.given.statistics if request.given else _statistics(work)
@@ -81,7 +83,13 @@ def _parse(
     root: Path, destination: Path, *, request: TableRequest, journal: TableJournal, resources: Resources
 ) -> None:
     paths, memory = request.files.all, resources.memory
-    parsing = TableParsing(request.schema, request.skip_bad_rows, labelled=request.labelled, workers=memory.workers)
+    parsing = TableParsing(
+        request.schema,
+        request.skip_bad_rows,
+        labelled=request.labelled,
+        workers=memory.workers,
+        checkpoint_bytes=resources.checkpoint_bytes,
+    )
     unused = check_columns(paths, request.schema, parsing.columns)
     written = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
     preflight = check_resources(paths, destination, plan=memory, parsing=parsing, written=written)
@@ -91,6 +99,16 @@ def _parse(
         resources.say(f"{len(unused)} columns are not in the schema and are left out: {names}")
     with resources.progress("parse", max(preflight.num_rows - journal.num_rows, 1), "rows") as progress:
         parse_tables(paths, journal=journal, parsing=parsing, progress=progress)
+
+
+def _check_shuffle(request: TableRequest, journal: TableJournal) -> None:
+    """Raises SchemaError for lists of different lengths, of which there is no random order."""
+    for each, kind in zip(request.schema.categorical, journal.kinds, strict=True):
+        if request.seed is not None and is_ragged(each.hotness, kind):
+            raise SchemaError(
+                f"--shuffle global: column {shown(each.column)} has lists of different lengths, which have no shuffle. "
+                "Give the column a hotness in the schema, or leave the flag out (dlrm --shuffle shuffles in training)."
+            )
 
 
 def _statistics(work: TableWork) -> dict[str, dict]:
