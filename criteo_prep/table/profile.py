@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from criteo_prep.messages import one_line
 from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.table.cells import text_of
 from criteo_prep.table.parse import open_table
@@ -66,7 +67,10 @@ def sample_of(paths: Sequence[Path], schema: TableSchema):
                 break
     if not sum(part.height for part in parts):
         raise InputError(f"{paths[0]}: holds no row. Name a file with rows.")
-    return polars.concat(parts, how="vertical_relaxed")
+    try:
+        return polars.concat(parts, how="diagonal_relaxed")
+    except polars.exceptions.PolarsError as error:
+        raise InputError(f"{paths[-1]}: has other types than {paths[0]}: {one_line(str(error), 200)}.") from None
 
 
 def profile_of(series) -> ColumnProfile:
@@ -76,20 +80,23 @@ def profile_of(series) -> ColumnProfile:
     num_missing = series.null_count()
     if series.dtype.is_nested():
         if not isinstance(series.dtype, polars.List | polars.Array):
-            return ColumnProfile(series.name, "record", len(series), num_missing, 0, 0)
+            return ColumnProfile(
+                series.name, "record", len(series), num_missing=num_missing, num_distinct=0, num_single=0
+            )
         flat = series.explode(empty_as_null=False, keep_nulls=False)
         longest = int(series.list.len().max() or 0) if isinstance(series.dtype, polars.List) else series.dtype.size
-        return _counted(series.name, "list", flat, text_of(flat, series.name), longest=longest, num_rows=len(series))
+        return _counted(series, "list", numbers=flat, text=text_of(flat, series.name))._replace(longest=longest)
     text = text_of(series, series.name)
     kind, numbers = _kind(series, text.drop_nulls())
-    found = _counted(series.name, kind, numbers, text, num_rows=len(series))
+    found = _counted(series, kind, numbers=numbers, text=text)
     if kind == "text" and (separator := _separator(text.drop_nulls())):
         pieces = text.str.split(separator)
         found = found._replace(separator=separator, longest=int(pieces.list.len().max()))
     return found
 
 
-def _counted(name: str, kind: str, numbers, text, *, num_rows: int, longest: int = 1) -> ColumnProfile:
+def _counted(series, kind: str, *, numbers, text) -> ColumnProfile:
+    """The profile of a column by its values as numbers, where they are numbers, and as text."""
     counts = text.drop_nulls().alias("value").value_counts(name="times")
     counts = counts.sort(["times", "value"], descending=[True, False])
     lowest = highest = median = 0.0
@@ -97,9 +104,9 @@ def _counted(name: str, kind: str, numbers, text, *, num_rows: int, longest: int
         lowest, highest, median = numbers.min(), numbers.max(), numbers.median()
     top = tuple(counts["value"].head(3).to_list())
     return ColumnProfile(
-        name,
+        series.name,
         kind,
-        num_rows,
+        len(series),
         num_missing=text.null_count(),
         num_distinct=counts.height,
         num_single=int((counts["times"] == 1).sum()),
@@ -107,7 +114,6 @@ def _counted(name: str, kind: str, numbers, text, *, num_rows: int, longest: int
         highest=highest,
         median=median,
         values=top,
-        longest=longest,
     )
 
 
