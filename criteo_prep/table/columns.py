@@ -109,8 +109,7 @@ class TableColumns:
             return CodeIds(ids_of_codes(table.num_values, known), cardinality)
         table = TextCodes() if kinds[0].values == TEXT else IntegerCodes()
         counts = self._code(features, kinds, table=table)
-        rules = features[0].threshold, features[0].cap
-        ids = make_vocabulary(path, table.values(), counts=counts, kind=kinds[0].values, rules=rules)
+        ids = make_vocabulary(path, table.values(), counts=counts, kind=kinds[0].values, rules=features[0])
         for each in features[1:]:
             shutil.copyfile(path, self._vocabularies / f"{each.feature}.parquet")
         return ids

@@ -18,6 +18,7 @@ from criteo_prep.preprocess.columns.vocabulary import (
 )
 from criteo_prep.preprocess.parquet_file import open_parquet
 from criteo_prep.table.cells import HEXADECIMAL, INTEGER, TEXT, is_integer_text
+from criteo_prep.table.schema import Categorical
 
 
 class CodeIds(NamedTuple):
@@ -32,23 +33,28 @@ class CodeIds(NamedTuple):
     cardinality: int
 
 
-def make_vocabulary(path: Path, values, *, counts: np.ndarray, kind: str, rules: tuple[int, int | None]) -> CodeIds:
+def make_vocabulary(path: Path, values, *, counts: np.ndarray, kind: str, rules: Categorical) -> CodeIds:
     """Writes the vocabulary of counted codes.
 
     Args:
       path: the file to write.
       values: polars Series of all values, in the order of their codes.
       counts: int64 [values + 1], how often each code was seen.
-      kind: INTEGER, TEXT or HEXADECIMAL. Text of which every value is an integer becomes integers.
-      rules: threshold and cap.
+      kind: INTEGER, TEXT or HEXADECIMAL.
+      rules: the feature, with threshold, cap and type. Text of which every value is an integer becomes integers, except
+        where the type is TEXT.
     """
-    threshold, cap = rules
+    import polars
+
+    cap = rules.cap
+    if rules.type != TEXT and values.dtype == polars.String and len(values) and is_integer_text(values):
+        values = values.cast(polars.Int64)
     place, values = _ordered(values)  # of each code, among the different values in ascending order
     totals = np.zeros(len(values), np.int64)
     np.add.at(totals, place, counts[1:])  # 7 and 007 are one integer
     ids = (totals & 0xFFFFFFFF).astype(np.uint32)
     wraps = {int(position): int(totals[position] >> 32) for position in np.flatnonzero(totals >> 32)}
-    ranking = rank_by_count(ids, threshold, wraps)
+    ranking = rank_by_count(ids, rules.threshold, wraps)
     kept = np.flatnonzero(ids)
     order = np.empty(len(kept), np.int64)
     order[ids[kept].astype(np.int64) - 1] = kept
@@ -92,8 +98,6 @@ def _ordered(values) -> tuple[np.ndarray, object]:
     """(int64 [values], the place of each value among the different values; these values, ascending)."""
     import polars
 
-    if values.dtype == polars.String and len(values) and is_integer_text(values):
-        values = values.cast(polars.Int64)
     if values.dtype == polars.Int64:
         different, place = np.unique(values.to_numpy(), return_inverse=True)
         return place.astype(np.int64), polars.Series(different)
