@@ -8,7 +8,7 @@ import numpy as np
 from criteo_prep.table.document_values import SchemaError
 
 INTEGER, TEXT, HEXADECIMAL = "integer", "text", "hexadecimal"
-_LARGEST = float(2**63)
+_TIME_FORMS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
 
 class ColumnKind(NamedTuple):
@@ -37,6 +37,13 @@ class Cells(NamedTuple):
     lengths: np.ndarray | None = None
 
 
+def is_text_like(kind) -> bool:
+    """Whether the cells of a column of this polars type have a form as text."""
+    import polars
+
+    return not (kind.is_nested() or kind in (polars.Binary, polars.Object, polars.Duration))
+
+
 def text_of(series, where: str):
     """The cells as text: whole floats as integers, true and false as in JSON, times as in ISO 8601; empty is null."""
     import polars
@@ -51,7 +58,7 @@ def text_of(series, where: str):
             .then(whole.cast(polars.String))
             .otherwise(series.fill_nan(None).cast(polars.String))
         ).to_series()
-    if kind.is_nested() or kind in (polars.Binary, polars.Object):
+    if not is_text_like(kind):
         raise _wrong_type(where, kind, "text, integers, true and false, or times")
     return series.cast(polars.String)
 
@@ -133,14 +140,14 @@ def later_rows(series, limit: int | float | datetime, *, where: str) -> tuple[np
     import polars
 
     kind = series.dtype
-    if kind.is_nested() or kind == polars.Binary:
+    if kind.is_nested() or kind in (polars.Binary, polars.Time, polars.Duration):
         raise _wrong_type(where, kind, "times or numbers")
     if isinstance(limit, datetime):
         if kind.is_numeric():
             raise SchemaError(
                 f"{where}: is of type {kind}, but the schema's time is {limit}. Write it as a number too."
             )
-        times = series.str.to_datetime(strict=False, time_unit="us") if kind == polars.String else series
+        times = _times_of(series) if kind == polars.String else series
         if getattr(times.dtype, "time_zone", None):
             times = times.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
         times = times.cast(polars.Datetime("us"), strict=False)
@@ -149,6 +156,19 @@ def later_rows(series, limit: int | float | datetime, *, where: str) -> tuple[np
             raise SchemaError(f"{where}: is of type {kind}, but the schema's time is {limit}. Write it as a date.")
         times = series.cast(polars.Int64 if isinstance(limit, int) else polars.Float64, strict=False)
     return (times >= limit).fill_null(False).to_numpy(), _mask(times.is_null())
+
+
+def _times_of(text):
+    """The times in a Series of text, in one of the forms of _TIME_FORMS; null for other text."""
+    import polars
+
+    text = text.str.strip_suffix("Z").str.replace("T", " ", literal=True)
+    times = polars.Series(text.name, [None] * len(text), dtype=polars.Datetime("us"))
+    for form in _TIME_FORMS:
+        if times.null_count() > text.null_count():
+            parsed = text.str.to_datetime(form, strict=False, time_unit="us")
+            times = times.zip_with(times.is_not_null(), parsed)
+    return times
 
 
 def is_integer_text(series) -> bool:

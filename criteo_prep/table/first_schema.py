@@ -101,7 +101,7 @@ def _line_of(each: ColumnProfile) -> tuple[str, str]:
     name, distinct = _name(each.name), f"{each.num_distinct:,} different values"
     missing = f", {each.num_missing / each.num_rows:.1%} missing" if each.num_missing else ""
     if each.kind == "record":
-        return "", f"#   {name}: a record; make columns of its parts"
+        return "", f"#   {name}: a record or of another type that cannot be a feature"
     if each.num_distinct <= 1:
         return "", f"#   {name}: the same value in every row{missing}"
     if each.kind == "time":

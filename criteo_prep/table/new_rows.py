@@ -58,7 +58,7 @@ def encode_table(
             raise SchemaError(
                 f"{path}: has labels, but the other rows have none. Encode them one by one, or add --labelled."
             )
-    rules = {key: document["rules"][key] for key in ("schema", "threshold", "ids", "log_shift")}
+    rules = {key: document["rules"].get(key) for key in ("schema", "threshold", "ids", "log_shift")}
     wanted = {
         "made_by": ENCODE,
         "inputs": [input_entry(path) for path in files],

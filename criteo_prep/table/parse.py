@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from criteo_prep.messages import shown
+from criteo_prep.messages import one_line, shown
 from criteo_prep.parallel import in_order
 from criteo_prep.preprocess.parse.row_writer import CHECKPOINT_BYTES
 from criteo_prep.preprocess.parse.text_stream import InputError
@@ -138,7 +138,13 @@ def _parsed_blocks(path: Path, file: ParsedTable, *, parsing: TableParsing) -> I
 
 
 def _job(frame, position: int, *, num_left_out: int, parsing: TableParsing, path: Path) -> tuple[TableRows, int, int]:
-    return rows_of(frame, parsing.schema, path=path, labelled=parsing.labelled), position, num_left_out
+    import polars
+
+    try:
+        rows = rows_of(frame, parsing.schema, path=path, labelled=parsing.labelled)
+    except polars.exceptions.PolarsError as error:
+        raise InputError(f"{path}: holds values that cannot be read: {one_line(str(error), 200)}.") from None
+    return rows, position, num_left_out
 
 
 def _take(file: ParsedTable, rows: TableRows, *, journal: TableJournal, parsing: TableParsing) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from criteo_prep.messages import one_line
 from criteo_prep.preprocess.parse.text_stream import InputError
-from criteo_prep.table.cells import text_of
+from criteo_prep.table.cells import is_text_like, text_of
 from criteo_prep.table.parse import open_table
 from criteo_prep.table.schema import TableSchema
 
@@ -19,7 +19,8 @@ class ColumnProfile(NamedTuple):
 
     Attributes:
       name: name of the column.
-      kind: "list", "time", "decimal", "integer", "hexadecimal", "true and false" or "text".
+      kind: "list", "time", "decimal", "integer", "hexadecimal", "true and false" or "text"; "record" for a type that
+        cannot be a feature.
       num_rows, num_missing: rows of the sample.
       num_distinct: different values.
       num_single: values that occur once.
@@ -78,8 +79,9 @@ def profile_of(series) -> ColumnProfile:
     import polars
 
     num_missing = series.null_count()
-    if series.dtype.is_nested():
-        if not isinstance(series.dtype, polars.List | polars.Array):
+    is_list = isinstance(series.dtype, polars.List | polars.Array) and is_text_like(series.dtype.inner)
+    if is_list or not is_text_like(series.dtype):
+        if not is_list:
             return ColumnProfile(
                 series.name, "record", len(series), num_missing=num_missing, num_distinct=0, num_single=0
             )

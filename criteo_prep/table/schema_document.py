@@ -235,6 +235,7 @@ class _Parser(DocumentValues):
         limits = [self.time(entry.get(key)) for key in ("test_after", "validation_after")]
         for key, limit in zip(("test_after", "validation_after"), limits, strict=True):
             is_time = isinstance(limit, int | float | date) and not isinstance(limit, bool)
+            is_time = is_time and not (isinstance(limit, int) and abs(limit) >= 2**63)
             if (limit is None and key == "test_after") or (limit is not None and not is_time):
                 raise self.error(f"split: {key} is {shown(limit)}; it must be a time or a number.")
         if limits[1] is not None and (type(limits[0]) is not type(limits[1]) or limits[0] >= limits[1]):
