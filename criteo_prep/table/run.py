@@ -22,7 +22,8 @@ from criteo_prep.table.files import find_files
 from criteo_prep.table.journal import TableJournal
 from criteo_prep.table.request import FEATURE_SPEC, PREPROCESS, TableRequest
 from criteo_prep.table.schema import TableSchema
-from criteo_prep.table.schema_document import document_of, load_schema
+from criteo_prep.table.schema_document import load_schema
+from criteo_prep.table.schema_in_manifest import document_of
 from criteo_prep.table.stages import make_table_dataset
 
 

@@ -5,7 +5,8 @@ import yaml
 from support.any_json import mutations
 
 from criteo_prep.table.schema import Categorical, Numerical, SplitRule, feature_names
-from criteo_prep.table.schema_document import SchemaError, document_of, load_schema, parse_schema
+from criteo_prep.table.schema_document import SchemaError, load_schema, parse_schema
+from criteo_prep.table.schema_in_manifest import document_of
 
 ISSUE = """
 label: {column: clicked, positive: "yes"}
