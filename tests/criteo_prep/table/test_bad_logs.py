@@ -1,5 +1,7 @@
 """Logs that do not fit their schema: one line says file, column, row and what is expected; nothing is half-written."""
 
+import gzip
+
 import polars as pl
 import pytest
 
@@ -116,3 +118,22 @@ def test_columns_that_the_schema_does_not_name_are_counted_aloud(tmp_path, capsy
     (tmp_path / "schema.yaml").write_text(SCHEMA, encoding="utf-8")
     preprocess_table([path], tmp_path / "out", schema=tmp_path / "schema.yaml", options={})
     assert "1 columns are not in the schema and are left out: 'extra'" in capsys.readouterr().err
+
+
+def test_csv_with_a_byte_order_mark_and_windows_line_ends(tmp_path):
+    rows = ["y,x,a,b", "0,1.5,p,1", "1,,q,2", "0,3,p,3", "1,4,,4"]
+    (tmp_path / "log.csv").write_bytes("".join(row + "\r\n" for row in rows).encode("utf-8-sig"))
+    outcome = make(tmp_path, [tmp_path / "log.csv"])
+    assert [entry["rows"] for entry in outcome.manifest["inputs"]] == [4]
+    assert pl.read_parquet(tmp_path / "out/vocabularies/a.parquet")["value"].to_list() == ["p", "q"]
+
+
+def test_compressed_files_that_end_early(tmp_path):
+    rows = "".join(f"{row % 2},{row},p{row},{row * 7919}\n" for row in range(4000))
+    for name, text in (
+        ("log.csv.gz", "y,x,a,b\n" + rows),
+        ("log.ndjson.gz", '{"y": 0, "x": 1, "a": "p", "b": 1}\n' * 9000),
+    ):
+        data = gzip.compress(text.encode())
+        (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
+        refused(tmp_path, [tmp_path / name], tmp_path / name, "ends early")
