@@ -8,7 +8,6 @@ checksums of every file and forces them to the disk; polars keeps all rows in me
 """
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -18,9 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from preprocess import ROOT, commit, hardware, timed
+from preprocess import timed
+from result_file import ROOT, write_result
 
 THRESHOLD = 3
+RESULTS = {
+    "parquet": ROOT / "bench" / "results" / "schema.json",
+    "csv": ROOT / "bench" / "results" / "schema_csv.json",
+}
 SIZES = (10, 100, 1_000, 10_000, 100_000, 300_000, 1_000_000, 3_000_000)  # different values of the columns, at most
 
 
@@ -30,18 +34,14 @@ def main() -> None:
     parser.add_argument("--format", choices=("parquet", "csv"), default="parquet")
     parser.add_argument("--repeat", type=int, default=3, help="runs of ours and of polars; the median counts (3)")
     parser.add_argument("--folder", help="where the temporary files go")
-    parser.add_argument("--json", default=str(ROOT / "bench" / "results" / "schema.json"))
+    parser.add_argument("--json", help="default: bench/results/schema.json, or schema_csv.json")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench_schema_", dir=arguments.folder))
     try:
         document = measure(arguments, folder)
     finally:
         shutil.rmtree(folder)
-    path = Path(arguments.json)
-    results = json.loads(path.read_text()) if path.exists() else {}
-    results[arguments.format] = document | hardware() | {"commit": commit()}
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"written to {path}")
+    write_result(arguments.json or RESULTS[arguments.format], document)
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict:
