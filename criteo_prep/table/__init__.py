@@ -1,9 +1,9 @@
 """Any click log that a schema describes -> a tf_raw dataset; docs/own_data.md is the page for users.
 
-The same stages, id rule, layout and manifest as of Criteo's logs (criteo_prep.preprocess); columns have names and types.
+Stages, id rule, layout and manifest are the same as for Criteo's logs (criteo_prep.preprocess).
 
 run              preprocess_table(): find the files, decide, make, report
-schema           what a schema says; schema_document reads it, schema_in_manifest writes it, document_values checks values
+schema           what a schema says; schema_document and document_values read it, schema_in_manifest writes it
 files            files, folders and patterns; read_csv, read_ndjson and read_arrow read them as frames
 row_values       a frame -> the values of its good rows; cells has the types
 parse            files -> work_files, with the journal's checkpoints
