@@ -78,7 +78,7 @@ def test_load_refuses_a_file_that_is_not_a_vocabulary(tmp_path):
 
 
 def test_a_vocabulary_is_read_a_row_group_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(vocabulary_file, "_FILE_ROWS", 1 << 14)
+    monkeypatch.setattr(vocabulary_file, "FILE_ROWS", 1 << 14)
     values = np.random.default_rng(0).permutation(1 << 20).astype(np.uint32)
     Vocabulary(values, np.ones(len(values), np.int64)).save(tmp_path / "v.parquet")
     before, most, read = pyarrow.total_allocated_bytes(), 0, []
