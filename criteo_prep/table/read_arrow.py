@@ -4,9 +4,10 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from criteo_prep.messages import one_line
+from criteo_prep.messages import one_line, shown
 from criteo_prep.preprocess.parquet_file import open_parquet
 from criteo_prep.preprocess.parse.text_stream import InputError
+from criteo_prep.preprocess.parse.tsv import BadRowError
 
 BLOCK_ROWS = 1 << 16
 
@@ -40,7 +41,8 @@ class ParquetFile:
                 for batch in file.iter_batches(BLOCK_ROWS, row_groups=[group], columns=list(columns)):
                     start, done = done, done + batch.num_rows
                     if done > position:
-                        yield polars.from_arrow(batch.select(columns).slice(max(0, position - start))), done, 0
+                        rows = batch.select(columns).slice(max(0, position - start))
+                        yield polars.from_arrow(_checked(rows, self.path, done)), done, 0
 
 
 class ArrowFile:
@@ -69,7 +71,8 @@ class ArrowFile:
                     part = batch.slice(first, BLOCK_ROWS)
                     start, done = done, done + part.num_rows
                     if done > position:
-                        yield polars.from_arrow(part.select(columns).slice(max(0, position - start))), done, 0
+                        rows = part.select(columns).slice(max(0, position - start))
+                        yield polars.from_arrow(_checked(rows, self.path, done)), done, 0
 
     @contextlib.contextmanager
     def _batches(self):
@@ -93,3 +96,26 @@ class ArrowFile:
             raise InputError(
                 f"{self.path}: is not a whole Arrow IPC file: {one_line(str(error), 200)}. Fetch or make it again."
             ) from None
+
+
+def _checked(rows, path: Path, stop: int):
+    """A record batch whose buffers are what its types say; polars trusts them.
+
+    Args:
+      rows: the record batch.
+      path: the file, for the message.
+      stop: number of rows up to the end of the batch.
+
+    Raises:
+      BadRowError: text is not UTF-8, or the file is damaged.
+    """
+    import pyarrow
+
+    for name, column in zip(rows.schema.names, rows.columns, strict=True):
+        try:
+            column.validate(full=True)
+        except pyarrow.ArrowInvalid as error:
+            reason = "holds text that is not UTF-8" if "UTF8" in str(error) else "is damaged"
+            where = f"{path}: rows {stop - rows.num_rows + 1} to {stop}, column {shown(name)}"
+            raise BadRowError(f"{where}: {reason}: {one_line(str(error), 100)}. Write the file again.") from None
+    return rows

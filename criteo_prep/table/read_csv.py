@@ -3,17 +3,16 @@
 pyarrow reads CSV here, and not polars, because polars fills a short row with nulls without a word.
 """
 
-import io
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from criteo_prep.messages import shown
 from criteo_prep.plain_file import open_plain
-from criteo_prep.preprocess.parse.text_stream import InputError, TextStream, open_text
+from criteo_prep.preprocess.parse.text_stream import InputError, open_text
 from criteo_prep.preprocess.parse.tsv import BadRowError
 from criteo_prep.table.schema import ReadOptions
+from criteo_prep.table.utf8_text import Utf8File
 
 BLOCK_BYTES = 8 << 20
 
@@ -84,16 +83,7 @@ class CsvFile:
                 for _ in reader:
                     pass
         except pyarrow.ArrowInvalid as error:
-            if not bad or self._skip:
-                problem = str(error)
-                row = re.search(r"Row #(\d+)", problem)
-                column = re.search(r"CSV column #(\d+)", problem)
-                name = f", column {shown(columns[int(column[1])])}" if column and int(column[1]) < len(columns) else ""
-                where = f"row {int(row[1]) - first}{name}: " if row else ""
-                reason = (
-                    "is not text in UTF-8. Write the file in UTF-8" if "UTF8" in problem else problem.splitlines()[0]
-                )
-                raise BadRowError(f"{self.path}: {where}{reason}.") from None
+            problem = str(error)
         if bad and not self._skip:
             number, expected, found, text = bad[0]
             where = f"row {number - first}" if number else "a row"
@@ -134,7 +124,7 @@ class CsvFile:
         )
         with open_plain(self.path) as stored:
             try:
-                source = pyarrow.PythonFile(_AsFile(open_text(stored, self.path)), mode="r")
+                source = pyarrow.PythonFile(Utf8File(open_text(stored, self.path), self.path), mode="r")
                 reader = pyarrow.csv.open_csv(source, read_options=read, parse_options=parse, convert_options=convert)
             except pyarrow.ArrowInvalid as error:
                 if columns is not None and "Empty CSV file" not in str(error):
@@ -149,19 +139,6 @@ class CsvFile:
         import pyarrow
 
         raise pyarrow.ArrowInvalid(problem)
-
-
-class _AsFile(io.RawIOBase):
-    """A stream of text as a file of Python."""
-
-    def __init__(self, stream: TextStream):
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:
-        return self._stream.readinto(buffer)
 
 
 def _delimiter_of(path: Path) -> str:

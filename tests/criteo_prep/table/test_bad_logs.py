@@ -1,9 +1,14 @@
 """Logs that do not fit their schema: one line says file, column, row and what is expected; nothing is half-written."""
 
 import gzip
+import shutil
 
+import numpy as np
 import polars as pl
+import pyarrow.ipc
+import pyarrow.parquet
 import pytest
+from support.any_json import cuts
 
 from criteo_prep.preprocess.request import Resources
 from criteo_prep.table.run import preprocess_table
@@ -80,7 +85,7 @@ def test_a_file_whose_columns_differ_from_the_first(tmp_path):
 @pytest.mark.parametrize("lines, encoding, expected", [
     (["0,1,p,1", "1,2,q"], "utf-8", ["row 2: has 3 fields, expected 4: '1,2,q'", "--on_bad_row skip"]),
     (["0,1,p,1", "1,2,q,2,3"], "utf-8", ["row 2: has 5 fields, expected 4"]),
-    (["0,1,p,1", "1,2,q,2", "1,2,ä,3"], "latin-1", ["row 3, column 'a': is not text in UTF-8"]),
+    (["0,1,p,1", "1,2,q,2", "1,2,ä,3"], "latin-1", ["line 4: is not text in UTF-8 (byte 0xe4)"]),
     (["0,1,p,1", '1,2,"q,2'], "utf-8", ["row 2"]),
     ([], "utf-8", ["no good row"]),
 ])  # fmt: skip
@@ -137,3 +142,36 @@ def test_compressed_files_that_end_early(tmp_path):
         data = gzip.compress(text.encode())
         (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
         refused(tmp_path, [tmp_path / name], tmp_path / name, "ends early")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_text_that_is_not_utf8_in_files_with_types(kind, tmp_path):
+    buffers = [None, pyarrow.py_buffer(np.array([0, 1, 3, 4, 5], np.int32)), pyarrow.py_buffer(b"p\xff\xfeqr")]
+    text = pyarrow.Array.from_buffers(pyarrow.string(), 4, buffers)
+    table = pyarrow.table({**{name: GOOD[name] for name in "yxb"}, "a": text})
+    path = tmp_path / f"log.{kind}"
+    if kind == "parquet":
+        pyarrow.parquet.write_table(table, path)
+    else:
+        with pyarrow.ipc.new_file(path, table.schema) as file:
+            file.write_table(table)
+    refused(tmp_path, [path], path, "rows 1 to 4, column 'a': holds text that is not UTF-8")
+
+
+@pytest.mark.parametrize("kind", ["csv", "ndjson", "arrow"])
+def test_any_bytes_are_a_log_or_an_error(kind, tmp_path):
+    """Cuts and changed bits; the error is one line, and no half-written dataset is left."""
+    frame = pl.DataFrame({**GOOD, "tags": [["p", "q"], [], ["r"], ["s"]]}) if kind != "csv" else pl.DataFrame(GOOD)
+    path, source = tmp_path / f"log.{kind}", tmp_path / "source"
+    getattr(frame, {"csv": "write_csv", "ndjson": "write_ndjson", "arrow": "write_ipc"}[kind])(source)
+    num_refused = 0
+    for changed in cuts(source.read_bytes(), 60):
+        path.write_bytes(changed)
+        try:
+            make(tmp_path, [path], SCHEMA if kind == "csv" else SCHEMA.replace("b: {}", "b: {}, tags: {}"))
+            shutil.rmtree(tmp_path / "out")
+        except (ValueError, OSError) as error:
+            num_refused += 1
+            assert "\n" not in str(error)
+            assert not (tmp_path / "out").exists() and not (tmp_path / ".out.partial").exists()
+    assert 10 < num_refused < 60
