@@ -70,6 +70,7 @@ def finish(work: TableWork, *, files: dict[str, dict], known: dict[str, dict]) -
         "versions": manifest.versions_of(("numpy", "numba", "pyarrow", "polars", "xxhash")),
         "inputs": inputs,
         "rules": wanted["rules"],
+        "columns": {each.feature: each.column for each in (*work.schema.numerical, *work.schema.categorical)},
         "statistics": known,
         "splits": {split: {"num_samples": rows} for split, rows in work.splits.num_rows.items()},
         "files": dict(sorted(files.items())),

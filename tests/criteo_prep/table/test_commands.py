@@ -5,6 +5,7 @@ import pytest
 
 from criteo_prep.cli import main
 from criteo_prep.feature_spec import FeatureSpec
+from criteo_prep.manifest import load_manifest
 
 SCHEMA = "label: {column: y}\ncategorical: {a: {threshold: 2}}\nsplit: {test_fraction: 0.5}\n"
 
@@ -32,6 +33,7 @@ def test_files_folders_and_patterns_in_natural_order(inputs, logs, capsys):
     assert ("notes.md: was not read" in output.err) == (inputs == ["logs"])
     assert (logs / "set/train/a.bin").read_bytes() == bytes([2, 2, 2, 2, 1]), "part_2 comes before part_10"
     assert FeatureSpec.load(logs / "set/feature_spec.yaml").features["a"].cardinality == 3
+    assert load_manifest(logs / "set")["columns"] == {"a": "a"}
 
 
 @pytest.mark.parametrize("flags, complaint", [
