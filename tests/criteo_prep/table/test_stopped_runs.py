@@ -81,12 +81,8 @@ def write(folder, kind):
     return files
 
 
-@pytest.mark.parametrize(
-    "kind", ["parquet", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("csv", "ndjson", "arrow"))]
-)
-def test_a_run_that_is_killed_at_any_moment_is_resumed(kind, tmp_path, monkeypatch, small_blocks):
-    files, more = write(tmp_path, kind), {"schema": PLAIN if kind == "csv" else SCHEMA}
-    make(tmp_path, files, "good", **more)
+def counted_calls(monkeypatch) -> dict:
+    """Counts the calls that change the disk; when state["left"] of them are done, nothing works any more."""
     state = {"left": 1 << 30}
 
     def counted(original):
@@ -103,6 +99,16 @@ def test_a_run_that_is_killed_at_any_moment_is_resumed(kind, tmp_path, monkeypat
     append = counted(raw_columns.append)
     for module in (work_files, encoder):
         monkeypatch.setattr(module, "append", append)
+    return state
+
+
+@pytest.mark.parametrize(
+    "kind", ["parquet", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("csv", "ndjson", "arrow"))]
+)
+def test_a_run_that_is_killed_at_any_moment_is_resumed(kind, tmp_path, monkeypatch, small_blocks):
+    files, more = write(tmp_path, kind), {"schema": PLAIN if kind == "csv" else SCHEMA}
+    make(tmp_path, files, "good", **more)
+    state = counted_calls(monkeypatch)
     make(tmp_path, files, "counted", **more)
     used = (1 << 30) - state["left"]
     for calls in [used - 1, used - 2, *random.Random(kind).sample(range(used), 4)]:
@@ -114,6 +120,31 @@ def test_a_run_that_is_killed_at_any_moment_is_resumed(kind, tmp_path, monkeypat
         assert content(tmp_path / "set") == content(tmp_path / "good"), calls
         assert not (tmp_path / ".set.partial").exists()
         shutil.rmtree(tmp_path / "set")
+
+
+@pytest.mark.parametrize("threshold", [1, 9])
+def test_a_finished_dataset_stays_whole_until_the_new_one_replaces_it(threshold, tmp_path, monkeypatch):
+    """Threshold 1 is made from the inputs, 9 from the ids."""
+    files, more = write(tmp_path, "parquet"), {"schema": SCHEMA.replace(", n: {max_cardinality: 9}", "")}
+    make(tmp_path, files, "old", threshold=2, **more)
+    make(tmp_path, files, "new", threshold=threshold, **more)
+    old, new = content(tmp_path / "old"), content(tmp_path / "new")
+    state = counted_calls(monkeypatch)
+    shutil.copytree(tmp_path / "old", tmp_path / "set")
+    state["left"] = 1 << 30
+    make(tmp_path, files, threshold=threshold, **more)
+    used = (1 << 30) - state["left"]
+    for calls in [used - 1, used - 3, *random.Random(threshold).sample(range(used), 4)]:
+        shutil.rmtree(tmp_path / "set")
+        shutil.copytree(tmp_path / "old", tmp_path / "set")
+        state["left"] = calls
+        with pytest.raises(Killed):
+            make(tmp_path, files, threshold=threshold, **more)
+        state["left"] = 1 << 30
+        found = tmp_path / "set" if (tmp_path / "set").exists() else tmp_path / ".set.old"  # between two renames
+        assert content(found) in (old, new), calls
+        make(tmp_path, files, threshold=threshold, **more)
+        assert content(tmp_path / "set") == new and not (tmp_path / ".set.partial").exists(), calls
 
 
 def test_a_resumed_run_does_not_parse_again(tmp_path, monkeypatch, small_blocks):
