@@ -27,7 +27,7 @@ def ids(embedding, keys):
 
 
 @pytest.mark.parametrize("settings, reason", [
-    ({"embedding_op": "tensorflow"}, "'d': it is dynamic, and only the native ops on the CPU have dynamic tables"),
+    ({"embedding_op": "tensorflow"}, "'d': it is dynamic, and only the native ops have dynamic tables"),
     ({"dtype": "float64"}, "they have no float64 tables. Build the ops with"),
     ({"safe_check": "ignore"}, "safe_check 'ignore'; it must be one of error, warn, count"),
 ])  # fmt: skip
