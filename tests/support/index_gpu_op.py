@@ -45,8 +45,11 @@ def load(folder: Path) -> None:
         SOURCE / "errors.cc": ["-O1"],
     }
     objects = [folder / f"{source.name}.o" for source in sources]
-    for (source, options), to in zip(sources.items(), objects, strict=True):
-        subprocess.run([*common, *options, source, "-o", to], check=True)
+    compiling = [
+        subprocess.Popen([*common, *options, source, "-o", to])
+        for (source, options), to in zip(sources.items(), objects, strict=True)
+    ]
+    assert [process.wait() for process in compiling] == [0] * len(compiling)
     options = ["-shared", "-Wl,-Bsymbolic", "-o", path]
     subprocess.run(["g++", *options, *objects, *tf.sysconfig.get_link_flags()], check=True)
     tf.load_op_library(str(path))
