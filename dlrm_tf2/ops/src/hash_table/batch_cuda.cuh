@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(kThreads) find_best_scores(Batch batch) {
 // The score of a run that is touched or stored in this call; `before`: its score before, or 0.
 DLRM_DEVICE int64_t score_of_run(const Table& table, const Batch& batch, int64_t run, int64_t before, uint32_t step) {
   switch (table.rules.score) {
-    case DLRM_SCORE_NO_EVICTION: return before;
+    case DLRM_SCORE_NO_EVICTION: return 0;
     case DLRM_SCORE_LFU: return before + batch.sizes[run];
     case DLRM_SCORE_STEP: return step;
   }
