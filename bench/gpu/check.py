@@ -4,9 +4,10 @@
 
 Builds the kernels for the GPU that is there (nvcc; or --library PATH), checks every kernel over a grid of shapes and
 types with fresh random inputs (the dot interaction against float64, with poisoned outputs and guards; embedding rows
-against numpy, bit for bit), runs compute-sanitizer's memcheck and racecheck over a small grid where it is installed,
-and times with device events against a copy on the same GPU; the dot interaction also against torch and JAX where they
-are installed. Prints tables, writes one JSON, and exits 1 on any wrong value.
+and the first values of keys against numpy, bit for bit; the hash table against a dict), runs compute-sanitizer's
+memcheck and racecheck over a small grid where it is installed, and times with device events against a copy on the same
+GPU; the dot interaction also against torch and JAX where they are installed. Prints tables, writes one JSON, and exits
+1 on any wrong value.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import sys
 from pathlib import Path
 
 import device as gpu
+import index_check
 import numpy as np
 import rows_check
 import times
@@ -43,15 +45,20 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{device.name}, {device.capability}, {device.library}")
     if arguments.small_grid_only:
         wrong = check_grid(device, kernels, small_grid())["wrong"]
-        return 1 if wrong + rows_check.check_grid(device, kernels, rows_check.small_grid())["wrong"] else 0
+        for part in (rows_check, index_check):
+            wrong += part.check_grid(device, kernels, part.small_grid())["wrong"]
+        return 1 if wrong else 0
     values = check_grid(device, kernels, grid())
     print(f"values: {values['checked']} checks, {len(values['wrong'])} wrong")
     row_values = rows_check.check_grid(device, kernels, rows_check.grid())
     print(f"embedding rows: {row_values['checked']} checks, {len(row_values['wrong'])} wrong")
+    index_values = index_check.check_grid(device, kernels, index_check.grid())
+    print(f"hash table: {index_values['checked']} checks, {len(index_values['wrong'])} wrong")
     sanitizer = {tool: sanitize(tool, kernels.path) for tool in ("memcheck", "racecheck")}
     for tool, verdict in sanitizer.items():
         print(f"compute-sanitizer {tool}: {verdict}")
     row_times = rows_check.measure(device, kernels, arguments.batch)
+    index_times = index_check.measure(device, kernels)
     timed = times.measure(device, kernels, arguments.batch)
     document = {
         "device": device.name,
@@ -63,10 +70,12 @@ def main(argv: list[str] | None = None) -> int:
         "times": timed,
         "row_values": row_values,
         "row_times": row_times,
+        "index_values": index_values,
+        "index_times": index_times,
     }
     Path(arguments.output).write_text(json.dumps(document, indent=1) + "\n")
     clean = all(verdict.startswith(("clean", "not run")) for verdict in sanitizer.values())
-    return 0 if clean and not values["wrong"] + row_values["wrong"] else 1
+    return 0 if clean and not values["wrong"] + row_values["wrong"] + index_values["wrong"] else 1
 
 
 def grid():

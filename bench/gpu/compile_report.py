@@ -20,6 +20,8 @@ SOURCES = {  # and the options of cuda.cmake; the sort is CUB's
     "dot_interaction/dot_interaction_cuda.cu": (),
     "embedding_rows/embedding_rows_cuda.cu": EXACT,
     "embedding_rows/status_cuda.cu": (),
+    "hash_table/initial_rows_cuda.cu": ("-fmad=false",),
+    "hash_table/key_index_cuda.cu": (),
 }
 ARCHITECTURES = (70, 75, 80, 86, 89, 90, 100, 120)
 # HMMA: tensor cores. LDSM: ldmatrix. LDGSTS: asynchronous 16-byte copies. LDL, STL: local memory, that is, spills.

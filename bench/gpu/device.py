@@ -26,6 +26,8 @@ SOURCES = {
     "embedding_rows/embedding_rows_cuda.cu": EXACT,
     "embedding_rows/status_cuda.cu": (),
     "embedding_rows/sort_cuda.cu": (),
+    "hash_table/initial_rows_cuda.cu": ("-fmad=false",),
+    "hash_table/key_index_cuda.cu": (),
     "embedding_rows/lookup_cpu.cc": (),
     "embedding_rows/embedding_rows_cpu_scalar.cc": ("-Xcompiler", "-ffp-contract=off"),
 }

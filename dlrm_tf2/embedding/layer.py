@@ -118,11 +118,16 @@ class DistributedEmbedding:
         chosen, why = choose_op(embedding_op, device=device, comm=comm, dtype=dtype, on_host=bool(plan.on_host))
         self.native = chosen == "native"
         for table in tables:
-            if table.is_dynamic and not (self.native and device == "cpu"):
+            if table.is_dynamic and not self.native:
                 raise ValueError(
-                    f"table {table.name!r}: it is dynamic, and only the native ops on the CPU have dynamic tables; "
-                    f"found {why}. Build the ops with dlrm_tf2/ops/build.py, hide the GPU, leave embedding_op at "
-                    "'auto', and dtype at float32 or bfloat16."
+                    f"table {table.name!r}: it is dynamic, and only the native ops have dynamic tables; found {why}. "
+                    "Build the ops with dlrm_tf2/ops/build.py (with nvcc on the path for a GPU, or hide the GPU), "
+                    "leave embedding_op at 'auto', and dtype at float32 or bfloat16."
+                )
+            if table.is_dynamic and tiers is not None and device == "gpu":
+                raise ValueError(
+                    f"table {table.name!r}: found tiers on a rank with a GPU, whose memory holds its dynamic tables. "
+                    "Leave tiers out, or hide the GPU."
                 )
         layout = ResultLayout(tables, hotness or {})
         self.columns, self.width = layout.columns, layout.width

@@ -85,7 +85,7 @@ def why_no_cuda() -> str | None:
     if not available():
         return why_unavailable()
     library = kernels()
-    if not hasattr(library, "dlrm_embedding_check_cuda"):  # the last that was added
+    if not hasattr(library, "dlrm_initialize_rows_cuda"):  # the last that was added
         return "the op library was built without CUDA; build it again with nvcc on the path"
     status = library.dlrm_cuda_status()
     return None if status == 0 else f"the CUDA kernels do not run here: {library.dlrm_error_text(status).decode()}"

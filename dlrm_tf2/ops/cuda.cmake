@@ -34,7 +34,8 @@ if(80 IN_LIST few_architectures)
   list(REMOVE_ITEM few_architectures 86 89)
 endif()
 
-file(GLOB cuda_headers ${CMAKE_CURRENT_SOURCE_DIR}/src/*.cuh ${CMAKE_CURRENT_SOURCE_DIR}/src/*/*.cuh
+file(GLOB cuda_headers ${CMAKE_CURRENT_SOURCE_DIR}/src/*.cuh ${CMAKE_CURRENT_SOURCE_DIR}/src/*.h
+     ${CMAKE_CURRENT_SOURCE_DIR}/src/*/*.cuh
      ${CMAKE_CURRENT_SOURCE_DIR}/src/*/*.h)
 
 # compile_cuda(source architectures [option ..]): appends the object to cuda_objects. Code is compressed to a quarter.
@@ -60,6 +61,9 @@ compile_cuda(dot_interaction/dot_interaction_cuda.cu "${DLRM_CUDA_ARCHITECTURES}
 compile_cuda(embedding_rows/embedding_rows_cuda.cu "${few_architectures}" -fmad=false --prec-sqrt=true --prec-div=true)
 compile_cuda(embedding_rows/status_cuda.cu "${few_architectures}")
 compile_cuda(embedding_rows/sort_cuda.cu "${few_architectures}")
+# The first values of keys have the bits of the CPU too.
+compile_cuda(hash_table/initial_rows_cuda.cu "${few_architectures}" -fmad=false)
+compile_cuda(hash_table/key_index_cuda.cu "${few_architectures}")
 
 add_custom_target(compile_cuda DEPENDS ${cuda_objects})
 find_package(Threads REQUIRED)

@@ -1,9 +1,10 @@
 """The native hash table of a dynamic table: which row of the table each key has. The arguments of its ops.
 
-Every function works eagerly and in a tf.function, on the CPU. `keys` is int64 [n] of any values, and a key may occur
-several times. Rows are rows of the table (sharding/buckets.py), int64, -1 where a key is not stored. A key of a bucket
-that the index does not own, or a step that is not from 0 to 2**32 - 1, is a tf.errors.InvalidArgumentError, and nothing
-has changed then.
+Every function works eagerly and in a tf.function, on the CPU and, with CUDA kernels, on a GPU. `keys` is int64 [n] of
+any values, and a key may occur several times. Rows are rows of the table (sharding/buckets.py), int64, -1 where a key
+is not stored. A key of a bucket that the index does not own, or a step that is not from 0 to 2**32 - 1, is a
+tf.errors.InvalidArgumentError. On the CPU nothing has changed then. A GPU has taken all other keys, and a `find`, which
+does not wait for the GPU, names the key in a later call of the index.
 """
 
 import struct
@@ -21,7 +22,6 @@ COUNTERS = (
     "inserted", "admitted", "refused", "evicted", "expired", "erased", "not_insertable", "found", "missed",
 )  # fmt: skip
 _COUNT_WITH = ("exact", "sketch")
-_HOST = "/CPU:0"
 
 
 class IndexRules(NamedTuple):
@@ -65,18 +65,29 @@ class KeyIndex:
         assert owned.step == 1 and 0 <= owned.start <= owned.stop <= buckets.num_buckets, owned
         _check(rules)
         self.buckets, self.owned, self.rules = buckets, owned, rules
-        counter, counter_size = rules.counter
-        with tf.init_scope(), tf.device(_HOST):
-            self.handle = ops.library().dlrm_key_index(
-                buckets=[*buckets, owned.start, owned.stop],
-                score=SCORES.index(rules.score),
-                admit_after=rules.admit_after,
-                admit_probability=list(struct.unpack("<q", struct.pack("<d", rules.admit_probability))),
-                counter=_COUNT_WITH.index(counter),
-                counter_size=counter_size,
-                seed=_signed(rules.seed),
-                log_erased=rules.log_erased,
-            )
+        with tf.init_scope(), tf.device(device()):
+            self.handle = make_index(buckets, owned, rules)
+
+
+def device() -> str:
+    """Where indexes are made and called: the GPU of this process where the native ops serve it, else the CPU."""
+    on_gpu = tf.config.get_visible_devices("GPU") and ops.why_no_cuda() is None
+    return "/GPU:0" if on_gpu else "/CPU:0"
+
+
+def make_index(buckets: Buckets, owned: range, rules: IndexRules) -> tf.Tensor:
+    """The resource of a new index on the current device; KeyIndex holds one."""
+    counter, counter_size = rules.counter
+    return ops.library().dlrm_key_index(
+        buckets=[*buckets, owned.start, owned.stop],
+        score=SCORES.index(rules.score),
+        admit_after=rules.admit_after,
+        admit_probability=list(struct.unpack("<q", struct.pack("<d", rules.admit_probability))),
+        counter=_COUNT_WITH.index(counter),
+        counter_size=counter_size,
+        seed=_signed(rules.seed),
+        log_erased=rules.log_erased,
+    )
 
 
 class Inserted(NamedTuple):

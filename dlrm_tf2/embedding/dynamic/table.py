@@ -88,7 +88,7 @@ class DynamicTable:
           keys: int64 [n], all of buckets that this rank owns, each as often as the batch has it.
           touch: in training; None stores no key and changes no score.
         """
-        with tf.device("/CPU:0"):
+        with tf.device(hash_table.device()):
             rows = hash_table.find(self.index, keys) if touch is None else self._find_or_insert(keys, touch)
             default = tf.constant(self.slab.default_rows[self.shard], tf.int64)
             rows = tf.where(rows < 0, default, rows + self._offset)

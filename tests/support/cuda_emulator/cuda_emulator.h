@@ -75,6 +75,7 @@ inline std::vector<Lane> lanes;
 inline ucontext_t scheduler;
 inline int running;
 inline std::function<void()> body;
+inline std::mutex one_at_a_time;  // TensorFlow's threads launch too
 
 inline void wait(int state) {
   Fiber& fiber = *fibers[running];
@@ -167,6 +168,29 @@ inline int atomicCAS(int* at, int expected, int value) {
   if (before == expected) *at = value;
   return before;
 }
+template <class T, class New>
+T atomically(T* at, const New& new_value) {
+  const T before = *at;
+  *at = new_value(before);
+  return before;
+}
+template <class T>
+T atomicMax(T* at, T value) {
+  return atomically(at, [=](T before) { return std::max(before, value); });
+}
+template <class T>
+T atomicMin(T* at, T value) {
+  return atomically(at, [=](T before) { return std::min(before, value); });
+}
+template <class T>
+T atomicOr(T* at, T value) {
+  return atomically(at, [=](T before) { return before | value; });
+}
+template <class T>
+T atomicAnd(T* at, T value) {
+  return atomically(at, [=](T before) { return before & value; });
+}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline void __syncwarp() { emulator::wait(emulator::Fiber::kAtWarpBarrier); }
 
 // ---- cuda_primitives.cuh's device half ---------------------------------------------------------------------------
@@ -268,8 +292,7 @@ int launch(void (*kernel)(Parameters...), int64_t num_blocks, int num_threads, i
   if (shared_bytes > emulator::shared_limit || num_blocks < 1 || num_threads < 1 || num_threads > 1024) {
     return cudaErrorInvalidValue;
   }
-  static std::mutex one_at_a_time;  // TensorFlow's threads launch too
-  const std::lock_guard<std::mutex> lock(one_at_a_time);
+  const std::lock_guard<std::mutex> lock(emulator::one_at_a_time);
   // Exactly as large as asked for, so that an address sanitizer sees the first byte past the end.
   unsigned char* memory = static_cast<unsigned char*>(aligned_alloc(16, (shared_bytes + 15) / 16 * 16));
   emulator::shared_memory = memory;

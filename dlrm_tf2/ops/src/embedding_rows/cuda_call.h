@@ -1,52 +1,17 @@
-// What the ops of embedding rows need on a GPU: TensorFlow's stream, memory of one call, row splits made on the GPU, and
-// what the kernels found, told without waiting for them.
-//
-// With DLRM_EMULATE the ops are kernels "emulated" of the CPU, and tests/support/cuda_emulator runs what they queue.
+// What the ops of embedding rows need on a GPU: memory of one call, row splits made on the GPU, and what the kernels found,
+// told without waiting for them.
 #pragma once
 
-#include <functional>
-
 #include "embedding_rows_call.h"
-#ifndef DLRM_EMULATE
-#include "tensorflow/core/common_runtime/device/device_event_mgr.h"
-#include "xla/stream_executor/stream.h"
-#endif
+#include "gpu_op.h"
 
 namespace {
 
-#ifdef DLRM_EMULATE
+using dlrm::allocate_bytes;
+using dlrm::stream_of;
+using dlrm::when_done;
 
-void* stream_of(OpKernelContext*) { return nullptr; }
-void when_done(OpKernelContext*, std::function<void()> function) { function(); }
-
-#else
-
-void* stream_of(OpKernelContext* context) {
-  return context->op_device_context()->stream()->platform_specific_handle().stream;
-}
-
-// Calls a brief function in another thread, when all that is queued by now is done.
-void when_done(OpKernelContext* context, std::function<void()> function) {
-  context->device()->tensorflow_accelerator_device_info()->event_mgr->ThenExecute(
-      context->op_device_context()->stream(), std::move(function));
-}
-
-#endif
-
-Status status_of(int code) {
-  return code == DLRM_OK ? Status() : tensorflow::errors::Internal("embedding rows: ", dlrm_error_text(code));
-}
-
-// Memory on the GPU, or in the host's for copies from it, while the tensor lives: at a multiple of 256.
-Status allocate_bytes(OpKernelContext* context, int64_t bytes, bool on_host, Tensor* tensor, void** start) {
-  tensorflow::AllocatorAttributes attributes;
-  attributes.set_on_host(on_host);
-  attributes.set_gpu_compatible(on_host);
-  TF_RETURN_IF_ERROR(context->allocate_temp(tensorflow::DT_INT8, TensorShape({bytes + 255}), tensor, attributes));
-  char* const first = static_cast<char*>(tensor->data());
-  *start = first + -reinterpret_cast<uintptr_t>(first) % 256;
-  return Status();
-}
+Status status_of(int code) { return dlrm::status_of(code, "embedding rows"); }
 
 Status copy_on_gpu(OpKernelContext* context, void* to, const void* from, size_t bytes) {
   return status_of(dlrm_cuda_copy(to, from, static_cast<int64_t>(bytes), stream_of(context)));

@@ -4,6 +4,7 @@
 // 16 bytes where widths and addresses allow, else one column. Compile with -fmad=false: nothing here is fused.
 #pragma once
 
+#include "cuda_host.h"
 #include "cuda_primitives.cuh"
 #include "embedding_rows.h"
 
@@ -12,7 +13,7 @@ namespace rows {
 constexpr int kThreads = 256;  // of every block
 constexpr int kAtOnce = 4;     // loads that are under way at the same time
 
-inline int code_of(int cuda_error) { return cuda_error == 0 ? DLRM_OK : DLRM_CUDA_ERROR + cuda_error; }
+using dlrm::code_of;
 
 struct Piece {
   DlrmBags bags;

@@ -157,11 +157,7 @@ class EmbeddingSumOnGpu : public OpKernel {
   int64_t num_rows_ = 0, width_ = 0;
 };
 
-#ifdef DLRM_EMULATE
-#define DLRM_KERNEL(NAME, T) Name(NAME).Device(DEVICE_CPU).Label("emulated").TypeConstraint<T>("T")
-#else
-#define DLRM_KERNEL(NAME, T) Name(NAME).Device(tensorflow::DEVICE_GPU).TypeConstraint<T>("T")
-#endif
+#define DLRM_KERNEL(NAME, T) DLRM_ON_GPU(NAME).TypeConstraint<T>("T")
 #define DLRM_REGISTER(T)                                                                                             \
   REGISTER_KERNEL_BUILDER(DLRM_KERNEL("DlrmEmbeddingLookup", T).HostMemory("slabs"), EmbeddingLookupOnGpu<T>);         \
   REGISTER_KERNEL_BUILDER(DLRM_KERNEL("DlrmEmbeddingUpdate", T)                                                      \

@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "cuda_host.h"
 #include "embedding_rows_cpu.h"
 #include "order_cuda.cuh"
 #include "optimizers_cuda.cuh"
@@ -13,25 +14,9 @@
 
 namespace rows {
 
-inline int64_t blocks_for(int64_t count, int64_t of_block) { return (count + of_block - 1) / of_block; }
-
-// Memory from a given address on, in parts that start at multiples of 256. Without an address it counts bytes.
-class Memory {
- public:
-  explicit Memory(void* start) : start_(reinterpret_cast<uintptr_t>(start)) {}
-
-  template <class T>
-  T* take(int64_t count) {
-    const uintptr_t taken = start_ + static_cast<uintptr_t>(used_);
-    used_ += blocks_for(count * static_cast<int64_t>(sizeof(T)), 256) * 256;
-    return reinterpret_cast<T*>(taken);
-  }
-  int64_t used() const { return used_; }
-
- private:
-  uintptr_t start_;
-  int64_t used_ = 0;
-};
+using dlrm::blocks_for;
+using dlrm::fits;
+using dlrm::Memory;
 
 // The bags of one slab.
 struct SlabBags {
@@ -185,8 +170,6 @@ inline Step make_step(const DlrmSlab& slab, const DlrmShard* shards, const DlrmO
 }
 
 // ---- packs ---------------------------------------------------------------------------------------------------------
-
-inline bool fits(const void* address, int64_t bytes) { return reinterpret_cast<uintptr_t>(address) % bytes == 0; }
 
 // Whether all vectors of a slab's bags may be read or written in packs.
 inline bool vectors_fit(const Plan& plan, const SlabBags& of, int vectors_type, int64_t pack) {

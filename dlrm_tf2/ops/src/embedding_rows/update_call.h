@@ -82,12 +82,9 @@ class LockedVariables {
     return Status();
   }
 
-  // The tensors of the slabs, then of the slots, to be written in place on the CPU.
-  Status tensors(OpKernelContext* context, std::vector<Tensor>* found) const {
-    const auto copy = [](void* to, const void* from, size_t bytes) {
-      memcpy(to, from, bytes);
-      return Status();
-    };
+  // The tensors of the slabs, then of the slots, to be written in place.
+  template <class Copy>
+  Status tensors(OpKernelContext* context, const Copy& copy, std::vector<Tensor>* found) const {
     for (const auto* variables : {&slabs_, &slots_}) {
       for (const auto& variable : *variables) {
         TF_RETURN_IF_ERROR(make_own(context, variable.get(), copy));

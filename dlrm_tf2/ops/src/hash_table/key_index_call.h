@@ -1,6 +1,8 @@
 // What TensorFlow's ops of a key index have in common: the resource, its lock, and checked inputs.
 #pragma once
 
+#include <string.h>
+
 #include <mutex>
 #include <shared_mutex>
 #include <string>
@@ -40,6 +42,29 @@ class KeyIndexResource : public tensorflow::ResourceBase {
   const DlrmIndexBuckets buckets;
   std::shared_mutex mutex;  // finds share it
 };
+
+// The attributes that an index is made with.
+inline Status read_rules(OpKernelConstruction* context, DlrmIndexBuckets* buckets, DlrmIndexRules* rules) {
+  std::vector<int64_t> numbers, probability;
+  int64_t seed;
+  bool log_erased;
+  TF_RETURN_IF_ERROR(context->GetAttr("buckets", &numbers));
+  TF_RETURN_IF_ERROR(context->GetAttr("score", &rules->score));
+  TF_RETURN_IF_ERROR(context->GetAttr("admit_after", &rules->admit_after));
+  TF_RETURN_IF_ERROR(context->GetAttr("admit_probability", &probability));
+  TF_RETURN_IF_ERROR(context->GetAttr("counter", &rules->counter));
+  TF_RETURN_IF_ERROR(context->GetAttr("counter_size", &rules->counter_size));
+  TF_RETURN_IF_ERROR(context->GetAttr("seed", &seed));
+  TF_RETURN_IF_ERROR(context->GetAttr("log_erased", &log_erased));
+  if (numbers.size() != 4 || probability.size() != 1) {
+    return InvalidArgument("key index: expected four numbers in buckets and one in admit_probability.");
+  }
+  *buckets = {numbers[0], numbers[1], numbers[2], numbers[3]};
+  memcpy(&rules->admit_probability, probability.data(), sizeof(double));
+  rules->seed = static_cast<uint64_t>(seed);
+  rules->log_erased = log_erased;
+  return Status();
+}
 
 // An input of int64 [n] or, where `scalar_too`, a scalar.
 inline Status read_numbers(OpKernelContext* context, const char* name, const Tensor** tensor, bool scalar_too = false) {

@@ -24,23 +24,7 @@ REGISTER_OP("DlrmKeyIndex")
 class MakeKeyIndex : public OpKernel {
  public:
   explicit MakeKeyIndex(OpKernelConstruction* context) : OpKernel(context) {
-    std::vector<int64_t> buckets, probability;
-    int64_t seed;
-    OP_REQUIRES_OK(context, context->GetAttr("buckets", &buckets));
-    OP_REQUIRES_OK(context, context->GetAttr("score", &rules_.score));
-    OP_REQUIRES_OK(context, context->GetAttr("admit_after", &rules_.admit_after));
-    OP_REQUIRES_OK(context, context->GetAttr("admit_probability", &probability));
-    OP_REQUIRES_OK(context, context->GetAttr("counter", &rules_.counter));
-    OP_REQUIRES_OK(context, context->GetAttr("counter_size", &rules_.counter_size));
-    OP_REQUIRES_OK(context, context->GetAttr("seed", &seed));
-    bool log_erased;
-    OP_REQUIRES_OK(context, context->GetAttr("log_erased", &log_erased));
-    OP_REQUIRES(context, buckets.size() == 4 && probability.size() == 1,
-                InvalidArgument("key index: expected four numbers in buckets and one in admit_probability."));
-    buckets_ = {buckets[0], buckets[1], buckets[2], buckets[3]};
-    memcpy(&rules_.admit_probability, probability.data(), sizeof(double));
-    rules_.seed = static_cast<uint64_t>(seed);
-    rules_.log_erased = log_erased;
+    OP_REQUIRES_OK(context, read_rules(context, &buckets_, &rules_));
   }
 
   void Compute(OpKernelContext* context) override {

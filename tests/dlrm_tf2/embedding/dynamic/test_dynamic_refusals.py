@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from dlrm_tf2.embedding import DistributedEmbedding, DynamicTableConfig, TableConfig, make_plan
 from dlrm_tf2.embedding.dynamic.step_times import StepTimes
+from dlrm_tf2.embedding.dynamic.tiers import Tiers
 from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.runtime.comm import SingleProcess
 
@@ -27,13 +28,20 @@ def ids(embedding, keys):
 
 
 @pytest.mark.parametrize("settings, reason", [
-    ({"embedding_op": "tensorflow"}, "'d': it is dynamic, and only the native ops on the CPU have dynamic tables"),
+    ({"embedding_op": "tensorflow"}, "'d': it is dynamic, and only the native ops have dynamic tables"),
     ({"dtype": "float64"}, "they have no float64 tables. Build the ops with"),
     ({"safe_check": "ignore"}, "safe_check 'ignore'; it must be one of error, warn, count"),
 ])  # fmt: skip
 def test_a_layer_that_cannot_be(settings, reason):
     with pytest.raises(ValueError, match=reason):
         layer(**settings)
+
+
+def test_a_rank_with_a_gpu_has_no_tiers(monkeypatch, tmp_path):
+    monkeypatch.setattr("dlrm_tf2.embedding.layer.tf.config.get_visible_devices", lambda kind: [kind])
+    monkeypatch.setattr("dlrm_tf2.embedding.layer.choose_op", lambda *_, **__: ("native", "as if there were a GPU"))
+    with pytest.raises(ValueError, match="'d': found tiers on a rank with a GPU.* Leave tiers out, or hide the GPU"):
+        layer(tiers=Tiers(1000, str(tmp_path)))
 
 
 def test_training_needs_the_step():
