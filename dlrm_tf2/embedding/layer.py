@@ -1,6 +1,5 @@
 """DistributedEmbedding: a plan, the lookups in this rank's tables, and the exchange between the ranks."""
 
-import time as clock
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
@@ -350,13 +349,11 @@ class DistributedEmbedding:
           step: the last step that was made.
           time: nanoseconds; the clock when not given.
         """
-        for table in self.dynamic_tables.values():
-            table.known_steps.note(clock.time_ns() if time is None else time, step)
+        self._dynamic.note_step(step, time)
 
     def trim_erased(self, before_step: int) -> None:
         """Forgets which keys left the dynamic tables of this rank before a step, such as the steps that are dumped."""
-        for table in self.dynamic_tables.values():
-            table.trim_erased(before_step)
+        self._dynamic.trim_erased(before_step)
 
     def erase_small(self, least_norm: float) -> dict[str, int]:
         """Erases the keys of dynamic tables whose weights have an L2 norm below `least_norm`; between steps.

@@ -115,11 +115,6 @@ class DynamicTable:
         hash_table.clear(self.index)
         self.known_steps.begin_after(step)
 
-    def trim_erased(self, before_step: int) -> None:
-        """Forgets which keys left before a step."""
-        hash_table.trim_erased(self.index, tf.constant(before_step, tf.int64))
-        self.known_steps.forget_departures(before_step)
-
     def stored(self) -> Listed:
         """The keys that are stored here, in the order of their rows, as arrays."""
         listed = hash_table.export_batch(self.index, self.shard.rows[0], self.shard.num_rows)

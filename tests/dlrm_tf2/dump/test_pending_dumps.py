@@ -64,27 +64,28 @@ def test_training_continues_while_a_dump_is_written(run_ranks, tmp_path, gate, w
 
 def test_a_dump_that_fails_behind_the_training_is_reported_on_all_ranks(run_ranks, tmp_path, monkeypatch):
     """The dump of the same step from before stays; without the failure it is replaced."""
+    fails, write = threading.Event(), TablesSource.write
+
+    def failing(self, folder, *, rank, world_size):
+        if fails.is_set() and rank == 1:
+            raise OSError(28, "No space left on device")
+        write(self, folder, rank=rank, world_size=world_size)
+
+    monkeypatch.setattr(TablesSource, "write", failing)
 
     def job(comm):
         rank = RankOfSetup(setup(), comm)
         train(rank, 1, 2)
         dump_tables(rank.embedding, tmp_path / "dump", comm=comm, step=2, time=TIME)
         before = content(tmp_path / "dump")
-        comm.barrier()
-        write = TablesSource.write
-
-        def failing(self, folder, *, rank, world_size):
-            if rank == 1:
-                raise OSError(28, "No space left on device")
-            write(self, folder, rank=rank, world_size=world_size)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(TablesSource, "write", failing)
-            dump = begin_dump(rank.embedding, tmp_path / "dump", comm=comm, step=2, time=TIME + 5)
-            with pytest.raises(DumpError, match=r"rank 1: OSError: .* No space left on device"):
-                dump.commit()
-            assert content(tmp_path / "dump") == before and [path.name for path in tmp_path.iterdir()] == ["dump"]
-            comm.barrier()
+        fails.set()
+        dump = begin_dump(rank.embedding, tmp_path / "dump", comm=comm, step=2, time=TIME + 5)
+        with pytest.raises(DumpError, match=r"rank 1: OSError: .* No space left on device"):
+            dump.commit()
+        comm.allgather_object(None, name="both have failed")
+        assert content(tmp_path / "dump") == before and [path.name for path in tmp_path.iterdir()] == ["dump"]
+        comm.allgather_object(None, name="both have looked")
+        fails.clear()
         begin_dump(rank.embedding, tmp_path / "dump", comm=comm, step=2, time=TIME + 5).commit()
         assert content(tmp_path / "dump") != before
 
@@ -155,9 +156,8 @@ def test_changes_are_refused_where_the_keys_that_left_are_not_known(tmp_path):
     loaded, restored = (RankOfSetup(setup(), comm) for _ in range(2))
     load_tables(loaded.embedding, tmp_path / "dump", comm=comm)
     load_checkpoint(tmp_path / "c", comm, dense={}, embedding=restored.embedding)
+    assert first_step_since(restored.embedding, datetime.now(UTC), comm=comm) == 6
     saved.embedding.trim_erased(4)
     for rank, first_step in ((loaded, 5), (restored, 5), (saved, 3)):
         train(rank, 6, 6)
         refused(rank, first_step)
-    since = first_step_since(restored.embedding, datetime.now(UTC), comm=comm)
-    assert since == 6
