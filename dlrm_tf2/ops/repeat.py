@@ -10,8 +10,6 @@ def repeat_each(values: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
       values: [n] of any type.
       counts: integers [n], 0 or more.
     """
-    starts = tf.cumsum(counts, exclusive=True)
-    total = tf.reduce_sum(counts)
-    # How many values begin at or before each place of the result: values without a place begin where the next one does.
-    begin = tf.math.unsorted_segment_sum(tf.ones_like(counts), starts, total + 1)
-    return tf.gather(values, tf.cumsum(begin[:total]) - 1)
+    # No sum of ones at the starts: on three ranks, tf.ones_like(counts) had another length than counts.
+    ends = tf.cumsum(counts)
+    return tf.gather(values, tf.searchsorted(ends, tf.range(tf.reduce_sum(counts)), side="right"))
