@@ -240,6 +240,11 @@ class TrainConfig:
     expire_after_steps: int | None = _dynamic(
         None, "a key leaves when no batch had it for this many steps, or up to 1/16 more; not given, never", least=1
     )
+    evict_below_norm: float | None = _dynamic(
+        None,
+        "a key leaves whose weights have an L2 norm below this, at the steps of --checkpoint_every and the last step, "
+        "before the evaluation and the checkpoint of this step; not given, never",
+    )
     safe_check: str = _dynamic(
         "error",
         "what happens when a key finds no room, as where a batch has more keys than the table has rows. error: the run "

@@ -184,6 +184,11 @@ def _check_dynamic(config: "TrainConfig") -> None:
         f"--admit_after is {config.admit_after}; a sketch counts to {LARGEST_SKETCH_COUNT}. Use --admission_counter "
         "exact.",
     )
+    norm = config.evict_below_norm
+    require(
+        norm is None or 0 < norm < float("inf"),
+        f"--evict_below_norm is {norm}; it must be a number above 0. Leave it out to keep all keys.",
+    )
     require(
         config.dynamic_capacity is None or config.embedding_op != "tensorflow",
         "--embedding_op tensorflow and --dynamic_capacity: only the native ops have dynamic tables. Leave "

@@ -10,8 +10,8 @@ from dlrm_tf2.config import TrainConfig
 
 # The flags of dynamic tables besides --dynamic_capacity, without which there are none.
 DYNAMIC = (
-    "evict", "admit_after", "admission_counter", "admit_probability", "expire_after_steps", "safe_check",
-    "hbm_for_embeddings", "embeddings_folder",
+    "evict", "admit_after", "admission_counter", "admit_probability", "expire_after_steps", "evict_below_norm",
+    "safe_check", "hbm_for_embeddings", "embeddings_folder",
 )  # fmt: skip
 
 
@@ -24,6 +24,10 @@ def unused_flags(config: TrainConfig) -> list[str]:
     # Flag -> (whether it has an effect, the reason if it has none).
     effects = {
         "admission_counter": (config.admit_after > 1, "only --admit_after counts keys"),
+        "evict_below_norm": (
+            config.mode != "train" or config.save_checkpoint_path is not None,
+            "keys leave before a checkpoint, and only --save_checkpoint_path saves one",
+        ),
         **({} if has_dynamic else dict.fromkeys(DYNAMIC, (False, "only --dynamic_capacity makes dynamic tables"))),
         "predictions_path": (config.mode in ("eval", "inference"), "only --mode eval and inference write predictions"),
         "world_size": (config.mode == "plan", "only --mode plan reads it; a job has one rank for each process"),

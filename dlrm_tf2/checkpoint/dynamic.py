@@ -83,7 +83,7 @@ def restore_dynamic(folder: Path, manifest: Manifest, *, name: str, table, slots
     owned = [table.owns(keys) for keys in arrays[KEYS]]
     keys, scores, steps = (np.concatenate(_chosen(arrays[slot], owned)) for slot in (KEYS, SCORES, STEPS))
     same_size = next(one.num_rows for one in manifest.tables if one.name == name) == table.num_rows
-    table.clear()
+    table.clear(manifest.document.get("step") or 0)
     rows = table.assign(keys, scores=scores, steps=steps, in_order=same_size)
     of_shards = np.split(rows, np.cumsum([np.count_nonzero(of_shard) for of_shard in owned])[:-1])
     for slot in slots:

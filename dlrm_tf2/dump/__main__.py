@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlrm_tf2.dump.apply import apply_changes
-from dlrm_tf2.dump.files import DumpError
+from dlrm_tf2.dump.arguments import DumpError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,19 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dlrm_tf2.dump.changes import TableChanges, read_changes
-from dlrm_tf2.dump.files import (
+from dlrm_tf2.dump.arguments import (
     BLOCK_ROWS,
     Arguments,
     DumpError,
-    Part,
-    PartWriter,
     TableRows,
-    parts_in,
     read_arguments,
-    read_part,
     write_arguments,
 )
+from dlrm_tf2.dump.changes import TableChanges, read_changes
+from dlrm_tf2.dump.files import Part, PartWriter, parts_in, read_part
 from dlrm_tf2.runtime.staging import StagedPath, StagingError
 
 
@@ -105,14 +102,8 @@ def apply_changes(dump: str | Path, changes: Sequence[str | Path], output: str |
         raise DumpError(f"{output}: is not an empty folder. Name another output.")
     content = {table: TableContent.read(dump, table, parts) for table, parts in parts_in(dump).items()}
     for folder in changes:
-        for table, of_table in read_changes(Path(folder)).items():
-            if table not in content:
-                raise DumpError(f"{folder}: has changes of table {table!r}, which the dump {dump} does not have.")
-            for one in of_table:
-                try:
-                    content[table] = content[table].apply(one)
-                except DumpError as error:
-                    raise DumpError(f"{folder}: table {table!r}: {error}") from error
+        for one_set in read_changes(Path(folder)):
+            content = _applied(content, one_set, folder=folder)
     staged = StagedPath(output, is_folder=True)
     try:
         staged.claim()
@@ -123,6 +114,25 @@ def apply_changes(dump: str | Path, changes: Sequence[str | Path], output: str |
         staged.discard()
         raise DumpError(f"{output}: cannot be written: {error}.") from error
     return content
+
+
+def _applied(
+    content: dict[str, TableContent], changes: dict[str, TableChanges], *, folder: str | Path
+) -> dict[str, TableContent]:
+    """The tables after a set of changes, which has all of them: so all are as of the same step."""
+    if content.keys() != changes.keys():
+        first, last = {(one.first_step, one.arguments.next_step - 1) for one in changes.values()}.pop()
+        raise DumpError(
+            f"{folder}: the changes of steps {first} to {last} have the tables {', '.join(sorted(changes))}, and the "
+            f"dump has {', '.join(sorted(content))}. Give a dump and changes of one training, in whole folders."
+        )
+    applied = {}
+    for table, one in changes.items():
+        try:
+            applied[table] = content[table].apply(one)
+        except DumpError as error:
+            raise DumpError(f"{folder}: table {table!r}: {error}") from error
+    return applied
 
 
 def _no_rows(arguments: Arguments) -> TableRows:

@@ -1,7 +1,8 @@
 """The files of changes: the rows of a dynamic table that changed in some steps, and the keys that left. No TensorFlow.
 
-One Parquet file for each table and rank, {table}.steps_{first}_{next}.rank_{r}.world_size_{w}.parquet: the steps from
-`first` up to, and without, `next`. One row for each key:
+A set of changes is a folder steps_{first}_{next}: the steps from `first` up to, and without, `next`. It has one Parquet
+file for each table and rank, {table}.rank_{r}.world_size_{w}.parquet, and appears when all are complete. One row for
+each key:
 
     key      int64
     deleted  bool: the key left the table; the columns that follow are null then
@@ -10,7 +11,7 @@ One Parquet file for each table and rank, {table}.steps_{first}_{next}.rank_{r}.
     values   fixed_size_list<float>[embedding_dim]
     state    fixed_size_list<float>[state_dim], the optimizer's slots side by side
 
-The metadata of the schema has the arguments of the table (files.Arguments) as JSON, under the name `arguments`.
+The metadata of the schema has the arguments of the table (arguments.Arguments) as JSON, under the name `arguments`.
 """
 
 import json
@@ -24,11 +25,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dlrm_tf2.dump.files import BLOCK_ROWS, Arguments, DumpError, TableRows
+from dlrm_tf2.dump.arguments import BLOCK_ROWS, Arguments, DumpError, TableRows
 
-_NAME = re.compile(
-    r"(?P<table>.+)\.steps_(?P<first>\d+)_(?P<next>\d+)\.rank_(?P<rank>\d+)\.world_size_(?P<world_size>\d+)\.parquet"
-)
+_SET = re.compile(r"steps_(\d+)_(\d+)")
+_NAME = re.compile(r"(?P<table>.+)\.rank_(?P<rank>\d+)\.world_size_(?P<world_size>\d+)\.parquet")
 
 
 class TableChanges(NamedTuple):
@@ -49,56 +49,74 @@ class TableChanges(NamedTuple):
     arguments: Arguments
 
 
-def write_changes(folder: Path, changes: TableChanges, *, rank: int, world_size: int) -> Path:
-    """Writes the file of a rank, under its name only when it is complete.
+def set_name(folder_name: str) -> tuple[int, int] | None:
+    """(first step, next step) of the name of a set's folder; None for another name."""
+    match = _SET.fullmatch(folder_name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def set_folder(folder: Path, first_step: int, next_step: int) -> Path:
+    """The folder of a set in a folder of sets."""
+    return folder / f"steps_{first_step}_{next_step}"
+
+
+def write_changes(folder: Path, changes: TableChanges, *, rank: int, world_size: int) -> None:
+    """Writes the file of a table and rank into the folder of a set, which nobody reads yet.
 
     Raises:
       DumpError: there is such a file, or the folder cannot be written.
     """
-    arguments = changes.arguments
-    name = f"{changes.table}.steps_{changes.first_step}_{arguments.next_step}"
-    path = folder / f"{name}.rank_{rank}.world_size_{world_size}.parquet"
-    partial = path.with_name(f".{path.name}.partial")
+    path = folder / f"{changes.table}.rank_{rank}.world_size_{world_size}.parquet"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            raise DumpError(f"{path}: exists. Dump the changes into another folder, or delete this file.")
-        pq.write_table(_table_of(changes), partial, compression="zstd", row_group_size=BLOCK_ROWS)
-        with partial.open("rb") as file:
+        with path.open("xb") as file:
+            pq.write_table(_table_of(changes), file, compression="zstd", row_group_size=BLOCK_ROWS)
+            file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
     except OSError as error:
         raise DumpError(f"{path}: cannot be written: {error.strerror or error}.") from error
-    return path
 
 
-def read_changes(folder: Path) -> dict[str, list[TableChanges]]:
-    """The changes in a folder: table -> changes, in the order of their steps, all ranks of the same steps joined.
+def read_changes(folder: Path) -> list[dict[str, TableChanges]]:
+    """The sets in a folder, in the order of their steps: table -> changes, all ranks joined.
+
+    Args:
+      folder: the folder of a set, or a folder of such folders.
 
     Raises:
       DumpError: there are none, or files are missing or damaged.
     """
-    found: dict[tuple[str, int, int], dict[int, Path]] = {}
-    world_sizes: dict[tuple[str, int, int], set[int]] = {}
+    if set_name(folder.name) is not None:
+        return [_read_set(folder)]
+    found = {}
+    for name in os.listdir(folder) if folder.is_dir() else ():
+        if steps := set_name(name):
+            found[steps] = folder / name
+    if not found:
+        raise DumpError(f"{folder}: holds no changes: no folder in it is named steps_A_B.")
+    return [_read_set(found[steps]) for steps in sorted(found)]
+
+
+def _read_set(folder: Path) -> dict[str, TableChanges]:
+    """Table -> its changes in the folder of a set."""
+    parts: dict[str, dict[int, Path]] = {}
+    world_sizes: set[int] = set()
+    steps = set_name(folder.name)
     for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
         if match := _NAME.fullmatch(name):
-            steps = match["table"], int(match["first"]), int(match["next"])
-            found.setdefault(steps, {})[int(match["rank"])] = folder / name
-            world_sizes.setdefault(steps, set()).add(int(match["world_size"]))
-    if not found:
-        raise DumpError(f"{folder}: holds no changes: no file is named TABLE.steps_A_B.rank_R.world_size_W.parquet.")
-    of_tables: dict[str, list[TableChanges]] = {}
-    for (table, first, next_step), paths in sorted(found.items()):
-        sizes = world_sizes[table, first, next_step]
-        if len(sizes) > 1 or sorted(paths) != list(range(min(sizes))):
+            parts.setdefault(match["table"], {})[int(match["rank"])] = folder / name
+            world_sizes.add(int(match["world_size"]))
+    if not parts or not steps:
+        raise DumpError(f"{folder}: holds no changes: no file is named TABLE.rank_R.world_size_W.parquet.")
+    for table, paths in parts.items():
+        if len(world_sizes) > 1 or sorted(paths) != list(range(min(world_sizes))):
             raise DumpError(
-                f"{folder}: the changes of table {table!r} in steps {first} to {next_step} have the files of ranks "
-                f"{sorted(paths)}, expected all ranks of one job of {sorted(sizes)}. Wait until every rank has written "
-                "its file, or copy what is missing."
+                f"{folder}: table {table!r} has the files of ranks {sorted(paths)}, expected all ranks of one job of "
+                f"{' or '.join(map(str, sorted(world_sizes)))}. Copy the whole folder again."
             )
-        parts = [_read(paths[rank], table, first_step=first) for rank in sorted(paths)]
-        of_tables.setdefault(table, []).append(_joined(parts))
-    return of_tables
+    return {
+        table: _joined([_read(paths[rank], table, steps=steps) for rank in sorted(paths)])
+        for table, paths in parts.items()
+    }
 
 
 def _table_of(changes: TableChanges) -> pa.Table:
@@ -125,7 +143,7 @@ def _table_of(changes: TableChanges) -> pa.Table:
     return pa.table(columns).replace_schema_metadata({"arguments": json.dumps(asdict(arguments))})
 
 
-def _read(path: Path, table: str, *, first_step: int) -> TableChanges:
+def _read(path: Path, table: str, *, steps: tuple[int, int]) -> TableChanges:
     try:
         content = pq.read_table(path)
         arguments = Arguments(**json.loads(content.schema.metadata[b"arguments"]))
@@ -143,7 +161,12 @@ def _read(path: Path, table: str, *, first_step: int) -> TableChanges:
         )
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise DumpError(f"{path}: is not a file of changes, or is damaged: {error}. Dump the changes again.") from error
-    return TableChanges(table, first_step, rows=rows, deleted=keys[deleted], arguments=arguments)
+    if arguments.next_step != steps[1]:
+        raise DumpError(
+            f"{path}: has the changes before step {arguments.next_step}, and the folder's name says {steps[1]}. Give "
+            "the folder its name again."
+        )
+    return TableChanges(table, steps[0], rows=rows, deleted=keys[deleted], arguments=arguments)
 
 
 def _matrix(content: pa.Table, column: str, width: int) -> np.ndarray:

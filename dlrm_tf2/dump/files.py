@@ -15,80 +15,18 @@ Source: the files that dynamicemb dumps and loads. Its dumps have no steps, and 
 evict_strategy. It takes the keys of rank r by key mod w: give it the dump of one rank, as apply.py writes it.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-BLOCK_ROWS = 65536
-_EVICT_STRATEGIES = {
-    "timestamp": "LRU",
-    "step": "CUSTOMIZED",
-    "lfu": "LFU",
-    "custom": "CUSTOMIZED",
-    "no_eviction": "CUSTOMIZED",
-}
+from dlrm_tf2.dump.arguments import BLOCK_ROWS, Arguments, DumpError, TableRows
+
 _TYPES = {"keys": "<i8", "values": "<f4", "scores": "<i8", "opt_values": "<f4", "steps": "<i8"}
 _NAME = re.compile(r"(?P<table>.+)_emb_keys\.rank_(?P<rank>\d+)\.world_size_(?P<world_size>\d+)")
-
-
-class DumpError(ValueError):
-    """A dump cannot be written, is damaged, or does not fit the tables."""
-
-
-class TableRows(NamedTuple):
-    """Some rows of a dynamic table.
-
-    Attributes:
-      keys, scores: int64 [n].
-      values: float32 [n, embedding_dim].
-      state: float32 [n, state_dim], the optimizer's slots side by side; None where they are not known.
-      steps: int64 [n], the last step that touched each key; None where it is not known.
-    """
-
-    keys: np.ndarray
-    scores: np.ndarray
-    values: np.ndarray
-    state: np.ndarray | None
-    steps: np.ndarray | None
-
-    def take(self, rows: np.ndarray) -> "TableRows":
-        """Some of the rows, by number or by a mask."""
-        return TableRows(*(None if part is None else part[rows] for part in self))
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """What a dump says of a table.
-
-    Attributes:
-      opt_type: name of the optimizer; None where the dump has no optimizer state.
-      evict_strategy: LRU, LFU or CUSTOMIZED.
-      score: as DynamicTableConfig has it.
-      embedding_dim, state_dim: numbers of a row's values and of its state.
-      next_step: the first step that is not in the dump.
-      time: nanoseconds, the time of the dump.
-    """
-
-    opt_type: str | None
-    evict_strategy: str
-    score: str
-    embedding_dim: int
-    state_dim: int
-    next_step: int
-    time: int
-
-    @classmethod
-    def of(
-        cls, score: str, optimizer: str | None, *, widths: tuple[int, int], next_step: int, time: int
-    ) -> "Arguments":
-        """The arguments of a table with a score, `widths` = (embedding_dim, state_dim)."""
-        return cls(optimizer, _EVICT_STRATEGIES[score], score, *widths, next_step=next_step, time=time)
 
 
 class Part(NamedTuple):
@@ -144,38 +82,6 @@ class PartWriter:
             with file:
                 file.flush()
                 os.fsync(file.fileno())
-
-
-def write_arguments(folder: Path, table: str, arguments: Arguments) -> None:
-    """Writes {table}_opt_args.json."""
-    text = json.dumps({**asdict(arguments), "dist_type": "buckets"}, indent=1)
-    (folder / f"{table}_opt_args.json").write_text(text + "\n", encoding="utf-8")
-
-
-def read_arguments(folder: Path, table: str, *, embedding_dim: int | None = None) -> Arguments:
-    """Reads {table}_opt_args.json; of a dump that has no embedding_dim, the given one stands in.
-
-    Raises:
-      DumpError: it is missing, or is not what it should be.
-    """
-    path = folder / f"{table}_opt_args.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        strategy = str(found["evict_strategy"]).rsplit(".", maxsplit=1)[-1].upper()
-        score = found.get("score") or {"LRU": "timestamp", "LFU": "lfu"}.get(strategy, "custom")
-        return Arguments(
-            _optimizer_name(found.get("opt_type")),
-            strategy,
-            score,
-            embedding_dim=int(found.get("embedding_dim", embedding_dim)),
-            state_dim=int(found.get("state_dim", 0)),
-            next_step=int(found.get("next_step", 0)),
-            time=int(found.get("time", 0)),
-        )
-    except OSError as error:
-        raise DumpError(f"{path}: cannot be read: {error.strerror}. A dump has this file for each table.") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DumpError(f"{path}: is not the arguments of a dumped table ({error!r}). Dump the table again.") from error
 
 
 def parts_in(folder: Path) -> dict[str, list[Part]]:
@@ -244,13 +150,6 @@ def read_counts(folder: Path, part: Part) -> tuple[np.ndarray, np.ndarray]:
     if _size(keys) != _size(counts) or _size(keys) % 8:
         raise DumpError(f"{counts}: has {_size(counts)} bytes, and {keys.name} {_size(keys)}. The dump is damaged.")
     return np.fromfile(keys, "<i8"), np.fromfile(counts, "<i8")
-
-
-def _optimizer_name(name: str | None) -> str | None:
-    """The house's name of an optimizer that a dump names, such as OptimizerType.EXACT_ROW_WISE_ADAGRAD."""
-    if name is None:
-        return None
-    return name.rsplit(".", maxsplit=1)[-1].lower().removeprefix("exact_").replace("row_wise", "rowwise")
 
 
 def _complete(folder: Path, table: str, parts: Sequence[Part]) -> list[Part]:

@@ -347,6 +347,19 @@ class DistributedEmbedding:
         """
         self._dynamic.expire(step, time)
 
+    def note_step(self, step: int, time: int | None = None) -> None:
+        """Notes when a step was made, for dumps of what has changed since a time; `expire` and each dump do so, too.
+
+        Args:
+          step: the last step that was made.
+          time: nanoseconds; the clock when not given.
+        """
+        self._dynamic.note_step(step, time)
+
+    def trim_erased(self, before_step: int) -> None:
+        """Forgets which keys left the dynamic tables of this rank before a step, such as the steps that are dumped."""
+        self._dynamic.trim_erased(before_step)
+
     def erase_small(self, least_norm: float) -> dict[str, int]:
         """Erases the keys of dynamic tables whose weights have an L2 norm below `least_norm`; between steps.
 

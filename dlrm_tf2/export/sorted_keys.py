@@ -20,7 +20,7 @@ class SortedKeys:
     def __init__(self, write_rows: Callable[[np.ndarray, np.ndarray], None]):
         self.keys, self._write_rows = np.zeros(0, np.int64), write_rows
 
-    def clear(self) -> None:
+    def clear(self, step: int = 0) -> None:
         """There are no keys yet."""
 
     def owns(self, keys: np.ndarray) -> np.ndarray:

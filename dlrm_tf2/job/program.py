@@ -132,7 +132,9 @@ def reason_of(message: str, who_left: str) -> str:
     if "Horovod has been shut down" in message or who_left:
         return f"the job was ended by another rank: {who_left or 'its message says why'}"
     lines = [line.strip() for line in message.splitlines() if line.strip() and "Graph execution error" not in line]
-    without_trace = [line for line in lines if not line.startswith(("File ", "Detected at node", "[[", "^"))]
+    without_trace = [
+        line for line in lines if not line.startswith(("File ", "Detected at node", "[[", "^", "Hint:", "[Op:"))
+    ]
     reason = (without_trace or lines or ["no reason given"])[-1]
     if reason.startswith("assertion failed: ["):  # and the parts of its message
         reason = reason.removeprefix("assertion failed: [").removesuffix("]").replace("] [", " ").replace("\\'", "'")

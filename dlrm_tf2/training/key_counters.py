@@ -15,6 +15,7 @@ _LOGGED = {
     "refused": "keys_refused",
     "evicted": "keys_evicted",
     "expired": "keys_expired",
+    "erased": "keys_erased",
     "not_insertable": "keys_not_insertable",
 }
 _FOUND, _MISSED = COUNTERS.index("found"), COUNTERS.index("missed")

@@ -150,6 +150,8 @@ def _check_same(path: str, document: dict, config: TrainConfig) -> None:
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     before, now = defaults | document["config"], dataclasses.asdict(config)
     may_differ = MAY_DIFFER | flags_without_effect(config)
+    if "evict_below_norm" not in may_differ and config.evict_below_norm is not None:
+        may_differ -= {"checkpoint_every"}  # it decides when keys leave
     differences = [
         f"--{name} was {_text(before[name])}, is {_text(now.get(name))}"
         for name in before

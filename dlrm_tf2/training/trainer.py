@@ -13,6 +13,7 @@ from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.model.dlrm import Dlrm
 from dlrm_tf2.runtime import activity
 from dlrm_tf2.runtime.stopping import NEVER, Stopped, StopRequest
+from dlrm_tf2.training.departures import Departures
 from dlrm_tf2.training.divergence import first_broken_table
 from dlrm_tf2.training.key_counters import KeyCounters
 from dlrm_tf2.training.loss_scaling import LossScaling
@@ -23,7 +24,6 @@ from dlrm_tf2.training.schedule import schedule_of
 from dlrm_tf2.training.step import TrainingStep
 
 _MOST_SKIPPED = 100  # steps skipped in a row, after which training ends: more steps will not help
-_EXPIRIES = 16  # in --expire_after_steps
 
 
 class TrainingError(ValueError):
@@ -110,8 +110,7 @@ class Trainer:
             state_began=self._state_began,
         )
         self._schedule = schedule_of(config)
-        # A function of the step alone, so that a resumed run expires the same keys.
-        self._expire_every = max(1, (config.expire_after_steps or 0) // _EXPIRIES)
+        self._departures = Departures(config, embedding, self._length.last)
         self._unread, self._loss = None, math.nan
         self._stop_requested = self._own_tables_broken = self._reached = False
         self._skipped, self._skipped_in_a_row = own_run.get("skipped_steps", 0), 0
@@ -158,8 +157,7 @@ class Trainer:
             unread = self._training_step(batch, learning_rate, step=step, stop=stop.asked, next_batch=next_batch)
             self._read_outcome()  # of the step before; on a GPU, this step runs meanwhile
             self._unread, self.step, self._position = unread, step, batch.after
-            if config.expire_after_steps and step % self._expire_every == 0:
-                self._model.embedding.expire(step)
+            self._departures.after(step)
             self._evaluated = step not in self._length.evaluate_after
             progress.step_done(step, batch.global_batch, self._loss)
             if step % config.print_freq == 0 or step == last:

@@ -140,6 +140,11 @@ RUNS |= {
     "admit_after": (KEYS, "--admit_after 2", lambda run: run.column("keys_refused")),
     "admission_counter": ([*KEYS, "--admit_after", "30"], "--admission_counter sketch", counted),
     "admit_probability": (KEYS, "--admit_probability 0.5", lambda run: run.column("keys_refused")),
+    "evict_below_norm": (
+        [*KEYS, "--save_checkpoint_path", "{folder}/small"],
+        "--evict_below_norm 1 --save_checkpoint_path {folder}/none",
+        lambda run: run.column("keys_erased"),
+    ),
     "expire_after_steps": (KEYS, "--expire_after_steps 1 --batch_size 5", lambda run: run.column("keys_expired")),
 }
 

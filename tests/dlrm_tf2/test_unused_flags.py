@@ -36,6 +36,11 @@ EVAL = {"mode": "eval", "restore_checkpoint_path": "c"}
         ({"admission_counter": "sketch", "dynamic_capacity": 9}, "only --admit_after counts keys"),
         ({"admit_probability": 0.5}, "only --dynamic_capacity makes dynamic tables"),
         ({"expire_after_steps": 2}, "only --dynamic_capacity makes dynamic tables"),
+        ({"evict_below_norm": 0.5}, "only --dynamic_capacity makes dynamic tables"),
+        (
+            {"evict_below_norm": 0.5, "dynamic_capacity": 9},
+            "keys leave before a checkpoint, and only --save_checkpoint",
+        ),
         ({"safe_check": "warn"}, "only --dynamic_capacity makes dynamic tables"),
         ({"profiled_rank": 1}, "only --profiler_start_step starts a profile"),
         ({"profiler_path": "p"}, "only --profiler_start_step starts a profile"),

@@ -19,6 +19,7 @@ from dlrm_tf2.embedding.result_layout import ResultLayout
 from dlrm_tf2.embedding.routes import Fetch
 from dlrm_tf2.embedding.row_fetch import RowFetch, RowRequests
 from dlrm_tf2.ops import hash_table
+from dlrm_tf2.ops.repeat import repeat_each
 from dlrm_tf2.sharding.dynamic_tables import DynamicTableConfig
 from dlrm_tf2.sharding.plan import ShardingPlan
 from dlrm_tf2.sharding.slabs import by_slab
@@ -140,7 +141,7 @@ class KeyExchange:
             found = tf.zeros([0], tf.int64)
             if name in tables.by_name:  # else this rank owns none of its buckets, and nobody asked
                 counts = tf.gather(requests.counts, of_table)
-                found = tables.by_name[name].rows_of(tf.repeat(tf.gather(keys, of_table), counts), touch)
+                found = tables.by_name[name].rows_of(repeat_each(tf.gather(keys, of_table), counts), touch)
                 found = tf.gather(found, tf.cumsum(counts, exclusive=True))
             rows.append(found)
         return requests.rows._replace(served_rows=tf.dynamic_stitch(places, rows))

@@ -1,6 +1,4 @@
-"""StepTimes: the steps of a training and the times at which they were made, for expiry after seconds."""
-
-_NOTES = 1000  # in the period that is looked back on
+"""StepTimes: the steps of a training and the times at which they were made."""
 
 
 class StepTimes:
@@ -8,18 +6,19 @@ class StepTimes:
 
     Args:
       period: how far is looked back, in nanoseconds.
+      num_notes: how many notes a period has at most.
 
     Attributes:
       notes: (nanoseconds, step): this step was the last at this time.
     """
 
-    def __init__(self, period: int):
-        self._period = period
+    def __init__(self, period: int, num_notes: int = 1000):
+        self._period, self._least = period, period // num_notes
         self.notes: list[tuple[int, int]] = []
 
-    def note(self, time: int, step: int) -> None:
-        """Notes the last step at a time, unless a note from shortly before is there."""
-        if self.notes and time - self.notes[-1][0] < self._period // _NOTES:
+    def note(self, time: int, step: int, *, exact: bool = False) -> None:
+        """Notes the last step at a time; unless `exact`, only if no note from shortly before is there."""
+        if not exact and self.notes and time - self.notes[-1][0] < self._least:
             return
         self.notes.append((time, step))
         while len(self.notes) > 1 and self.notes[1][0] <= time - self._period:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from dlrm_tf2.embedding.dynamic.known_steps import KnownSteps
 from dlrm_tf2.embedding.dynamic.step_times import StepTimes
 from dlrm_tf2.embedding.native_rows import variables_of
 from dlrm_tf2.embedding.rounding import table_key
@@ -66,6 +67,7 @@ class DynamicTable:
       config, shard, slab: as given.
       index: the native index, key -> row of the table.
       step_times: the times of steps, where keys expire after seconds; else None.
+      known_steps: what is known of past steps, for dumps of changes.
     """
 
     def __init__(self, config: DynamicTableConfig, shard: Shard, *, slab: Slab, settings: DynamicSettings):
@@ -77,7 +79,7 @@ class DynamicTable:
         owned = range(shard.rows[0] // rows, shard.rows[1] // rows)
         self.index = KeyIndex(config.buckets, owned, _rules(config, self._seed, log_erased=settings.log_erased))
         self._counter = config.admission.counter if isinstance(config.admission, AfterCount) else None
-        self.step_times = None
+        self.step_times, self.known_steps = None, KnownSteps()
         if isinstance(config.expiry, AfterSeconds):
             self.step_times = StepTimes(int(config.expiry.seconds * _NANOSECONDS))
 
@@ -108,9 +110,10 @@ class DynamicTable:
         """Rows of the whole table."""
         return self.config.num_rows
 
-    def clear(self) -> None:
-        """Forgets all keys, and what the counter of admission knows."""
+    def clear(self, step: int = 0) -> None:
+        """Forgets all keys, and what the counter of admission knows; `step` is the last step of what is stored next."""
         hash_table.clear(self.index)
+        self.known_steps.begin_after(step)
 
     def stored(self) -> Listed:
         """The keys that are stored here, in the order of their rows, as arrays."""
@@ -191,6 +194,7 @@ class DynamicTable:
           time: nanoseconds.
         """
         last = None
+        self.known_steps.note(time, step)
         if isinstance(self.config.expiry, AfterSteps):
             last = step - self.config.expiry.steps
         elif self.step_times is not None:

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from dlrm_tf2.embedding.dynamic.table import SAFE_CHECKS, DynamicSettings, DynamicTable, Touch
 from dlrm_tf2.embedding.slab import Slab
+from dlrm_tf2.ops import hash_table
 from dlrm_tf2.sharding.dynamic_tables import DynamicTableConfig
 from dlrm_tf2.sharding.plan import Shard
 from dlrm_tf2.sharding.slabs import SlabKind
@@ -77,3 +78,14 @@ class DynamicTables:
         """Erases the keys of all tables that have expired; `time` in nanoseconds, None asks the clock."""
         for table in self.by_name.values():
             table.expire(int(step), clock.time_ns() if time is None else int(time))
+
+    def note_step(self, step: int, time: int | None) -> None:
+        """Notes the last step; `time` in nanoseconds, None asks the clock."""
+        for table in self.by_name.values():
+            table.known_steps.note(clock.time_ns() if time is None else int(time), int(step))
+
+    def trim_erased(self, before_step: int) -> None:
+        """Forgets which keys left before a step."""
+        for table in self.by_name.values():
+            hash_table.trim_erased(table.index, tf.constant(before_step, tf.int64))
+            table.known_steps.forget_departures(before_step)

@@ -7,19 +7,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from dlrm_tf2.dump.apply import apply_changes
-from dlrm_tf2.dump.changes import TableChanges, read_changes, write_changes
-from dlrm_tf2.dump.files import (
+from dlrm_tf2.dump.arguments import (
     Arguments,
     DumpError,
-    Part,
-    PartWriter,
     TableRows,
-    parts_in,
     read_arguments,
-    read_counts,
-    read_part,
     write_arguments,
 )
+from dlrm_tf2.dump.changes import TableChanges, read_changes, set_folder, write_changes
+from dlrm_tf2.dump.files import Part, PartWriter, parts_in, read_counts, read_part
 
 KINDS = (
     "emb_keys", "emb_values", "emb_scores", "emb_opt_values", "emb_steps", "counter_keys", "counter_frequencies",
@@ -47,9 +43,13 @@ def write(folder, *parts, next_step=5, score="step"):
     return folder
 
 
-def changes(folder, first, next_step, changed, deleted=(), rank=0, world_size=1):
-    one = TableChanges("t", first, rows=changed, deleted=np.array(deleted, np.int64), arguments=arguments(next_step))
-    return write_changes(folder, one, rank=rank, world_size=world_size)
+def changes(folder, first, next_step, changed, deleted=(), rank=0, world_size=1, table="t"):
+    """Writes the changes of a rank; returns the folder of the set."""
+    one = TableChanges(table, first, rows=changed, deleted=np.array(deleted, np.int64), arguments=arguments(next_step))
+    in_set = set_folder(folder, first, next_step)
+    in_set.mkdir(parents=True, exist_ok=True)
+    write_changes(in_set, one, rank=rank, world_size=world_size)
+    return in_set
 
 
 def test_the_bytes_of_a_dump(tmp_path):
@@ -89,14 +89,14 @@ def test_a_dump_as_dynamicemb_writes_it(tmp_path):
 
 
 def test_the_columns_of_changes(tmp_path):
-    path = changes(tmp_path, 5, 8, rows(3, -4), deleted=[9])
-    assert path.name == "t.steps_5_8.rank_0.world_size_1.parquet"
-    assert pq.read_table(path).to_pylist() == [
+    folder = changes(tmp_path, 5, 8, rows(3, -4), deleted=[9])
+    assert folder == tmp_path / "steps_5_8"
+    assert pq.read_table(folder / "t.rank_0.world_size_1.parquet").to_pylist() == [
         {"key": 3, "deleted": False, "score": 30, "step": 103, "values": [3, -3], "state": [1.5]},
         {"key": -4, "deleted": False, "score": -40, "step": 96, "values": [-4, 4], "state": [-2]},
         {"key": 9, "deleted": True, "score": None, "step": None, "values": None, "state": None},
     ]
-    ((found,),) = read_changes(tmp_path).values()
+    ((found,),) = (of_set.values() for of_set in read_changes(tmp_path))
     assert (found.first_step, found.arguments, found.deleted.tolist()) == (5, arguments(8), [9])
     for part, expected in zip(found.rows, rows(3, -4), strict=True):
         np.testing.assert_array_equal(part, expected)
@@ -112,6 +112,8 @@ def test_changes_are_applied_in_the_order_of_their_steps(tmp_path):
     found = apply_changes(dump, [tmp_path / "c"], tmp_path / "new")["t"]
     assert found.rows.keys.tolist() == [1, 5, 9]
     assert found.rows.values.tolist() == [[1, -1], [50, 51], [9, -9]]
+    one_by_one = [tmp_path / "c/steps_5_8", tmp_path / "c/steps_8_9"]
+    assert apply_changes(dump, one_by_one, tmp_path / "again")["t"].rows.keys.tolist() == [1, 5, 9]
     assert found.arguments.next_step == 9
     (block,) = read_part(tmp_path / "new", Part("t", 0, world_size=1), found.arguments)
     assert block.keys.tolist() == [1, 5, 9]
@@ -160,9 +162,13 @@ def test_changes_that_do_not_fit_are_named(tmp_path):
     changes(tmp_path / "gap", 7, 9, rows(5))
     refused(tmp_path / "gap", "begin at step 7, and the table ends before step 5: what changed between is missing")
     changes(tmp_path / "half", 5, 9, rows(5), rank=1, world_size=2)
-    refused(tmp_path / "half", r"have the files of ranks \[1\], expected all ranks of one job of \[2\]")
-    path = changes(tmp_path / "cut", 5, 9, rows(5))
+    refused(tmp_path / "half", r"table 't' has the files of ranks \[1\], expected all ranks of one job of 2")
+    path = changes(tmp_path / "cut", 5, 9, rows(5)) / "t.rank_0.world_size_1.parquet"
     path.write_bytes(path.read_bytes()[:-9])
     refused(tmp_path / "cut", "is not a file of changes, or is damaged")
-    with pytest.raises(DumpError, match="exists. Dump the changes into another folder"):
-        changes(tmp_path / "gap", 7, 9, rows(5))
+    changes(tmp_path / "tables", 5, 9, rows(5), table="u")
+    refused(tmp_path / "tables", "changes of steps 5 to 8 have the tables u, and the dump has t. Give a dump and")
+    changes(tmp_path / "name", 5, 9, rows(5)).rename(tmp_path / "name/steps_5_12")
+    refused(tmp_path / "name", "has the changes before step 9, and the folder's name says 12. Give the folder its name")
+    (tmp_path / "empty/steps_5_9").mkdir(parents=True)
+    refused(tmp_path / "empty", "steps_5_9: holds no changes: no file is named TABLE.rank_R.world_size_W.parquet")

@@ -7,8 +7,10 @@ from support.dynamic_case import RankOfSetup, Setup
 from dlrm_tf2 import ops
 from dlrm_tf2.dump.__main__ import main
 from dlrm_tf2.dump.apply import apply_changes
-from dlrm_tf2.dump.files import DumpError
-from dlrm_tf2.dump.tables import copy_changes, dump_changes, dump_tables, load_tables
+from dlrm_tf2.dump.arguments import DumpError
+from dlrm_tf2.dump.copying import DumpMoment, copy_changes
+from dlrm_tf2.dump.loading import load_tables
+from dlrm_tf2.dump.tables import dump_changes, dump_tables
 from dlrm_tf2.embedding import DynamicTableConfig, TableConfig
 from dlrm_tf2.ops import hash_table
 from dlrm_tf2.optim import Optimizer
@@ -136,7 +138,7 @@ def test_keys_with_small_weights_are_erased(tmp_path):
     table.write(stored, "weights", np.stack([keys / 100, 0 * keys, 0 * keys], axis=1).astype(np.float32))
     assert rank.embedding.erase_small(0.305) == {"a": 30, "b": 0}
     assert sorted(rank.stored("a")) == list(range(31, 61))
-    (changes, _) = copy_changes(rank.embedding, first_step=0, step=7)
+    (changes, _) = copy_changes(rank.embedding, 0, moment=DumpMoment(step=7, time=0))
     assert sorted(changes.deleted.tolist()) == list(range(1, 31))
     assert sorted(changes.rows.keys.tolist()) == list(range(31, 61))
 
@@ -164,13 +166,14 @@ def test_what_cannot_be_dumped_or_loaded_is_refused(tmp_path):
     with pytest.raises(DumpError, match=r"'static': is not a dynamic table; these are a, b\."):
         load_tables(rank.embedding, tmp_path / "dump", comm=comm, names=["static"])
     with pytest.raises(DumpError, match=r"table 'a': the keys that left it are not known\. .* log_erased=True"):
-        copy_changes(rank.embedding, first_step=1, step=1)
+        dump_changes(rank.embedding, tmp_path / "changes", comm=comm, first_step=1, step=1)
+    assert not any((tmp_path / "changes").iterdir())
     dump_tables(rank.embedding, tmp_path / "dump", comm=comm, step=1)
     for path in (tmp_path / "dump").glob("b_*"):
         path.unlink()
     before = content(tmp_path / "dump")
-    with pytest.raises(DumpError, match=r"dump: is not an empty folder\. Name another folder"):
-        dump_tables(rank.embedding, tmp_path / "dump", comm=comm, step=1)
+    with pytest.raises(DumpError, match=r"dump: holds other files than a dump of the same steps\. Name another fold"):
+        dump_tables(rank.embedding, tmp_path / "dump", comm=comm, step=2)
     assert content(tmp_path / "dump") == before
     with pytest.raises(DumpError, match=r"dump: has no table 'b', only a\."):
         load_tables(rank.embedding, tmp_path / "dump", comm=comm)

@@ -180,6 +180,12 @@ def test_a_rank_that_fails_is_named_when_the_exchange_with_it_fails(run_ranks):
             "the job was ended by another rank: rank 3 is gone",
         ),
         ("Graph execution error:\n\nout of memory\n\t [[node]]", "", "TensorFlow stopped: out of memory"),
+        (
+            "Graph execution error:\n\nDetected at node x defined at (most recent):\n  File a, line 9, in b\n\n"
+            "OOM when allocating\n\t [[{{node x}}]]\nHint: If you want to see\n [Op:__inference__step_7579]",
+            "",
+            "TensorFlow stopped: OOM when allocating",
+        ),
     ],
 )
 def test_the_reason_of_a_failed_exchange(message, who_left, reason):

@@ -15,7 +15,7 @@ from support.small_dataset import write_dataset
 from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.synthesize import Synthesis, synthesize
 from dlrm_tf2 import ops
-from dlrm_tf2.checkpoint import open_checkpoint
+from dlrm_tf2.checkpoint import CheckpointError, open_checkpoint
 from dlrm_tf2.config import ConfigError
 from dlrm_tf2.job import start
 from dlrm_tf2.job.program import reason_of
@@ -94,8 +94,11 @@ def keys_in(run, table):
 ADMITTED = "--dynamic_capacity 60,90 --evict lfu --admit_after 2 --shuffle window --shuffle_window 70".split()
 
 
+SMALL_LEAVE = "--evict_below_norm 0.3 --checkpoint_every 5".split()  # after the steps 5, 10, 15 and 16
+
+
 def test_ranks_train_the_model_that_one_trains(data, tmp_path, run_ranks):
-    command = [*COMMON, *ADMITTED, "--expire_after_steps", "5"]
+    command = [*COMMON, *ADMITTED, "--expire_after_steps", "5", *SMALL_LEAVE]
 
     def work(comm):
         folder = tmp_path / str(comm.size)
@@ -107,12 +110,21 @@ def test_ranks_train_the_model_that_one_trains(data, tmp_path, run_ranks):
     saved = {size: stored_in(tmp_path / str(size) / "saved") for size in (1, 3)}
     for size, run in others.items():
         np.testing.assert_allclose(run.column("loss"), one.column("loss"), rtol=1e-4)
-        for key in ("keys_stored", "keys_refused", "keys_evicted", "keys_expired", "hit_rate", "test_hit_rate"):
+        for key in (
+            "keys_stored",
+            "keys_refused",
+            "keys_evicted",
+            "keys_expired",
+            "keys_erased",
+            "hit_rate",
+            "test_hit_rate",
+        ):
             assert run.column(key) == one.column(key), key
         for name, slots in saved[1].items():
             for slot, array in slots.items():
                 np.testing.assert_allclose(saved[size][name][slot], array, rtol=1e-3, atol=1e-5)
-    assert one.column("keys_expired")[-1][1] > 0 and one.column("keys_refused")[-1][1] > 0
+    for key in ("keys_expired", "keys_refused", "keys_erased"):
+        assert one.column(key)[-1][1] > 0
 
 
 class AskedAt:
@@ -129,7 +141,7 @@ class AskedAt:
 
 
 @pytest.mark.parametrize("more", [
-    ["--expire_after_steps", "5"],
+    ["--expire_after_steps", "5", *SMALL_LEAVE],
     ["--admission_counter", "sketch", "--checkpoint_async", "--checkpoint_every", "3"],
     ["--table_dtype", "bfloat16", "--evict", "lru", "--admit_after", "1", "--admit_probability", "0.6"],
 ], ids=["expiry", "sketch", "bfloat16"])  # fmt: skip
@@ -145,9 +157,38 @@ def test_a_resumed_run_is_the_run_without_an_interruption(data, tmp_path, monkey
         with pytest.raises(Stopped):
             train("parts")
     resumed = train("parts")
-    for key in ("loss", "auc", "keys_stored", "keys_inserted", "keys_refused", "keys_evicted", "keys_expired"):
+    for key in (
+        "loss",
+        "auc",
+        "keys_stored",
+        "keys_inserted",
+        "keys_refused",
+        "keys_evicted",
+        "keys_expired",
+        "keys_erased",
+    ):
         assert resumed.column(key) == whole.column(key), key
     assert_equal(stored_in(tmp_path / "parts/saved"), stored_in(tmp_path / "whole/saved"))
+
+
+def test_small_keys_leave_before_a_checkpoint_and_its_evaluation(data, tmp_path, monkeypatch):
+    """And not before the checkpoint of a run that is stopped between two such steps."""
+    command = [*COMMON, "--dynamic_capacity", "400", "--save_checkpoint_path", tmp_path / "c"]
+    run = in_process.run(data["keys"], tmp_path / "log.json", *command, *SMALL_LEAVE)
+    erased = [sum(of_tables) for of_tables in run.column("keys_erased")]  # after the steps 1, 2, ... 16
+    assert {step for step in range(2, 17) if erased[step - 1] > erased[step - 2]} == {5, 10, 15, 16}
+    for name, slots in stored_in(tmp_path / "c").items():
+        assert np.linalg.norm(slots["weights"], axis=1).min() >= 0.3, name
+    is_stored = np.isin(keys_of(ids_of(data, "test", 2)), stored_in(tmp_path / "c")["cat_2"]["keys"])
+    assert run.column("test_hit_rate")[-1][1] == pytest.approx(is_stored.mean()) and is_stored.mean() < 1
+    monkeypatch.setattr(start, "StopRequest", lambda: contextlib.nullcontext(AskedAt(7)))
+    with pytest.raises(Stopped):
+        in_process.run(data["keys"], tmp_path / "log.json", *command, *SMALL_LEAVE)
+    assert np.linalg.norm(stored_in(tmp_path / "c")["cat_2"]["weights"], axis=1).min() < 0.3
+    with pytest.raises(CheckpointError, match="evict_below_norm was 0.3, is 0.2; --checkpoint_every was 5, is 4"):
+        in_process.run(
+            data["keys"], tmp_path / "log.json", *command, "--evict_below_norm", 0.2, "--checkpoint_every", 4
+        )
 
 
 def test_a_checkpoint_is_restored_onto_other_ranks_and_another_capacity(data, tmp_path, run_ranks, capsys):
@@ -186,6 +227,7 @@ def test_a_checkpoint_is_restored_onto_other_ranks_and_another_capacity(data, tm
     ("keys", ["--dynamic_capacity", "0"], "--dynamic_capacity is 0; it must be at least 1"),
     ("keys", ["--dynamic_capacity", "9", "--embedding_op", "tensorflow"], "only the native ops have dynamic tables"),
     ("keys", ["--admit_after", "2", "--admit_probability", "0.5"], "by chance or by its count"),
+    ("keys", ["--evict_below_norm", "0"], "--evict_below_norm is 0.0; it must be a number above 0"),
     ("keys", ["--admit_probability", "0"], "--admit_probability is 0.0; it must be above 0 and at most 1"),
     ("keys", ["--admit_after", "65536", "--admission_counter", "sketch"], "a sketch counts to 65535"),
 ])  # fmt: skip
