@@ -80,13 +80,14 @@ Numbers result_of(const DlrmIndexBuckets& buckets, const DlrmIndexRules& rules, 
     append(&all, rows);
     if (step == 5) {
       std::vector<unsigned char> stored(20);
-      code = dlrm_index_erase(index, keys.data(), 20, stored.data(), &bad_key);
+      code = dlrm_index_erase(index, keys.data(), 20, stored.data(), in_threads, &num_threads, num_threads, &bad_key);
       for (unsigned char one : stored) all.push_back(one);
       append_listed(index, dlrm_index_expire(index, 4, in_threads, &num_threads), &all);
     }
     if (step == 9) {
       const Numbers steps(keys.size(), 7);
-      code |= dlrm_index_assign(index, keys.data(), count, scores.data(), steps.data(), rows.data(), &bad_key);
+      code |= dlrm_index_assign(index, keys.data(), count, scores.data(), steps.data(), rows.data(), in_threads,
+                                &num_threads, num_threads, &bad_key);
       append(&all, rows);
     }
     if (code != DLRM_OK) return {};

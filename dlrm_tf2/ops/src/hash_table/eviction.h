@@ -12,14 +12,6 @@
 
 namespace dlrm {
 
-// What is kept for a row besides its weights and the state of its optimizer.
-struct StoredRow {
-  int64_t key, score;
-  uint32_t step;  // of the last touch
-  uint32_t call;  // number of the last call that touched the row; 0 for a row without a key
-};
-constexpr uint32_t kNoCall = 1;  // for a row with a key that no call has touched; calls have higher numbers
-
 // Entries of the lowest rows, the lowest first.
 //
 // Every row with a key and a score <= bound_ has an entry with this score or a lower one. A score that rises leaves its
@@ -37,30 +29,35 @@ class Eviction {
 
   // Takes the entry of the lowest row that call number `call` has not touched, which the caller evicts or gives back.
   // False where the call has touched all rows. ask_for(entry): asks for the memory that evicting it needs.
-  template <class AskFor>
-  bool take_lowest(const StoredRow* rows, int64_t num_rows, uint32_t call, const AskFor& ask_for, Entry* lowest) {
+  template <class Bucket, class AskFor>
+  bool take_lowest(const Bucket& of, uint16_t call, const AskFor& ask_for, Entry* lowest) {
     while (!all_touched_) {
       while (take(lowest, ask_for)) {
-        const StoredRow& row = rows[lowest->row];
-        if (row.call == 0 || row.score < lowest->score || hash_of(row.key) != lowest->hash) continue;
-        if (row.score > lowest->score) {
-          if (row.score <= bound_) push({row.score, lowest->hash, lowest->row});
-        } else if (row.call == call) {
+        const int32_t row = lowest->row;
+        if (!of.has_key(row) || hash_of(of.row(row).key) != lowest->hash) continue;
+        const int64_t score = of.score(row);
+        if (score < lowest->score) continue;
+        if (score > lowest->score) {
+          if (score <= bound_) push({score, lowest->hash, row});
+        } else if (of.call(row) == call) {
           aside_.push_back(*lowest);
         } else {
           return true;
         }
       }
-      all_touched_ = !scan(rows, num_rows, call);
+      all_touched_ = !scan(of, call);
     }
     return false;
   }
 
   void give_back(const Entry& entry) { push(entry); }
 
+  // Whether a row with this score needs an entry.
+  bool watches(int64_t score) const { return bounded_ && score <= bound_; }
+
   // To be called when a row gets a key, or its score falls.
   void wrote(const Entry& entry, bool touched) {
-    if (!bounded_ || entry.score > bound_) return;
+    if (!watches(entry.score)) return;
     if (touched) aside_.push_back(entry);
     else push(entry);
   }
@@ -80,22 +77,28 @@ class Eviction {
   static constexpr size_t kAhead = 8;
 
   // New entries, and a higher bound. False where the call has touched all rows.
-  bool scan(const StoredRow* rows, int64_t num_rows, uint32_t call) {
+  template <class Bucket>
+  bool scan(const Bucket& of, uint16_t call) {
     std::vector<int64_t> scores;
-    for (int64_t i = 0; i < num_rows; ++i) {
-      if (rows[i].call != 0 && rows[i].call != call) scores.push_back(rows[i].score);
-    }
+    const auto each_row = [&](const auto& each) {  // in the order of the groups, where the calls are
+      for (int64_t slot = 0; slot < of.groups().num_slots(); ++slot) {
+        const int32_t row = of.groups().row(slot);
+        if (row >= 0) each(slot, row, of.score(row, of.groups().call(slot)));
+      }
+    };
+    each_row([&](int64_t slot, int32_t, int64_t score) {
+      if (of.groups().call(slot) != call) scores.push_back(score);
+    });
     if (scores.empty()) return false;
     const auto middle = scores.begin() + static_cast<int64_t>(scores.size() / 16);
     std::nth_element(scores.begin(), middle, scores.end());
     bound_ = *middle;
     bounded_ = true;
     aside_.clear();
-    for (int64_t i = 0; i < num_rows; ++i) {
-      if (rows[i].call == 0 || rows[i].score > bound_) continue;
-      const Entry entry = {rows[i].score, hash_of(rows[i].key), static_cast<int32_t>(i)};
-      (rows[i].call == call ? aside_ : sorted_).push_back(entry);
-    }
+    each_row([&](int64_t slot, int32_t row, int64_t score) {
+      if (score > bound_) return;
+      (of.groups().call(slot) == call ? aside_ : sorted_).push_back({score, hash_of(of.groups().key(slot)), row});
+    });
     std::sort(sorted_.begin(), sorted_.end(), std::greater<>());
     return true;
   }
