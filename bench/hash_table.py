@@ -6,8 +6,8 @@
 Prints one table and writes one JSON: million keys a second, and in brackets the share of `reads`, the rate at which all
 threads read lines of 64 bytes at random places of as much memory as the index's groups take. Both are medians; before
 each measured call, the reads are measured too. `find` looks stored keys up in random order. The others are
-find_or_insert: `present` with stored keys, `new_5%` with 19 of 20 keys stored, `none` with new keys while there is room,
-and `evict` with new keys in a full table, each of which takes the place of the key that was touched longest ago.
+find_or_insert: `present` with stored keys, `new_5%` with 19 of 20 keys stored, `none` with new keys while there is
+room, and `evict` with new keys in a full table, each of which takes the place of the key that was touched longest ago.
 """
 
 import argparse
@@ -36,7 +36,7 @@ CASES = ("find", "present", "new_5%", "none", "evict")
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="8388608,20000000", help="keys that the tables have room for")
-    parser.add_argument("--batches", default="65536,1048576", help="keys of a call, at most a sixteenth of the sizes")
+    parser.add_argument("--batches", default="65536,1048576", help="keys of a call, at most an eighth of the sizes")
     parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "hash_table.json"))
     arguments = parser.parse_args(argv)
     try:
@@ -51,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"bench/hash_table.py: {ops.why_unavailable()}", file=sys.stderr)
         return 1
     sizes, batches = ([int(number) for number in text.split(",")] for text in (arguments.sizes, arguments.batches))
-    if max(batches) * 16 > min(sizes) or min(batches) < 1:
-        print(f"bench/hash_table.py: --batches {arguments.batches}: expected 1 to a sixteenth of --sizes", file=sys.stderr)
+    if max(batches) * 8 > min(sizes) or min(batches) < 1:
+        print("bench/hash_table.py: --batches: expected numbers from 1 to an eighth of --sizes", file=sys.stderr)
         return 1
     print(f"{'keys':>12} {'batch':>10} {'reads':>8}" + "".join(f"{case:>16}" for case in CASES))
     tables = []

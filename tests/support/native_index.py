@@ -62,6 +62,15 @@ class NativeIndex:
         self.library.dlrm_index_listed(self.index, *map(address, evicted), None)
         return [rows, *fresh, *evicted]
 
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """The row of each key."""
+        rows = np.full(len(keys), -7)
+        code = self.library.dlrm_index_find(
+            self.index, address(keys), SIZE(len(keys)), address(rows), ctypes.byref(SIZE())
+        )
+        assert code == 0, code
+        return rows
+
     def assign(self, keys: np.ndarray, scores: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """The row of each key."""
         rows = np.full(len(keys), -7)

@@ -204,6 +204,24 @@ def the_same_content(indexes, twin):
     assert all(np.array_equal(first, other) for other in others)
 
 
+def test_every_instruction_set_finds_the_same():
+    """In full buckets of 30 keys, whose searches pass full groups, with keys that are not stored."""
+    index, keys = (
+        NativeIndex(Buckets(16, 30), IndexRules("step"), 1),
+        np.random.default_rng(2).integers(LEAST, MOST, 3000),
+    )
+    stored = index.find_or_insert(keys, 1, np.array(0))[0]
+    assert sorted(stored[stored >= 0]) == list(range(16 * 30))
+    kernels = index.library
+    try:
+        for instruction_set in range(kernels.dlrm_cpu_instruction_set() + 1):
+            assert kernels.dlrm_choose_cpu_instruction_set(instruction_set) == 0
+            assert np.array_equal(index.find(keys), stored)
+    finally:
+        kernels.dlrm_choose_cpu_instruction_set(-1)
+    index.delete()
+
+
 def test_scores_outlive_the_numbers_of_calls():
     """65,534 calls have numbers; then they begin again, and keys that were touched before keep score and step."""
     index = NativeIndex(Buckets(1, 4), IndexRules("timestamp"), 1)

@@ -32,7 +32,7 @@ class ExactCounter {
       of.take_lowest(Calls::kBusy, &lowest);
       of.erase(lowest.row, lowest.hash);
     }
-    of.insert({key, count, 0, 0}, hash, Calls::kNone);
+    of.insert(key, hash, count, 0, Calls::kNone);
     of.end_call();
   }
 

@@ -28,6 +28,7 @@ class alignas(64) Bucket {
   // Of a row with a key.
   bool has_key(int32_t at) const { return rows_[at].slot != 0; }
   int64_t slot(int32_t at) const { return static_cast<int64_t>(rows_[at].slot) - 1; }
+  int64_t key(int32_t at) const { return groups_.key(slot(at)); }
   uint16_t call(int32_t at) const { return groups_.call(slot(at)); }
   int64_t score(int32_t at) const { return score(at, call(at)); }
   uint32_t step(int32_t at) const { return step(at, call(at)); }
@@ -38,9 +39,9 @@ class alignas(64) Bucket {
   }
   uint32_t step(int32_t at, uint16_t call) const { return call == Calls::kNone ? rows_[at].step : calls_->step(call); }
 
-  // Stores a key that is not stored in a bucket that is not full, as touched by `call`. Returns its row. The slot in
-  // `stored` is left open.
-  int32_t insert(const StoredRow& stored, uint64_t hash, uint16_t call) {
+  // Stores a key that is not stored in a bucket that is not full, as touched by `call`, a number or Calls::kNone.
+  // Returns its row.
+  int32_t insert(int64_t key, uint64_t hash, int64_t score, uint32_t step, uint16_t call) {
     int32_t at;
     if (freed_.empty()) {
       at = static_cast<int32_t>(unused_++);
@@ -48,11 +49,10 @@ class alignas(64) Bucket {
       at = freed_.back();
       freed_.pop_back();
     }
-    const int64_t slot = groups_.insert(stored.key, hash, at);
-    rows_[at] = stored;
-    rows_[at].slot = static_cast<uint32_t>(slot + 1);
+    const int64_t slot = groups_.insert(key, hash, at);
     groups_.call(slot) = call;
-    eviction_.wrote({stored.score, hash, at}, call != Calls::kNone);
+    rows_[at] = {score, step, static_cast<uint32_t>(slot + 1)};
+    eviction_.wrote({score, hash, at}, call != Calls::kNone);
     return at;
   }
 
@@ -68,22 +68,16 @@ class alignas(64) Bucket {
     rows_[at].score = score;
     rows_[at].step = step;
     groups_.call(slot(at)) = Calls::kNone;
-    if (falls) eviction_.wrote({score, hash_of(rows_[at].key), at}, false);
+    if (falls) eviction_.wrote({score, hash_of(key(at)), at}, false);
   }
 
   // Whether fell() must be called for a key whose score falls to this one. Several threads may call it.
   bool watches(int64_t score) const { return eviction_.watches(score); }
   // The current call touched a row and gave it a lower score than it had.
-  void fell(int32_t at) { eviction_.wrote({score(at), hash_of(rows_[at].key), at}, true); }
+  void fell(int32_t at) { eviction_.wrote({score(at), hash_of(key(at)), at}, true); }
 
   // The lowest row that the call has not touched, as in eviction.h.
-  bool take_lowest(uint16_t call, Eviction::Entry* lowest) {
-    const auto ask_for = [this](const Eviction::Entry& entry) {
-      __builtin_prefetch(&rows_[entry.row], 1);
-      __builtin_prefetch(groups_.first(entry.hash), 1);
-    };
-    return eviction_.take_lowest(*this, call, ask_for, lowest);
-  }
+  bool take_lowest(uint16_t call, Eviction::Entry* lowest) { return eviction_.take_lowest(*this, call, lowest); }
   void give_back(const Eviction::Entry& entry) { eviction_.give_back(entry); }
   void end_call() { eviction_.end_call(num_rows_); }
 
@@ -126,6 +120,7 @@ class BucketArray {
   Bucket& operator[](int64_t i) { return buckets_[static_cast<size_t>(i)]; }
   const Bucket& operator[](int64_t i) const { return buckets_[static_cast<size_t>(i)]; }
   int64_t size() const { return static_cast<int64_t>(buckets_.size()); }
+  KeyGroup* groups() const { return groups_.data(); }  // bucket after bucket
 
  private:
   ZeroPages<KeyGroup> groups_;

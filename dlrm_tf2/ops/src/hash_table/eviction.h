@@ -16,7 +16,7 @@ namespace dlrm {
 //
 // Every row with a key and a score <= bound_ has an entry with this score or a lower one. A score that rises leaves its
 // entry behind, and the entry is put right when it is the lowest; a score that falls makes an entry of its own. When no
-// entry is left, a scan of the bucket sets a bound below which a sixteenth of the rows lie. The entries of a scan are
+// entry is left, a scan of the bucket sets a bound below which an eighth of the rows lie. The entries of a scan are
 // sorted, so that the memory of the next ones can be asked for; later ones go into a heap.
 class Eviction {
  public:
@@ -28,13 +28,13 @@ class Eviction {
   };
 
   // Takes the entry of the lowest row that call number `call` has not touched, which the caller evicts or gives back.
-  // False where the call has touched all rows. ask_for(entry): asks for the memory that evicting it needs.
-  template <class Bucket, class AskFor>
-  bool take_lowest(const Bucket& of, uint16_t call, const AskFor& ask_for, Entry* lowest) {
+  // False where the call has touched all rows.
+  template <class Bucket>
+  bool take_lowest(const Bucket& of, uint16_t call, Entry* lowest) {
     while (!all_touched_) {
-      while (take(lowest, ask_for)) {
+      while (take(lowest, of)) {
         const int32_t row = lowest->row;
-        if (!of.has_key(row) || hash_of(of.row(row).key) != lowest->hash) continue;
+        if (!of.has_key(row) || hash_of(of.key(row)) != lowest->hash) continue;
         const int64_t score = of.score(row);
         if (score < lowest->score) continue;
         if (score > lowest->score) {
@@ -74,38 +74,43 @@ class Eviction {
   }
 
  private:
-  static constexpr size_t kAhead = 8;
+  static constexpr size_t kAhead = 16, kShare = 8;
 
   // New entries, and a higher bound. False where the call has touched all rows.
   template <class Bucket>
-  bool scan(const Bucket& of, uint16_t call) {
-    std::vector<int64_t> scores;
-    const auto each_row = [&](const auto& each) {  // in the order of the groups, where the calls are
-      for (int64_t slot = 0; slot < of.groups().num_slots(); ++slot) {
-        const int32_t row = of.groups().row(slot);
-        if (row >= 0) each(slot, row, of.score(row, of.groups().call(slot)));
-      }
+  bool scan(const Bucket& of, uint16_t current) {
+    struct Row {
+      int64_t score;
+      int32_t row;
+      bool touched;
     };
-    each_row([&](int64_t slot, int32_t, int64_t score) {
-      if (of.groups().call(slot) != call) scores.push_back(score);
-    });
+    std::vector<Row> rows;
+    std::vector<int64_t> scores;
+    rows.reserve(static_cast<size_t>(of.num_rows()));
+    scores.reserve(static_cast<size_t>(of.num_rows()));
+    for (int32_t row = 0; row < of.num_rows(); ++row) {
+      if (!of.has_key(row)) continue;
+      const uint16_t call = of.call(row);
+      rows.push_back({of.score(row, call), row, call == current});
+      if (call != current) scores.push_back(rows.back().score);
+    }
     if (scores.empty()) return false;
-    const auto middle = scores.begin() + static_cast<int64_t>(scores.size() / 16);
+    const auto middle = scores.begin() + static_cast<int64_t>(scores.size() / kShare);
     std::nth_element(scores.begin(), middle, scores.end());
     bound_ = *middle;
     bounded_ = true;
     aside_.clear();
-    each_row([&](int64_t slot, int32_t row, int64_t score) {
-      if (score > bound_) return;
-      (of.groups().call(slot) == call ? aside_ : sorted_).push_back({score, hash_of(of.groups().key(slot)), row});
-    });
+    for (const Row& row : rows) {
+      if (row.score > bound_) continue;
+      (row.touched ? aside_ : sorted_).push_back({row.score, hash_of(of.key(row.row)), row.row});
+    }
     std::sort(sorted_.begin(), sorted_.end(), std::greater<>());
     return true;
   }
 
   // The lowest entry of all. False where there is none.
-  template <class AskFor>
-  bool take(Entry* lowest, const AskFor& ask_for) {
+  template <class Bucket>
+  bool take(Entry* lowest, const Bucket& of) {
     if (!heap_.empty() && (sorted_.empty() || sorted_.back() > heap_.front())) {
       std::pop_heap(heap_.begin(), heap_.end(), std::greater<>());
       *lowest = heap_.back();
@@ -115,7 +120,11 @@ class Eviction {
     if (sorted_.empty()) return false;
     *lowest = sorted_.back();
     sorted_.pop_back();
-    if (sorted_.size() >= kAhead) ask_for(sorted_[sorted_.size() - kAhead]);
+    if (sorted_.size() >= kAhead) {  // the memory that evicting a later one needs
+      const Entry& later = sorted_[sorted_.size() - kAhead];
+      __builtin_prefetch(&of.row(later.row), 1);
+      __builtin_prefetch(of.groups().first(later.hash), 1);
+    }
     return true;
   }
 

@@ -23,8 +23,8 @@ static_assert(sizeof(KeyGroup) == 64, "one cache line");
 
 class KeyGroups {
  public:
-  // Groups for an index of at most `num_rows` keys: two thirds of the slots are used at most.
-  static int64_t groups_for(int64_t num_rows) { return (3 * num_rows + 2 * KeyGroup::kSlots - 1) / (2 * KeyGroup::kSlots); }
+  // Groups for an index of at most `num_rows` keys: half of the slots are used at most.
+  static int64_t groups_for(int64_t num_rows) { return (2 * num_rows + KeyGroup::kSlots - 1) / KeyGroup::kSlots; }
 
   // `groups`: memory of `num_groups` groups, zeros.
   KeyGroups(KeyGroup* groups, int64_t num_groups) : groups_(groups), num_groups_(num_groups) {}

@@ -1,8 +1,7 @@
 // The index from its making to find_or_insert.
 //
-// find_or_insert has two passes. The first one, over the keys as they come, finds and touches those that are stored, whose
-// rows no later eviction may take. The second one is over the missing keys alone, bucket by bucket in the order of their
-// hashes.
+// find_or_insert has two passes. The first one, over the keys as they come, finds and touches the stored keys, whose rows no
+// later eviction may take. The second one is over the missing keys alone, bucket by bucket in the order of their hashes.
 #include "key_index.h"
 
 #include <algorithm>
@@ -16,7 +15,7 @@ namespace {
 
 using dlrm::BatchKey;
 using dlrm::Bucket;
-using dlrm::Calls;
+using dlrm::Found;
 using dlrm::KeyIndex;
 using dlrm::Part;
 using dlrm::Threads;
@@ -77,48 +76,50 @@ class FindOrInsert {
   // The first pass over the keys of a chunk.
   void find_and_touch(int64_t chunk) {
     if (scores_of_keys_) {
-      find_and_touch<true>(chunk, [&](int64_t i, int64_t bucket, int32_t row, uint16_t* call) {
-        Bucket& of = index_->buckets[bucket];
-        const auto before = [&](uint16_t last) { return of.score(row, last); };
-        if (dlrm::touch_with_score(call, &of.row(row).score, call_, given_score(i), before)) fell(chunk, bucket, row);
+      find_and_touch<true>(chunk, [&](int64_t i, const Found& found) {
+        Bucket& of = index_->buckets[found.bucket];
+        const auto before = [&](uint16_t call) { return of.score(found.row, call); };
+        if (dlrm::touch_with_score(found.call, &of.row(found.row).score, call_, given_score(i), before)) {
+          fell(chunk, found);
+        }
       });
     } else if (by_rule(DLRM_SCORE_LFU)) {
-      find_and_touch<true>(chunk, [&](int64_t, int64_t bucket, int32_t row, uint16_t* call) {
-        dlrm::touch(call, call_);
-        dlrm::count_touch(&index_->buckets[bucket].row(row).score);
+      find_and_touch<true>(chunk, [&](int64_t, const Found& found) {
+        dlrm::touch(found.call, call_);
+        dlrm::count_touch(&index_->buckets[found.bucket].row(found.row).score);
       });
     } else if (may_fall_) {
-      find_and_touch<true>(chunk, [&](int64_t, int64_t bucket, int32_t row, uint16_t* call) {
-        const int64_t before = index_->buckets[bucket].score(row, dlrm::call_now(*call));
-        if (dlrm::touch(call, call_) && index_->calls.given() < before) fell(chunk, bucket, row);
+      find_and_touch<true>(chunk, [&](int64_t, const Found& found) {
+        const int64_t before = index_->buckets[found.bucket].score(found.row, dlrm::call_now(*found.call));
+        if (dlrm::touch(found.call, call_) && index_->calls.given() < before) fell(chunk, found);
       });
     } else {
-      find_and_touch<false>(chunk, [&](int64_t, int64_t, int32_t, uint16_t* call) { dlrm::touch(call, call_); });
+      find_and_touch<false>(chunk, [&](int64_t, const Found& found) { dlrm::touch(found.call, call_); });
     }
   }
 
-  // touch(position, bucket, row, call): touches a key that is stored. kRows: whether it needs the row.
+  // touch(position, found): touches a key that is stored. kRows: whether it needs the row.
   template <bool kRows, class Touch>
   void find_and_touch(int64_t chunk, const Touch& touch) {
     dlrm::Partition& missing = index_->partition;
     BatchKey* const list = missing.list(chunk);
     int64_t length = 0;
-    dlrm::probe<kRows>(*index_, keys_, missing.first_of(chunk), missing.first_of(chunk + 1),
-                       [&](int64_t i, uint64_t hash, int64_t bucket, int64_t slot) {
-                         if (slot < 0) {
-                           list[length++] = {hash, i};
-                           return;
-                         }
-                         const dlrm::KeyGroups& groups = index_->buckets[bucket].groups();
-                         const int32_t row = groups.row(slot);
-                         rows_[i] = index_->table_row(bucket, row);
-                         touch(i, bucket, row, &groups.call(slot));
-                       });
+    const auto each = [&](int64_t i, const Found& found) {
+      if (found.row < 0) {
+        list[length++] = {found.hash, i};
+        return;
+      }
+      rows_[i] = index_->table_row(found.bucket, found.row);
+      touch(i, found);
+    };
+    dlrm::probe<kRows>(*index_, keys_, missing.first_of(chunk), missing.first_of(chunk + 1), each);
     missing.set_length(chunk, length);
   }
 
   // Notes that the score of a row is below what it was.
-  void fell(int64_t chunk, int64_t bucket, int32_t row) { fallen_[static_cast<size_t>(chunk)].push_back({bucket, row}); }
+  void fell(int64_t chunk, const Found& found) {
+    fallen_[static_cast<size_t>(chunk)].push_back({found.bucket, found.row});
+  }
 
   // The score of a key that is stored now, with its occurrences.
   int64_t first_score(const BatchKey* first, const BatchKey* last) const {
@@ -130,11 +131,11 @@ class FindOrInsert {
   }
 
   void store_missing(int64_t first_bucket, int64_t last_bucket, Part* part) {
-    const auto ask_for = [&](uint64_t hash) { index_->ask_for(hash); };
-    index_->partition.for_each_key(first_bucket, last_bucket, ask_for, [&](const BatchKey* first, const BatchKey* last) {
+    const auto each = [&](const BatchKey* first, const BatchKey* last) {
       const int64_t row = store(first, last, part);
       for (; first < last; ++first) rows_[first->position] = row;
-    });
+    };
+    index_->partition.for_each_key(*index_, first_bucket, last_bucket, each);
   }
 
   // Stores a key, if that is possible and the rules allow it. Returns the table's row, or -1.
@@ -151,7 +152,7 @@ class FindOrInsert {
       ++part->counters.not_insertable;
       return -1;
     }
-    const int32_t at = of.insert({key, first_score(first, last), step_, 0}, hash, call_);
+    const int32_t at = of.insert(key, hash, first_score(first, last), step_, call_);
     admission.stored(bucket, key, hash);
     ++part->counters.inserted;
     part->counters.admitted += admission.any();
@@ -199,9 +200,9 @@ int dlrm_index_find(const void* opaque, const int64_t* keys, int64_t count, int6
   const KeyIndex& index = *static_cast<const KeyIndex*>(opaque);
   if (const int code = index.check(keys, count, bad_key)) return code;
   int64_t found = 0;
-  dlrm::probe<false>(index, keys, 0, count, [&](int64_t i, uint64_t, int64_t bucket, int64_t slot) {
-    rows[i] = slot < 0 ? -1 : index.table_row(bucket, index.buckets[bucket].groups().row(slot));
-    found += slot >= 0;
+  dlrm::probe<false>(index, keys, 0, count, [&](int64_t i, const Found& one) {
+    rows[i] = one.row < 0 ? -1 : index.table_row(one.bucket, one.row);
+    found += one.row >= 0;
   });
   index.found += found;
   index.missed += count - found;

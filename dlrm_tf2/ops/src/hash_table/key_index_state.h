@@ -11,6 +11,7 @@
 #include "admission.h"
 #include "bucket.h"
 #include "key_index.h"
+#include "key_search.h"
 #include "partition.h"
 
 namespace dlrm {
@@ -57,6 +58,10 @@ struct KeyIndex {
 
   int64_t num_buckets() const { return owned.last_bucket - owned.first_bucket; }
 
+  IndexShape shape() const {
+    return {buckets.groups(), KeyGroups::groups_for(owned.rows_per_bucket), owned.num_buckets, owned.first_bucket};
+  }
+
   // The bucket of a hash, from 0 for the first one of this index; another number where it is another index's.
   int64_t bucket_of_hash(uint64_t hash) const { return bucket_of(hash, owned.num_buckets) - owned.first_bucket; }
   bool owns(int64_t bucket) const { return static_cast<uint64_t>(bucket) < static_cast<uint64_t>(num_buckets()); }
@@ -81,10 +86,8 @@ struct KeyIndex {
     for (int64_t bucket = 0; bucket < num_buckets(); ++bucket) buckets[bucket].end_call();
   }
 
-  // Asks for the memory in which a key with this hash is stored, or will be.
-  void ask_for(uint64_t hash) const {
-    __builtin_prefetch(buckets[bucket_of_hash(hash)].groups().first(hash), 1);
-  }
+  // Where the search for a key with this hash begins.
+  const KeyGroup* place(uint64_t hash) const { return buckets[bucket_of_hash(hash)].groups().first(hash); }
 
   // Begins a list that is made in `count` parts.
   void begin_parts(int64_t count) {
@@ -107,13 +110,13 @@ struct KeyIndex {
   // What a list says about a row with a key.
   Listed listed(int64_t bucket, int32_t at) const {
     const Bucket& of = buckets[bucket];
-    return {of.row(at).key, table_row(bucket, at), of.score(at), of.step(at)};
+    return {of.key(at), table_row(bucket, at), of.score(at), of.step(at)};
   }
 
   // Takes a key out of its bucket, and notes it where that is asked for.
   void erase(int64_t bucket, int32_t at, uint64_t hash, uint32_t in_step) {
     if (rules.log_erased) {
-      erased[static_cast<size_t>(bucket)].push_back({in_step, buckets[bucket].row(at).key});
+      erased[static_cast<size_t>(bucket)].push_back({in_step, buckets[bucket].key(at)});
     }
     buckets[bucket].erase(at, hash);
   }

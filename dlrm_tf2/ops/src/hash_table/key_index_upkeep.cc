@@ -47,13 +47,11 @@ struct Assignment {
   const int64_t* scores;
   const int64_t* steps;
 
-  // Stores the listed keys of a bucket: those that are stored already, then the missing ones, the highest (score, hash)
-  // first.
+  // Stores the listed keys of a bucket: first the keys that it has, then the missing ones, the highest (score, hash) first.
   void store(KeyIndex* index, int64_t bucket, Part* part) const {
     Bucket& of = index->buckets[bucket];
     std::vector<BatchKey> missing;
-    const auto ask_for = [&](uint64_t hash) { index->ask_for(hash); };
-    index->partition.for_each_key(bucket, bucket + 1, ask_for, [&](const BatchKey* first, const BatchKey* last) {
+    index->partition.for_each_key(*index, bucket, bucket + 1, [&](const BatchKey* first, const BatchKey* last) {
       int64_t i = first->position;
       for (const BatchKey* one = first; one < last; ++one) i = std::max(i, one->position);
       const int64_t slot = of.groups().find(keys[i], first->hash);
@@ -69,7 +67,7 @@ struct Assignment {
         ++part->counters.not_insertable;
         continue;
       }
-      of.insert({keys[i], scores[i], static_cast<uint32_t>(steps[i]), 0}, one.hash, Calls::kNone);
+      of.insert(keys[i], one.hash, scores[i], static_cast<uint32_t>(steps[i]), Calls::kNone);
       ++part->counters.inserted;
     }
   }
@@ -112,8 +110,8 @@ int dlrm_index_assign(void* opaque, const int64_t* keys, int64_t count, const in
   index.end_call();
   const int64_t num_chunks = all.chunks(count);
   all(num_chunks, [&](int64_t chunk) {
-    const auto note_row = [&](int64_t i, uint64_t, int64_t bucket, int64_t slot) {
-      rows[i] = slot < 0 ? -1 : index.table_row(bucket, index.buckets[bucket].groups().row(slot));
+    const auto note_row = [&](int64_t i, const dlrm::Found& found) {
+      rows[i] = found.row < 0 ? -1 : index.table_row(found.bucket, found.row);
     };
     dlrm::probe<false>(index, keys, count * chunk / num_chunks, count * (chunk + 1) / num_chunks, note_row);
   });
@@ -126,15 +124,14 @@ int dlrm_index_erase(void* opaque, const int64_t* keys, int64_t count, unsigned 
   if (const int code = index.check(keys, count, bad_key)) return code;
   const auto list_stored = [&](int64_t first, int64_t last, BatchKey* to) {
     const BatchKey* const start = to;
-    dlrm::probe<false>(index, keys, first, last, [&](int64_t i, uint64_t hash, int64_t, int64_t slot) {
+    dlrm::probe<false>(index, keys, first, last, [&](int64_t i, const dlrm::Found& found) {
       was_stored[i] = 0;
-      if (slot >= 0) *to++ = {hash, i};
+      if (found.row >= 0) *to++ = {found.hash, i};
     });
     return to - start;
   };
   const auto erase = [&](int64_t first_bucket, int64_t last_bucket, Part* part) {
-    const auto ask_for = [&](uint64_t hash) { index.ask_for(hash); };
-    index.partition.for_each_key(first_bucket, last_bucket, ask_for, [&](const BatchKey* first, const BatchKey* last) {
+    index.partition.for_each_key(index, first_bucket, last_bucket, [&](const BatchKey* first, const BatchKey* last) {
       int64_t i = first->position;
       for (const BatchKey* one = first; one < last; ++one) i = std::min(i, one->position);
       const int64_t bucket = index.bucket_of_hash(first->hash);
@@ -203,7 +200,7 @@ int64_t dlrm_index_export_counts(void* opaque) {
     if (index.rules.counter == DLRM_COUNT_EXACT) {
       const Bucket& of = index.admission.exact().bucket(i);
       for (int32_t at = 0; at < of.num_rows(); ++at) {
-        if (of.has_key(at)) listed->push_back({of.row(at).key, 0, of.row(at).score, 0});
+        if (of.has_key(at)) listed->push_back({of.key(at), 0, of.score(at), 0});
       }
     } else {
       const int64_t num_cells = index.admission.sketch().cells_of_bucket();

@@ -67,17 +67,19 @@ class Partition {
   }
 
   // Sorts the keys of some buckets, and calls each(first, last) for all occurrences of each key, in the order of the hashes.
-  // ask_for(hash): asks for the memory that a key needs.
-  template <class AskFor, class Each>
-  void for_each_key(int64_t first_bucket, int64_t last_bucket, const AskFor& ask_for, const Each& each) {
-    constexpr int64_t kAhead = 16;
+  // Asks for the memory in which a key is or will be; index.place(hash) says where.
+  template <class Index, class Each>
+  void for_each_key(const Index& index, int64_t first_bucket, int64_t last_bucket, const Each& each) {
+    constexpr int64_t kAhead = 64;
     for (int64_t bucket = first_bucket; bucket < last_bucket; ++bucket) sort(bucket);
     const BatchKey* const end = lists_.data() + starts_[static_cast<size_t>(last_bucket)];
     const BatchKey* asked = lists_.data() + starts_[static_cast<size_t>(first_bucket)];
     for (const BatchKey* one = asked; one < end;) {
       const BatchKey* next = one + 1;
       while (next < end && next->hash == one->hash) ++next;
-      for (const BatchKey* const until = std::min(end, next + kAhead); asked < until; ++asked) ask_for(asked->hash);
+      for (const BatchKey* const until = next + std::min(kAhead, end - next); asked < until; ++asked) {
+        __builtin_prefetch(index.place(asked->hash), 1);  // a function that only prefetched would be optimized away
+      }
       each(one, next);
       one = next;
     }

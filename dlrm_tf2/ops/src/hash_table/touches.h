@@ -12,11 +12,11 @@
 
 namespace dlrm {
 
-// What is kept for a row besides its weights and the state of its optimizer.
+// What is kept for a row besides its key, its weights and the state of its optimizer.
 struct StoredRow {
-  int64_t key, score;
+  int64_t score;
   uint32_t step;
-  uint32_t slot;  // slot of the key + 1; 0 for a row without a key
+  uint32_t slot;  // of the row's key, + 1; 0 for a row without a key
 };
 
 // What the calls so far gave the keys that they touched. Calls have the numbers 1, 2, ...
