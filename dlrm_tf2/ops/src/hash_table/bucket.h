@@ -28,6 +28,7 @@ class alignas(64) Bucket {
   // Of a row with a key.
   bool has_key(int32_t at) const { return rows_[at].slot != 0; }
   int64_t slot(int32_t at) const { return static_cast<int64_t>(rows_[at].slot) - 1; }
+  const KeyGroup* group(int32_t at) const { return groups_.of_slot(slot(at)); }
   int64_t key(int32_t at) const { return groups_.key(slot(at)); }
   uint16_t call(int32_t at) const { return groups_.call(slot(at)); }
   int64_t score(int32_t at) const { return score(at, call(at)); }

@@ -88,7 +88,9 @@ class Eviction {
     std::vector<int64_t> scores;
     rows.reserve(static_cast<size_t>(of.num_rows()));
     scores.reserve(static_cast<size_t>(of.num_rows()));
-    for (int32_t row = 0; row < of.num_rows(); ++row) {
+    const int32_t num_rows = static_cast<int32_t>(of.num_rows()), ahead = static_cast<int32_t>(kAhead);
+    for (int32_t row = 0; row < num_rows; ++row) {
+      if (row < num_rows - ahead && of.has_key(row + ahead)) __builtin_prefetch(of.group(row + ahead));
       if (!of.has_key(row)) continue;
       const uint16_t call = of.call(row);
       rows.push_back({of.score(row, call), row, call == current});

@@ -45,6 +45,7 @@ class KeyGroups {
     return -1;
   }
 
+  const KeyGroup* of_slot(int64_t slot) const { return &group(slot); }
   int64_t num_slots() const { return num_groups_ * KeyGroup::kSlots; }
   int64_t key(int64_t slot) const { return group(slot).keys[place(slot)]; }
   int32_t row(int64_t slot) const { return group(slot).rows[place(slot)] - 1; }  // -1 for an empty slot
