@@ -11,8 +11,6 @@ room, and `evict` with new keys in a full table, each of which takes the place o
 """
 
 import argparse
-import json
-import os
 import statistics
 import sys
 import time
@@ -21,7 +19,7 @@ from pathlib import Path
 
 import numba
 import numpy as np
-from preprocess import commit, hardware
+from result_file import write_result
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -61,17 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             tables.append(TableBench(size, batch).measure())
             cells = (f"{tables[-1][case]:.1f} ({tables[-1][f'{case}_of_reads']:.2f})" for case in CASES)
             print(f"{size:>12,} {batch:>10,} {tables[-1]['reads']:8.1f}" + "".join(f"{cell:>16}" for cell in cells))
-    document = {
-        "tables": tables,
-        "threads": setup.threads,
-        **hardware(),
-        "load_average": os.getloadavg(),
-        "commit": commit(),
-        "command": " ".join(["bench/hash_table.py", "--sizes", arguments.sizes, "--batches", arguments.batches]),
-    }
-    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
-    print(f"written to {Path(arguments.json).name}")
+    write_result(arguments.json, {"tables": tables, "threads": setup.threads}, arguments=argv)
     return 0
 
 
