@@ -1,7 +1,7 @@
 """The hash table of dynamic tables on the CPU: rates, against random reads of memory in the same run.
 
     python bench/hash_table.py [--sizes 8388608,20000000] [--batches 65536,1048576]
-                               [--json bench/results/hash_table.json]
+                               [--threads N] [--json bench/results/hash_table.json]
 
 Prints one table and writes one JSON: million keys a second, and in brackets the share of `reads`, the rate at which all
 threads read lines of 64 bytes at random places of as much memory as the index's groups take. Both are medians; before
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dlrm_tf2.runtime import memory, process
 
-REPEATS = 15
+REPEATS, IDLE_S = 15, 0.02  # IDLE_S: idle threads spin for a while, and would take a core from the other's
 LINE_BYTES, GROUP_BYTES_OF_A_ROW = 64, 24
 FILLED, NEW = 0.875, 0.05  # the part of the rows that the first keys take; the new part of a batch of `new_5%`
 CASES = ("find", "present", "new_5%", "none", "evict")
@@ -35,10 +35,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="8388608,20000000", help="keys that the tables have room for")
     parser.add_argument("--batches", default="65536,1048576", help="keys of a call, at most an eighth of the sizes")
+    parser.add_argument("--threads", type=int, help="threads of the reads and of the calls; by default all")
     parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "hash_table.json"))
     arguments = parser.parse_args(argv)
     try:
-        setup = process.set_up_process(process.Launch(), cpu=True, amp=False)
+        setup = process.set_up_process(
+            process.Launch(), cpu=True, amp=False, threads=process.Threads(intra_op=arguments.threads)
+        )
     except ValueError as error:
         print(f"bench/hash_table.py: {error}", file=sys.stderr)
         return 1
@@ -48,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     if not ops.available():
         print(f"bench/hash_table.py: {ops.why_unavailable()}", file=sys.stderr)
         return 1
+    numba.set_num_threads(setup.threads)
+    memory.prepare_step_memory(64 << 20)  # as a training does: results in memory that is used again
     sizes, batches = ([int(number) for number in text.split(",")] for text in (arguments.sizes, arguments.batches))
     if max(batches) * 8 > min(sizes) or min(batches) < 1:
         print("bench/hash_table.py: --batches: expected numbers from 1 to an eighth of --sizes", file=sys.stderr)
@@ -92,7 +97,7 @@ class TableBench:
         }
         for case, (repeats, call) in calls.items():
             found |= self._rates(case, repeats, call)
-        for _ in range(2 * self._num_rows // self._batch_size):  # until all buckets are full
+        while self._num_stored < 1.1 * self._num_rows:  # until all buckets are full
             self._insert(self._batch_size)
         found |= self._rates("evict", REPEATS, lambda: self._insert(self._batch_size))
         return found | {"reads": self._batch_size / statistics.median(self._reads) / 1e6}
@@ -106,7 +111,9 @@ class TableBench:
             start = time.perf_counter()
             read(self._lines, places)
             self._reads.append(time.perf_counter() - start)
+            time.sleep(IDLE_S)
             seconds.append((call(), self._reads[-1]))
+            time.sleep(IDLE_S)
         return {
             case: self._batch_size / statistics.median(one for one, _ in seconds) / 1e6,
             f"{case}_of_reads": statistics.median(reads / one for one, reads in seconds),
