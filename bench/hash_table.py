@@ -35,7 +35,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="8388608,20000000", help="keys that the tables have room for")
     parser.add_argument("--batches", default="65536,1048576", help="keys of a call, at most an eighth of the sizes")
-    parser.add_argument("--threads", type=int, help="threads of the reads and of the calls; by default all")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        help="threads of the reads and of the calls; by default all; of one the processor's "
+        "time is taken, which other programs disturb less",
+    )
     parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "hash_table.json"))
     arguments = parser.parse_args(argv)
     try:
@@ -52,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"bench/hash_table.py: {ops.why_unavailable()}", file=sys.stderr)
         return 1
     numba.set_num_threads(setup.threads)
+    clock = time.process_time if setup.threads == 1 else time.perf_counter
     memory.prepare_step_memory(64 << 20)  # as a training does: results in memory that is used again
     sizes, batches = ([int(number) for number in text.split(",")] for text in (arguments.sizes, arguments.batches))
     if max(batches) * 8 > min(sizes) or min(batches) < 1:
@@ -61,23 +67,24 @@ def main(argv: list[str] | None = None) -> int:
     tables = []
     for size in sizes:
         for batch in batches:
-            tables.append(TableBench(size, batch).measure())
+            tables.append(TableBench(size, batch, clock).measure())
             cells = (f"{tables[-1][case]:.1f} ({tables[-1][f'{case}_of_reads']:.2f})" for case in CASES)
             print(f"{size:>12,} {batch:>10,} {tables[-1]['reads']:8.1f}" + "".join(f"{cell:>16}" for cell in cells))
-    write_result(arguments.json, {"tables": tables, "threads": setup.threads}, arguments=argv)
+    write_result(arguments.json, {"tables": tables, "threads": setup.threads, "clock": clock.__name__}, arguments=argv)
     return 0
 
 
 class TableBench:
     """A table with room for `num_keys` keys, and the rates of calls with `batch_size` keys."""
 
-    def __init__(self, num_keys: int, batch_size: int):
+    def __init__(self, num_keys: int, batch_size: int, clock: Callable[[], float]):
         from dlrm_tf2.ops import hash_table
         from dlrm_tf2.sharding.buckets import buckets_of
 
         buckets = buckets_of(num_keys)
         rules = hash_table.IndexRules("timestamp")
         self._num_rows, self._batch_size, self._calls = buckets.num_rows, batch_size, 0
+        self._clock = clock
         self._index = hash_table.KeyIndex(buckets, range(buckets.num_buckets), rules)
         self._lines = memory_of_lines(num_keys * GROUP_BYTES_OF_A_ROW // LINE_BYTES)
         self._num_stored = 0  # the keys 0 .. _num_stored - 1
@@ -108,9 +115,9 @@ class TableBench:
         seconds = []
         for _ in range(repeats - 1):
             places = self._rng.integers(0, len(self._lines), self._batch_size)
-            start = time.perf_counter()
+            start = self._clock()
             read(self._lines, places)
-            self._reads.append(time.perf_counter() - start)
+            self._reads.append(self._clock() - start)
             time.sleep(IDLE_S)
             seconds.append((call(), self._reads[-1]))
             time.sleep(IDLE_S)
@@ -125,9 +132,9 @@ class TableBench:
         from dlrm_tf2.ops import hash_table
 
         keys = tf.constant(self._rng.integers(0, self._num_stored, self._batch_size))
-        start = time.perf_counter()
+        start = self._clock()
         hash_table.find(self._index, keys)
-        return time.perf_counter() - start
+        return self._clock() - start
 
     def _insert(self, num_new: int) -> float:
         import tensorflow as tf
@@ -139,9 +146,9 @@ class TableBench:
         keys = tf.constant(self._rng.permutation(np.concatenate([new, old])))
         self._calls, self._num_stored = self._calls + 1, self._num_stored + num_new
         now = tf.constant(self._calls, tf.int64)
-        start = time.perf_counter()
+        start = self._clock()
         hash_table.find_or_insert(self._index, keys, step=now, scores=now)
-        return time.perf_counter() - start
+        return self._clock() - start
 
 
 def memory_of_lines(count: int) -> np.ndarray:
