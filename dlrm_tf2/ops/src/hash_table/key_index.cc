@@ -234,4 +234,15 @@ void dlrm_index_fresh(const void* index, int64_t* rows, int64_t* keys) {
   });
 }
 
+void dlrm_index_listed(const void* index, int64_t* keys, int64_t* rows, int64_t* scores, int64_t* steps) {
+  static_cast<const KeyIndex*>(index)->for_each_part([&](const Part& part) {
+    for (const dlrm::Listed& one : part.listed) {
+      if (keys != nullptr) *keys++ = one.key;
+      if (rows != nullptr) *rows++ = one.row;
+      if (scores != nullptr) *scores++ = one.score;
+      if (steps != nullptr) *steps++ = one.step;
+    }
+  });
+}
+
 }  // extern "C"

@@ -1,4 +1,4 @@
-// The calls that load, erase and list what an index has.
+// The calls that load, erase and export what an index has.
 #include <algorithm>
 #include <vector>
 
@@ -76,17 +76,6 @@ struct Assignment {
 }  // namespace
 
 extern "C" {
-
-void dlrm_index_listed(const void* index, int64_t* keys, int64_t* rows, int64_t* scores, int64_t* steps) {
-  static_cast<const KeyIndex*>(index)->for_each_part([&](const Part& part) {
-    for (const Listed& one : part.listed) {
-      if (keys != nullptr) *keys++ = one.key;
-      if (rows != nullptr) *rows++ = one.row;
-      if (scores != nullptr) *scores++ = one.score;
-      if (steps != nullptr) *steps++ = one.step;
-    }
-  });
-}
 
 int dlrm_index_assign(void* opaque, const int64_t* keys, int64_t count, const int64_t* scores, const int64_t* steps,
                       int64_t* rows, DlrmParallelFor parallel_for, void* threads, int64_t num_threads,
