@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from preprocess import commit, hardware
+from result_file import commit, hardware
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 

@@ -1,40 +1,52 @@
 """The hash table of dynamic tables on the CPU: rates, against random reads of memory in the same run.
 
-    python bench/hash_table.py [--sizes 1000000,20000000] [--json bench/results/hash_table.json]
+    python bench/hash_table.py [--sizes 8388608,20000000] [--batches 65536,1048576]
+                               [--threads N] [--json bench/results/hash_table.json]
 
-Prints one table and writes one JSON: medians in million keys a second. `reads` is the rate at which all threads read
-lines of 64 bytes at random places of as much memory as the index's groups take. `find` and `find_or_insert` get stored
-keys in random order, `insert` new keys while there is room, and `evict` new keys in a full table, each of which takes
-the place of the key that was touched longest ago.
+Prints one table and writes one JSON: million keys a second, and in brackets the share of `reads`, the rate at which all
+threads read lines of 64 bytes at random places of as much memory as the index's groups take. Both are medians; before
+each measured call, the reads are measured too. `find` looks stored keys up in random order. The others are
+find_or_insert: `present` with stored keys, `new_5%` with 19 of 20 keys stored, `none` with new keys while there is
+room, and `evict` with new keys in a full table, each of which takes the place of the key that was touched longest ago.
 """
 
 import argparse
-import json
-import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numba
 import numpy as np
-from preprocess import commit, hardware
+from result_file import write_result
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dlrm_tf2.runtime import memory, process
 
-BATCHES, REPEATS = (1 << 12, 1 << 16, 1 << 20), 9
-LINE_BYTES, GROUP_BYTES_OF_A_ROW = 64, 19.2
+REPEATS, IDLE_S = 15, 0.02  # IDLE_S: idle threads spin for a while, and would take a core from the other's
+LINE_BYTES, GROUP_BYTES_OF_A_ROW = 64, 24
+FILLED, NEW = 0.875, 0.05  # the part of the rows that the first keys take; the new part of a batch of `new_5%`
+CASES = ("find", "present", "new_5%", "none", "evict")
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", default="1000000,20000000", help="keys in the table")
+    parser.add_argument("--sizes", default="8388608,20000000", help="keys that the tables have room for")
+    parser.add_argument("--batches", default="65536,1048576", help="keys of a call, at most an eighth of the sizes")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        help="threads of the reads and of the calls; by default all; of one the processor's "
+        "time is taken, which other programs disturb less",
+    )
     parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "hash_table.json"))
     arguments = parser.parse_args(argv)
     try:
-        setup = process.set_up_process(process.Launch(), cpu=True, amp=False)
+        setup = process.set_up_process(
+            process.Launch(), cpu=True, amp=False, threads=process.Threads(intra_op=arguments.threads)
+        )
     except ValueError as error:
         print(f"bench/hash_table.py: {error}", file=sys.stderr)
         return 1
@@ -44,71 +56,99 @@ def main(argv: list[str] | None = None) -> int:
     if not ops.available():
         print(f"bench/hash_table.py: {ops.why_unavailable()}", file=sys.stderr)
         return 1
-    print(f"{'keys':>12} {'batch':>9} | {'reads':>7} | {'find':>7} of reads | find_or_insert of reads")
-    tables = [measure(int(size)) for size in arguments.sizes.split(",")]
-    document = {
-        "tables": tables,
-        "threads": setup.threads,
-        **hardware(),
-        "load_average": os.getloadavg(),
-        "commit": commit(),
-        "command": " ".join(["bench/hash_table.py", *(sys.argv[1:] if argv is None else argv)]),
-    }
-    Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-    Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
-    print(f"written to {arguments.json}")
+    numba.set_num_threads(setup.threads)
+    clock = time.process_time if setup.threads == 1 else time.perf_counter
+    memory.prepare_step_memory(64 << 20)  # as a training does: results in memory that is used again
+    sizes, batches = ([int(number) for number in text.split(",")] for text in (arguments.sizes, arguments.batches))
+    if max(batches) * 8 > min(sizes) or min(batches) < 1:
+        print("bench/hash_table.py: --batches: expected numbers from 1 to an eighth of --sizes", file=sys.stderr)
+        return 1
+    print(f"{'keys':>12} {'batch':>10} {'reads':>8}" + "".join(f"{case:>16}" for case in CASES))
+    tables = []
+    for size in sizes:
+        for batch in batches:
+            tables.append(TableBench(size, batch, clock).measure())
+            cells = (f"{tables[-1][case]:.1f} ({tables[-1][f'{case}_of_reads']:.2f})" for case in CASES)
+            print(f"{size:>12,} {batch:>10,} {tables[-1]['reads']:8.1f}" + "".join(f"{cell:>16}" for cell in cells))
+    write_result(arguments.json, {"tables": tables, "threads": setup.threads, "clock": clock.__name__}, arguments=argv)
     return 0
 
 
-def measure(num_keys: int) -> dict:
-    """Rates of a table in which `num_keys` keys are stored, in million keys a second."""
-    import tensorflow as tf
+class TableBench:
+    """A table with room for `num_keys` keys, and the rates of calls with `batch_size` keys."""
 
-    from dlrm_tf2.ops import hash_table
-    from dlrm_tf2.sharding.buckets import buckets_of
+    def __init__(self, num_keys: int, batch_size: int, clock: Callable[[], float]):
+        from dlrm_tf2.ops import hash_table
+        from dlrm_tf2.sharding.buckets import buckets_of
 
-    buckets = buckets_of(num_keys)
-    index = hash_table.KeyIndex(buckets, range(buckets.num_buckets), hash_table.IndexRules("timestamp"))
-    rng, clock = np.random.default_rng(0), iter(range(1 << 30))
+        buckets = buckets_of(num_keys)
+        rules = hash_table.IndexRules("timestamp")
+        self._num_rows, self._batch_size, self._calls = buckets.num_rows, batch_size, 0
+        self._clock = clock
+        self._index = hash_table.KeyIndex(buckets, range(buckets.num_buckets), rules)
+        self._lines = memory_of_lines(num_keys * GROUP_BYTES_OF_A_ROW // LINE_BYTES)
+        self._num_stored = 0  # the keys 0 .. _num_stored - 1
+        self._rng = np.random.default_rng(0)
+        self._reads: list[float] = []
+        self._first_stored = int(num_keys * FILLED)
+        read(self._lines, np.zeros(batch_size, np.int64))  # compiles
 
-    def insert(keys):
-        now = tf.constant(next(clock), tf.int64)
-        return hash_table.find_or_insert(index, keys, step=now, scores=now)
-
-    def rate(run, batches):
-        """The median rate over batches; the first is not counted."""
-        seconds = []
-        for batch in batches:
-            start = time.perf_counter()
-            run(batch)
-            seconds.append(time.perf_counter() - start)
-        return len(batches[0]) / statistics.median(seconds[1:]) / 1e6
-
-    starts = range(0, num_keys, 1 << 20)
-    inserted = rate(insert, [tf.range(s, min(s + (1 << 20), num_keys), dtype=tf.int64) for s in starts])
-    lines = memory_of_lines(int(num_keys * GROUP_BYTES_OF_A_ROW) // LINE_BYTES)
-    table = {"keys": num_keys, "insert": inserted, "batches": []}
-    for size in BATCHES:
-        keys = [tf.constant(rng.integers(0, num_keys, size)) for _ in range(REPEATS)]
-        places = [rng.integers(0, len(lines), size) for _ in range(REPEATS)]
-        found = {
-            "batch": size,
-            "reads": rate(lambda batch: read(lines, batch), places),
-            "find": rate(lambda batch: hash_table.find(index, batch), keys),
-            "find_or_insert": rate(insert, keys),
+    def measure(self) -> dict:
+        """The rates in million keys a second, and as parts of the rate of random reads."""
+        found = {"keys": self._first_stored, "batch": self._batch_size}
+        calls: dict[str, tuple[int, Callable]] = {
+            "none": (self._first_stored // self._batch_size, lambda: self._insert(self._batch_size)),
+            "find": (REPEATS, self._find),
+            "present": (REPEATS, lambda: self._insert(0)),
+            "new_5%": (REPEATS, lambda: self._insert(int(NEW * self._batch_size))),
         }
-        table["batches"].append(found)
-        reads = found["reads"]
-        print(
-            f"{num_keys:>12,} {size:>9,} | {reads:7.1f} | {found['find']:7.1f} {found['find'] / reads:8.2f} | "
-            f"{found['find_or_insert']:14.1f} {found['find_or_insert'] / reads:8.2f}"
-        )
-    new = [tf.range(s, s + (1 << 20), dtype=tf.int64) for s in range(1 << 40, (1 << 40) + (REPEATS << 20), 1 << 20)]
-    fill = buckets.num_rows // (1 << 20) + 1  # until every bucket is full
-    rate(insert, [keys + (1 << 50) + (step << 20) for step, keys in enumerate([new[0]] * fill)])
-    table["evict"] = rate(insert, new)
-    print(f"{num_keys:>12,} insert {inserted:.1f}, evict {table['evict']:.1f}")
-    return table
+        for case, (repeats, call) in calls.items():
+            found |= self._rates(case, repeats, call)
+        while self._num_stored < 1.1 * self._num_rows:  # until all buckets are full
+            self._insert(self._batch_size)
+        found |= self._rates("evict", REPEATS, lambda: self._insert(self._batch_size))
+        return found | {"reads": self._batch_size / statistics.median(self._reads) / 1e6}
+
+    def _rates(self, case: str, repeats: int, call: Callable) -> dict:
+        """Of a call, which returns its seconds. The first call is not counted."""
+        call()
+        seconds = []
+        for _ in range(repeats - 1):
+            places = self._rng.integers(0, len(self._lines), self._batch_size)
+            start = self._clock()
+            read(self._lines, places)
+            self._reads.append(self._clock() - start)
+            time.sleep(IDLE_S)
+            seconds.append((call(), self._reads[-1]))
+            time.sleep(IDLE_S)
+        return {
+            case: self._batch_size / statistics.median(one for one, _ in seconds) / 1e6,
+            f"{case}_of_reads": statistics.median(reads / one for one, reads in seconds),
+        }
+
+    def _find(self) -> float:
+        import tensorflow as tf
+
+        from dlrm_tf2.ops import hash_table
+
+        keys = tf.constant(self._rng.integers(0, self._num_stored, self._batch_size))
+        start = self._clock()
+        hash_table.find(self._index, keys)
+        return self._clock() - start
+
+    def _insert(self, num_new: int) -> float:
+        import tensorflow as tf
+
+        from dlrm_tf2.ops import hash_table
+
+        new = np.arange(self._num_stored, self._num_stored + num_new)
+        old = self._rng.integers(0, max(1, self._num_stored), self._batch_size - num_new)
+        keys = tf.constant(self._rng.permutation(np.concatenate([new, old])))
+        self._calls, self._num_stored = self._calls + 1, self._num_stored + num_new
+        now = tf.constant(self._calls, tf.int64)
+        start = self._clock()
+        hash_table.find_or_insert(self._index, keys, step=now, scores=now)
+        return self._clock() - start
 
 
 def memory_of_lines(count: int) -> np.ndarray:

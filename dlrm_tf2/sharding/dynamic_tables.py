@@ -14,8 +14,8 @@ SCORES = ("timestamp", "step", "lfu", "custom", "no_eviction")
 COUNTERS_OF_ADMISSION = ("exact", "sketch")
 INITIALIZERS = ("constant", "uniform", "normal", "truncated_normal")
 
-_ROW_BYTES = 24  # of a row, for its key, score and step
-_INDEX_BYTES = 20  # of a key in the index, at most
+_ROW_BYTES = 16  # of a row, for its score and step
+_INDEX_BYTES = 32  # of a row, for its key in the index
 _EXACT_BYTES = 24  # of a key that the exact counter counts
 _SKETCH_BYTES = 8  # of the sketch, for each key of the capacity, where no number of bytes is given
 

@@ -34,9 +34,10 @@ class NativeIndex:
     def __init__(self, buckets: Buckets, rules: IndexRules, num_threads: int):
         self.library, self.num_threads = ops.kernels(), num_threads
         self.library.dlrm_index_new.restype = POINTER
-        for name in ("delete", "find", "find_or_insert", "fresh", "listed", "export"):
-            function = getattr(self.library, f"dlrm_index_{name}")
-            function.restype = {"export": SIZE, "find": ctypes.c_int, "find_or_insert": ctypes.c_int}.get(name)
+        self.library.dlrm_index_export.restype = SIZE
+        for name in ("delete", "fresh", "listed"):
+            getattr(self.library, f"dlrm_index_{name}").restype = None
+        self._parallel_for = PARALLEL_FOR(self._in_threads)
         counter = ("exact", "sketch").index(rules.counter[0])
         c_rules = CRules(SCORES.index(rules.score), rules.admit_after, rules.admit_probability, counter,
                          rules.counter[1], rules.seed, rules.log_erased)  # fmt: skip
@@ -53,14 +54,42 @@ class NativeIndex:
         rows, changes, bad_key = np.full(len(keys), -7), np.zeros(2, np.int64), SIZE()
         code = self.library.dlrm_index_find_or_insert(
             self.index, address(keys), SIZE(len(keys)), SIZE(step), CScores(address(scores), scores.ndim),
-            address(rows), PARALLEL_FOR(self._in_threads), None, SIZE(self.num_threads), address(changes),
-            ctypes.byref(bad_key),
+            address(rows), self._parallel_for, None, SIZE(self.num_threads), address(changes), ctypes.byref(bad_key),
         )  # fmt: skip
         assert code == 0, code
         fresh, evicted = np.empty((2, changes[0]), np.int64), np.empty((3, changes[1]), np.int64)
         self.library.dlrm_index_fresh(self.index, address(fresh[0]), address(fresh[1]))
         self.library.dlrm_index_listed(self.index, *map(address, evicted), None)
         return [rows, *fresh, *evicted]
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """The row of each key."""
+        rows = np.full(len(keys), -7)
+        code = self.library.dlrm_index_find(
+            self.index, address(keys), SIZE(len(keys)), address(rows), ctypes.byref(SIZE())
+        )
+        assert code == 0, code
+        return rows
+
+    def assign(self, keys: np.ndarray, scores: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """The row of each key."""
+        rows = np.full(len(keys), -7)
+        code = self.library.dlrm_index_assign(
+            self.index, address(keys), SIZE(len(keys)), address(scores), address(steps), address(rows),
+            self._parallel_for, None, SIZE(self.num_threads), ctypes.byref(SIZE()),
+        )  # fmt: skip
+        assert code == 0, code
+        return rows
+
+    def erase(self, keys: np.ndarray) -> np.ndarray:
+        """Whether each key was stored."""
+        were_stored = np.full(len(keys), 7, np.uint8)
+        code = self.library.dlrm_index_erase(
+            self.index, address(keys), SIZE(len(keys)), address(were_stored), self._parallel_for, None,
+            SIZE(self.num_threads), ctypes.byref(SIZE()),
+        )  # fmt: skip
+        assert code == 0, code
+        return were_stored
 
     def export(self) -> np.ndarray:
         """[keys, rows, scores, steps] of all that is stored."""

@@ -15,7 +15,7 @@ GIB = 1 << 30
 def test_the_dynamic_table_decides(optimizer, numbers_a_weight):
     # 8 Mi keys: 256 buckets of 32,768 keys, with room for 4.5 standard deviations more: 33,583 rows.
     rows = 256 * 33_583
-    table = rows * (512 * numbers_a_weight + 44)
+    table = rows * (512 * numbers_a_weight + 48)
     config = TablesConfig(batch_size=1, num_embeddings_per_feature=8, num_iterations=1, optimizer_type=optimizer)
     need = table + PROCESS_BYTES + 7 * 512 + 60 + 16
     dynamic_memory.check_tables(config, need)

@@ -168,7 +168,7 @@ def test_a_million_keys_at_once_leave_the_highest_hashes_out():
     IndexRules("no_eviction", admit_probability=0.6, seed=4),
 ], ids=lambda rules: rules.score)  # fmt: skip
 def test_any_number_of_threads_stores_the_same(rules):
-    """Batches that are sorted into buckets, against the twin and for 1, 2 and 5 threads."""
+    """Batches that several threads take a part of each, against the twin and for 1, 2 and 5 threads."""
     buckets, rng = Buckets(8, 100), np.random.default_rng(5)
     twin = Twin(buckets, rules)
     indexes = [NativeIndex(buckets, rules, num_threads) for num_threads in (1, 2, 5)]
@@ -181,11 +181,55 @@ def test_any_number_of_threads_stores_the_same(rules):
         assert list(zip(first[3].tolist(), first[5].tolist(), strict=True)) == evicted
         for other in others:
             assert all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+        the_same_content(indexes, twin)
+        if step % 2 == 0:
+            gone = rng.permutation(np.concatenate([keys, keys[:3000]]))[:5000]
+            were_stored = [index.erase(gone) for index in indexes]
+            assert all(one.tolist() == were_stored[0].tolist() for one in were_stored)
+            assert were_stored[0].tolist() == twin.erase(gone.tolist())
+            the_same_content(indexes, twin)
+        loaded, scores, steps = rng.integers(-3000, 3000, 5000), rng.integers(-9, 9, 5000), rng.integers(0, 9, 5000)
+        rows = [index.assign(loaded, scores, steps) for index in indexes]
+        assert all(np.array_equal(rows[0], one) for one in rows)
+        assert (rows[0] >= 0).tolist() == twin.assign(loaded.tolist(), scores.tolist(), steps.tolist())
+        the_same_content(indexes, twin)
+    for index in indexes:
+        index.delete()
+
+
+def the_same_content(indexes, twin):
+    """Asserts that indexes, which must be the same row by row, have what the twin has."""
     first, *others = [index.export() for index in indexes]
     assert sorted(zip(*first[[0, 2, 3]].tolist(), strict=True)) == twin.content()
     assert all(np.array_equal(first, other) for other in others)
-    for index in indexes:
-        index.delete()
+
+
+def test_every_instruction_set_finds_the_same():
+    """In full buckets of 30 keys, whose searches pass full groups, with keys that are not stored."""
+    index, keys = (
+        NativeIndex(Buckets(16, 30), IndexRules("step"), 1),
+        np.random.default_rng(2).integers(LEAST, MOST, 3000),
+    )
+    stored = index.find_or_insert(keys, 1, np.array(0))[0]
+    assert sorted(stored[stored >= 0]) == list(range(16 * 30))
+    kernels = index.library
+    try:
+        for instruction_set in range(kernels.dlrm_cpu_instruction_set() + 1):
+            assert kernels.dlrm_choose_cpu_instruction_set(instruction_set) == 0
+            assert np.array_equal(index.find(keys), stored)
+    finally:
+        kernels.dlrm_choose_cpu_instruction_set(-1)
+    index.delete()
+
+
+def test_scores_outlive_the_numbers_of_calls():
+    """65,534 calls have numbers; then they begin again, and keys that were touched before keep score and step."""
+    index = NativeIndex(Buckets(1, 4), IndexRules("timestamp"), 1)
+    for step in range(66_000):
+        index.find_or_insert(np.array([min(step, 3)]), step, np.array(7 * step))
+    assert index.export()[[0, 2, 3]].T.tolist() == [[0, 0, 0], [1, 7, 1], [2, 14, 2], [3, 7 * 65_999, 65_999]]
+    assert index.find_or_insert(np.array([1, 8]), 66_000, np.array(7 * 66_000))[3].tolist() == [0]
+    index.delete()
 
 
 @pytest.mark.long

@@ -100,8 +100,8 @@ def test_costs_by_hand():
     assert [cost.weight_bytes for cost in costs] == [200 * 2 * 4] * 2
     assert [cost.state_bytes for cost in costs] == [200 * 2 * 4 * 2] * 2
     # 24 bytes for key, score and step, 20 for the index; half of the sketch.
-    assert [cost.index_bytes for cost in costs] == [200 * (24 + 20) + 400] * 2
-    assert [cost.table_bytes for cost in costs] == [200 * 24 + 200 * 44 + 400] * 2
+    assert [cost.index_bytes for cost in costs] == [200 * (16 + 32) + 400] * 2
+    assert [cost.table_bytes for cost in costs] == [200 * 24 + 200 * 48 + 400] * 2
     assert [cost.fetched for cost in costs] == [10 * 0.5 * 2] * 2
     # Of 5 samples, half have a key of the other rank: a vector there, a gradient back, and a key with its count.
     assert [cost.sent_bytes for cost in costs] == [5 * 0.5 * 2 * 4 * 2 + 5 * 0.5 * 16] * 2
@@ -112,4 +112,4 @@ def test_the_report_says_dynamic():
     tables = [DynamicTableConfig("t", 256, embedding_dim=2, bucket_capacity=64), TableConfig("s", 400, 2)]
     text = plan_text(make_plan(tables, 2), tables, step=Step(10), activation_bytes=[0, 0])
     assert [line.split()[0] for line in text.splitlines() if "dynamic on ranks 0-1" in line] == ["t"]
-    assert "index bytes" in text and f"{200 * 44}" in text
+    assert "index bytes" in text and f"{200 * 48}" in text

@@ -14,29 +14,32 @@ namespace dlrm {
 // Counts of keys that are not stored, exactly, as long as there is room: buckets whose scores are the counts.
 class ExactCounter {
  public:
-  bool make(int64_t num_buckets, int64_t keys_of_bucket) { return buckets_.make(num_buckets, keys_of_bucket); }
+  bool make(int64_t num_buckets, int64_t keys_of_bucket) {
+    return buckets_.make(num_buckets, keys_of_bucket, nullptr);
+  }
 
   int64_t count(int64_t bucket, int64_t key, uint64_t hash) const {
-    const int32_t at = buckets_[bucket].find(key, hash);
-    return at < 0 ? 0 : buckets_[bucket].row(at).score;
+    const int64_t slot = buckets_[bucket].groups().find(key, hash);
+    return slot < 0 ? 0 : buckets_[bucket].score(buckets_[bucket].groups().row(slot));
   }
 
   void set(int64_t bucket, int64_t key, uint64_t hash, int64_t count) {
     Bucket& of = buckets_[bucket];
-    const int32_t at = of.find(key, hash);
-    if (at >= 0) return of.set_score(at, count, false);
+    const int64_t slot = of.groups().find(key, hash);
+    if (slot >= 0) return of.assign(of.groups().row(slot), count, 0);
     if (of.full()) {
       Eviction::Entry lowest = {};
-      of.take_lowest(0, &lowest);
+      of.take_lowest(Calls::kBusy, &lowest);
       of.erase(lowest.row, lowest.hash);
     }
-    of.insert({key, count, 0, kNoCall}, hash, false);
+    of.insert(key, hash, count, 0, Calls::kNone);
     of.end_call();
   }
 
   void forget(int64_t bucket, int64_t key, uint64_t hash) {
-    const int32_t at = buckets_[bucket].find(key, hash);
-    if (at >= 0) buckets_[bucket].erase(at, hash);
+    Bucket& of = buckets_[bucket];
+    const int64_t slot = of.groups().find(key, hash);
+    if (slot >= 0) of.erase(of.groups().row(slot), hash);
   }
 
   const Bucket& bucket(int64_t i) const { return buckets_[i]; }

@@ -78,15 +78,16 @@ Numbers result_of(const DlrmIndexBuckets& buckets, const DlrmIndexRules& rules, 
     }, &state);
     if (state.code != DLRM_OK) return {};
     append(&all, rows);
-    if (step == 5) {
-      std::vector<unsigned char> stored(20);
-      code = dlrm_index_erase(index, keys.data(), 20, stored.data(), &bad_key);
+    if (step == 6) {
+      std::vector<unsigned char> stored(keys.size() / 2);
+      code = dlrm_index_erase(index, keys.data(), count / 2, stored.data(), in_threads, &num_threads, num_threads, &bad_key);
       for (unsigned char one : stored) all.push_back(one);
       append_listed(index, dlrm_index_expire(index, 4, in_threads, &num_threads), &all);
     }
     if (step == 9) {
       const Numbers steps(keys.size(), 7);
-      code |= dlrm_index_assign(index, keys.data(), count, scores.data(), steps.data(), rows.data(), &bad_key);
+      code |= dlrm_index_assign(index, keys.data(), count, scores.data(), steps.data(), rows.data(), in_threads,
+                                &num_threads, num_threads, &bad_key);
       append(&all, rows);
     }
     if (code != DLRM_OK) return {};
@@ -129,7 +130,9 @@ int main() {
       for (int counter : {DLRM_COUNT_EXACT, DLRM_COUNT_SKETCH}) {
         for (int64_t admit_after : {1, 3}) {
           const DlrmIndexRules rules = {score, admit_after, admit_after == 1 ? 1.0 : 0.7, counter, 300, 5, 1};
+          dlrm_choose_cpu_instruction_set(DLRM_SCALAR);
           const Numbers wanted = result_of(buckets, rules, 1);
+          dlrm_choose_cpu_instruction_set(-1);
           if (wanted.empty() || result_of(buckets, rules, 4) != wanted) {
             fprintf(stderr, "wrong: %d buckets, score %d, counter %d, admit_after %d\n",
                     static_cast<int>(buckets.num_buckets), score, counter, static_cast<int>(admit_after));

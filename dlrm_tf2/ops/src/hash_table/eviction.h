@@ -12,19 +12,11 @@
 
 namespace dlrm {
 
-// What is kept for a row besides its weights and the state of its optimizer.
-struct StoredRow {
-  int64_t key, score;
-  uint32_t step;  // of the last touch
-  uint32_t call;  // number of the last call that touched the row; 0 for a row without a key
-};
-constexpr uint32_t kNoCall = 1;  // for a row with a key that no call has touched; calls have higher numbers
-
 // Entries of the lowest rows, the lowest first.
 //
 // Every row with a key and a score <= bound_ has an entry with this score or a lower one. A score that rises leaves its
 // entry behind, and the entry is put right when it is the lowest; a score that falls makes an entry of its own. When no
-// entry is left, a scan of the bucket sets a bound below which a sixteenth of the rows lie. The entries of a scan are
+// entry is left, a scan of the bucket sets a bound below which an eighth of the rows lie. The entries of a scan are
 // sorted, so that the memory of the next ones can be asked for; later ones go into a heap.
 class Eviction {
  public:
@@ -36,31 +28,36 @@ class Eviction {
   };
 
   // Takes the entry of the lowest row that call number `call` has not touched, which the caller evicts or gives back.
-  // False where the call has touched all rows. ask_for(entry): asks for the memory that evicting it needs.
-  template <class AskFor>
-  bool take_lowest(const StoredRow* rows, int64_t num_rows, uint32_t call, const AskFor& ask_for, Entry* lowest) {
+  // False where the call has touched all rows.
+  template <class Bucket>
+  bool take_lowest(const Bucket& of, uint16_t call, Entry* lowest) {
     while (!all_touched_) {
-      while (take(lowest, ask_for)) {
-        const StoredRow& row = rows[lowest->row];
-        if (row.call == 0 || row.score < lowest->score || hash_of(row.key) != lowest->hash) continue;
-        if (row.score > lowest->score) {
-          if (row.score <= bound_) push({row.score, lowest->hash, lowest->row});
-        } else if (row.call == call) {
+      while (take(lowest, of)) {
+        const int32_t row = lowest->row;
+        if (!of.has_key(row) || hash_of(of.key(row)) != lowest->hash) continue;
+        const int64_t score = of.score(row);
+        if (score < lowest->score) continue;
+        if (score > lowest->score) {
+          if (score <= bound_) push({score, lowest->hash, row});
+        } else if (of.call(row) == call) {
           aside_.push_back(*lowest);
         } else {
           return true;
         }
       }
-      all_touched_ = !scan(rows, num_rows, call);
+      all_touched_ = !scan(of, call);
     }
     return false;
   }
 
   void give_back(const Entry& entry) { push(entry); }
 
+  // Whether a row with this score needs an entry.
+  bool watches(int64_t score) const { return bounded_ && score <= bound_; }
+
   // To be called when a row gets a key, or its score falls.
   void wrote(const Entry& entry, bool touched) {
-    if (!bounded_ || entry.score > bound_) return;
+    if (!watches(entry.score)) return;
     if (touched) aside_.push_back(entry);
     else push(entry);
   }
@@ -77,32 +74,45 @@ class Eviction {
   }
 
  private:
-  static constexpr size_t kAhead = 8;
+  static constexpr size_t kAhead = 16, kShare = 8;
 
   // New entries, and a higher bound. False where the call has touched all rows.
-  bool scan(const StoredRow* rows, int64_t num_rows, uint32_t call) {
+  template <class Bucket>
+  bool scan(const Bucket& of, uint16_t current) {
+    struct Row {
+      int64_t score;
+      int32_t row;
+      bool touched;
+    };
+    std::vector<Row> rows;
     std::vector<int64_t> scores;
-    for (int64_t i = 0; i < num_rows; ++i) {
-      if (rows[i].call != 0 && rows[i].call != call) scores.push_back(rows[i].score);
+    rows.reserve(static_cast<size_t>(of.num_rows()));
+    scores.reserve(static_cast<size_t>(of.num_rows()));
+    const int32_t num_rows = static_cast<int32_t>(of.num_rows()), ahead = static_cast<int32_t>(kAhead);
+    for (int32_t row = 0; row < num_rows; ++row) {
+      if (row < num_rows - ahead && of.has_key(row + ahead)) __builtin_prefetch(of.group(row + ahead));
+      if (!of.has_key(row)) continue;
+      const uint16_t call = of.call(row);
+      rows.push_back({of.score(row, call), row, call == current});
+      if (call != current) scores.push_back(rows.back().score);
     }
     if (scores.empty()) return false;
-    const auto middle = scores.begin() + static_cast<int64_t>(scores.size() / 16);
+    const auto middle = scores.begin() + static_cast<int64_t>(scores.size() / kShare);
     std::nth_element(scores.begin(), middle, scores.end());
     bound_ = *middle;
     bounded_ = true;
     aside_.clear();
-    for (int64_t i = 0; i < num_rows; ++i) {
-      if (rows[i].call == 0 || rows[i].score > bound_) continue;
-      const Entry entry = {rows[i].score, hash_of(rows[i].key), static_cast<int32_t>(i)};
-      (rows[i].call == call ? aside_ : sorted_).push_back(entry);
+    for (const Row& row : rows) {
+      if (row.score > bound_) continue;
+      (row.touched ? aside_ : sorted_).push_back({row.score, hash_of(of.key(row.row)), row.row});
     }
     std::sort(sorted_.begin(), sorted_.end(), std::greater<>());
     return true;
   }
 
   // The lowest entry of all. False where there is none.
-  template <class AskFor>
-  bool take(Entry* lowest, const AskFor& ask_for) {
+  template <class Bucket>
+  bool take(Entry* lowest, const Bucket& of) {
     if (!heap_.empty() && (sorted_.empty() || sorted_.back() > heap_.front())) {
       std::pop_heap(heap_.begin(), heap_.end(), std::greater<>());
       *lowest = heap_.back();
@@ -112,7 +122,11 @@ class Eviction {
     if (sorted_.empty()) return false;
     *lowest = sorted_.back();
     sorted_.pop_back();
-    if (sorted_.size() >= kAhead) ask_for(sorted_[sorted_.size() - kAhead]);
+    if (sorted_.size() >= kAhead) {  // the memory that evicting a later one needs
+      const Entry& later = sorted_[sorted_.size() - kAhead];
+      __builtin_prefetch(&of.row(later.row), 1);
+      __builtin_prefetch(of.groups().first(later.hash), 1);
+    }
     return true;
   }
 

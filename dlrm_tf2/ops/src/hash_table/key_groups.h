@@ -12,17 +12,19 @@
 namespace dlrm {
 
 struct alignas(64) KeyGroup {
-  static constexpr int kSlots = 5;
+  static constexpr int kSlots = 4;
   int64_t keys[kSlots];
-  int32_t rows[kSlots];  // row + 1; 0 for an empty slot, so that zeros are an empty index
+  int32_t rows[kSlots];    // row + 1; 0 for an empty slot, so that zeros are an empty index
+  uint16_t calls[kSlots];  // which call touched the key last, as in touches.h
   uint32_t overflow;
+  uint32_t unused;
 };
 static_assert(sizeof(KeyGroup) == 64, "one cache line");
 
 class KeyGroups {
  public:
-  // Groups for an index of at most `num_rows` keys: two thirds of the slots are used at most.
-  static int64_t groups_for(int64_t num_rows) { return (3 * num_rows + 2 * KeyGroup::kSlots - 1) / (2 * KeyGroup::kSlots); }
+  // Groups for an index of at most `num_rows` keys: half of the slots are used at most.
+  static int64_t groups_for(int64_t num_rows) { return (2 * num_rows + KeyGroup::kSlots - 1) / KeyGroup::kSlots; }
 
   // `groups`: memory of `num_groups` groups, zeros.
   KeyGroups(KeyGroup* groups, int64_t num_groups) : groups_(groups), num_groups_(num_groups) {}
@@ -30,55 +32,60 @@ class KeyGroups {
   // Where a search begins.
   const KeyGroup* first(uint64_t hash) const { return groups_ + home(hash); }
 
-  // The row of a key; -1 where it is not stored.
-  int32_t find(int64_t key, uint64_t hash) const {
+  // The slot of a key; -1 where it is not stored. A key keeps its slot as long as it is stored.
+  int64_t find(int64_t key, uint64_t hash) const {
     int64_t at = home(hash);
-    const int32_t row = row_in(groups_[at], key);
-    if (__builtin_expect(row >= 0 || groups_[at].overflow == 0, true)) return row;
+    const int64_t slot = slot_in(at, key);
+    if (__builtin_expect(slot >= 0 || groups_[at].overflow == 0, true)) return slot;
     for (int64_t left = num_groups_ - 1; left > 0; --left) {
       at = next(at);
-      const int32_t found = row_in(groups_[at], key);
+      const int64_t found = slot_in(at, key);
       if (found >= 0 || groups_[at].overflow == 0) return found;
     }
     return -1;
   }
 
-  // Stores a key that is not stored. There is an empty slot as long as there are no more keys than rows.
-  void insert(int64_t key, uint64_t hash, int32_t row) {
+  const KeyGroup* of_slot(int64_t slot) const { return &group(slot); }
+  int64_t num_slots() const { return num_groups_ * KeyGroup::kSlots; }
+  int64_t key(int64_t slot) const { return group(slot).keys[place(slot)]; }
+  int32_t row(int64_t slot) const { return group(slot).rows[place(slot)] - 1; }  // -1 for an empty slot
+  uint16_t& call(int64_t slot) const { return group(slot).calls[place(slot)]; }
+
+  // Stores a key that is not stored. Returns its slot. There is an empty one as long as there are no more keys than rows.
+  int64_t insert(int64_t key, uint64_t hash, int32_t row) {
     for (int64_t at = home(hash);; at = next(at)) {
       KeyGroup& group = groups_[at];
       for (int i = 0; i < KeyGroup::kSlots; ++i) {
         if (group.rows[i] != 0) continue;
         group.keys[i] = key;
         group.rows[i] = row + 1;
-        return;
+        return at * KeyGroup::kSlots + i;
       }
       ++group.overflow;
     }
   }
 
-  // Erases a key that is stored.
-  void erase(int64_t key, uint64_t hash) {
-    for (int64_t at = home(hash);; at = next(at)) {
-      KeyGroup& group = groups_[at];
-      for (int i = 0; i < KeyGroup::kSlots; ++i) {
-        if (group.keys[i] != key || group.rows[i] == 0) continue;
-        group.rows[i] = 0;
-        return;
-      }
-      --group.overflow;
-    }
+  // Erases the key in a slot.
+  void erase(int64_t slot, uint64_t hash) {
+    const int64_t last = slot / KeyGroup::kSlots;
+    for (int64_t at = home(hash); at != last; at = next(at)) --groups_[at].overflow;
+    groups_[last].rows[place(slot)] = 0;
   }
 
  private:
   int64_t home(uint64_t hash) const { return below(static_cast<uint32_t>(hash), num_groups_); }
   int64_t next(int64_t at) const { return at + 1 == num_groups_ ? 0 : at + 1; }
+  KeyGroup& group(int64_t slot) const { return groups_[static_cast<uint64_t>(slot) / KeyGroup::kSlots]; }
+  static uint64_t place(int64_t slot) { return static_cast<uint64_t>(slot) % KeyGroup::kSlots; }
 
   // Without a branch for each slot: which slot has the key cannot be predicted.
-  static int32_t row_in(const KeyGroup& group, int64_t key) {
-    int32_t row = 0;
-    for (int i = 0; i < KeyGroup::kSlots; ++i) row |= -static_cast<int32_t>(group.keys[i] == key) & group.rows[i];
-    return row - 1;
+  int64_t slot_in(int64_t at, int64_t key) const {
+    const KeyGroup& group = groups_[at];
+    int64_t found = 0;  // the slot's place in the group + 1
+    for (int i = 0; i < KeyGroup::kSlots; ++i) {
+      found |= -static_cast<int64_t>((group.keys[i] == key) & (group.rows[i] != 0)) & (i + 1);
+    }
+    return found == 0 ? -1 : at * KeyGroup::kSlots + found - 1;
   }
 
   KeyGroup* groups_;

@@ -1,8 +1,7 @@
 // The index from its making to find_or_insert.
 //
-// find_or_insert has two passes over the keys of a bucket: stored keys are touched, whose rows no later eviction may take;
-// then the missing keys are sorted by hash and taken one after the other. A large batch is sorted into buckets first, and
-// threads take bucket after bucket.
+// find_or_insert has two passes. The first one, over the keys as they come, finds and touches the stored keys, whose rows no
+// later eviction may take. The second one is over the missing keys alone, bucket by bucket in the order of their hashes.
 #include "key_index.h"
 
 #include <algorithm>
@@ -14,86 +13,133 @@
 
 namespace {
 
+using dlrm::BatchKey;
 using dlrm::Bucket;
+using dlrm::Found;
 using dlrm::KeyIndex;
-using dlrm::Missing;
 using dlrm::Part;
-using dlrm::StoredRow;
-
-constexpr int64_t kSmallBatch = 4096;  // keys that one thread takes as they are
-constexpr int64_t kAhead = 8;          // missing keys whose groups are asked for
+using dlrm::Threads;
 
 class FindOrInsert {
  public:
   FindOrInsert(KeyIndex* index, const int64_t* keys, int64_t step, const DlrmScores& scores, int64_t* rows)
       : index_(index), keys_(keys), step_(static_cast<uint32_t>(step)), scores_(scores), rows_(rows) {}
 
-  // `keys`: all of the call's that are of buckets first .. last - 1; positions: theirs in the call, null for 0, 1, 2 ...
-  void run(const int64_t* keys, const uint32_t* positions, int64_t count, int64_t first, int64_t last, Part* part) {
-    dlrm::probe<true>(*index_, keys, count, [&](int64_t i, uint64_t hash, int64_t bucket, int32_t row) {
-      const int64_t position = positions == nullptr ? i : positions[i];
-      if (row < 0) {
-        part->missing.push_back({hash, position});
-      } else {
-        touch(&index_->buckets[bucket], row, position);
-        rows_[position] = index_->table_row(bucket, row);
-      }
-    });
-    part->counters.missed = static_cast<int64_t>(part->missing.size());
-    part->counters.found = count - part->counters.missed;
-    store_missing(part);
-    for (int64_t bucket = first; bucket < last; ++bucket) index_->buckets[bucket].end_call();
+  // Fills `rows`, and the parts of the index. Returns DLRM_NO_MEMORY, and has changed nothing then.
+  int run(int64_t count, const Threads& threads) {
+    dlrm::Partition& missing = index_->partition;
+    const int64_t num_chunks = threads.chunks(count);
+    if (!missing.begin(count, num_chunks)) return DLRM_NO_MEMORY;
+    begin_call(count, threads);
+    fallen_.resize(static_cast<size_t>(num_chunks));
+    threads(num_chunks, [&](int64_t chunk) { find_and_touch(chunk); });
+    bool fell = false;
+    for (const auto& of_chunk : fallen_) {
+      for (const auto& [bucket, row] : of_chunk) index_->buckets[bucket].fell(row);
+      fell |= !of_chunk.empty();
+    }
+    const int64_t num_missing = missing.num_listed(), num_buckets = index_->num_buckets();
+    const int64_t num_parts = threads.chunks(num_missing, num_buckets);
+    index_->begin_parts(num_parts);
+    index_->counters.found += count - num_missing;
+    index_->counters.missed += num_missing;
+    if (num_missing > 0) {
+      missing.group(*index_, threads);
+      threads(num_parts, [&](int64_t i) {
+        store_missing(num_buckets * i / num_parts, num_buckets * (i + 1) / num_parts, &index_->parts[static_cast<size_t>(i)]);
+      });
+    }
+    if (fell || num_missing > 0) index_->end_call();
+    return DLRM_OK;
   }
 
  private:
   int64_t given_score(int64_t position) const { return scores_.scores[position * scores_.stride]; }
+  bool by_rule(int rule) const { return index_->rules.score == rule; }
 
-  void touch(Bucket* bucket, int32_t at, int64_t position) {
-    StoredRow& row = bucket->row(at);
-    const bool again = row.call == index_->call;
-    row.call = index_->call;
-    row.step = step_;
-    switch (index_->rules.score) {
-      case DLRM_SCORE_NO_EVICTION: break;
-      case DLRM_SCORE_LFU: ++row.score; break;
-      case DLRM_SCORE_STEP: bucket->set_score(at, step_, true); break;
-      default: {
-        const int64_t score = given_score(position);
-        bucket->set_score(at, again ? std::max(row.score, score) : score, true);
-      }
+  void begin_call(int64_t count, const Threads& threads) {
+    if (index_->calls.used_up()) {
+      threads(index_->num_buckets(), [&](int64_t bucket) { index_->buckets[bucket].forget_calls(); });
+      index_->calls.forget();
     }
+    const bool given = by_rule(DLRM_SCORE_TIMESTAMP) || by_rule(DLRM_SCORE_CUSTOM);
+    scores_of_keys_ = given && scores_.stride != 0;
+    int64_t score = by_rule(DLRM_SCORE_STEP) ? step_ : 0;
+    if (given && count > 0) score = scores_.scores[0];
+    may_fall_ = score < index_->highest_score;
+    index_->highest_score = scores_of_keys_ ? INT64_MAX : std::max(index_->highest_score, score);
+    index_->calls.begin(score, step_, scores_of_keys_ || by_rule(DLRM_SCORE_LFU));
+    call_ = index_->calls.current();
+    index_->step = std::max(index_->step, step_);
+  }
+
+  // The first pass over the keys of a chunk.
+  void find_and_touch(int64_t chunk) {
+    if (scores_of_keys_) {
+      find_and_touch<true>(chunk, [&](int64_t i, const Found& found) {
+        Bucket& of = index_->buckets[found.bucket];
+        const auto before = [&](uint16_t call) { return of.score(found.row, call); };
+        if (dlrm::touch_with_score(found.call, &of.row(found.row).score, call_, given_score(i), before)) {
+          fell(chunk, found);
+        }
+      });
+    } else if (by_rule(DLRM_SCORE_LFU)) {
+      find_and_touch<true>(chunk, [&](int64_t, const Found& found) {
+        dlrm::touch(found.call, call_);
+        dlrm::count_touch(&index_->buckets[found.bucket].row(found.row).score);
+      });
+    } else if (may_fall_) {
+      find_and_touch<true>(chunk, [&](int64_t, const Found& found) {
+        const int64_t before = index_->buckets[found.bucket].score(found.row, dlrm::call_now(*found.call));
+        if (dlrm::touch(found.call, call_) && index_->calls.given() < before) fell(chunk, found);
+      });
+    } else {
+      find_and_touch<false>(chunk, [&](int64_t, const Found& found) { dlrm::touch(found.call, call_); });
+    }
+  }
+
+  // touch(position, found): touches a key that is stored. kRows: whether it needs the row.
+  template <bool kRows, class Touch>
+  void find_and_touch(int64_t chunk, const Touch& touch) {
+    dlrm::Partition& missing = index_->partition;
+    BatchKey* const list = missing.list(chunk);
+    int64_t length = 0;
+    const auto each = [&](int64_t i, const Found& found) {
+      if (found.row < 0) {
+        list[length++] = {found.hash, i};
+        return;
+      }
+      rows_[i] = index_->table_row(found.bucket, found.row);
+      touch(i, found);
+    };
+    dlrm::probe<kRows>(*index_, keys_, missing.first_of(chunk), missing.first_of(chunk + 1), each);
+    missing.set_length(chunk, length);
+  }
+
+  // Notes that the score of a row is below what it was.
+  void fell(int64_t chunk, const Found& found) {
+    fallen_[static_cast<size_t>(chunk)].push_back({found.bucket, found.row});
   }
 
   // The score of a key that is stored now, with its occurrences.
-  int64_t first_score(const Missing* first, const Missing* last) const {
-    switch (index_->rules.score) {
-      case DLRM_SCORE_NO_EVICTION: return 0;
-      case DLRM_SCORE_LFU: return last - first;
-      case DLRM_SCORE_STEP: return step_;
-    }
+  int64_t first_score(const BatchKey* first, const BatchKey* last) const {
+    if (by_rule(DLRM_SCORE_LFU)) return last - first;
+    if (!scores_of_keys_) return index_->calls.given();
     int64_t score = std::numeric_limits<int64_t>::min();
-    for (const Missing* one = first; one < last; ++one) score = std::max(score, given_score(one->position));
+    for (const BatchKey* one = first; one < last; ++one) score = std::max(score, given_score(one->position));
     return score;
   }
 
-  void store_missing(Part* part) {
-    std::vector<Missing>& missing = part->missing;
-    std::sort(missing.begin(), missing.end(), [](const Missing& a, const Missing& b) { return a.hash < b.hash; });
-    const Missing* const end = missing.data() + missing.size();
-    for (const Missing* one = missing.data(); one < end;) {
-      if (end - one > kAhead) {
-        const uint64_t hash = one[kAhead].hash;
-        __builtin_prefetch(index_->buckets[index_->bucket_of_hash(hash)].groups().first(hash), 1);
-      }
-      const Missing* next = one + 1;
-      while (next < end && next->hash == one->hash) ++next;
-      const int64_t row = store(one, next, part);
-      for (; one < next; ++one) rows_[one->position] = row;
-    }
+  void store_missing(int64_t first_bucket, int64_t last_bucket, Part* part) {
+    const auto each = [&](const BatchKey* first, const BatchKey* last) {
+      const int64_t row = store(first, last, part);
+      for (; first < last; ++first) rows_[first->position] = row;
+    };
+    index_->partition.for_each_key(*index_, first_bucket, last_bucket, each);
   }
 
   // Stores a key, if that is possible and the rules allow it. Returns the table's row, or -1.
-  int64_t store(const Missing* first, const Missing* last, Part* part) {
+  int64_t store(const BatchKey* first, const BatchKey* last, Part* part) {
     const uint64_t hash = first->hash;
     const int64_t key = keys_[first->position], bucket = index_->bucket_of_hash(hash);
     dlrm::Admission& admission = index_->admission;
@@ -102,11 +148,11 @@ class FindOrInsert {
       return -1;
     }
     Bucket& of = index_->buckets[bucket];
-    if (of.full() && !index_->evict(bucket, part, std::numeric_limits<int64_t>::max(), UINT64_MAX, index_->call)) {
+    if (of.full() && !index_->evict(bucket, part, std::numeric_limits<int64_t>::max(), UINT64_MAX, call_)) {
       ++part->counters.not_insertable;
       return -1;
     }
-    const int32_t at = of.insert({key, first_score(first, last), step_, index_->call}, hash, true);
+    const int32_t at = of.insert(key, hash, first_score(first, last), step_, call_);
     admission.stored(bucket, key, hash);
     ++part->counters.inserted;
     part->counters.admitted += admission.any();
@@ -120,6 +166,10 @@ class FindOrInsert {
   const uint32_t step_;
   const DlrmScores scores_;
   int64_t* const rows_;
+  bool scores_of_keys_ = false;  // whether each key has a score of its own
+  bool may_fall_ = false;        // whether the score of the call is below a score that is stored
+  uint16_t call_ = 0;
+  std::vector<std::vector<std::pair<int64_t, int32_t>>> fallen_;  // of each chunk: bucket and row
 };
 
 bool good(const DlrmIndexBuckets& buckets, const DlrmIndexRules& rules) {
@@ -150,9 +200,9 @@ int dlrm_index_find(const void* opaque, const int64_t* keys, int64_t count, int6
   const KeyIndex& index = *static_cast<const KeyIndex*>(opaque);
   if (const int code = index.check(keys, count, bad_key)) return code;
   int64_t found = 0;
-  dlrm::probe<false>(index, keys, count, [&](int64_t i, uint64_t, int64_t bucket, int32_t row) {
-    rows[i] = row < 0 ? -1 : index.table_row(bucket, row);
-    found += row >= 0;
+  dlrm::probe<false>(index, keys, 0, count, [&](int64_t i, const Found& one) {
+    rows[i] = one.row < 0 ? -1 : index.table_row(one.bucket, one.row);
+    found += one.row >= 0;
   });
   index.found += found;
   index.missed += count - found;
@@ -163,26 +213,10 @@ int dlrm_index_find_or_insert(void* opaque, const int64_t* keys, int64_t count, 
                               int64_t* rows, DlrmParallelFor parallel_for, void* threads, int64_t num_threads,
                               DlrmIndexChanges* changes, int64_t* bad_key) {
   KeyIndex& index = *static_cast<KeyIndex*>(opaque);
-  if (step < 0 || step > UINT32_MAX || count > UINT32_MAX || num_threads < 1) return DLRM_BAD_ARGUMENT;
-  const auto all = [&](int64_t n, const auto& run) { dlrm::in_parallel(parallel_for, threads, n, run); };
-  const bool whole = count < kSmallBatch || index.num_buckets() <= 1;
-  const int code = whole ? index.check(keys, count, bad_key)
-                         : index.partition.run(index, keys, count, all, num_threads, bad_key);
-  if (code != DLRM_OK) return code;
-  index.begin_call();
-  index.step = std::max(index.step, static_cast<uint32_t>(step));
+  if (step < 0 || step > UINT32_MAX || num_threads < 1) return DLRM_BAD_ARGUMENT;
+  if (const int code = index.check(keys, count, bad_key)) return code;
   FindOrInsert call(&index, keys, step, scores, rows);
-  if (whole) {
-    index.begin_parts(1);
-    call.run(keys, nullptr, count, 0, index.num_buckets(), &index.parts[0]);
-  } else {
-    index.begin_parts(index.num_buckets());
-    const dlrm::Partition& sorted = index.partition;
-    all(index.num_buckets(), [&](int64_t bucket) {
-      call.run(sorted.keys(bucket), sorted.positions(bucket), sorted.count(bucket), bucket, bucket + 1,
-               &index.parts[static_cast<size_t>(bucket)]);
-    });
-  }
+  if (const int code = call.run(count, Threads(parallel_for, threads, num_threads))) return code;
   *changes = {0, index.num_listed()};
   index.for_each_part([&](const Part& part) {
     changes->fresh += static_cast<int64_t>(part.fresh.size());
@@ -196,6 +230,17 @@ void dlrm_index_fresh(const void* index, int64_t* rows, int64_t* keys) {
     for (const auto& [row, key] : part.fresh) {
       *rows++ = row;
       *keys++ = key;
+    }
+  });
+}
+
+void dlrm_index_listed(const void* index, int64_t* keys, int64_t* rows, int64_t* scores, int64_t* steps) {
+  static_cast<const KeyIndex*>(index)->for_each_part([&](const Part& part) {
+    for (const dlrm::Listed& one : part.listed) {
+      if (keys != nullptr) *keys++ = one.key;
+      if (rows != nullptr) *rows++ = one.row;
+      if (scores != nullptr) *scores++ = one.score;
+      if (steps != nullptr) *steps++ = one.step;
     }
   });
 }

@@ -53,7 +53,7 @@ typedef struct {
   int64_t inserted, admitted, refused, evicted, expired, erased, not_insertable, found, missed;
 } DlrmIndexCounters;
 
-// Returns null where a number is out of range, or where there is no memory. Memory of about 44 bytes a row is taken from
+// Returns null where a number is out of range, or where there is no memory. Memory of about 48 bytes a row is taken from
 // the system as rows are used.
 void* dlrm_index_new(const DlrmIndexBuckets* buckets, const DlrmIndexRules* rules);
 void dlrm_index_delete(void* index);
@@ -91,10 +91,12 @@ void dlrm_index_listed(const void* index, int64_t* keys, int64_t* rows, int64_t*
 // equal keys the last one counts. A full bucket keeps the keys with the highest (score, hash): so what is stored does not
 // depend on how a checkpoint is divided into calls. rows: as they are when the call returns.
 int dlrm_index_assign(void* index, const int64_t* keys, int64_t count, const int64_t* scores, const int64_t* steps,
-                      int64_t* rows, int64_t* bad_key);
+                      int64_t* rows, DlrmParallelFor parallel_for, void* threads, int64_t num_threads,
+                      int64_t* bad_key);
 
 // was_stored [count]: 1 where the call erased the key; of equal keys the first.
-int dlrm_index_erase(void* index, const int64_t* keys, int64_t count, unsigned char* was_stored, int64_t* bad_key);
+int dlrm_index_erase(void* index, const int64_t* keys, int64_t count, unsigned char* was_stored,
+                     DlrmParallelFor parallel_for, void* threads, int64_t num_threads, int64_t* bad_key);
 
 // Erases every key whose step is below `before_step`, and lists it. Returns how many.
 int64_t dlrm_index_expire(void* index, int64_t before_step, DlrmParallelFor parallel_for, void* threads);

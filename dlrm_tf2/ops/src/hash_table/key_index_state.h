@@ -11,6 +11,7 @@
 #include "admission.h"
 #include "bucket.h"
 #include "key_index.h"
+#include "key_search.h"
 #include "partition.h"
 
 namespace dlrm {
@@ -20,21 +21,13 @@ struct Listed {
   int64_t key, row, score, step;
 };
 
-// A key of a batch that is not stored: all of a batch, sorted by hash, are sorted by bucket too.
-struct Missing {
-  uint64_t hash;
-  int64_t position;
-};
-
 // What a call did in some buckets, which one thread worked on.
 struct Part {
-  std::vector<Missing> missing;
   std::vector<std::pair<int64_t, int64_t>> fresh;  // (row, key)
   std::vector<Listed> listed;
   DlrmIndexCounters counters;
 
   void clear() {
-    missing.clear();
     fresh.clear();
     listed.clear();
     counters = {};
@@ -49,7 +42,8 @@ struct KeyIndex {
   std::vector<std::vector<std::pair<uint32_t, int64_t>>> erased;  // by bucket: (step, key) in the order of the steps
   DlrmIndexCounters counters = {};
   mutable std::atomic<int64_t> found{0}, missed{0};  // by finds
-  uint32_t call = kNoCall;                           // number of the last call that touched rows
+  Calls calls;
+  int64_t highest_score = INT64_MIN;                 // at least every score
   uint32_t step = 0;                                 // the highest one given
   std::vector<Part> parts;                           // of the last call, in the order of the buckets
   int64_t num_parts = 0;
@@ -57,11 +51,16 @@ struct KeyIndex {
 
   bool make() {
     erased.assign(static_cast<size_t>(num_buckets()), {});
-    call = kNoCall;
-    return buckets.make(num_buckets(), owned.rows_per_bucket) && admission.make(owned, rules);
+    calls.forget();
+    highest_score = INT64_MIN;
+    return buckets.make(num_buckets(), owned.rows_per_bucket, &calls) && admission.make(owned, rules);
   }
 
   int64_t num_buckets() const { return owned.last_bucket - owned.first_bucket; }
+
+  IndexShape shape() const {
+    return {buckets.groups(), KeyGroups::groups_for(owned.rows_per_bucket), owned.num_buckets, owned.first_bucket};
+  }
 
   // The bucket of a hash, from 0 for the first one of this index; another number where it is another index's.
   int64_t bucket_of_hash(uint64_t hash) const { return bucket_of(hash, owned.num_buckets) - owned.first_bucket; }
@@ -74,6 +73,7 @@ struct KeyIndex {
 
   // DLRM_BAD_ID, and which, where a key is of another index's bucket.
   int check(const int64_t* keys, int64_t count, int64_t* bad_key) const {
+    if (num_buckets() == owned.num_buckets) return DLRM_OK;
     for (int64_t i = 0; i < count; ++i) {
       if (owns(bucket_of_hash(hash_of(keys[i])))) continue;
       *bad_key = keys[i];
@@ -82,19 +82,12 @@ struct KeyIndex {
     return DLRM_OK;
   }
 
-  // Begins a call that touches rows.
-  void begin_call() {
-    if (call == UINT32_MAX) {
-      for (int64_t i = 0; i < buckets.size(); ++i) {
-        for (int32_t at = 0; at < owned.rows_per_bucket; ++at) {
-          uint32_t& of_row = buckets[i].row(at).call;
-          of_row = of_row == 0 ? 0 : kNoCall;
-        }
-      }
-      call = kNoCall;
-    }
-    ++call;
+  void end_call() {
+    for (int64_t bucket = 0; bucket < num_buckets(); ++bucket) buckets[bucket].end_call();
   }
+
+  // Where the search for a key with this hash begins.
+  const KeyGroup* place(uint64_t hash) const { return buckets[bucket_of_hash(hash)].groups().first(hash); }
 
   // Begins a list that is made in `count` parts.
   void begin_parts(int64_t count) {
@@ -114,16 +107,22 @@ struct KeyIndex {
     return count;
   }
 
+  // What a list says about a row with a key.
+  Listed listed(int64_t bucket, int32_t at) const {
+    const Bucket& of = buckets[bucket];
+    return {of.key(at), table_row(bucket, at), of.score(at), of.step(at)};
+  }
+
   // Takes a key out of its bucket, and notes it where that is asked for.
   void erase(int64_t bucket, int32_t at, uint64_t hash, uint32_t in_step) {
     if (rules.log_erased) {
-      erased[static_cast<size_t>(bucket)].push_back({in_step, buckets[bucket].row(at).key});
+      erased[static_cast<size_t>(bucket)].push_back({in_step, buckets[bucket].key(at)});
     }
     buckets[bucket].erase(at, hash);
   }
 
   // Erases the lowest row of a full bucket, if it is below (score, hash), and lists it. False where there is none.
-  bool evict(int64_t bucket, Part* part, int64_t score_limit, uint64_t hash_limit, uint32_t touched_call) {
+  bool evict(int64_t bucket, Part* part, int64_t score_limit, uint64_t hash_limit, uint16_t touched_call) {
     Bucket& of = buckets[bucket];
     Eviction::Entry lowest = {};
     if (rules.score == DLRM_SCORE_NO_EVICTION || !of.take_lowest(touched_call, &lowest)) return false;
@@ -131,12 +130,37 @@ struct KeyIndex {
       of.give_back(lowest);
       return false;
     }
-    const StoredRow& row = of.row(lowest.row);
-    part->listed.push_back({row.key, table_row(bucket, lowest.row), row.score, row.step});
+    part->listed.push_back(listed(bucket, lowest.row));
     ++part->counters.evicted;
     erase(bucket, lowest.row, lowest.hash, step);
     return true;
   }
+};
+
+// How a call is divided among threads: into chunks of its keys, and later into parts of the buckets. Nothing that is stored
+// or answered depends on it.
+class Threads {
+ public:
+  Threads(DlrmParallelFor parallel_for, void* threads, int64_t num_threads)
+      : parallel_for_(parallel_for), threads_(threads), num_threads_(num_threads) {}
+
+  template <class Run>
+  void operator()(int64_t count, const Run& run) const {
+    if (count == 1) return run(0);
+    in_parallel(parallel_for_, threads_, count, run);
+  }
+
+  // Chunks for `count` keys, at least 1 and at most `most`.
+  int64_t chunks(int64_t count, int64_t most = INT64_MAX) const {
+    constexpr int64_t kLeastKeys = 1024, kPerThread = 4;  // so that a thread that was held up does not keep the others
+    if (num_threads_ == 1) return 1;
+    return std::max<int64_t>(1, std::min({count / kLeastKeys, kPerThread * num_threads_, most}));
+  }
+
+ private:
+  const DlrmParallelFor parallel_for_;
+  void* const threads_;
+  const int64_t num_threads_;
 };
 
 // Adds counters to counters.

@@ -1,4 +1,4 @@
-// The calls that load, erase and list what an index has.
+// The calls that load, erase and export what an index has.
 #include <algorithm>
 #include <vector>
 
@@ -7,11 +7,13 @@
 
 namespace {
 
+using dlrm::BatchKey;
 using dlrm::Bucket;
+using dlrm::Calls;
 using dlrm::KeyIndex;
 using dlrm::Listed;
-using dlrm::Missing;
 using dlrm::Part;
+using dlrm::Threads;
 
 // Begins a list in one part.
 std::vector<Listed>* begin_list(KeyIndex* index) {
@@ -19,79 +21,116 @@ std::vector<Listed>* begin_list(KeyIndex* index) {
   return &index->parts[0].listed;
 }
 
-// The last occurrence of each missing key; in each bucket the highest (score, hash) first.
-void order_to_load(const KeyIndex& index, const int64_t* scores, std::vector<Missing>* missing) {
-  std::sort(missing->begin(), missing->end(), [](const Missing& a, const Missing& b) {
-    return a.hash != b.hash ? a.hash < b.hash : a.position > b.position;
+// Lists keys, and calls run(first_bucket, last_bucket, part) for parts of the buckets. list(first, last, to): lists what is
+// wanted of the keys first .. last - 1, and returns how many. Returns DLRM_NO_MEMORY, and has changed nothing then.
+template <class List, class Run>
+int by_buckets(KeyIndex* index, int64_t count, const Threads& threads, const List& list, const Run& run) {
+  dlrm::Partition& listed = index->partition;
+  const int64_t num_chunks = threads.chunks(count), num_buckets = index->num_buckets();
+  if (!listed.begin(count, num_chunks)) return DLRM_NO_MEMORY;
+  threads(num_chunks, [&](int64_t chunk) {
+    listed.set_length(chunk, list(listed.first_of(chunk), listed.first_of(chunk + 1), listed.list(chunk)));
   });
-  const auto same_key = [](const Missing& a, const Missing& b) { return a.hash == b.hash; };
-  missing->erase(std::unique(missing->begin(), missing->end(), same_key), missing->end());
-  const auto order = [&](const Missing& one) {
-    return std::make_tuple(-index.bucket_of_hash(one.hash), scores[one.position], one.hash);
-  };
-  std::sort(missing->begin(), missing->end(), [&](const Missing& a, const Missing& b) { return order(a) > order(b); });
+  listed.group(*index, threads);
+  const int64_t num_parts = threads.chunks(listed.num_listed(), num_buckets);
+  index->begin_parts(num_parts);
+  threads(num_parts, [&](int64_t i) {
+    run(num_buckets * i / num_parts, num_buckets * (i + 1) / num_parts, &index->parts[static_cast<size_t>(i)]);
+  });
+  index->for_each_part([&](const Part& part) { dlrm::add(&index->counters, part.counters); });
+  return DLRM_OK;
 }
+
+// The arguments of dlrm_index_assign.
+struct Assignment {
+  const int64_t* keys;
+  const int64_t* scores;
+  const int64_t* steps;
+
+  // Stores the listed keys of a bucket: first the keys that it has, then the missing ones, the highest (score, hash) first.
+  void store(KeyIndex* index, int64_t bucket, Part* part) const {
+    Bucket& of = index->buckets[bucket];
+    std::vector<BatchKey> missing;
+    index->partition.for_each_key(*index, bucket, bucket + 1, [&](const BatchKey* first, const BatchKey* last) {
+      int64_t i = first->position;
+      for (const BatchKey* one = first; one < last; ++one) i = std::max(i, one->position);
+      const int64_t slot = of.groups().find(keys[i], first->hash);
+      if (slot < 0) missing.push_back({first->hash, i});
+      else of.assign(of.groups().row(slot), scores[i], static_cast<uint32_t>(steps[i]));
+    });
+    std::sort(missing.begin(), missing.end(), [&](const BatchKey& a, const BatchKey& b) {
+      return std::make_pair(scores[a.position], a.hash) > std::make_pair(scores[b.position], b.hash);
+    });
+    for (const BatchKey& one : missing) {
+      const int64_t i = one.position;
+      if (of.full() && !index->evict(bucket, part, scores[i], one.hash, Calls::kBusy)) {
+        ++part->counters.not_insertable;
+        continue;
+      }
+      of.insert(keys[i], one.hash, scores[i], static_cast<uint32_t>(steps[i]), Calls::kNone);
+      ++part->counters.inserted;
+    }
+  }
+};
 
 }  // namespace
 
 extern "C" {
 
-void dlrm_index_listed(const void* index, int64_t* keys, int64_t* rows, int64_t* scores, int64_t* steps) {
-  static_cast<const KeyIndex*>(index)->for_each_part([&](const Part& part) {
-    for (const Listed& one : part.listed) {
-      if (keys != nullptr) *keys++ = one.key;
-      if (rows != nullptr) *rows++ = one.row;
-      if (scores != nullptr) *scores++ = one.score;
-      if (steps != nullptr) *steps++ = one.step;
-    }
-  });
-}
-
 int dlrm_index_assign(void* opaque, const int64_t* keys, int64_t count, const int64_t* scores, const int64_t* steps,
-                      int64_t* rows, int64_t* bad_key) {
+                      int64_t* rows, DlrmParallelFor parallel_for, void* threads, int64_t num_threads,
+                      int64_t* bad_key) {
   KeyIndex& index = *static_cast<KeyIndex*>(opaque);
+  const Threads all(parallel_for, threads, num_threads);
   if (std::any_of(steps, steps + count, [](int64_t step) { return step < 0 || step > UINT32_MAX; })) {
     return DLRM_BAD_ARGUMENT;
   }
   if (const int code = index.check(keys, count, bad_key)) return code;
-  index.begin_parts(1);
-  Part& part = index.parts[0];
-  dlrm::probe<true>(index, keys, count, [&](int64_t i, uint64_t hash, int64_t bucket, int32_t row) {
-    if (row < 0) {
-      part.missing.push_back({hash, i});
-    } else {
-      index.buckets[bucket].row(row).step = static_cast<uint32_t>(steps[i]);
-      index.buckets[bucket].set_score(row, scores[i], false);
-    }
+  if (count > 0) index.highest_score = std::max(index.highest_score, *std::max_element(scores, scores + count));
+  const Assignment assignment = {keys, scores, steps};
+  const auto list_all = [&](int64_t first, int64_t last, BatchKey* to) {
+    for (int64_t i = first; i < last; ++i) *to++ = {dlrm::hash_of(keys[i]), i};
+    return last - first;
+  };
+  const int code = by_buckets(&index, count, all, list_all, [&](int64_t first, int64_t last, Part* part) {
+    for (int64_t bucket = first; bucket < last; ++bucket) assignment.store(&index, bucket, part);
   });
-  order_to_load(index, scores, &part.missing);
-  for (const Missing& one : part.missing) {
-    const int64_t i = one.position, bucket = index.bucket_of_hash(one.hash);
-    if (index.buckets[bucket].full() && !index.evict(bucket, &part, scores[i], one.hash, 0)) {
-      ++part.counters.not_insertable;
-      continue;
-    }
-    index.buckets[bucket].insert({keys[i], scores[i], static_cast<uint32_t>(steps[i]), dlrm::kNoCall}, one.hash, false);
-    ++part.counters.inserted;
-  }
-  for (int64_t i = 0; i < index.num_buckets(); ++i) index.buckets[i].end_call();
-  dlrm::probe<false>(index, keys, count, [&](int64_t i, uint64_t, int64_t bucket, int32_t row) {
-    rows[i] = row < 0 ? -1 : index.table_row(bucket, row);
+  if (code != DLRM_OK) return code;
+  index.end_call();
+  const int64_t num_chunks = all.chunks(count);
+  all(num_chunks, [&](int64_t chunk) {
+    const auto note_row = [&](int64_t i, const dlrm::Found& found) {
+      rows[i] = found.row < 0 ? -1 : index.table_row(found.bucket, found.row);
+    };
+    dlrm::probe<false>(index, keys, count * chunk / num_chunks, count * (chunk + 1) / num_chunks, note_row);
   });
-  dlrm::add(&index.counters, part.counters);
   return DLRM_OK;
 }
 
-int dlrm_index_erase(void* opaque, const int64_t* keys, int64_t count, unsigned char* was_stored, int64_t* bad_key) {
+int dlrm_index_erase(void* opaque, const int64_t* keys, int64_t count, unsigned char* was_stored,
+                     DlrmParallelFor parallel_for, void* threads, int64_t num_threads, int64_t* bad_key) {
   KeyIndex& index = *static_cast<KeyIndex*>(opaque);
   if (const int code = index.check(keys, count, bad_key)) return code;
-  dlrm::probe<false>(index, keys, count, [&](int64_t i, uint64_t hash, int64_t bucket, int32_t row) {
-    was_stored[i] = row >= 0;
-    if (row < 0) return;
-    index.erase(bucket, row, hash, index.step);
-    ++index.counters.erased;
-  });
-  return DLRM_OK;
+  const auto list_stored = [&](int64_t first, int64_t last, BatchKey* to) {
+    const BatchKey* const start = to;
+    dlrm::probe<false>(index, keys, first, last, [&](int64_t i, const dlrm::Found& found) {
+      was_stored[i] = 0;
+      if (found.row >= 0) *to++ = {found.hash, i};
+    });
+    return to - start;
+  };
+  const auto erase = [&](int64_t first_bucket, int64_t last_bucket, Part* part) {
+    index.partition.for_each_key(index, first_bucket, last_bucket, [&](const BatchKey* first, const BatchKey* last) {
+      int64_t i = first->position;
+      for (const BatchKey* one = first; one < last; ++one) i = std::min(i, one->position);
+      const int64_t bucket = index.bucket_of_hash(first->hash);
+      const dlrm::KeyGroups& groups = index.buckets[bucket].groups();
+      index.erase(bucket, groups.row(groups.find(keys[i], first->hash)), first->hash, index.step);
+      was_stored[i] = 1;
+      ++part->counters.erased;
+    });
+  };
+  return by_buckets(&index, count, Threads(parallel_for, threads, num_threads), list_stored, erase);
 }
 
 int64_t dlrm_index_expire(void* opaque, int64_t before_step, DlrmParallelFor parallel_for, void* threads) {
@@ -100,11 +139,11 @@ int64_t dlrm_index_expire(void* opaque, int64_t before_step, DlrmParallelFor par
   dlrm::in_parallel(parallel_for, threads, index.num_buckets(), [&](int64_t bucket) {
     const Bucket& of = index.buckets[bucket];
     Part& part = index.parts[static_cast<size_t>(bucket)];
-    for (int32_t at = 0; at < of.num_rows(); ++at) {
-      const dlrm::StoredRow& row = of.row(at);
-      if (row.call == 0 || row.step >= before_step) continue;
-      part.listed.push_back({row.key, index.table_row(bucket, at), row.score, row.step});
-      index.erase(bucket, at, dlrm::hash_of(row.key), index.step);
+    for (int64_t slot = 0; slot < of.groups().num_slots(); ++slot) {
+      const int32_t at = of.groups().row(slot);
+      if (at < 0 || of.step(at, of.groups().call(slot)) >= before_step) continue;
+      part.listed.push_back(index.listed(bucket, at));
+      index.erase(bucket, at, dlrm::hash_of(of.groups().key(slot)), index.step);
     }
   });
   const int64_t expired = index.num_listed();
@@ -135,8 +174,9 @@ int64_t dlrm_index_export(void* opaque, int64_t first_row, int64_t num_rows) {
   const int64_t first = std::max<int64_t>(0, first_row - base);
   const int64_t last = std::min(index.num_buckets() * rows, first_row + num_rows - base);
   for (int64_t i = first; i < last; ++i) {
-    const dlrm::StoredRow& row = index.buckets[i / rows].row(static_cast<int32_t>(i % rows));
-    if (row.call != 0) listed->push_back({row.key, base + i, row.score, row.step});
+    const int64_t bucket = i / rows;
+    const int32_t at = static_cast<int32_t>(i % rows);
+    if (index.buckets[bucket].has_key(at)) listed->push_back(index.listed(bucket, at));
   }
   return static_cast<int64_t>(listed->size());
 }
@@ -149,7 +189,7 @@ int64_t dlrm_index_export_counts(void* opaque) {
     if (index.rules.counter == DLRM_COUNT_EXACT) {
       const Bucket& of = index.admission.exact().bucket(i);
       for (int32_t at = 0; at < of.num_rows(); ++at) {
-        if (of.row(at).call != 0) listed->push_back({of.row(at).key, 0, of.row(at).score, 0});
+        if (of.has_key(at)) listed->push_back({of.key(at), 0, of.score(at), 0});
       }
     } else {
       const int64_t num_cells = index.admission.sketch().cells_of_bucket();

@@ -41,10 +41,11 @@ DLRM_KEY_INDEX_OP(Assign) {
   TF_RETURN_IF_ERROR(read_numbers(context, "keys", &keys));
   TF_RETURN_IF_ERROR(read_for_keys(context, "scores", *keys, &scores));
   TF_RETURN_IF_ERROR(read_for_keys(context, "steps", *keys, &steps));
+  const auto& pool = *context->device()->tensorflow_cpu_worker_threads();
   int64_t *rows, bad_key = 0;
   TF_RETURN_IF_ERROR(make_numbers(context, 0, keys->NumElements(), &rows));
   const int code = dlrm_index_assign(resource.index, numbers_of(*keys), keys->NumElements(), numbers_of(*scores),
-                                     numbers_of(*steps), rows, &bad_key);
+                                     numbers_of(*steps), rows, in_pool, pool.workers, pool.num_threads, &bad_key);
   return result_of(code, resource, bad_key);
 }
 
@@ -62,8 +63,10 @@ DLRM_KEY_INDEX_OP(Erase) {
   TF_RETURN_IF_ERROR(context->allocate_output(0, keys->shape(), &output));
   static_assert(sizeof(bool) == 1, "written as bytes");
   auto* const was_stored = reinterpret_cast<unsigned char*>(output->flat<bool>().data());
+  const auto& pool = *context->device()->tensorflow_cpu_worker_threads();
   int64_t bad_key = 0;
-  const int code = dlrm_index_erase(resource.index, numbers_of(*keys), keys->NumElements(), was_stored, &bad_key);
+  const int code = dlrm_index_erase(resource.index, numbers_of(*keys), keys->NumElements(), was_stored, in_pool,
+                                    pool.workers, pool.num_threads, &bad_key);
   return result_of(code, resource, bad_key);
 }
 
