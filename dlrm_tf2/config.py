@@ -260,6 +260,11 @@ class TrainConfig:
     embeddings_folder: str | None = _dynamic(
         None, "folder on a local disk for the rows of dynamic tables that --hbm_for_embeddings leaves out of memory"
     )
+    caching: bool = _dynamic(
+        False,
+        "the memory of --hbm_for_embeddings is a cache: rows that batches name move into it, and the coldest leave. "
+        "Without it, it holds the first rows for ever",
+    )
 
     optimizer: str = _optimizer(DEFAULT_OPTIMIZER, "optimizer of the MLPs and the tables", choices=tuple(OPTIMIZERS))
     momentum: float = _optimizer(0.0, "momentum of sgd in the MLPs; tables have no momentum")

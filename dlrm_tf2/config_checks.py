@@ -199,6 +199,15 @@ def _check_dynamic(config: "TrainConfig") -> None:
         "--hbm_for_embeddings GIB needs --embeddings_folder DIR for the rows beyond it, and the other way round. Give "
         "both, or leave both out.",
     )
+    require(
+        not config.caching or config.hbm_for_embeddings is not None,
+        "--caching needs --hbm_for_embeddings GIB: the memory of the cache. Give it, or leave --caching out.",
+    )
+    require(
+        not config.caching or config.table_dtype == "float32",
+        f"--caching and --table_dtype {config.table_dtype}: the rounding of 16-bit weights depends on the place of a "
+        "row, which a cache changes. Leave one of them out.",
+    )
 
 
 def _text(value: object) -> str:

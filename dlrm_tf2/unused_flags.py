@@ -11,7 +11,7 @@ from dlrm_tf2.config import TrainConfig
 # The flags of dynamic tables besides --dynamic_capacity, without which there are none.
 DYNAMIC = (
     "evict", "admit_after", "admission_counter", "admit_probability", "expire_after_steps", "evict_below_norm",
-    "safe_check", "hbm_for_embeddings", "embeddings_folder",
+    "safe_check", "hbm_for_embeddings", "embeddings_folder", "caching",
 )  # fmt: skip
 
 
@@ -37,7 +37,10 @@ def unused_flags(config: TrainConfig) -> list[str]:
         "final_split": (config.mode == "train", "only --mode train reads it"),
         "mllog": (config.mode == "train", "only --mode train writes it"),
         "shuffle_window": _needs(config, "shuffle", "window"),
-        "pipeline": (config.data_parallel_input, "only with --data_parallel_input do ids travel between the ranks"),
+        "pipeline": (
+            config.data_parallel_input or config.hbm_for_embeddings is not None,
+            "only with --data_parallel_input do ids travel between the ranks",
+        ),
         "beta1": _needs(config, "optimizer", "adam"),
         "beta2": _needs(config, "optimizer", "adam"),
         "num_cross_layers": _needs(config, "interaction", "cross"),

@@ -135,6 +135,8 @@ class DistributedEmbedding:
             check_whole_rows(plan, self.tables)
         by_name = {table.name: table for table in tables}
         shards_of_slabs = by_slab(plan.of_rank(comm.rank), plan)
+        self._has_tiers = tiers is not None and any(table.is_dynamic for table in tables)
+        self._caching = tiers is not None and tiers.caching
         sizes = tiers and tiers.sizes(shards_of_slabs, by_name, optimizer=optimizer, table_dtype=dtype)
         settings = SlabSettings(seed, initialize, optimizer, dtype=tf.as_dtype(dtype), tiers=sizes)
         self._slabs = {
@@ -220,6 +222,23 @@ class DistributedEmbedding:
         """Brings the ids to the ranks that hold their rows. No table is read: it may run before older updates."""
         return self._input.exchange(ids)
 
+    @property
+    def has_tiers(self) -> bool:
+        """Whether rows of dynamic tables may be in a file, on this rank as on all others."""
+        return self._has_tiers
+
+    @property
+    def has_caches(self) -> bool:
+        """Whether the memory for dynamic tables is a cache of their rows."""
+        return self._has_tiers and self._caching
+
+    def ask_ahead(self, ids: ExchangedIds) -> None:
+        """Asks for rows that are in a file and that a later lookup will read, and does not wait for them.
+
+        It may run while an older batch is updated. No result depends on it: no key is stored, and no row moves.
+        """
+        self._lookups.ask_ahead(ids)
+
     def lookup(
         self,
         ids: RankIds | ExchangedIds,
@@ -232,7 +251,8 @@ class DistributedEmbedding:
         """Looks up the vectors that this rank makes, for itself and for the other ranks.
 
         In training, dynamic tables store missing keys, and other keys may leave for them: the gradient of a lookup must
-        be applied before the next lookup in training. All other arguments are for dynamic tables.
+        be applied before the next lookup in training; with a cache of rows, before any other lookup. All other
+        arguments are for dynamic tables.
 
         Args:
           training: False stores no key and changes no score: missing keys have the default vector. So does a layer
@@ -244,6 +264,8 @@ class DistributedEmbedding:
         Raises:
           ValueError: the step or a score is missing.
           tf.errors.InvalidArgumentError: a key finds no room, with safe_check "error".
+          tf.errors.ResourceExhaustedError: a cache has no room for the rows of a batch. New keys then have no values:
+            the layer must not be used any more.
         """
         touch = None
         if training and self.optimizer is not None:
@@ -378,8 +400,7 @@ class DistributedEmbedding:
 
     def write_rows_at(self, shard: Shard, slot: str, *, rows: np.ndarray, values: np.ndarray) -> None:
         """Overwrites any rows [n] of a shard of this rank, counted in its table, each at most once."""
-        slab = self._slab_of(shard)
-        slab.write_at(rows - shard.rows[0] + slab.first_rows[shard], slot, values)
+        self._slab_of(shard).write_at(shard, slot, rows=rows, values=values)
 
     def _slab_of(self, shard: Shard) -> Slab:
         return self._slabs[next(iter(by_slab([shard], self.plan)))]

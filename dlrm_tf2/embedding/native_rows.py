@@ -173,7 +173,7 @@ class NativeLookup:
             bags = self._bags_of(piece, slab, layout)
             self._bags.append(bags)
             first = slab.first_rows[piece.shard] - bags.first_row
-            self._updated.append(bags._replace(first_id=first, last_id=first + piece.shard.num_rows))
+            self._updated.append(bags._replace(first_id=first, last_id=first + len(slab.rows_of(piece.shard))))
             self._width += piece.width
 
     def __call__(self, batch: IdBatch) -> PooledVectors:

@@ -1,8 +1,9 @@
-"""Pipeline: the ids of the next batch travel while a batch is computed.
+"""Pipeline: the ids of the next batch travel while a batch is computed, and rows in files are asked for.
 
 One graph holds the computing of a batch and the exchange of the next batch's ids. No operation of one needs a result of
 the other, so TensorFlow and Horovod run both at the same time. A batch gets the same bits as without a pipeline: the
-exchange of ids reads no table. The last batch of a pass is followed by a batch without samples, on all ranks alike.
+exchange of ids reads no table, and asking for rows moves none. The last batch of a pass is followed by a batch without
+samples, on all ranks alike.
 """
 
 import itertools
@@ -25,7 +26,8 @@ class Pipeline:
       embedding: the tables.
       compute: (ids, *inputs) -> a tensor; `ids` are for DistributedEmbedding.lookup.
       inputs: the tf.TensorSpecs of the inputs.
-      ahead: exchange ids ahead. Without effect where the ranks exchange no ids.
+      ahead: exchange ids ahead, and ask for rows. Without effect where the ranks exchange no ids and no rows are in
+        files.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class Pipeline:
         self._embedding, self._compute, self._exchange = embedding, compute, None
         self._waiting: tuple[RankIds, ExchangedIds] | None = None  # the ids of a batch, before and after their exchange
         ids = embedding.signature
-        if not ahead or not embedding.exchanges_ids:
+        if not ahead or not (embedding.exchanges_ids or embedding.has_tiers):
             self._compiled = tf.function(compute, input_signature=[ids, *inputs])
             return
         self._exchange = tf.function(embedding.exchange_ids, input_signature=[ids])
@@ -75,4 +77,7 @@ class Pipeline:
         self, ids: ExchangedIds, next_ids: RankIds, *inputs: tf.Tensor
     ) -> tuple[tf.Tensor, ExchangedIds]:
         next_exchanged = self._embedding.exchange_ids(next_ids)  # traced first, as ExchangeTimer needs it
-        return self._compute(ids, *inputs), next_exchanged
+        result = self._compute(ids, *inputs)
+        if self._embedding.has_tiers:  # traced last, so that it comes after the lookup, whose new keys it then finds
+            self._embedding.ask_ahead(next_exchanged)
+        return result, next_exchanged

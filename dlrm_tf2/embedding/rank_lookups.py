@@ -27,7 +27,7 @@ from dlrm_tf2.embedding.result_layout import Piece
 from dlrm_tf2.embedding.routes import Routes
 from dlrm_tf2.embedding.row_exchange import RowExchange
 from dlrm_tf2.embedding.row_fetch import RowRequests
-from dlrm_tf2.embedding.slab import Slab
+from dlrm_tf2.embedding.slab import WEIGHTS, Slab
 from dlrm_tf2.embedding.vector_exchange import VectorExchange
 from dlrm_tf2.sharding.slabs import SlabKind
 
@@ -118,6 +118,14 @@ class RankLookups:
                 for exchange, of_exchange in zip(self._row_exchanges, requests, strict=True)
             ],
         )
+
+    def ask_ahead(self, ids: ExchangedIds) -> None:
+        """Asks for the rows of dynamic tables that a later lookup reads, where they are in a file."""
+        slots = list(dict.fromkeys(slot for slab in self._slabs.values() for slot in (WEIGHTS, *slab.slots)))
+        self._batch_keys.ask_ahead(ids.global_ids, slots)
+        for exchange, requests in zip(self._row_exchanges, ids.requests, strict=True):
+            if isinstance(exchange, KeyExchange):
+                exchange.ask_ahead(requests, self._dynamic, slots=slots)
 
     def exchange(self, lookup: Lookup) -> tf.Tensor:
         """The vectors of this rank's samples: [local batch, leading_columns + width]. Differentiable."""

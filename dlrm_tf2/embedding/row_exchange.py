@@ -49,9 +49,10 @@ class RowExchange:
         self._name = f"rows_{fetch.kind.name}{'_unique' if fetch.once else ''}"
         self._pieces_of_ranks: list[list[Piece]] = []
         self._first_rows = []
+        dynamic = {table.name for table in layout.table_of.values() if table.is_dynamic}
         for rank in range(collectives.world_size):
             shards = by_slab(plan.of_rank(rank), plan).get(fetch.kind, ())
-            self._first_rows.append(first_rows(shards))
+            self._first_rows.append(first_rows(shards, dynamic))
             self._pieces_of_ranks.append(layout.pieces(shards, fetch.features))
         by_start = {piece.start: piece for pieces in self._pieces_of_ranks for piece in pieces}
         self.pieces = list(by_start.values())

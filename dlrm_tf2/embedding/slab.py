@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from dlrm_tf2.embedding.initial_weights import initial_rows
 from dlrm_tf2.embedding.rounding import rounded, table_key
-from dlrm_tf2.ops.tiered_memory import TierSizes, fetch_rows, tiered_zeros
+from dlrm_tf2.ops.row_cache import RowCache
+from dlrm_tf2.ops.tiered_memory import TierSizes, fetch_rows, tiered_rows, tiered_zeros
 from dlrm_tf2.optim import Optimizer, zero_if_finite
 from dlrm_tf2.runtime import activity
 from dlrm_tf2.runtime.memory import fill, use_huge_pages
@@ -60,7 +61,8 @@ class Slab:
 
     Attributes:
       first_rows: shard -> the row of the slab at which it begins.
-      num_rows: rows of all shards.
+      num_rows: rows of all shards; of a shard with a cache, the rows that are in memory.
+      caches: shard of a dynamic table -> its cache, where it has one. Its rows of the slab are then slots of the cache.
       default_rows: shard of a dynamic table -> the row with the vector of keys that are not stored. These rows come
         after the rows of all shards, and are never updated.
       dtype: type of the weights.
@@ -83,12 +85,20 @@ class Slab:
         optimizer, dtype = settings.optimizer, settings.dtype
         self.kind, self.width, self.dtype = kind, kind.width, dtype
         self.compute_dtype = tf.float32 if dtype == tf.bfloat16 else dtype
-        self.first_rows = first_rows(shards)
-        self.num_rows = sum(shard.num_rows for shard in shards)
         dynamic = [shard for shard in shards if tables[shard.table].is_dynamic]
+        tiers = settings.tiers if dynamic else None
+        cached = tiers if tiers is not None and tiers.caching else None
+        self._in_memory = {shard: shard.num_rows for shard in shards}
+        for shard in dynamic if cached else ():
+            self._in_memory[shard] = max(1, int(shard.num_rows * cached.share_in_memory))
+        names = {shard.table for shard in dynamic}
+        self.first_rows = first_rows(shards, names, in_memory=self._in_memory)
+        self.num_rows = sum(self._in_memory.values())
         self.default_rows = {shard: self.num_rows + number for number, shard in enumerate(dynamic)}
-        self._optimizer, self._tiers = optimizer, settings.tiers if dynamic else None
+        self._optimizer, self._tiers = optimizer, None if cached else tiers
         self.slots: dict[str, tf.Variable] = {}
+        self.caches: dict[Shard, RowCache] = {}
+        self._in_files: dict[str, tf.Tensor] = {}
         self.rounding_shards = [
             (first, shard.rows[0], shard.columns[0], table_key(shard.table, settings.seed))
             for shard, first in self.first_rows.items()
@@ -105,8 +115,18 @@ class Slab:
         if dynamic and optimizer:  # the rows of keys get their state with the keys, and until then take no memory
             for shard in set(shards) - set(dynamic):
                 self._fill_slots(shard, optimizer)
+        if self._tiers is not None and self._tiers.share_in_memory < 1:
+            self._in_files = {slot: tiered_rows(self._variable(slot)) for slot in (WEIGHTS, *self.slots)}
+        for shard in dynamic if cached else ():
+            self.caches[shard] = RowCache(
+                shard.table,
+                [self.variable, *self.slots.values()],
+                num_rows=shard.num_rows,
+                slots=self.rows_of(shard),
+                folder=cached.folder,
+            )
         for shard, row in self.default_rows.items():
-            self._write(WEIGHTS, row, np.full((1, self.width), tables[shard.table].default, np.float32))
+            self._write_default(row, tables[shard.table].default)
         for shard in shards:
             if settings.initialize and shard not in self.default_rows:  # their rows are initialized as keys are stored
                 self._initialize(shard, tables[shard.table], settings.seed)
@@ -114,6 +134,10 @@ class Slab:
     def device(self) -> AbstractContextManager:
         """The device scope of the slab's variables, lookups and updates: the host, or TensorFlow's choice."""
         return tf.device(_HOST) if self.kind.on_host else nullcontext()
+
+    def rows_of(self, shard: Shard) -> range:
+        """The rows of the slab that belong to a shard."""
+        return range(self.first_rows[shard], self.first_rows[shard] + self._in_memory[shard])
 
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
         """The vectors [..., width] of rows [...] of the slab, in `compute_dtype`."""
@@ -172,36 +196,36 @@ class Slab:
           shard: a shard of the slab that has all of these rows.
           slot: WEIGHTS, or a slot of the optimizer.
         """
-        first = self._slab_row(shard, start)
-        with self.device():
-            values = tf.gather(self._variable(slot), tf.range(first, first + stop - start, dtype=tf.int64))
-        values = tf.cast(values, self.compute_dtype).numpy()
+        values = self.read_at(shard, slot, rows=np.arange(start, stop))
         return np.broadcast_to(values, (stop - start, self.width))
 
     def write_rows(self, shard: Shard, slot: str, *, start: int, values: np.ndarray) -> None:
         """Overwrites rows from `start` on, counted in the shard's table, with values [n, width]."""
-        self._write(slot, self._slab_row(shard, start), values)
+        self.write_at(shard, slot, rows=np.arange(start, start + len(values)), values=values)
 
-    def _write(self, slot: str, first: int, values: np.ndarray) -> None:
-        """Overwrites rows of the slab from `first` on."""
+    def read_at(self, shard: Shard, slot: str, *, rows: np.ndarray) -> np.ndarray:
+        """Any rows [n] of a shard, counted in its table: [n, width of the slot], in compute_dtype."""
+        with self.device():
+            if shard in self.caches:
+                values = self.caches[shard].read(rows - shard.rows[0], self._number(slot))
+            else:
+                values = tf.gather(self._variable(slot), rows - shard.rows[0] + self.first_rows[shard])
+            return tf.cast(values, self.compute_dtype).numpy()
+
+    def write_at(self, shard: Shard, slot: str, *, rows: np.ndarray, values: np.ndarray) -> None:
+        """Overwrites any rows [n] of a shard, counted in its table, each at most once, with values [n, width].
+
+        Of a slot with one number a row, the first column counts.
+        """
         variable = self._variable(slot)
         with self.device():
-            rows = tf.range(first, first + len(values), dtype=tf.int64)
             values = tf.cast(tf.constant(values[:, : variable.shape[1]], self.compute_dtype), variable.dtype)
+            if shard in self.caches:
+                self.caches[shard].write(rows - shard.rows[0], self._number(slot), values)
+                return
+            rows = tf.constant(rows - shard.rows[0] + self.first_rows[shard], tf.int64)
             # As fast as a copy. variable[a:b].assign(...) would first read, and so copy, the whole variable.
             tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=rows, updates=values)
-
-    def read_at(self, rows: np.ndarray, slot: str) -> np.ndarray:
-        """Any rows [n] of the slab, counted in the slab: [n, width of the slot], in compute_dtype."""
-        with self.device():
-            return tf.cast(tf.gather(self._variable(slot), rows), self.compute_dtype).numpy()
-
-    def write_at(self, rows: np.ndarray, slot: str, values: np.ndarray) -> None:
-        """Overwrites any rows [n] of the slab, each at most once, with values [n, width], as read_rows has them."""
-        variable = self._variable(slot)
-        with self.device():
-            values = tf.cast(tf.constant(values[:, : variable.shape[1]], self.compute_dtype), variable.dtype)
-            tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=tf.constant(rows), updates=values)
 
     def _allocate(self, width: int, name: str, *, dtype: tf.DType, value: float | None = None) -> tf.Variable:
         """A variable [rows, width] full of `value`, with a row for each default; None leaves its memory as it is."""
@@ -230,13 +254,17 @@ class Slab:
             for start in range(*shard.rows, rows_at_once):
                 num_rows = min(rows_at_once, shard.rows[1] - start)
                 values = np.full((num_rows, variable.shape[1]), optimizer.initial_value(slot), np.float32)
-                self._write(slot, self._slab_row(shard, start), values)
+                self.write_rows(shard, slot, start=start, values=values)
 
-    def fetch_ahead(self, rows: tf.Tensor, slots: Sequence[str]) -> None:
-        """Asks for rows [n] of the slab before they are read, where they may be in a file."""
-        if self._tiers is not None and self._tiers.share_in_memory < 1:
-            for slot in slots:
-                fetch_rows(self._variable(slot), rows)
+    def fetch(self, rows: tf.Tensor, slots: Sequence[str], ahead: bool = False) -> None:
+        """Asks for rows [n] of the slab before they are read, where they may be in a file.
+
+        Args:
+          ahead: whether they are rows of a later batch, for which this is called again.
+        """
+        for slot in slots:
+            if slot in self._in_files:
+                fetch_rows(self._in_files[slot], rows, ahead)
 
     def _initialize(self, shard: Shard, table: TableConfig, seed: int) -> None:
         rows_at_once = max(1, _BLOCK_BYTES // (FLOAT_BYTES * self.width))
@@ -250,12 +278,18 @@ class Slab:
                 values=initial_rows(table, seed, start=start, stop=stop, columns=shard.columns),
             )
 
+    def _write_default(self, row: int, value: float) -> None:
+        """Fills a row of the slab."""
+        with self.device():
+            values = tf.cast(tf.fill([1, self.width], tf.constant(value, self.compute_dtype)), self.dtype)
+            tf.raw_ops.ResourceScatterUpdate(resource=self.variable.handle, indices=[row], updates=values)
+
     def _variable(self, slot: str) -> tf.Variable:
         return self.variable if slot == WEIGHTS else self.slots[slot]
 
-    def _slab_row(self, shard: Shard, row: int) -> int:
-        assert shard.rows[0] <= row <= shard.rows[1]
-        return self.first_rows[shard] + row - shard.rows[0]
+    def _number(self, slot: str) -> int:
+        """The number of a slot among the variables of a cache."""
+        return [WEIGHTS, *self.slots].index(slot)
 
 
 def sum_by_row(rows: tf.Tensor, gradients: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -19,6 +19,8 @@ PROCESS_BYTES = 900 << 20
 # The most that the native update keeps for each id: its row (4 bytes); while its table is updated, its row and place
 # twice, to sort them (16); where factors differ from id to id, its place and factor (8).
 _NATIVE_BYTES_AN_ID = 28
+# What a cache of rows keeps: for each row its slot; for each slot its row, its last batch, and two small numbers.
+_INDEX_BYTES_A_ROW, _CACHE_BYTES_A_SLOT = 4, 18
 
 
 class DoesNotFit(ValueError):
@@ -122,15 +124,35 @@ def table_bytes(plan: ShardingPlan, rank: int, *, tables: Sequence[Table], optim
 
 
 def file_bytes(config: TrainConfig, model: ModelConfig, *, plan: ShardingPlan, rank: int) -> int:
-    """Bytes of the dynamic tables on a rank that are in a file: beyond --hbm_for_embeddings."""
+    """Bytes of the dynamic tables on a rank that are only in a file: beyond --hbm_for_embeddings."""
     if config.hbm_for_embeddings is None:
         return 0
-    dynamic = {table.name for table in model.tables if table.is_dynamic}
-    shards = tuple(shard for shard in plan.of_rank(rank) if shard.table in dynamic)
-    num_bytes = replace(plan, shards=shards).bytes_of(rank)
+    return max(0, _tier_bytes(config, model, plan=plan, rank=rank) - int(config.hbm_for_embeddings * (1 << 30)))
+
+
+def cache_bytes(config: TrainConfig, model: ModelConfig, *, plan: ShardingPlan, rank: int) -> int:
+    """Bytes that --caching needs on a rank to know which rows are in memory."""
+    beyond = file_bytes(config, model, plan=plan, rank=rank)
+    if not config.caching or not beyond:
+        return 0
+    rows = sum(shard.num_rows for shard in _dynamic_part(model, plan, rank).shards)
+    in_memory = 1 - beyond / _tier_bytes(config, model, plan=plan, rank=rank)
+    return int(_INDEX_BYTES_A_ROW * rows + _CACHE_BYTES_A_SLOT * rows * in_memory)
+
+
+def _tier_bytes(config: TrainConfig, model: ModelConfig, *, plan: ShardingPlan, rank: int) -> int:
+    """Bytes of the dynamic tables on a rank, in training with their state."""
+    part = _dynamic_part(model, plan, rank)
+    num_bytes = part.bytes_of(rank)
     if config.mode == "train":
-        num_bytes += sum(state_bytes(config.optimizer, shard.num_rows, shard.num_columns) for shard in shards)
-    return max(0, num_bytes - int(config.hbm_for_embeddings * (1 << 30)))
+        num_bytes += sum(state_bytes(config.optimizer, shard.num_rows, shard.num_columns) for shard in part.shards)
+    return num_bytes
+
+
+def _dynamic_part(model: ModelConfig, plan: ShardingPlan, rank: int) -> ShardingPlan:
+    """The plan with only the shards of dynamic tables on a rank."""
+    dynamic = {table.name for table in model.tables if table.is_dynamic}
+    return replace(plan, shards=tuple(shard for shard in plan.of_rank(rank) if shard.table in dynamic))
 
 
 def dense_bytes(model: ModelConfig, optimizer: str) -> int:
@@ -246,6 +268,7 @@ def check_memory(
         needed = max(needed, fixed + size * each)
     in_file = sum(file_bytes(config, model, plan=shards, rank=rank) for rank in ranks)
     where = f"; {gib(in_file)} of the tables with their state in {config.embeddings_folder}" if in_file else ""
+    where += ", of which the rows in use are cached" if in_file and config.caching else ""
     return f"memory: about {gib(needed)} of {gib(available)} on {memory}, tables {gib(tables)}{where}"
 
 
@@ -275,6 +298,7 @@ def _fixed_bytes(config: TrainConfig, model: ModelConfig, *, plan: ShardingPlan,
         table_bytes(shards, rank, tables=model.tables, optimizer=optimizer, training=training) for rank in ranks
     )
     fixed -= sum(file_bytes(config, model, plan=shards, rank=rank) for rank in ranks)
+    fixed += sum(cache_bytes(config, model, plan=shards, rank=rank) for rank in ranks)
     fixed += len(ranks) * (memory.of_device * dense_bytes(model, optimizer) + memory.of_host * PROCESS_BYTES)
     if training and config.checkpoint_async and memory.of_host:
         copies = sum(copy_bytes(model, plan, rank=rank, optimizer=optimizer) for rank in ranks)

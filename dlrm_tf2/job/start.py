@@ -234,7 +234,7 @@ def _restore(context: RunContext, model: Dlrm, *, source: str, resumption: Resum
 def _tiers(config: TrainConfig) -> Tiers | None:
     if config.hbm_for_embeddings is None or config.embeddings_folder is None:
         return None
-    return Tiers(int(config.hbm_for_embeddings * (1 << 30)), config.embeddings_folder)
+    return Tiers(int(config.hbm_for_embeddings * (1 << 30)), config.embeddings_folder, caching=config.caching)
 
 
 def _restores_state(config: TrainConfig, resumption: Resumption) -> bool:

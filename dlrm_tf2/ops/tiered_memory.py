@@ -13,10 +13,12 @@ class TierSizes(NamedTuple):
     Attributes:
       share_in_memory: the part of the bytes that is in memory, from 0 to 1, in whole large pages; the first rows.
       folder: the folder of the file with the other bytes, which has no name and ends with the process.
+      caching: whether the bytes in memory are a cache of rows (ops/row_cache.py) in place of the first rows.
     """
 
     share_in_memory: float
     folder: str
+    caching: bool = False
 
 
 def tiered_zeros(shape: tuple[int, int], dtype: tf.DType, sizes: TierSizes) -> tf.Tensor:
@@ -31,6 +33,18 @@ def tiered_zeros(shape: tuple[int, int], dtype: tf.DType, sizes: TierSizes) -> t
     )
 
 
-def fetch_rows(table: tf.Variable, rows: tf.Tensor) -> None:
-    """Asks for rows [n], int64, of a table that has a part in a file, and does not wait for them."""
-    ops.library().dlrm_fetch_rows(table=table.handle, rows=rows)
+def tiered_rows(table: tf.Variable) -> tf.Tensor:
+    """The rows of a table that has a part in a file, for `fetch_rows`: a resource."""
+    with tf.init_scope(), tf.device("/CPU:0"):
+        return ops.library().dlrm_tiered_rows(table=table.handle)
+
+
+def fetch_rows(tiered: tf.Tensor, rows: tf.Tensor, ahead: bool = False) -> None:
+    """Asks for rows [n], int64, and does not wait for them. In a graph it may run during an update.
+
+    Args:
+      tiered: what `tiered_rows` returned.
+      rows: those outside the table are left out.
+      ahead: whether another request will follow before they are read, which then leaves them out.
+    """
+    ops.library().dlrm_fetch_rows(tiered=tiered, rows=rows, ahead=ahead)

@@ -1,7 +1,7 @@
 """Which shards of a rank share one variable, a *slab*, and where in the slab the rows of each shard are."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dlrm_tf2.sharding.plan import Shard, ShardingPlan
@@ -35,10 +35,20 @@ def by_slab(shards: Iterable[Shard], plan: ShardingPlan) -> dict[SlabKind, tuple
     return {kind: tuple(group) for kind, group in groups.items()}
 
 
-def first_rows(shards: Sequence[Shard]) -> dict[Shard, int]:
-    """For each shard of a slab, the row of the slab at which the shard begins."""
+def first_rows(
+    shards: Sequence[Shard], dynamic: Collection[str], *, in_memory: Mapping[Shard, int] | None = None
+) -> dict[Shard, int]:
+    """For each shard of a slab, the row of the slab at which the shard begins, in ascending order.
+
+    Dynamic tables come last: how many of their rows are in memory is the rank's own affair, and where the rows of
+    static tables are, other ranks know too.
+
+    Args:
+      dynamic: names of the dynamic tables.
+      in_memory: shard -> its rows in the slab, where these are not all of its rows.
+    """
     rows, start = {}, 0
-    for shard in shards:
+    for shard in sorted(shards, key=lambda shard: shard.table in dynamic):
         rows[shard] = start
-        start += shard.num_rows
+        start += (in_memory or {}).get(shard, shard.num_rows)
     return rows

@@ -184,6 +184,7 @@ ELSEWHERE = {
     "safe_check": "training/test_dynamic_training.py",
     "hbm_for_embeddings": "training/test_tiered_training.py",
     "embeddings_folder": "training/test_tiered_training.py",
+    "caching": "training/test_tiered_training.py",
 }
 
 ALL = {field.name for field in dataclasses.fields(TrainConfig)}

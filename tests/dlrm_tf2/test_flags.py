@@ -75,7 +75,7 @@ def test_every_field_is_a_flag_and_every_flag_reaches_its_field():
         "interaction": "dot_custom_cuda", "interaction_op": "native", "embedding_op": "native",
         "dynamic_capacity": (34, 35), "evict": "lfu", "admit_after": 36, "admission_counter": "sketch",
         "admit_probability": 1.0, "expire_after_steps": 37, "evict_below_norm": 38.5, "safe_check": "warn",
-        "hbm_for_embeddings": 0.5, "embeddings_folder": "e",
+        "hbm_for_embeddings": 0.5, "embeddings_folder": "e", "caching": False,
     }  # fmt: skip
     assert set(values) == {field.name for field in dataclasses.fields(TrainConfig)}
     arguments = []

@@ -62,6 +62,7 @@ def test_a_flag_without_an_effect_is_reported(given, reported):
         {"shuffle_window": 9, "shuffle": "window"},
         {"loss_scale": 8.0, "amp": True},
         {"pipeline": "off", "data_parallel_input": True},
+        {"pipeline": "off", "dynamic_capacity": 9, "hbm_for_embeddings": 1.0, "embeddings_folder": "f"},
         # The published evaluation command: the training command and two more flags.
         {"save_checkpoint_path": "c", "learning_rate": 1.0, "xla": True, "epochs": 2, "keep_best": True, **EVAL},
     ],

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from dlrm_tf2.embedding.dynamic.table import Touch
+from dlrm_tf2.embedding.dynamic.table import DynamicTable, Touch
 from dlrm_tf2.embedding.dynamic.tables import DynamicTables
 from dlrm_tf2.embedding.ids import IdBatch
 from dlrm_tf2.embedding.result_layout import ResultLayout
@@ -30,7 +30,7 @@ class BatchKeys:
         """The batch with rows of slabs, int64, in place of keys. One call of the index serves a table."""
         rows: dict[str, tf.Tensor] = {}
         for table, features in self._features_of.items():
-            keys = [tf.cast(self._keys(batch, feature), tf.int64) for feature in features]
+            keys = self._keys_of_table(batch, table)
             if keys:
                 found = table.rows_of(tf.concat(keys, axis=0), touch)
                 rows |= zip(features, tf.split(found, [tf.size(of_feature) for of_feature in keys]), strict=True)
@@ -46,6 +46,16 @@ class BatchKeys:
             feature: (rows.get(feature, ids), row_lengths) for feature, (ids, row_lengths) in batch.ragged.items()
         }
         return IdBatch(tf.concat(fixed, axis=1) if fixed else batch.fixed, ragged, batch.weights)
+
+    def ask_ahead(self, batch: IdBatch, slots: Sequence[str]) -> None:
+        """Asks for the rows of a later batch, see DynamicTable.ask_ahead."""
+        for table in self._features_of:
+            if keys := self._keys_of_table(batch, table):
+                table.ask_ahead(tf.concat(keys, axis=0), slots)
+
+    def _keys_of_table(self, batch: IdBatch, table: DynamicTable) -> list[tf.Tensor]:
+        """The keys of each feature of a table, int64 [n] each."""
+        return [tf.cast(self._keys(batch, feature), tf.int64) for feature in self._features_of[table]]
 
     def _keys(self, batch: IdBatch, feature: str) -> tf.Tensor:
         """All keys of a feature, sample after sample: [n]."""

@@ -5,7 +5,7 @@ bucket. Which row a key has is decided there, and only in `lookup`: an exchange 
 batch before.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -131,12 +131,7 @@ class KeyExchange:
         Args:
           touch: in training; None stores no key.
         """
-        num_tables = len(self._tables)
-        keys = requests.rows.served_rows
-        numbers = tf.tile(tf.range(num_tables), [self._collectives.world_size])
-        table_of_key = tf.repeat(numbers, tf.reshape(requests.num_of_tables, [-1]))
-        places = tf.dynamic_partition(tf.range(tf.size(keys)), table_of_key, num_tables)
-        rows = []
+        keys, rows, places = requests.rows.served_rows, [], self._places_of_tables(requests)
         for name, of_table in zip(self._tables, places, strict=True):
             found = tf.zeros([0], tf.int64)
             if name in tables.by_name:  # else this rank owns none of its buckets, and nobody asked
@@ -145,6 +140,19 @@ class KeyExchange:
                 found = tf.gather(found, tf.cumsum(counts, exclusive=True))
             rows.append(found)
         return requests.rows._replace(served_rows=tf.dynamic_stitch(places, rows))
+
+    def ask_ahead(self, requests: KeyRequests, tables: DynamicTables, *, slots: Sequence[str]) -> None:
+        """Asks for the rows of later requests, see DynamicTable.ask_ahead."""
+        for name, of_table in zip(self._tables, self._places_of_tables(requests), strict=True):
+            if name in tables.by_name:
+                tables.by_name[name].ask_ahead(tf.gather(requests.rows.served_rows, of_table), slots)
+
+    def _places_of_tables(self, requests: KeyRequests) -> list[tf.Tensor]:
+        """For each table, the places of its keys among the keys that are served: int32 [n] each."""
+        num_tables = len(self._tables)
+        numbers = tf.tile(tf.range(num_tables), [self._collectives.world_size])
+        table_of_key = tf.repeat(numbers, tf.reshape(requests.num_of_tables, [-1]))
+        return tf.dynamic_partition(tf.range(tf.size(requests.rows.served_rows)), table_of_key, num_tables)
 
     def _part(self, position: int, bags: Bags) -> SlabRows:
         """The keys of the piece at a position."""

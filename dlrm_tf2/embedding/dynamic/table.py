@@ -1,6 +1,7 @@
 """DynamicTable: the part of one dynamic table on one rank."""
 
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from dlrm_tf2.embedding.rounding import table_key
 from dlrm_tf2.embedding.slab import WEIGHTS, Slab
 from dlrm_tf2.ops import hash_table
 from dlrm_tf2.ops.hash_table import COUNTERS, IndexRules, KeyIndex, Listed
+from dlrm_tf2.ops.row_cache import CACHE_COUNTERS
 from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.sharding.dynamic_tables import AfterCount, AfterSeconds, AfterSteps, DynamicTableConfig, WithProbability
 from dlrm_tf2.sharding.plan import Shard
@@ -74,7 +76,10 @@ class DynamicTable:
         self.config, self.shard, self.slab, self._settings = config, shard, slab, settings
         # Not the name alone: the rounding of the table's weights has random bits of its own.
         self._seed = table_key(f"{config.name}/keys", settings.seed)
-        self._offset = slab.first_rows[shard] - shard.rows[0]
+        self._offset = slab.first_rows[shard] - shard.rows[0]  # without a cache
+        self._cache = slab.caches.get(shard)
+        with tf.device("/CPU:0"):
+            self._asked = tf.Variable([0, 0], dtype=tf.int64, trainable=False)  # keys found and missed by ask_ahead
         rows = config.buckets.rows_per_bucket
         owned = range(shard.rows[0] // rows, shard.rows[1] // rows)
         self.index = KeyIndex(config.buckets, owned, _rules(config, self._seed, log_erased=settings.log_erased))
@@ -91,15 +96,37 @@ class DynamicTable:
           touch: in training; None stores no key and changes no score.
         """
         with tf.device(hash_table.device()):
-            rows = hash_table.find(self.index, keys) if touch is None else self._find_or_insert(keys, touch)
-            default = tf.constant(self.slab.default_rows[self.shard], tf.int64)
-            rows = tf.where(rows < 0, default, rows + self._offset)
-            self.slab.fetch_ahead(rows, [WEIGHTS] if touch is None else [WEIGHTS, *self.slab.slots])
+            if touch is not None:
+                return self._find_or_insert(keys, touch)
+            rows, _ = self._place(hash_table.find(self.index, keys), tf.zeros([0], tf.int64), written=False)
+            self.slab.fetch(rows, [WEIGHTS])
             return rows
+
+    def ask_ahead(self, keys: tf.Tensor, slots: Sequence[str]) -> None:
+        """Asks for the rows of keys [n] that are in a file, before a later call of `rows_of`, and does not wait.
+
+        Args:
+          slots: what will be read, where a row is not read as a whole.
+        """
+        with tf.device("/CPU:0"):
+            rows = hash_table.find(self.index, keys)
+            found = tf.math.count_nonzero(rows >= 0, dtype=tf.int64)
+            self._asked.assign_add(tf.stack([found, tf.size(rows, tf.int64) - found]))
+            if self._cache is not None:
+                self._cache.ask(tf.where(rows < 0, rows, rows - self.shard.rows[0]))
+            else:
+                self.slab.fetch(tf.where(rows < 0, rows, rows + self._offset), slots, ahead=True)
 
     def counters(self) -> dict[str, int]:
         """What has happened to the keys here so far: name of ops.hash_table.COUNTERS -> number."""
-        return dict(zip(COUNTERS, hash_table.counters(self.index).numpy().tolist(), strict=True))
+        counted = dict(zip(COUNTERS, hash_table.counters(self.index).numpy().tolist(), strict=True))
+        for name, asked in zip(("found", "missed"), self._asked.numpy().tolist(), strict=True):
+            counted[name] -= asked  # that was no lookup
+        return counted
+
+    def cache_counters(self) -> dict[str, int]:
+        """What has happened to the cache so far: name of ops.row_cache.CACHE_COUNTERS -> number; 0 without a cache."""
+        return dict.fromkeys(CACHE_COUNTERS, 0) if self._cache is None else self._cache.counters()
 
     def size(self) -> int:
         """How many keys are stored here."""
@@ -164,7 +191,7 @@ class DynamicTable:
 
     def read(self, rows: np.ndarray, slot: str) -> np.ndarray:
         """The weights, or a slot of the optimizer, of rows [n] of the table: [n, width of the slot]."""
-        return self.slab.read_at(rows + self._offset, slot)
+        return self.slab.read_at(self.shard, slot, rows=rows)
 
     def write(self, rows: np.ndarray, slot: str, values: np.ndarray) -> None:
         """Overwrites the weights, or a slot of the optimizer, of rows [n] of the table, each at most once.
@@ -172,7 +199,7 @@ class DynamicTable:
         Args:
           values: [n, width]; of a slot with one number a row, the first column counts.
         """
-        self.slab.write_at(rows + self._offset, slot, values)
+        self.slab.write_at(self.shard, slot, rows=rows, values=values)
 
     def erase_small(self, least_norm: float) -> int:
         """Erases the keys whose weights have an L2 norm below `least_norm`. Returns how many were erased."""
@@ -204,16 +231,17 @@ class DynamicTable:
             hash_table.expire(self.index, tf.constant(last + 1, tf.int64))
 
     def _find_or_insert(self, keys: tf.Tensor, touch: Touch) -> tf.Tensor:
-        """The rows of the table; fresh rows have their first values."""
+        """The rows of the slab; fresh rows have their first values."""
         checked, scores = self._settings.safe_check != "count", tf.constant(0, tf.int64)
         if self.config.score in ("timestamp", "custom"):
             scores = touch.time if self.config.score == "timestamp" else touch.scores[self.config.name]
         before = hash_table.counters(self.index)[_NOT_INSERTABLE] if checked else None
         inserted = hash_table.find_or_insert(self.index, keys, step=touch.step, scores=scores)
+        rows, fresh_rows = self._place(inserted.rows, inserted.fresh_rows, written=True)
         optimizer = self._settings.optimizer
         hash_table.initialize_rows(
             variables_of(self.slab),
-            inserted.fresh_rows + self._offset,
+            fresh_rows,
             keys=inserted.fresh_keys,
             initializer=self.config.initializer,
             seed=self._seed,
@@ -221,7 +249,23 @@ class DynamicTable:
         )
         if checked:
             self._check(before, hash_table.counters(self.index)[_NOT_INSERTABLE])
-        return inserted.rows
+        self.slab.fetch(rows, [WEIGHTS, *self.slab.slots])
+        return rows
+
+    def _place(self, rows: tf.Tensor, fresh_rows: tf.Tensor, *, written: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        """The rows of the slab that hold rows of the table now; the default row for -1.
+
+        Args:
+          rows: [n].
+          fresh_rows: those whose first values are to be written, [m].
+          written: whether rows will be updated.
+        """
+        default = self.slab.default_rows[self.shard]
+        if self._cache is None:
+            return tf.where(rows < 0, tf.constant(default, tf.int64), rows + self._offset), fresh_rows + self._offset
+        first = self.shard.rows[0]
+        rows = tf.where(rows < 0, rows, rows - first)
+        return self._cache.place(rows, fresh_rows - first, default_row=default, written=written)
 
     def _check(self, before: tf.Tensor, after: tf.Tensor) -> None:
         """Complains about keys that found no room; `before` and `after` count them."""

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from dlrm_tf2 import ops
-from dlrm_tf2.ops.tiered_memory import TierSizes, fetch_rows, tiered_zeros
+from dlrm_tf2.ops.tiered_memory import TierSizes, fetch_rows, tiered_rows, tiered_zeros
 
 pytestmark = pytest.mark.skipif(not ops.available(), reason=f"the op library is not built: {ops.why_unavailable()}")
 
@@ -33,12 +33,14 @@ def test_a_variable_keeps_what_is_written_in_both_parts(tmp_path, share, mib):
     values = np.random.default_rng(0).normal(size=(4, 320)).astype(np.float32)
     variable.scatter_update(tf.IndexedSlices(values, rows))
     assert bytes_in_files(tmp_path) == mib << 20  # not copied to ordinary memory
-    fetch_rows(variable, tf.constant([4999, 2600, -1, 5000, 0], tf.int64))  # the rows that are none are left out
+    tiered, asked = tiered_rows(variable), tf.constant([4999, 2600, -1, 5000, 0], tf.int64)
+    for ahead in (False, True, False):
+        fetch_rows(tiered, asked, ahead)  # the rows that are none are left out
     expected = np.zeros(SHAPE, np.float32)
     expected[rows] = values
     np.testing.assert_array_equal(variable[:], expected)
     assert list(tmp_path.iterdir()) == []
-    del variable
+    del variable, tiered
     assert bytes_in_files(tmp_path) == 0
 
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -139,25 +140,59 @@ class MakeTieredMemory : public OpKernel {
 };
 REGISTER_KERNEL_BUILDER(Name("DlrmTieredMemory").Device(tensorflow::DEVICE_CPU), MakeTieredMemory);
 
-REGISTER_OP("DlrmFetchRows")
+// A table for requests. A resource of its own, so that TensorFlow orders no request after an update of the table.
+class TieredRows : public tensorflow::ResourceBase {
+ public:
+  explicit TieredRows(tensorflow::core::RefCountPtr<tensorflow::Var> table) : table(std::move(table)) {}
+  std::string DebugString() const override { return "tiered rows"; }
+
+  const tensorflow::core::RefCountPtr<tensorflow::Var> table;
+  std::mutex mutex;
+  std::vector<bool> asked_ahead;  // for each page of the table, from the first on; empty until one is asked for ahead
+};
+
+REGISTER_OP("DlrmTieredRows")
     .Input("table: resource")
+    .Output("tiered: resource")
+    .SetIsStateful()
+    .SetShapeFn(tensorflow::shape_inference::ScalarShape);
+
+class MakeTieredRows : public OpKernel {
+ public:
+  explicit MakeTieredRows(OpKernelConstruction* context) : OpKernel(context) {}
+
+  void Compute(OpKernelContext* context) override {
+    tensorflow::core::RefCountPtr<tensorflow::Var> table;
+    OP_REQUIRES_OK(context, tensorflow::LookupResource(context, tensorflow::HandleFromInput(context, 0), &table));
+    OP_REQUIRES(context, table->tensor()->dims() == 2, tensorflow::errors::InvalidArgument("table: expected a matrix."));
+    Tensor* output = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(0, TensorShape({}), &output));
+    output->scalar<tensorflow::ResourceHandle>()() = tensorflow::ResourceHandle::MakeRefCountingHandle(
+        new TieredRows(std::move(table)), context->device()->name());
+  }
+};
+REGISTER_KERNEL_BUILDER(Name("DlrmTieredRows").Device(tensorflow::DEVICE_CPU), MakeTieredRows);
+
+REGISTER_OP("DlrmFetchRows")
+    .Input("tiered: resource")
     .Input("rows: int64")
+    .Attr("ahead: bool")
     .SetIsStateful()
     .SetShapeFn(tensorflow::shape_inference::NoOutputs);
 
 // Asks the system for the pages of rows, all at once and without waiting; a row that is read before its page is there
-// waits for this page only.
+// waits for this page only. A page that was asked for ahead is not asked for again when it is read.
 class FetchRows : public OpKernel {
  public:
-  explicit FetchRows(OpKernelConstruction* context) : OpKernel(context) {}
+  explicit FetchRows(OpKernelConstruction* context) : OpKernel(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("ahead", &ahead_));
+  }
 
   void Compute(OpKernelContext* context) override {
-    tensorflow::core::RefCountPtr<tensorflow::Var> variable;
-    OP_REQUIRES_OK(context, tensorflow::LookupResource(context, tensorflow::HandleFromInput(context, 0), &variable));
+    tensorflow::core::RefCountPtr<TieredRows> tiered;
+    OP_REQUIRES_OK(context, tensorflow::LookupResource(context, tensorflow::HandleFromInput(context, 0), &tiered));
     const Tensor& rows = context->input(1);
-    tensorflow::tf_shared_lock lock(*variable->mu());
-    const Tensor& table = *variable->tensor();
-    OP_REQUIRES(context, table.dims() == 2, tensorflow::errors::InvalidArgument("table: expected a matrix."));
+    const Tensor& table = *tiered->table->tensor();  // without its lock: updates write in place, and move no table
     const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
     const int64_t row_bytes = table.dim_size(1) * tensorflow::DataTypeSize(table.dtype());
     const auto first = reinterpret_cast<uintptr_t>(table.tensor_data().data());
@@ -172,6 +207,7 @@ class FetchRows : public OpKernel {
     }
     std::sort(pages.begin(), pages.end());
     pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
+    note(*tiered, table, page, &pages);
     for (size_t i = 0; i < pages.size();) {
       size_t next = i + 1;
       while (next < pages.size() && pages[next] == pages[next - 1] + 1) ++next;
@@ -179,6 +215,27 @@ class FetchRows : public OpKernel {
       i = next;
     }
   }
+
+ private:
+  // Notes the pages that are asked for ahead; else takes those out that were.
+  void note(TieredRows& tiered, const Tensor& table, uintptr_t page, std::vector<uintptr_t>* pages) const {
+    const auto first = reinterpret_cast<uintptr_t>(table.data()) / page;
+    std::lock_guard<std::mutex> lock(tiered.mutex);
+    std::vector<bool>& asked = tiered.asked_ahead;
+    if (ahead_) {
+      asked.resize(table.TotalBytes() / page + 2);
+      for (const uintptr_t one : *pages) asked[one - first] = true;
+    } else if (!asked.empty()) {
+      const auto was_asked = [&](uintptr_t one) {
+        const bool found = asked[one - first];
+        asked[one - first] = false;
+        return found;
+      };
+      pages->erase(std::remove_if(pages->begin(), pages->end(), was_asked), pages->end());
+    }
+  }
+
+  bool ahead_ = false;
 };
 REGISTER_KERNEL_BUILDER(Name("DlrmFetchRows").Device(tensorflow::DEVICE_CPU), FetchRows);
 
