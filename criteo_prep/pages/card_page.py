@@ -1,8 +1,9 @@
 """The card of a dataset as a page: tables, and the charts that decide the threshold."""
 
+from criteo_prep.pages.bar_charts import bar_chart, histogram_chart
 from criteo_prep.pages.card import Card
 from criteo_prep.pages.categorical_facts import TOP, CategoricalFacts
-from criteo_prep.pages.charts import Axes, Curve, bar_chart, histogram_chart, line_chart
+from criteo_prep.pages.charts import Axes, Curve, line_chart
 from criteo_prep.pages.coverage import THRESHOLDS, base_split
 from criteo_prep.pages.label_facts import RowsFacts
 from criteo_prep.pages.numbers import count_text, decimal_text, number_text, share_text

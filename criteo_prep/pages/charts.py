@@ -4,6 +4,7 @@ Colours are left to the page, which has a light and a dark scheme: a chart says 
 """
 
 import bisect
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from criteo_prep.pages.numbers import number_text, thinned, usual_top
 HEIGHT = 240  # pixels of a chart; the page decides the width
 _MOST_POINTS = 400  # points of a curve; about as many as the plot has pixels
 _MOST_HOVERS = 200  # places of the x axis that show their values under the mouse
+_MOST_DOTS = 40  # points of a curve that are shown as dots too
 _DASHES = ([1, 0], [6, 4], [2, 3])
 _LABEL_PIXELS = 150  # width of a name in a legend
 
@@ -62,7 +64,8 @@ class Axes:
       from_zero: the y axis begins at 0.
       cut_peaks: the y axis ends below the few values that are far above nearly all others, and a text says so.
       logarithmic: the x axis is logarithmic; all x are positive.
-      y_format: form of the numbers of the y axis, in the language of d3-format.
+      x_range: begin and end of the x axis, which hold all curves; None for those of the curves.
+      y_format: form of the numbers of the y axis, in the language of d3-format; "" for plain numbers.
     """
 
     x_name: str
@@ -70,7 +73,8 @@ class Axes:
     from_zero: bool = False
     cut_peaks: bool = False
     logarithmic: bool = False
-    y_format: str = "~s"
+    x_range: tuple[float, float] | None = None
+    y_format: str = ""
 
 
 def line_chart(
@@ -85,42 +89,23 @@ def line_chart(
     Args:
       axes: its axes.
       curves: at least one curve; each has a point.
-      marks: places of dashed lines on the x axis.
+      marks: places of dashed lines on the x axis; places outside its range are left out.
       notes: more lines of the text under the mouse: title -> text for each x.
     """
-    alt = altair()
+    low, high = _x_range(axes, curves)
+    marks = [place for place in marks if low <= place <= high]
     ys = [y for curve in curves for _, y in curve.points]
     top = usual_top(ys) if axes.cut_peaks else max(ys)
     cut = f" (peaks up to {number_text(max(ys))} are cut off)" if top < max(ys) else ""
-    y_scale = {"zero": axes.from_zero, "nice": True} | ({"domainMax": top, "clamp": True} if cut else {})
-    x = alt.X("x:Q", title=axes.x_name + cut, scale=alt.Scale(nice=False, **_x_scale(axes, curves)))
-    x_axis = alt.Axis(grid=False, tickCount=5, labelFlush=True, format="~s" if axes.logarithmic else ",d")
-    y = alt.Y("y:Q", title=axes.unit, scale=alt.Scale(**y_scale), axis=alt.Axis(tickCount=6, format=axes.y_format))
-    few = max(len(curve.points) for curve in curves) <= 40
-    lines = (
-        alt.Chart(alt.NamedData("curves"))
-        .mark_line(point={"size": 14} if few else False, strokeWidth=1.8, clip=True)
-        .encode(x=x.axis(x_axis), y=y, detail="name:N", **_styles(curves))
+    form = _LineForm(
+        dataclasses.replace(axes, x_range=(low, high), y_format=axes.y_format or ("~s" if top >= 1e4 else "")),
+        curves=tuple(dataclasses.replace(curve, points=()) for curve in curves),
+        notes=tuple(notes or ()),
+        x_title=axes.x_name + cut,
+        top=top if cut else None,
+        has_points=max(len(curve.points) for curve in curves) <= _MOST_DOTS,
+        has_marks=bool(marks),
     )
-    fields = [alt.Tooltip("x:Q", title=axes.x_name, format=",~r" if axes.logarithmic else ",d")]
-    fields += [alt.Tooltip(f"v{i}:N", title=curve.name) for i, curve in enumerate(curves)]
-    fields += [alt.Tooltip(f"n{i}:N", title=title) for i, title in enumerate(notes or {})]
-    under = alt.selection_point(name="under", fields=["x"], on="pointerover", clear="pointerout", empty=False)
-    # A strip for each place, as high as the plot: the selection "nearest" of Vega-Lite shows no text.
-    strips = (
-        alt.Chart(alt.NamedData("hovers"))
-        .mark_rect()
-        .encode(
-            x="from:Q",
-            x2="to:Q",
-            opacity=alt.when(under).then(alt.value(0.15)).otherwise(alt.value(0)),
-            tooltip=fields,
-        )
-        .add_params(under)
-    )
-    layers = [lines, strips]
-    if marks:
-        layers.append(alt.Chart(alt.NamedData("marks")).mark_rule(strokeDash=[2, 4], opacity=0.7).encode(x="x:Q"))
     data = {
         "curves": [
             {"x": x, "y": y, "name": curve.name, "colour": curve.colour, "dash": curve.dash}
@@ -130,17 +115,76 @@ def line_chart(
         "hovers": _hovers(axes, curves, notes=notes or {}),
         "marks": [{"x": x} for x in marks],
     }
-    return _finished(alt.layer(*layers), data)
+    return with_data(_line_form(form), data)
 
 
-def _x_scale(axes: Axes, curves: Sequence[Curve]) -> dict:
-    """The scale of the x axis; around a single place there is room on both sides."""
-    scale: dict = {"type": "log"} if axes.logarithmic else {"type": "linear", "zero": False}
-    places = {x for curve in curves for x, _ in curve.points}
-    if len(places) == 1:
-        (x,) = places
-        scale["domain"] = [x / 2, x * 2] if axes.logarithmic else [x - 1, x + 1]
-    return scale
+@dataclass(frozen=True)
+class _LineForm:
+    """What a line chart is without its data. Many charts of a page have the same form, which altair checks once.
+
+    Attributes:
+      axes: the axes, with the range of the x axis.
+      curves: the curves without points.
+      notes: titles of the notes.
+      x_title: title of the x axis, with what is cut off.
+      top: where the y axis ends; None for its usual end.
+      has_points: whether each value is shown as a dot.
+      has_marks: whether there are marks.
+    """
+
+    axes: Axes
+    curves: tuple[Curve, ...]
+    notes: tuple[str, ...]
+    x_title: str
+    top: float | None
+    has_points: bool
+    has_marks: bool
+
+
+@functools.cache
+def _line_form(form: _LineForm) -> dict:
+    alt = altair()
+    axes = form.axes
+    y_scale = {"zero": axes.from_zero, "nice": True} | ({"domainMax": form.top, "clamp": True} if form.top else {})
+    x_scale = alt.Scale(type="log" if axes.logarithmic else "linear", domain=list(axes.x_range), nice=False)
+    x_form = {"tickCount": 5, "labelFlush": True, "labelOverlap": "greedy", "labelSeparation": 6}
+    x_axis = alt.Axis(grid=False, format="~s" if axes.logarithmic else ",d", **x_form)
+    y_axis = alt.Axis(tickCount=6, **({"format": axes.y_format} if axes.y_format else {}))
+    lines = (
+        alt.Chart(alt.NamedData("curves"))
+        .mark_line(point={"size": 14} if form.has_points else False, strokeWidth=1.8, clip=True)
+        .encode(
+            x=alt.X("x:Q", title=form.x_title, scale=x_scale, axis=x_axis),
+            y=alt.Y("y:Q", title=axes.unit, scale=alt.Scale(**y_scale), axis=y_axis),
+            detail="name:N",
+            **_styles(form.curves),
+        )
+    )
+    layers = [lines, _strips(form)]
+    if form.has_marks:
+        layers.append(alt.Chart(alt.NamedData("marks")).mark_rule(strokeDash=[2, 4], opacity=0.7).encode(x="x:Q"))
+    return checked(alt.layer(*layers))
+
+
+def _strips(form: _LineForm):
+    """A strip for each place, as high as the plot, which shows its values: "nearest" of Vega-Lite shows no text."""
+    alt = altair()
+    fields = [alt.Tooltip("x:Q", title=form.axes.x_name, format=",~r" if form.axes.logarithmic else ",d")]
+    fields += [alt.Tooltip(f"v{i}:N", title=curve.name) for i, curve in enumerate(form.curves)]
+    fields += [alt.Tooltip(f"n{i}:N", title=title) for i, title in enumerate(form.notes)]
+    under = alt.selection_point(name="under", fields=["x"], on="pointerover", clear="pointerout", empty=False)
+    opacity = alt.when(under).then(alt.value(0.3)).otherwise(alt.value(0))
+    strips = alt.Chart(alt.NamedData("hovers")).mark_rect()
+    return strips.encode(x="from:Q", x2="to:Q", opacity=opacity, tooltip=fields).add_params(under)
+
+
+def _x_range(axes: Axes, curves: Sequence[Curve]) -> tuple[float, float]:
+    """The ends of the x axis; around a single place there is room on both sides."""
+    ends = [point[0] for curve in curves for point in (curve.points[0], curve.points[-1])]
+    low, high = axes.x_range or (min(ends), max(ends))
+    if low == high:
+        return (low / 2, high * 2) if axes.logarithmic else (low - 1, high + 1)
+    return low, high
 
 
 def _styles(curves: Sequence[Curve]) -> dict:
@@ -149,7 +193,8 @@ def _styles(curves: Sequence[Curve]) -> dict:
     colours = list(dict.fromkeys(curve.colour for curve in curves))
     dashes = list(dict.fromkeys(curve.dash for curve in curves))
     same = len({(curve.colour, curve.dash) for curve in curves}) == max(len(colours), len(dashes))
-    legend = alt.Legend(title=None, orient="top", direction="vertical", labelLimit=2 * _LABEL_PIXELS)
+    form = {"symbolType": "stroke", "direction": "vertical", "labelLimit": 2 * _LABEL_PIXELS}
+    legend = alt.Legend(title=None, orient="top", **form)
     styles = {"color": alt.Color("colour:N", sort=colours, legend=legend if len(colours) > 1 else None)}
     if len(dashes) > 1:
         drawn = [_DASHES[i % len(_DASHES)] for i in range(len(dashes))]
@@ -166,7 +211,7 @@ def _hovers(axes: Axes, curves: Sequence[Curve], *, notes: Mapping[str, Mapping[
     places = places[:: -(-len(places) // _MOST_HOVERS)]
     pairs = zip(places, places[1:], strict=False)
     middles = [math.sqrt(a * b) if axes.logarithmic else (a + b) / 2 for a, b in pairs]
-    low, high = _x_scale(axes, curves).get("domain", (places[0], max(curve.points[-1][0] for curve in curves)))
+    low, high = _x_range(axes, curves)
     rows = []
     for x, start, stop in zip(places, [low, *middles], [*middles, high], strict=True):
         row: dict = {"x": x, "from": start, "to": stop}
@@ -178,79 +223,13 @@ def _hovers(axes: Axes, curves: Sequence[Curve], *, notes: Mapping[str, Mapping[
     return rows
 
 
-def histogram_chart(title: str, edges: Sequence[float], shares: Mapping[str, Sequence[float]]) -> dict:
-    """Histograms over the same bins, drawn over each other: the first as bars, the others as steps.
-
-    Args:
-      title: title of the x axis.
-      edges: ends of the n bins, n + 1 of them, ascending.
-      shares: name -> share of the values in each bin.
-    """
-    alt = altair()
-    first, *others = shares
-    spans = list(zip(edges, edges[1:], strict=False))
-    bins = [
-        {"from": low, "to": high, "name": first}
-        | {f"s{i}": of_bins[number] for i, of_bins in enumerate(shares.values())}
-        for number, (low, high) in enumerate(spans)
-    ]
-    steps = [
-        {"from": edge, "share": share, "name": name}  # a last point ends the last step
-        for name in others
-        for edge, share in zip(edges, [*shares[name], shares[name][-1]], strict=True)
-    ]
-    tooltip = [alt.Tooltip("from:Q", format=".4~g"), alt.Tooltip("to:Q", format=".4~g")]
-    tooltip += [alt.Tooltip(f"s{i}:Q", title=name, format=".3~%") for i, name in enumerate(shares)]
-    legend = alt.Legend(title=None, orient="top", symbolType="square") if others else None
-    colour = alt.Color("name:N", scale=alt.Scale(domain=[first, *others]), legend=legend)
-    x = alt.X("from:Q", title=title, scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(grid=False, tickCount=6))
-    y_axis = alt.Axis(format=".2~%", tickCount=5)
-    layers = [
-        alt.Chart(alt.NamedData("bins"))
-        .mark_bar(opacity=0.55)
-        .encode(
-            x=x, x2="to:Q", y=alt.Y("s0:Q", title="share of the values", axis=y_axis), color=colour, tooltip=tooltip
-        )
-    ]
-    if others:
-        drawn = alt.Chart(alt.NamedData("steps")).mark_line(interpolate="step-after", strokeWidth=1.6)
-        layers.append(drawn.encode(x=x, y=alt.Y("share:Q", title="share of the values", axis=y_axis), color=colour))
-    return _finished(alt.layer(*layers), {"bins": bins, "steps": steps})
-
-
-def bar_chart(axes: Axes, rows: Sequence[tuple[str, float, str]], *, groups: Sequence[str] | None = None) -> dict:
-    """A bar for each name.
-
-    Args:
-      axes: titles of the two axes; y_format is also the form of the value under the mouse.
-      rows: (name, value, note) of each bar, in order; the note is shown under the mouse.
-      groups: what the colour of each bar stands for.
-    """
-    alt = altair()
-    names = [name for name, _, _ in rows]
-    groups = groups or [""] * len(rows)
-    legend = alt.Legend(title=None, orient="top") if len(set(groups)) > 1 else None
-    tooltip = [alt.Tooltip("name:N", title=axes.x_name), alt.Tooltip("value:Q", title=axes.unit, format=axes.y_format)]
-    chart = (
-        alt.Chart(alt.NamedData("bars"))
-        .mark_bar(cornerRadiusEnd=2)
-        .encode(
-            x=alt.X("name:N", title=axes.x_name, sort=names, axis=alt.Axis(labelLimit=110, labelAngle=-40)),
-            y=alt.Y("value:Q", title=axes.unit, axis=alt.Axis(format=axes.y_format, tickCount=6)),
-            color=alt.Color("group:N", sort=list(dict.fromkeys(groups)), legend=legend),
-            tooltip=[*tooltip, alt.Tooltip("note:N", title="rows")],
-        )
-    )
-    data = [
-        {"name": name, "value": value, "note": note, "group": group}
-        for (name, value, note), group in zip(rows, groups, strict=True)
-    ]
-    return _finished(chart, {"bars": data})
-
-
-def _finished(chart, data: dict[str, list[dict]]) -> dict:
-    """The specification with its data. Its data are added last, because altair checks every value that it is given."""
+def checked(chart) -> dict:
+    """The specification of an altair chart, which altair has checked against the schema of Vega-Lite."""
     document = chart.properties(width="container", height=HEIGHT).to_dict()
     document.pop("config", None)  # the page's
-    document["datasets"] = {name: rows for name, rows in data.items() if rows}
     return document
+
+
+def with_data(form: dict, data: dict[str, list[dict]]) -> dict:
+    """The specification with its data, which altair does not see: it would check every number."""
+    return {**form, "datasets": {name: rows for name, rows in data.items() if rows}}

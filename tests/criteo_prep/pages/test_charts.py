@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from criteo_prep.pages import charts
-from criteo_prep.pages.charts import Axes, Curve, NoChartLibraryError, bar_chart, histogram_chart, line_chart
+from criteo_prep.pages.bar_charts import bar_chart, histogram_chart
+from criteo_prep.pages.charts import Axes, Curve, NoChartLibraryError, line_chart
 
 
 def compiled(chart):
