@@ -36,13 +36,14 @@ def _histogram_form(title: str, names: tuple[str, ...]) -> dict:
     tooltip += [alt.Tooltip(f"s{i}:Q", title=name, format=".3~%") for i, name in enumerate(names)]
     legend = alt.Legend(title=None, orient="top", symbolType="square") if len(names) > 1 else None
     colour = alt.Color("name:N", scale=alt.Scale(domain=list(names)), legend=legend)
-    x = alt.X("from:Q", title=title, scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(grid=False, tickCount=6))
+    x_form = {"scale": alt.Scale(zero=False, nice=False), "axis": alt.Axis(grid=False, tickCount=6)}
+    x, bins = alt.X("from:Q", title=title, **x_form), alt.X("from:Q", title=title, bin="binned", **x_form)
     y_axis = alt.Axis(format=".2~%", tickCount=5)
     layers = [
         alt.Chart(alt.NamedData("bins"))
         .mark_bar(opacity=0.55)
         .encode(
-            x=x, x2="to:Q", y=alt.Y("s0:Q", title="share of the values", axis=y_axis), color=colour, tooltip=tooltip
+            x=bins, x2="to:Q", y=alt.Y("s0:Q", title="share of the values", axis=y_axis), color=colour, tooltip=tooltip
         )
     ]
     if len(names) > 1:

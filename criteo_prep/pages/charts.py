@@ -64,7 +64,7 @@ class Axes:
       from_zero: the y axis begins at 0.
       cut_peaks: the y axis ends below the few values that are far above nearly all others, and a text says so.
       logarithmic: the x axis is logarithmic; all x are positive.
-      x_range: begin and end of the x axis, which hold all curves; None for those of the curves.
+      x_range: begin and end of the x axis, which hold all curves; None for the ends of the curves.
       y_format: form of the numbers of the y axis, in the language of d3-format; "" for plain numbers.
     """
 
@@ -102,7 +102,7 @@ def line_chart(
         curves=tuple(dataclasses.replace(curve, points=()) for curve in curves),
         notes=tuple(notes or ()),
         x_title=axes.x_name + cut,
-        top=top if cut else None,
+        y_range=_y_range(min(ys), top, axes.from_zero) if cut or min(ys) == max(ys) else None,
         has_points=max(len(curve.points) for curve in curves) <= _MOST_DOTS,
         has_marks=bool(marks),
     )
@@ -127,7 +127,7 @@ class _LineForm:
       curves: the curves without points.
       notes: titles of the notes.
       x_title: title of the x axis, with what is cut off.
-      top: where the y axis ends; None for its usual end.
+      y_range: ends of the y axis; None for round numbers around the values.
       has_points: whether each value is shown as a dot.
       has_marks: whether there are marks.
     """
@@ -136,7 +136,7 @@ class _LineForm:
     curves: tuple[Curve, ...]
     notes: tuple[str, ...]
     x_title: str
-    top: float | None
+    y_range: tuple[float, float] | None
     has_points: bool
     has_marks: bool
 
@@ -145,7 +145,7 @@ class _LineForm:
 def _line_form(form: _LineForm) -> dict:
     alt = altair()
     axes = form.axes
-    y_scale = {"zero": axes.from_zero, "nice": True} | ({"domainMax": form.top, "clamp": True} if form.top else {})
+    y_scale = {"domain": list(form.y_range), "clamp": True} if form.y_range else {"zero": axes.from_zero, "nice": True}
     x_scale = alt.Scale(type="log" if axes.logarithmic else "linear", domain=list(axes.x_range), nice=False)
     x_form = {"tickCount": 5, "labelFlush": True, "labelOverlap": "greedy", "labelSeparation": 6}
     x_axis = alt.Axis(grid=False, format="~s" if axes.logarithmic else ",d", **x_form)
@@ -184,6 +184,15 @@ def _x_range(axes: Axes, curves: Sequence[Curve]) -> tuple[float, float]:
     low, high = axes.x_range or (min(ends), max(ends))
     if low == high:
         return (low / 2, high * 2) if axes.logarithmic else (low - 1, high + 1)
+    return low, high
+
+
+def _y_range(low: float, high: float, from_zero: bool) -> tuple[float, float]:
+    """The ends of a y axis for values from low to high; around a single value there is room on both sides."""
+    if from_zero:
+        low = min(low, 0.0)
+    if low == high:
+        low, high = (low * 0.9, high * 1.1) if low > 0 else (low * 1.1, high * 0.9) if low < 0 else (0.0, 1.0)
     return low, high
 
 

@@ -54,12 +54,12 @@ def label_facts(dataset: Dataset) -> LabelFacts:
     for split, num_rows in dataset.rows.items():
         ends = [rows.stop for _, of_split, rows in pieces if of_split == split]
         clicks = _clicks_up_to(dataset, split, [*ends, num_rows])
-        splits.append(RowsFacts(split, split, num_rows, clicks[num_rows]))
+        splits.append(RowsFacts(split, split, rows=num_rows, clicks=clicks[num_rows]))
         for name, of_split, rows in pieces:
             if of_split == split:
                 known = not (shuffled and split == "train") or rows == range(num_rows)
                 number = clicks[rows.stop] - clicks[rows.start] if known else None
-                files.append(RowsFacts(name, split, len(rows), number))
+                files.append(RowsFacts(name, split, rows=len(rows), clicks=number))
     if shuffled and any(each.clicks is None for each in files):
         note = "The train rows are in random order, so their label rate by file is not known."
     return LabelFacts(tuple(splits), tuple(files), note)

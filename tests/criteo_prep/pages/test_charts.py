@@ -43,16 +43,18 @@ def test_a_peak_can_be_cut_off():
     for cut_peaks in (True, False):
         chart = line_chart(Axes("step", "u", from_zero=True, cut_peaks=cut_peaks), [Curve("y", points, "y")])
         encoding = chart["layer"][0]["encoding"]
-        scales.append((encoding["x"]["title"], encoding["y"]["scale"].get("domainMax")))
+        scales.append((encoding["x"]["title"], encoding["y"]["scale"].get("domain")))
         assert chart["datasets"]["hovers"][0]["v0"] == "900"
         compiled(chart)
-    assert scales == [("step (peaks up to 900 are cut off)", 3.0), ("step", None)]
+    assert scales == [("step (peaks up to 900 are cut off)", [0.0, 3.0]), ("step", None)]
 
 
 @pytest.mark.parametrize("points", [[(5, 3.0)], [(5, 0.0)], [(1, 2.0), (2, 2.0)]])
 @pytest.mark.parametrize("logarithmic", [False, True])
 def test_a_single_point_and_a_flat_line_can_be_drawn(points, logarithmic):
     chart = line_chart(Axes("step", "u", logarithmic=logarithmic), [Curve("y", points, "y")])
+    low, high = chart["layer"][0]["encoding"]["y"]["scale"]["domain"]
+    assert low <= points[0][1] < high
     ends = [(row["from"], row["to"]) for row in chart["datasets"]["hovers"]]
     assert all(low < high for low, high in ends) and len(ends) == len(points)
     compiled(chart)
