@@ -189,6 +189,24 @@ def test_several_ids_a_sample_and_synthetic_ids(tmp_path):
     assert "which rows came from which file is not known" in text
 
 
+@pytest.mark.parametrize("sizes", [{"train": 5, "test": 0}, {"train": 0, "test": 3}, {"test": 1}])
+def test_splits_without_samples(tmp_path, sizes):
+    spec = tf_raw_spec([Feature("a", "", 9), Feature("b", "", 9, ragged=True)], num_numerical=1, splits=tuple(sizes))
+    for split, rows in sizes.items():
+        with Writer(tmp_path, spec, split) as writer:
+            ids = {"a": Ids(np.ones(rows, np.int32)), "b": Ids(np.empty(0, np.int32), np.zeros(rows, np.int32))}
+            writer.write(Batch(np.ones(rows, bool), np.zeros((rows, 1), np.float16), ids))
+    spec.save(tmp_path / "feature_spec.yaml")
+    card = make_card(tmp_path, quiet=True)
+    assert [(each.split, each.rows, each.rate) for each in card.labels.splits] == [
+        (split, rows, 1.0 if rows else None) for split, rows in sizes.items()
+    ]
+    a, b = card.categorical
+    base = next(iter(sizes.values()))
+    assert (a.num_ids, a.top[1], a.drift) == (min(base, 1), float(base > 0), None) and b.num_ids == 0
+    assert len(card.numerical) == (base > 0) and "100 %" in card_page(card)
+
+
 def test_many_ids_are_counted_in_parts(made):
     folder, _ = made
     dataset = Dataset(folder / "keys")
