@@ -164,11 +164,9 @@ def _library() -> str:
         raise NoChartLibraryError(
             "charts need the package vl-convert-python. Install it: pip install 'criteo-dlrm[report]'"
         ) from None
-    try:
-        bundle = vl_convert.javascript_bundle(vl_version=version)
-    except ValueError as error:
+    if version not in (known := vl_convert.get_vegalite_versions()):
         raise NoChartLibraryError(
             f"the installed altair writes charts for Vega-Lite {version}, which the installed vl-convert-python does "
-            f"not draw ({error}). Install matching versions: pip install --upgrade 'criteo-dlrm[report]'"
-        ) from None
-    return bundle.replace("</script", "<\\/script")
+            f"not draw: it draws {', '.join(known)}. Install matching ones: pip install --upgrade 'criteo-dlrm[report]'"
+        )
+    return vl_convert.javascript_bundle(vl_version=version).replace("</script", "<\\/script")
