@@ -205,7 +205,7 @@ def _definitions(card: Card) -> str:
         ],
         ["drift by chance", "about what two samples of these sizes have without any drift; rare ids make it large"],
         ["unseen in test", "share of the ids in the test split that the train split does not have"],
-        ["exactly 0", "a missing numerical is stored as 0; so is a value whose transform is 0"],
+        ["exactly 0", "by Criteo's rule a missing numerical is stored as 0, and so is a value whose transform is 0"],
         ["drift of a numerical", "Kolmogorov-Smirnov: the largest difference of the two distribution functions"],
         ["histograms", "from the 0.1 % to the 99.9 % quantile of train; the outer bins also have the values beyond"],
     ]

@@ -65,7 +65,7 @@ def coverage_of(dataset: Dataset, feature: Feature, *, ids: CountHistogram, occu
     path = dataset.root / "vocabularies" / f"{feature.name.removesuffix('.bin')}.parquet"
     base = base_split(dataset)
     # The vocabulary of encoded rows has the counts of other rows.
-    if feature.key or dataset.made_by == ENCODE or not path.is_file():
+    if feature.key or dataset.made_by.startswith(ENCODE) or not path.is_file():
         what = "keys" if feature.key else "ids"
         source = f"counts of the {what} in the {base} split"
         return Coverage(ids, occurrences[base], known_from=1, source=source)

@@ -69,9 +69,10 @@ def _pieces_of_files(dataset: Dataset) -> tuple[list[tuple[str, str, range]], st
     """(file, split, its rows in the split) of all files, and why there are none."""
     if dataset.manifest is None:
         return [], "The dataset has no manifest, so which rows came from which file is not known."
-    if dataset.made_by not in (PREPROCESS, ENCODE):
-        return [], ""
     inputs = dataset.manifest["inputs"]
+    if dataset.made_by not in (PREPROCESS, ENCODE):
+        # Only these two put the rows of the files one after the other, and cut the splits from them.
+        return [], "Which rows came from which file is not known." if inputs else ""
     sizes = [entry.get("rows") for entry in inputs]
     order = [split for split in ("train", "test", "validation") if split in dataset.rows]
     known = all(isinstance(size, int) and size >= 0 for size in sizes)
