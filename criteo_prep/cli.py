@@ -218,6 +218,24 @@ def verify(argv: Sequence[str]) -> int:
     return 0 if report.good else 1
 
 
+def report(argv: Sequence[str]) -> int:
+    """a dataset as one HTML page: labels, thresholds, skew, drift, sizes of tables"""
+    parser = _parser("report", report.__doc__)
+    parser.add_argument("dataset", metavar="DATASET", help="the dataset folder")
+    parser.add_argument("-o", "--output", default="card.html", metavar="FILE", help="the page to write (card.html)")
+    parser.add_argument(
+        "--embedding_dim", type=int, default=128, metavar="D", help="width of the tables, for their bytes (128)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    args = parser.parse_args(argv)
+
+    from criteo_prep.pages.card import write_card
+
+    write_card(args.dataset, args.output, embedding_dim=args.embedding_dim, quiet=args.quiet)
+    print(f"{args.output}: written")
+    return 0
+
+
 def _add_input(parser: argparse.ArgumentParser, text: str) -> None:
     """The input files: by --input, or without a flag before the other flags."""
     parser.add_argument("paths", nargs="*", metavar="PATH", help="the same as --input PATH")
@@ -410,6 +428,7 @@ VERBS = {
     "schema": schema,
     "encode": encode,
     "verify": verify,
+    "report": report,
     "synthesize": synthesize,
     "transcribe": transcribe,
     "split-bin": split_bin,

@@ -1,6 +1,7 @@
 """Progress of a long stage: a live line with the rate and the time left, and one summary line at the end.
 
-Where stderr is not a terminal but a file, such as the log of a job, a new line is printed every half minute instead.
+On a terminal, rich draws the live line. Where stderr is not a terminal but a file, such as the log of a job, a new line
+is printed every half minute instead, without any control character.
 """
 
 import contextlib
@@ -49,7 +50,7 @@ class Progress:
     def __init__(self, stage: str, total: int | None, *, unit: str, quiet: bool = False, log: TextIO | None = None):
         self.stage, self.total, self.unit, self.quiet, self.log = stage, total, unit, quiet, log
         self.done = 0
-        self._live = sys.stderr.isatty() and not quiet
+        self._live = _LiveLine(stage) if sys.stderr.isatty() and not quiet else None
         self._start = self._shown = self._logged = time.monotonic()
 
     def __enter__(self) -> "Progress":
@@ -64,8 +65,10 @@ class Progress:
         if self.quiet or now - self._shown < (_REFRESH_S if self._live else _REFRESH_IN_A_FILE_S):
             return
         self._shown = now
-        start, end = ("\r", "\x1b[K") if self._live else ("", "\n")
-        print(f"{start}{self._line(now)}", end=end, file=sys.stderr, flush=True)
+        if self._live:
+            self._live.show(self.done, self.total, counted=self._counted(now))
+        else:
+            print(self._line(now), file=sys.stderr, flush=True)
 
     def __exit__(self, exception_type, exception, traceback) -> None:
         if self.log:
@@ -74,10 +77,11 @@ class Progress:
             return
         seconds = time.monotonic() - self._start
         end = "" if exception_type is None else ", stopped"
-        clear = "\r\x1b[K" if self._live else ""
+        if self._live:
+            self._live.close()
         rate = _count(self.done / seconds) if seconds > 0 else "-"
         print(
-            f"{clear}{self.stage}: {_count(self.done)} {self.unit} in {seconds:.1f} s ({rate} {self.unit}/s){end}",
+            f"{self.stage}: {_count(self.done)} {self.unit} in {seconds:.1f} s ({rate} {self.unit}/s){end}",
             file=sys.stderr,
             flush=True,
         )
@@ -90,14 +94,66 @@ class Progress:
         state |= {"seconds": round(seconds, 3), "rate": rate, "seconds_left": left}
         print(json.dumps(state), file=self.log, flush=True)
 
-    def _line(self, now: float) -> str:
+    def _counted(self, now: float) -> str:
+        """The finished work and the rate, as text."""
         seconds = now - self._start
         rate = self.done / seconds if seconds > 0 else 0.0
-        line = f"{self.stage}: {_count(self.done)} {self.unit}, {_count(rate)} {self.unit}/s"
-        if self.total and rate > 0:
-            left_s = max(0, self.total - self.done) / rate
+        return f"{_count(self.done)} {self.unit}, {_count(rate)} {self.unit}/s"
+
+    def _line(self, now: float) -> str:
+        line = f"{self.stage}: {self._counted(now)}"
+        if self.total and self.done and now > self._start:
+            left_s = max(0, self.total - self.done) * (now - self._start) / self.done
             line += f", {100 * self.done / self.total:.0f} %, {left_s:.0f} s left"
         return line
+
+
+class _LiveLine:
+    """A line on a terminal, redrawn in place: the stage, a bar, the share, what was counted, the time left.
+
+    Nothing is drawn, and rich is not imported, before the first `show`.
+    """
+
+    def __init__(self, stage: str):
+        self._stage, self._bar = stage, None
+
+    def show(self, done: int, total: int | None, *, counted: str) -> None:
+        """Draws the line again.
+
+        Args:
+          done: the finished work.
+          total: the whole work; None where it is not known: then there are no share and no time left.
+          counted: the finished work and the rate, as text.
+        """
+        if self._bar is None:
+            self._bar = self._open()
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total, counted=counted)
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Removes the line."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _open(self):
+        from rich.console import Console
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = [TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TaskProgressColumn()]
+        columns += [TextColumn("{task.fields[counted]}", markup=False), TimeRemainingColumn()]
+        bar = Bar(
+            *columns,
+            console=Console(file=sys.stderr),
+            auto_refresh=False,  # no thread: it is drawn when work was done
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            get_time=time.monotonic,
+        )
+        bar.add_task(self._stage, total=None, counted="")
+        bar.start()
+        return bar
 
 
 def _count(number: float) -> str:

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from criteo_prep.pages.page import BEGINNING
 from dlrm_tf2.job.program import run_alone
 from dlrm_tf2.logs.training_log import LogError, read_log
-from dlrm_tf2.report_page import BEGINNING, page
+from dlrm_tf2.report_page import page
 from dlrm_tf2.runtime.staging import StagedPath
 
 
