@@ -65,7 +65,7 @@ def test_a_dynamic_table_counts_the_rows_of_its_buckets_and_their_index():
     )
     plan = make_plan(model.tables, 1)
     found = preflight.table_bytes(plan, 0, tables=model.tables, optimizer="adagrad", training=True)
-    assert found == 2 * 4 * 4 * (10 + 100) + 100 * (24 + 20 + 24)  # key, score and step; index; counter
+    assert found == 2 * 4 * 4 * (10 + 100) + 100 * (16 + 32 + 24)  # score and step; index with the key; counter
 
 
 def test_cut_tables_and_many_ids_by_hand():

@@ -71,7 +71,8 @@ def assert_same(found, expected):
         assert len(keys) > 400
         np.testing.assert_array_equal(found[name][0], keys)
         np.testing.assert_array_equal(found[name][1], steps)
-        np.testing.assert_allclose(found[name][2], weights, rtol=1e-4, atol=1e-6)
+        # The killed process may have another number of threads, so that matrix products round in another order.
+        np.testing.assert_allclose(found[name][2], weights, rtol=0, atol=1e-4)
 
 
 def test_killed_in_a_checkpoint_of_growing_tables(data, tmp_path, monkeypatch):

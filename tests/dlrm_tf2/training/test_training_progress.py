@@ -205,7 +205,7 @@ def test_the_live_line_is_refreshed_a_few_times_a_second(monkeypatch):
         log=log,
         length=RunLength(1, 1000, steps_per_epoch=1000, evaluate_after=frozenset(), notes=()),
         step=0,
-        keys=KeyCounters(SimpleNamespace(tables=(), dynamic_tables={}), SingleProcess()),
+        keys=KeyCounters(SimpleNamespace(tables=(), dynamic_tables={}, has_caches=False), SingleProcess()),
     ) as watch:
         for step, _ in enumerate(watch.batches(iter([SimpleNamespace()] * 100)), 1):
             now[0] += 0.01
