@@ -100,7 +100,7 @@ def _threshold_row(card: Card, threshold: int) -> list[str]:
 
 
 def _shares_of_all(facts: list[CategoricalFacts], thresholds: list[int]) -> tuple[str, dict, str]:
-    axes = Axes(_T_AXIS, "% of the occurrences", from_zero=True, logarithmic=True, y_format="~g")
+    axes = Axes(_T_AXIS, "% of the occurrences", from_zero=True, logarithmic=True, y_format="~f")
     shares = {T: [100 * each.coverage.share(T) for each in facts] for T in thresholds}
     mean, least = "mean of the features", "feature that loses most"
     curves = [
@@ -113,7 +113,7 @@ def _shares_of_all(facts: list[CategoricalFacts], thresholds: list[int]) -> tupl
 def _bytes_of_all(card: Card, thresholds: list[int]) -> tuple[str, dict, str]:
     rows = {T: sum(each.coverage.table_rows(T) for each in card.categorical) for T in thresholds}
     unit = shown_bytes(card.table_bytes(max(rows.values()))).split()[1]
-    axes = Axes(_T_AXIS, unit, from_zero=True, logarithmic=True, y_format="~g")
+    axes = Axes(_T_AXIS, unit, from_zero=True, logarithmic=True, y_format="~f")
     points = [(T, card.table_bytes(number) / _UNITS[unit]) for T, number in rows.items()]
     notes = {"rows": {T: f"{number:,}" for T, number in rows.items()}}
     chart = line_chart(axes, [Curve(unit, points, "all tables")], notes=notes)
@@ -127,7 +127,7 @@ def _coverage_figure(card: Card, facts: CategoricalFacts) -> tuple[str, dict, st
         "rows": {T: f"{coverage.table_rows(T):,}" for T, _ in points},
         "bytes": {T: shown_bytes(card.table_bytes(coverage.table_rows(T))) for T, _ in points},
     }
-    axes = Axes(_T_AXIS, "% of the occurrences", from_zero=True, logarithmic=True, y_format="~g")
+    axes = Axes(_T_AXIS, "% of the occurrences", from_zero=True, logarithmic=True, y_format="~f")
     chart = line_chart(axes, [Curve("% kept", points, "kept")], notes=notes)
     size = shown_bytes(card.table_bytes(facts.table_rows))
     return facts.feature.name, chart, f"{facts.table_rows:,} rows, {size}. By the {coverage.source}."

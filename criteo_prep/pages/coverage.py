@@ -92,10 +92,12 @@ def _counts_in(path: Path) -> Iterator[pl.Series]:
 
 
 def _threshold_of(rule: object, name: str, *, histogram: CountHistogram) -> int:
-    """The threshold of a column in the rule of a manifest, such as 15 or "15,cat_0:3".
+    """The threshold of a column in the rule of a manifest: 15, "15,cat_0:3", or a threshold for each feature by name.
 
     Where the rule has another form, the lowest count in the vocabulary: no threshold up to it keeps more.
     """
+    if isinstance(rule, dict) and isinstance(rule.get(name), int):
+        return rule[name]
     found = None
     for part in str(rule).split(","):
         column, _, number = part.rpartition(":")

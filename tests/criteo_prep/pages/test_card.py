@@ -90,6 +90,22 @@ def test_train_rows_in_random_order_have_no_rate_by_file(made):
     assert "random order" in labels.note
 
 
+def test_a_log_with_a_schema_has_a_threshold_for_each_feature(tmp_path):
+    """Sites a, b and c occur 5, 4 and once; hours 0 to 4 twice each."""
+    sites = "aaaaabbbbc"
+    (tmp_path / "log.csv").write_text(
+        "clicked,site,hour\n" + "".join(f"{row % 2},{site},{row // 2}\n" for row, site in enumerate(sites))
+    )
+    (tmp_path / "schema.yaml").write_text(
+        "label: {column: clicked}\ncategorical: {site: {threshold: 3}, hour: {}}\nsplit: {test_fraction: 0.2}\n"
+    )
+    command = ["preprocess", "--schema", "schema.yaml", "log.csv", "--output", "set", "--quiet"]
+    assert cli.main([part if "." not in part and part != "set" else str(tmp_path / part) for part in command]) == 0
+    site, hour = (facts.coverage for facts in make_card(tmp_path / "set", quiet=True).categorical)
+    assert (site.known_from, site.share(3), site.share(5)) == (3, 0.9, 0.5)
+    assert (hour.known_from, hour.share(1), hour.share(3)) == (1, 1.0, 0.0)
+
+
 @pytest.mark.parametrize("name, known_from", [("t0", 1), ("t3", 3)])
 def test_what_each_threshold_keeps(made, name, known_from):
     """The vocabularies say the same as the rows: T 3 knows only the thresholds from 3 on."""
