@@ -53,6 +53,17 @@ def run_program(
     return exit_code(name, lambda: run(arguments))
 
 
+def verb_parser(verb: str, description: str) -> argparse.ArgumentParser:
+    """A parser of the flags of `criteo-prep VERB`."""
+    return argparse.ArgumentParser(f"criteo-prep {verb}", description=description, allow_abbrev=False)
+
+
+def check_workers(workers: int | None) -> None:
+    """Raises ValueError for a number of threads that is not positive."""
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers {workers}: must be at least 1.")
+
+
 def exit_code(name: str, run: Callable[[], int]) -> int:
     """The exit code of a command.
 

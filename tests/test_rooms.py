@@ -33,7 +33,7 @@ PROGRAMS = (
     "dlrm_tf2.torchrec_example", "dlrm_tf2.dynamic_benchmark", "dlrm_tf2.report",
     "dlrm_tf2.export.__main__",
 )  # fmt: skip
-COMMANDS = ("criteo_prep.cli", "criteo_prep.generate_feature_spec")
+COMMANDS = ("criteo_prep.cli", "criteo_prep.preprocess_verbs", "criteo_prep.generate_feature_spec")
 MAKES_PARSERS = ("criteo_prep.flags", "dlrm_tf2.flags", "dlrm_tf2.torchrec_flags", "dlrm_tf2.job.program")
 
 # A library that only these modules may import.
@@ -75,6 +75,7 @@ FLOORS = (
     ("criteo_prep.transcribe",),
     ("criteo_prep.preprocess", "criteo_prep.split_bin", "criteo_prep.verify", "criteo_prep.synthesize"),
     ("criteo_prep.table", "criteo_prep.pages"),
+    ("criteo_prep.preprocess_verbs",),
     ("criteo_prep.cli",),
 )
 
