@@ -7,10 +7,11 @@ nothing is measured. The samples are day_N_{dense,sparse,labels}.npy with plante
 of the rows of MLPerf's. Both programs get the same flags, one process and all processors.
 
 `speed`, with the model of the published runs: samples a second by the published formula, steps a second times the
-batch, without the first half of the steps; and the seconds of the whole program, with one batch of each evaluation. The
-programs take turns, a ratio compares the two runs of a round, and the medians count. `auroc`, with the model of the
-example's defaults: the AUROC over the test split after one epoch, for each seed; the two libraries draw other initial
-weights. The JSON keeps the cases and seeds that a run does not measure.
+batch, without the first half of the steps; and the seconds of the whole program, with one batch of each evaluation.
+The programs take turns, a ratio compares the two runs of a round, and the medians count. `auroc`, with the model of
+the example's defaults: the AUROC over the test split after one epoch, for each seed; the libraries draw other initial
+weights from the same distributions. `torch.optim` is TorchRec's model with PyTorch's own tables and optimizers
+instead of FBGEMM's fused ones. The JSON keeps the cases and seeds that a run does not measure.
 """
 
 import argparse
@@ -172,15 +173,21 @@ def auroc(arguments: argparse.Namespace, programs: Programs) -> dict:
     """Optimizer -> seed -> AUROC of both programs; prints a line for each seed."""
     steps = arguments.samples // AUROC_BATCH
     found: dict[str, dict] = {}
-    print(f"{'':10}{'seed':>6}{'AUROC':>10}{'TorchRec':>10}{'difference':>12}")
+    print(f"{'':10}{'seed':>6}{'AUROC':>10}{'torch.optim':>13}{'difference':>12}{'fused':>10}{'difference':>12}")
     for optimizer in arguments.optimizers.split(","):
         of_seeds = found[f"{optimizer}, batch {AUROC_BATCH}, {arguments.samples} samples"] = {}
         for seed in map(int, arguments.seeds.split(",")):
             flags = {**DEFAULT, **TABLES, **OPTIMIZERS[optimizer], "limit_train_batches": steps, "seed": seed}
             flags |= {"batch_size": AUROC_BATCH, "test_batch_size": 8192}
-            ours, theirs = (run_one(flags, steps)["test_auroc"] for run_one in (programs.ours, programs.torchrec))
-            of_seeds[str(seed)] = {"ours": ours, "torchrec": theirs}
-            print(f"{optimizer:10}{seed:6}{ours:10.5f}{theirs:10.5f}{ours - theirs:+12.5f}", flush=True)
+            ours = programs.ours(flags, steps)["test_auroc"]
+            unfused = programs.torchrec({**flags, "unfused": True}, steps)["test_auroc"]
+            fused = programs.torchrec(flags, steps)["test_auroc"]
+            of_seeds[str(seed)] = {"ours": ours, "torch_optim": unfused, "torchrec": fused}
+            print(
+                f"{optimizer:10}{seed:6}{ours:10.5f}{unfused:13.5f}{ours - unfused:+12.5f}{fused:10.5f}"
+                f"{ours - fused:+12.5f}",
+                flush=True,
+            )
     return found
 
 

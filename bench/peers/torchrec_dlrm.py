@@ -4,8 +4,9 @@
 
 The flags have the names of TorchRec's example. The model is made of TorchRec's own parts: its in-memory reader of .npy
 files, its DLRM, and DistributedModelParallel over gloo with one process, which replaces the tables by FBGEMM's fused
-tables. Their optimizer works inside of the backward pass. Trains one epoch, scores the validation and the test split,
-and prints one line of JSON.
+tables. Their optimizer works inside of the backward pass. With --unfused the model keeps PyTorch's tables, and one
+optimizer of torch.optim updates all weights, the tables by sparse gradients. Trains one epoch, scores the validation
+and the test split, and prints one line of JSON.
 """
 
 import argparse
@@ -56,6 +57,7 @@ def flags() -> argparse.Namespace:
     parser.add_argument("--over_arch_layer_sizes", type=numbers, required=True)
     parser.add_argument("--learning_rate", type=float, required=True)
     parser.add_argument("--adagrad", action="store_true")
+    parser.add_argument("--unfused", action="store_true")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--warmup", type=int, default=0, help="first steps that are not timed")
     return parser.parse_args()
@@ -65,7 +67,7 @@ def numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
-def made(arguments: argparse.Namespace) -> tuple[torch.nn.Module, CombinedOptimizer]:
+def made(arguments: argparse.Namespace) -> tuple[torch.nn.Module, CombinedOptimizer | torch.optim.Optimizer]:
     """The model, and the optimizer of all its parts."""
     tables = [
         EmbeddingBagConfig(
@@ -73,8 +75,9 @@ def made(arguments: argparse.Namespace) -> tuple[torch.nn.Module, CombinedOptimi
         )
         for name, rows in zip(DEFAULT_CAT_NAMES, arguments.num_embeddings_per_feature, strict=True)
     ]
+    collection = EmbeddingBagCollection(tables, device=CPU if arguments.unfused else torch.device("meta"))
     dlrm = DLRM(
-        EmbeddingBagCollection(tables, device=torch.device("meta")),
+        collection,
         dense_in_features=len(DEFAULT_INT_NAMES),
         dense_arch_layer_sizes=arguments.dense_arch_layer_sizes,
         over_arch_layer_sizes=arguments.over_arch_layer_sizes,
@@ -82,6 +85,10 @@ def made(arguments: argparse.Namespace) -> tuple[torch.nn.Module, CombinedOptimi
     )
     kind = torch.optim.Adagrad if arguments.adagrad else torch.optim.SGD
     settings = {"lr": arguments.learning_rate} | ({"eps": 1e-8} if arguments.adagrad else {})
+    if arguments.unfused:
+        for bag in collection.embedding_bags.values():
+            bag.sparse = True
+        return DLRMTrain(dlrm), kind(dlrm.parameters(), **settings)
     apply_in_backward(kind, dlrm.sparse_arch.parameters(), dict(settings))
     model = DistributedModelParallel(DLRMTrain(dlrm), device=CPU)
     dense = dict(in_backward_optimizer_filter(model.named_parameters()))
@@ -108,7 +115,7 @@ def batches(arguments: argparse.Namespace, split: str) -> Iterator:
         yield batch
 
 
-def train(arguments: argparse.Namespace, model: torch.nn.Module, optimizer: CombinedOptimizer) -> dict:
+def train(arguments: argparse.Namespace, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict:
     """One epoch. The mean time of a step after the warm-up, and the part of it that reading takes."""
     reader, step_s, reading_s = batches(arguments, "train"), [], []
     while True:
