@@ -1,5 +1,6 @@
 // The calls that load, erase and export what an index has.
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "key_index_state.h"
@@ -139,11 +140,16 @@ int64_t dlrm_index_expire(void* opaque, int64_t before_step, DlrmParallelFor par
   dlrm::in_parallel(parallel_for, threads, index.num_buckets(), [&](int64_t bucket) {
     const Bucket& of = index.buckets[bucket];
     Part& part = index.parts[static_cast<size_t>(bucket)];
+    std::vector<std::pair<int32_t, uint64_t>> expired;  // row, hash: freed in the order of the rows, as on a GPU
     for (int64_t slot = 0; slot < of.groups().num_slots(); ++slot) {
       const int32_t at = of.groups().row(slot);
       if (at < 0 || of.step(at, of.groups().call(slot)) >= before_step) continue;
+      expired.emplace_back(at, dlrm::hash_of(of.groups().key(slot)));
+    }
+    std::sort(expired.begin(), expired.end());
+    for (const auto& [at, hash] : expired) {
       part.listed.push_back(index.listed(bucket, at));
-      index.erase(bucket, at, dlrm::hash_of(of.groups().key(slot)), index.step);
+      index.erase(bucket, at, hash, index.step);
     }
   });
   const int64_t expired = index.num_listed();

@@ -5,7 +5,7 @@
 
 namespace table {
 
-// Erases the keys of a batch that are stored, a block a bucket. Their rows become free in the order of the call.
+// Erases the keys of a batch that are stored, a block a bucket. Their rows become free in the order of their hashes, as the runs are.
 __global__ void __launch_bounds__(kOfBucket) erase_keys(Table table, Batch batch, unsigned char* was_stored) {
   DLRM_SHARED(memory);
   Scratch* const scratch = reinterpret_cast<Scratch*>(memory);
@@ -14,19 +14,14 @@ __global__ void __launch_bounds__(kOfBucket) erase_keys(Table table, Batch batch
   const Bucket of = bucket_at(table.stored, bucket);
   const uint32_t num =
       list_runs(scratch, segment, batch.missing + segment.first, [&](int64_t run) { return batch.rows[run] >= 0; });
-  Entry* const entries = batch.evicted + segment.first;
-  for (uint32_t i = threadIdx.x; i < num; i += kOfBucket) {
-    const int64_t run = batch.missing[segment.first + i], key = batch.key_at(run);
-    entries[i] = {batch.order[run], hash_of(key), key, batch.rows[run], 0};
-  }
-  sort_in_block(entries, num);
   const int32_t num_freed = of.state->num_freed;
   for (uint32_t i = threadIdx.x; i < num; i += kOfBucket) {
-    const Entry entry = entries[i];
-    erase_key(of, entry.key, entry.hash);
-    of.rows[entry.row].call = 0;
-    of.freed[num_freed + i] = entry.row;
-    was_stored[entry.score] = 1;
+    const int64_t run = batch.missing[segment.first + i], key = batch.key_at(run);
+    const int32_t row = batch.rows[run];
+    erase_key(of, key, hash_of(key));
+    of.rows[row].call = 0;
+    of.freed[num_freed + i] = row;
+    was_stored[batch.order[run]] = 1;
   }
   __syncthreads();
   if (threadIdx.x != 0) return;
