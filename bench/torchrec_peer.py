@@ -10,9 +10,9 @@ of the rows of MLPerf's. Both programs get the same flags, one process and all p
 batch, without the first half of the steps; and the seconds of the whole program, with one batch of each evaluation.
 The programs take turns, a ratio compares the two runs of a round, and the medians count. `auroc`, with the model of
 the example's defaults: the AUROC over the test split after one epoch, for each seed; the libraries draw other initial
-weights from the same distributions, but for the first layer, whose bound is that of 16 inputs here and of 13 there.
-`torch.optim` is TorchRec's model with PyTorch's own tables and optimizers instead of FBGEMM's fused ones. The JSON
-keeps the cases and seeds that a run does not measure.
+weights from the same distributions, but for the first layer, which has a bound for 16 inputs here and for 13 inputs
+there. `torch.optim` is TorchRec's model with PyTorch's own tables and optimizers instead of FBGEMM's fused ones. The
+JSON keeps the cases and seeds that a run does not measure.
 """
 
 import argparse
