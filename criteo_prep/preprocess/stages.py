@@ -20,6 +20,7 @@ from criteo_prep.preprocess.arrange import arrange, label_file, numerical_file
 from criteo_prep.preprocess.columns.encoder import ColumnEncoder, ColumnWork
 from criteo_prep.preprocess.inputs import Inputs
 from criteo_prep.preprocess.journal import Journal, ParsedFile
+from criteo_prep.preprocess.locations import size_of
 from criteo_prep.preprocess.parse.parse_files import Parsing, ReadProgress, parse_files
 from criteo_prep.preprocess.parse.raw_columns import RawColumns
 from criteo_prep.preprocess.parse.text_stream import InputError
@@ -86,7 +87,7 @@ def _parse(root: Path, destination: Path, *, request: DatasetRequest, journal: J
         checkpoint_bytes=resources.checkpoint_bytes,
     )
     with resources.progress("parse", None, "rows") as progress:
-        reading = ReadProgress(progress, [path.stat().st_size for path in paths])
+        reading = ReadProgress(progress, [size_of(path) for path in paths])
         parse_files(paths, root, journal=journal, parsing=parsing, progress=reading)
 
 

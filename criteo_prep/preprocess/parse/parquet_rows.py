@@ -7,10 +7,10 @@ null, a NaN or an empty text is a missing field. All other rules are as for text
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from criteo_prep.preprocess.locations import Location, location_of, open_location
 from criteo_prep.preprocess.parquet_file import open_parquet
 from criteo_prep.preprocess.parse import fields, parquet_values, tsv
 from criteo_prep.preprocess.parse.parquet_columns import find_columns
@@ -23,28 +23,29 @@ BLOCK_ROWS = 1 << 14
 _MAX_VALUE_BYTES, _MAX_ROW_BYTES, _MAX_EXTRA_BYTES = 256, 2560, 16 << 20
 
 
-def is_parquet(path: str | Path) -> bool:
+def is_parquet(path: str | Location) -> bool:
     """Whether a file is parquet, by its first bytes. Raises InputError for a .parquet file that is not."""
-    with open(path, "rb") as file:
+    path = location_of(path)
+    with open_location(path) as file:
         found = file.read(len(_MAGIC)) == _MAGIC
-    if not found and Path(path).suffix == ".parquet":
+    if not found and path.suffix == ".parquet":
         raise InputError(f"{path}: is named .parquet but is not a parquet file. Fetch it again, or rename it.")
     return found
 
 
-def num_rows_of(path: str | Path) -> int:
+def num_rows_of(path: str | Location) -> int:
     """Number of rows, by the footer of the file."""
     with open_parquet(path, InputError) as file:
         return file.metadata.num_rows
 
 
-def column_names(path: str | Path) -> list[str]:
+def column_names(path: str | Location) -> list[str]:
     """Names of the columns, in the order of the file."""
     with open_parquet(path, InputError) as file:
         return file.schema_arrow.names
 
 
-def row_blocks(path: str | Path, labelled: bool = True, skip_rows: int = 0) -> Iterator[tuple[object, int]]:
+def row_blocks(path: str | Location, labelled: bool = True, skip_rows: int = 0) -> Iterator[tuple[object, int]]:
     """Yields (record batch, rows of the file up to the end of the batch), in order.
 
     The columns of a batch are the label, if rows have labels, the 13 numericals, and the 26 values.
@@ -153,7 +154,7 @@ def _bad_rows(batch, wrong: np.ndarray, labelled: bool) -> tuple[np.ndarray, tup
     return num_bad, tuple(first_bad.values())
 
 
-def _check_types(path: str | Path, columns: Sequence, labelled: bool) -> None:
+def _check_types(path: str | Location, columns: Sequence, labelled: bool) -> None:
     """Raises InputError for a column whose type cannot hold its field; `columns` are the pyarrow fields in order."""
     import pyarrow.types as types
 
@@ -173,7 +174,7 @@ def _check_types(path: str | Path, columns: Sequence, labelled: bool) -> None:
         )
 
 
-def _check_sizes(path: str | Path, preview, group: int) -> None:
+def _check_sizes(path: str | Location, preview, group: int) -> None:
     """Raises InputError where the values of a row group are so large that a batch of them could fill the memory.
 
     A text column with a dictionary is small in the file, however large its values are, so the dictionary is looked at.

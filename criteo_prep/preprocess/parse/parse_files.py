@@ -14,6 +14,7 @@ import numpy as np
 
 from criteo_prep.parallel import in_order
 from criteo_prep.preprocess.journal import Journal, ParsedFile
+from criteo_prep.preprocess.locations import Location, cannot_be_reached, check_unchanged, size_of
 from criteo_prep.preprocess.parse import parquet_rows
 from criteo_prep.preprocess.parse.labels import refuse_unlabelled
 from criteo_prep.preprocess.parse.numerical import log_numbers
@@ -23,7 +24,6 @@ from criteo_prep.preprocess.parse.text_stream import TruncatedError
 from criteo_prep.preprocess.parse.tsv import REASONS, BadRow, BadRowError, Rows, parse
 from criteo_prep.progress import Progress
 from criteo_prep.schema import NUM_CATEGORICAL
-from criteo_prep.unchanged import check_unchanged
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Parsing:
 
 
 def parse_files(
-    paths: tuple[Path, ...], root: Path, *, journal: Journal, parsing: Parsing, progress: "ReadProgress"
+    paths: tuple[Location, ...], root: Path, *, journal: Journal, parsing: Parsing, progress: "ReadProgress"
 ) -> None:
     """Parses the files into label, numericals and raw columns, starting at the position that the journal has.
 
@@ -83,18 +83,19 @@ def parse_files(
                         progress=progress,
                         checkpoints=checkpoints,
                     )
-        except (ValueError, OSError):
+        except (ValueError, OSError) as error:
             with contextlib.suppress(OSError):  # on a full disk, for example; the earlier checkpoint remains
                 checkpoints.save()
-            # A change of the file explains best why a row is bad or a stream ends early.
-            _check_last_file(paths[len(journal.files) - 1], journal)
+            if not cannot_be_reached(error):
+                # A change of the file explains best why a row is bad or a stream ends early.
+                _check_last_file(paths[len(journal.files) - 1], journal)
             raise
         journal.parsed = True
         checkpoints.save()
 
 
 def _parse_file(
-    path: Path,
+    path: Location,
     *,
     writer: RowWriter,
     journal: Journal,
@@ -121,7 +122,7 @@ def _parse_file(
 
 
 def _parsed_blocks(
-    path: Path, file: ParsedFile, *, parsing: Parsing, progress: "ReadProgress"
+    path: Location, file: ParsedFile, *, parsing: Parsing, progress: "ReadProgress"
 ) -> Iterator[tuple[ParsedBlock, int]]:
     """Yields (the parsed block, the position after it) of a file, starting at the position of `file`.
 
@@ -141,7 +142,7 @@ def _parsed_blocks(
             )
 
 
-def _check_last_file(path: Path, journal: Journal) -> None:
+def _check_last_file(path: Location, journal: Journal) -> None:
     """Raises ChangedError where the last file of the journal is not as it was when the run began."""
     check_unchanged(path, journal.wanted["inputs"][len(journal.files) - 1])
 
@@ -175,14 +176,14 @@ class ReadProgress:
 
 
 def _block_parsers(
-    path: Path, position: int, *, parsing: Parsing, progress: ReadProgress
+    path: Location, position: int, *, parsing: Parsing, progress: ReadProgress
 ) -> Iterator[Callable[[], tuple[ParsedBlock, int]]]:
     """Yields a function for each block of a file, starting at `position`, that parses the block.
 
     The function returns (the parsed block, the position after it).
     """
     if parquet_rows.is_parquet(path):
-        size, num_rows = path.stat().st_size, max(1, parquet_rows.num_rows_of(path))
+        size, num_rows = size_of(path), max(1, parquet_rows.num_rows_of(path))
         for batch, stop in parquet_rows.row_blocks(path, parsing.labelled, position):
             progress.add_bytes(size * batch.num_rows // num_rows)
             yield partial(_parse_batch, batch, parsing.labelled, stop)
