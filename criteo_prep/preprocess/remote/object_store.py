@@ -1,12 +1,13 @@
 """S3, Google Cloud Storage, Azure and HDFS, by pyarrow.fs. Its own attempts are switched off: see fetch.py."""
 
+import datetime
 import functools
 import os
 import re
 import urllib.parse
 from collections.abc import Iterator
 
-from criteo_prep.preprocess.remote.errors import MissingError, RefusedError, cause_of
+from criteo_prep.preprocess.remote.errors import MissingError, RefusedError, RemoteError, cause_of
 from criteo_prep.preprocess.remote.fetch import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, attempted
 from criteo_prep.preprocess.remote.remote_file import ANONYMOUS, RemoteFile, credentials_of
 
@@ -97,6 +98,10 @@ def _store_of(scheme: str, place: str):
             request_timeout=READ_TIMEOUT_S,
             retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1),
         )
+    if scheme == "gs":
+        return fs.GcsFileSystem(
+            anonymous=place.startswith(f"{ANONYMOUS}@"), retry_time_limit=datetime.timedelta(seconds=READ_TIMEOUT_S)
+        )
     return fs.FileSystem.from_uri(f"{scheme}://{urllib.parse.quote(place, safe='@:.')}/")[0]
 
 
@@ -130,8 +135,10 @@ class _Explained:
         if isinstance(exception, pyarrow.ArrowException | OSError):
             if text := _refusal(self._remote, exception):
                 raise RefusedError(text) from None
-            if not isinstance(exception, OSError):  # another attempt would end the same way
+            if isinstance(exception, pyarrow.ArrowInvalid | pyarrow.ArrowNotImplementedError):
                 raise RefusedError(f"{self._remote}: cannot be read: {cause_of(exception)}.") from None
+            if not isinstance(exception, OSError):  # Azure's errors are of no class of their own
+                raise RemoteError(cause_of(exception)) from None
 
 
 def _refusal(remote: RemoteFile, error: Exception) -> str | None:

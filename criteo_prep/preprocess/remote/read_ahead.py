@@ -1,6 +1,6 @@
 """A remote file as a binary file of Python. Threads fetch its next ranges while the last one is in work.
 
-A file that is only looked into costs one short range: the ranges become longer while a reader goes on.
+A file that is only looked into costs one short range: the ranges become longer while a reader continues.
 """
 
 import io

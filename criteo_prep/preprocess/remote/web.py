@@ -1,6 +1,6 @@
 """Files on web servers, by requests: proxies, certificates and ~/.netrc are as usual.
 
-The server has to answer requests for ranges of bytes. Without ranges, a stopped read could not go on where it stopped.
+The server has to answer requests for ranges of bytes. Without ranges, a read that fails could not continue at its byte.
 The query of the URL may be a secret, also in the address that a server redirects to; so no text of requests, which may
 hold a whole URL, is in a message.
 """
@@ -101,7 +101,7 @@ class OpenWebFile:
     def _without_ranges(self) -> RefusedError:
         return RefusedError(
             f"{self._remote}: the server does not answer requests for ranges of bytes, so a read that fails could not "
-            "go on. Copy the file to a disk, or use a server with ranges, such as nginx."
+            "continue. Copy the file to a disk, or use a server with ranges, such as nginx."
         )
 
     def _failure(self, error: Exception) -> OSError:
