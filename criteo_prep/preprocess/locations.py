@@ -86,11 +86,6 @@ def check_unchanged(location: Location, state: dict) -> None:
     unchanged.check_state(location, state, now=now)
 
 
-def cannot_be_reached(error: BaseException) -> bool:
-    """Whether an error says that a remote file cannot be reached, so that nobody knows whether it has changed."""
-    return isinstance(error, RemoteError) and not isinstance(error, MissingError)
-
-
 def is_folder(location: Location) -> bool:
     """Whether a location is a folder. Raises RemoteError for a remote one that cannot be looked up."""
     if isinstance(location, Path):
@@ -131,6 +126,6 @@ def _open_store(remote: RemoteFile):
 
 
 __all__ = [
-    "Location", "RemoteFile", "cannot_be_reached", "check_unchanged", "files_in", "is_folder",
+    "Location", "RemoteFile", "RemoteError", "check_unchanged", "files_in", "is_folder",
     "local_paths", "location_of", "open_location", "parts_below", "size_of", "state_of",
 ]  # fmt: skip

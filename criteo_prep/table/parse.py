@@ -9,7 +9,7 @@ import numpy as np
 
 from criteo_prep.messages import one_line, shown
 from criteo_prep.parallel import in_order
-from criteo_prep.preprocess.locations import Location, cannot_be_reached, check_unchanged
+from criteo_prep.preprocess.locations import Location, RemoteError, check_unchanged
 from criteo_prep.preprocess.parse.row_writer import CHECKPOINT_BYTES
 from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.preprocess.parse.tsv import BadRowError
@@ -111,10 +111,10 @@ def parse_tables(
                         progress.advance(rows.num_rows)
                         if sum(files.sizes.values()) - sum(journal.sizes.values()) >= parsing.checkpoint_bytes:
                             _save(journal, files)
-            except (ValueError, OSError, KeyboardInterrupt) as error:
+            except (ValueError, OSError, KeyboardInterrupt):
                 with contextlib.suppress(OSError):  # on a full disk; the earlier checkpoint remains
                     _save(journal, files)
-                if not cannot_be_reached(error):  # a change explains best why a row is bad
+                with contextlib.suppress(RemoteError):  # a change explains best why a row is bad
                     check_unchanged(path, journal.wanted["inputs"][number])
                 raise
             check_unchanged(path, journal.wanted["inputs"][number])

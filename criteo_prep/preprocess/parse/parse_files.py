@@ -14,7 +14,7 @@ import numpy as np
 
 from criteo_prep.parallel import in_order
 from criteo_prep.preprocess.journal import Journal, ParsedFile
-from criteo_prep.preprocess.locations import Location, cannot_be_reached, check_unchanged, size_of
+from criteo_prep.preprocess.locations import Location, RemoteError, check_unchanged, size_of
 from criteo_prep.preprocess.parse import parquet_rows
 from criteo_prep.preprocess.parse.labels import refuse_unlabelled
 from criteo_prep.preprocess.parse.numerical import log_numbers
@@ -83,10 +83,10 @@ def parse_files(
                         progress=progress,
                         checkpoints=checkpoints,
                     )
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError):
             with contextlib.suppress(OSError):  # on a full disk, for example; the earlier checkpoint remains
                 checkpoints.save()
-            if not cannot_be_reached(error):
+            with contextlib.suppress(RemoteError):  # then nobody knows whether the file has changed
                 # A change of the file explains best why a row is bad or a stream ends early.
                 _check_last_file(paths[len(journal.files) - 1], journal)
             raise

@@ -4,7 +4,6 @@ Memory is bounded for any input: a compressed file may be a few hundred bytes th
 """
 
 import zlib
-from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from criteo_prep.preprocess.locations import Location, location_of, open_location, size_of

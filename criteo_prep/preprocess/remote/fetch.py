@@ -29,7 +29,7 @@ class OpenStore(Protocol):
 
     size: int
 
-    def read_range(self, start: int, count: int) -> bytes:
+    def read_range(self, start: int, count: int) -> bytes | bytearray:
         """At least one byte from `start` on, and at most `count`. Raises MissingError, RefusedError, ChangedError where
         another attempt does not help, and any OSError where it may help."""
         ...
@@ -46,10 +46,14 @@ def attempted(remote: RemoteFile, ask: Callable[[], Result], *, what: str) -> Re
     Raises:
       RemoteError: all attempts failed.
     """
-    retries = Retries(remote)
+    retries, missing = Retries(remote), False
     while True:
         try:
             return ask()
+        except MissingError:
+            if missing:
+                raise
+            missing = True  # ask once more: an answer that is cut off in its header looks the same
         except _FINAL:
             raise
         except OSError as error:
@@ -100,19 +104,19 @@ class Fetcher:
         self._remote, self._store, self._closing = remote, store, threading.Event()
         self.size = store.size
 
-    def fetch(self, start: int, count: int) -> bytes:
+    def fetch(self, start: int, count: int) -> bytes | bytearray:
         """Exactly `count` bytes from `start` on.
 
         Raises:
           RemoteError: the bytes could not be read in ATTEMPTS attempts; or in one, where another would not help.
-          ChangedError: the file has fewer bytes than when it was opened.
+          ChangedError: the file is not as it was when it was opened, where the store says so.
         """
         retries, parts, done, ask = Retries(self._remote, self._closing), [], 0, count
         while done < count:
             try:
                 data = self._store.read_range(start + done, min(ask, count - done))
                 if not data:
-                    raise ChangedError(f"{self._remote}: changed while it was read: it ends at byte {start + done:,}.")
+                    raise RemoteError("the answer has no bytes")
             except _FINAL:
                 raise
             except OSError as error:

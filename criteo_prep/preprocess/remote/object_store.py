@@ -5,11 +5,12 @@ import functools
 import os
 import re
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from criteo_prep.preprocess.remote.errors import MissingError, RefusedError, RemoteError, cause_of
-from criteo_prep.preprocess.remote.fetch import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, attempted
+from criteo_prep.preprocess.remote.fetch import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Result, attempted
 from criteo_prep.preprocess.remote.remote_file import ANONYMOUS, RemoteFile, credentials_of
+from criteo_prep.unchanged import check_state
 
 _DENIED = re.compile(
     r"ACCESS_DENIED|AccessDenied|Forbidden|HTTP status 403|403 |Permission ?denied|INVALID_ACCESS_KEY|InvalidAccessKey"
@@ -17,9 +18,12 @@ _DENIED = re.compile(
     r"|PERMISSION_DENIED|INVALID_CLIENT_TOKEN|AuthenticationFail|AuthorizationFail|credential",
     re.IGNORECASE,
 )
-_REGION = re.compile(r"bucket is located in '([^']+)'|HTTP status 301|PermanentRedirect|AuthorizationHeaderMalformed")
+_OTHER_REGION = re.compile(r"HTTP status 301|PermanentRedirect|AuthorizationHeaderMalformed|bucket is located in")
+_REGION = re.compile(r"bucket is located in '([^']+)'")
 _MISSING = re.compile(r"NO_SUCH_BUCKET|NO_SUCH_KEY|RESOURCE_NOT_FOUND|NoSuchBucket|ContainerNotFound|does not exist")
 _NO_LIBRARY = re.compile(r"libhdfs|libjvm|HADOOP_HOME|JAVA_HOME|CLASSPATH", re.IGNORECASE)
+
+_MARK_BYTES = 16
 
 
 class OpenObject:
@@ -35,31 +39,58 @@ class OpenObject:
 
     def __init__(self, remote: RemoteFile):
         self._remote = remote
-        self._file, self.state = attempted(remote, self._open, what="could not be opened")
+        file, self.state = _asked(remote, self._open, what="could not be opened")
+        if not self.state["bytes"]:  # as pyarrow also says after an answer that was cut off in its header
+            file, self.state = _asked(remote, self._open, what="could not be opened")
         self.size = self.state["bytes"]
+        self._free = [file]  # open files that no thread reads just now
 
-    def read_range(self, start: int, count: int) -> bytes:
-        """See fetch.OpenStore."""
+    def read_range(self, start: int, count: int) -> bytearray:
+        """See fetch.OpenStore.
+
+        pyarrow returns the whole buffer of an S3 file as read, also where an answer was cut off in its header and has
+        brought no byte. So the end of the buffer has a random mark, which the last bytes must have replaced.
+        """
+        buffer, mark = bytearray(count), os.urandom(min(_MARK_BYTES, count))
+        buffer[count - len(mark) :] = mark
         with _Explained(self._remote):
-            return self._file.read_at(count, start)
+            file = self._free.pop() if self._free else self._open_again()
+            file.seek(start)
+            done = file.readinto(buffer)
+        self._free.append(file)
+        if done == count and buffer.endswith(mark):
+            raise RemoteError("the answer was cut off")
+        return buffer if done == count else buffer[:done]
 
     def _open(self) -> tuple:
         with _Explained(self._remote):
             store = _store_of(self._remote.scheme, self._remote.place)
             file = store.open_input_file(_path_of(self._remote))
-            facts = {str(key).lower(): value for key, value in (file.metadata() or {}).items()}
+            facts = {_text(key).lower(): _text(value) for key, value in (file.metadata() or {}).items()}
             state: dict = {"bytes": file.size()}
-            if etag := facts.get(b"etag", facts.get("etag")):
-                return file, {**state, "etag": etag.decode() if isinstance(etag, bytes) else str(etag)}
+            if self._remote.scheme == "s3" and not {"etag", "content-length"} <= facts.keys():
+                raise RemoteError("the answer was cut off")
+            if etag := facts.get("etag"):
+                return file, {**state, "etag": etag}
             info = store.get_file_info(_path_of(self._remote))
             return file, {**state, **({} if info.mtime_ns is None else {"modified_ns": info.mtime_ns})}
+
+    def _open_again(self):
+        """The file, opened once more for another thread. Raises ChangedError where it has changed meanwhile."""
+        file, state = self._open()
+        check_state(self._remote, self.state, now=state)
+        return file
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def is_folder(remote: RemoteFile) -> bool:
     """Whether a URL names a folder. Raises MissingError, RefusedError, RemoteError."""
     from pyarrow.fs import FileType
 
-    kind = attempted(remote, lambda: _info(remote, _path_of(remote)).type, what="could not be looked up")
+    kind = _asked(remote, lambda: _info(remote, _path_of(remote)).type, what="could not be looked up")
     if kind is FileType.NotFound:
         raise MissingError(_missing(remote))
     return kind is FileType.Directory
@@ -75,9 +106,17 @@ def entries_of(remote: RemoteFile, recursive: bool = False) -> Iterator[RemoteFi
             return _store_of(remote.scheme, remote.place).get_file_info(selector)
 
     prefix = _path_of(remote).strip("/") + "/"
-    for info in attempted(remote, ask, what="could not be listed"):
+    for info in _asked(remote, ask, what="could not be listed"):
         name = info.path.strip("/").removeprefix(prefix)
         yield remote.child(name, info.type is FileType.Directory)
+
+
+def _asked(remote: RemoteFile, ask: Callable[[], Result], *, what: str) -> Result:
+    """fetch.attempted, with a message that says whether the bucket is missing too."""
+    try:
+        return attempted(remote, ask, what=what)
+    except MissingError:
+        raise MissingError(_missing(remote)) from None
 
 
 def _info(remote: RemoteFile, path: str):
@@ -131,7 +170,7 @@ class _Explained:
         if isinstance(exception, FileNotFoundError) or (
             isinstance(exception, OSError) and _MISSING.search(str(exception))
         ):
-            raise MissingError(_missing(self._remote)) from None
+            raise MissingError(f"{self._remote}: does not exist. Name an existing file.") from None
         if isinstance(exception, pyarrow.ArrowException | OSError):
             if text := _refusal(self._remote, exception):
                 raise RefusedError(text) from None
@@ -144,8 +183,9 @@ class _Explained:
 def _refusal(remote: RemoteFile, error: Exception) -> str | None:
     """The message for an error after which another attempt does not help; None for another error."""
     text, cause = str(error), cause_of(error)
-    if match := _REGION.search(text):
-        where = f"AWS_REGION={match[1]}" if match[1] else "AWS_REGION to the region of the bucket"
+    if _OTHER_REGION.search(text):
+        match = _REGION.search(text)
+        where = f"AWS_REGION={match[1]}" if match else "AWS_REGION to the region of the bucket"
         return f"{remote}: the bucket is in another region. Set {where} in the environment ({cause})."
     if _NO_LIBRARY.search(text):
         return (

@@ -53,7 +53,7 @@ class InOrder(_Remote):
     def __init__(self, fetcher: Fetcher):
         super().__init__(fetcher)
         self._start, self._data = 0, memoryview(b"")  # the range in work
-        self._pending: deque[tuple[int, Future[bytes]]] = deque()
+        self._pending: deque[tuple[int, Future]] = deque()
         self._restart(0)
 
     def readinto(self, buffer) -> int:
@@ -74,7 +74,7 @@ class InOrder(_Remote):
 
     def _next_range(self) -> None:
         """Takes the range that begins at the position."""
-        if not self._pending or self._pending[0][0] != self._position:
+        if self._position != (self._pending[0][0] if self._pending else self._asked):
             self._restart(self._position)
         self._data = memoryview(b"")
         self._ask()
@@ -103,7 +103,7 @@ class SeveralPlaces(_Remote):
 
     def __init__(self, fetcher: Fetcher):
         super().__init__(fetcher)
-        self._ahead: OrderedDict[int, Future[bytes]] = OrderedDict()  # by the first byte
+        self._ahead: OrderedDict[int, Future] = OrderedDict()  # by the first byte
 
     def read(self, count: int = -1) -> bytes:
         """The next `count` bytes, or all bytes up to the end of the file. Raises as InOrder.readinto."""
@@ -114,8 +114,8 @@ class SeveralPlaces(_Remote):
         data = coming.result()[: stop - start] if coming else b""
         if len(data) < stop - start:
             data += self._fetcher.fetch(start + len(data), stop - start - len(data))
-        self._position = stop
-        return data
+        self._position = max(self._position, stop)
+        return bytes(data)
 
     def readinto(self, buffer) -> int:
         data = self.read(len(memoryview(buffer).cast("B")))
