@@ -35,9 +35,10 @@ class OpenWebFile:
         """See fetch.OpenStore. After a failure, the bytes that have arrived are returned."""
         with self._ask(start, count) as answer:
             self._check_status(answer)
-            if answer.status_code != 206 or not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-                raise self._without_ranges()
-            if self._state(answer) != self.state:
+            state = self._state(answer)
+            if not answer.headers["Content-Range"].startswith(f"bytes {start}-") or state.keys() != self.state.keys():
+                raise RemoteError("the answer is not what was asked for")
+            if state != self.state:
                 raise ChangedError(
                     f"{self._remote}: changed while it was read. Wait until it is complete, and run the command again."
                 )
@@ -58,10 +59,8 @@ class OpenWebFile:
         with self._ask(0, 1) as answer:
             empty = answer.headers.get("Content-Range") == "bytes */0" or answer.headers.get("Content-Length") == "0"
             if answer.status_code in (200, 416) and empty:
-                return {**self._state(answer), "bytes": 0}
+                return self._state(answer)
             self._check_status(answer)
-            if answer.status_code != 206:
-                raise self._without_ranges()
             return self._state(answer)
 
     def _ask(self, start: int, count: int):
@@ -74,8 +73,10 @@ class OpenWebFile:
             raise self._failure(error) from None
 
     def _state(self, answer) -> dict:
-        match = re.fullmatch(r"bytes \d+-\d+/(\d+)", answer.headers.get("Content-Range", ""))
-        state: dict = {"bytes": int(match[1]) if match else -1}
+        match = re.fullmatch(r"bytes (?:\d+-\d+|[*])/(\d+)", answer.headers.get("Content-Range", ""))
+        if not match and answer.headers.get("Content-Length") != "0":
+            raise RemoteError("the answer was cut off")
+        state: dict = {"bytes": int(match[1]) if match else 0}
         for header, key in (("ETag", "etag"), ("Last-Modified", "modified")):
             if value := answer.headers.get(header):
                 return {**state, key: value}
@@ -97,12 +98,11 @@ class OpenWebFile:
             raise RemoteError(f"HTTP status {status}")
         if status >= 400:
             raise RefusedError(f"{self._remote}: the server refuses the request (HTTP status {status}).")
-
-    def _without_ranges(self) -> RefusedError:
-        return RefusedError(
-            f"{self._remote}: the server does not answer requests for ranges of bytes, so a read that fails could not "
-            "continue. Copy the file to a disk, or use a server with ranges, such as nginx."
-        )
+        if status != 206:
+            raise RefusedError(
+                f"{self._remote}: the server does not answer requests for ranges of bytes, so a read that fails could "
+                "not continue. Copy the file to a disk, or use a server with ranges, such as nginx."
+            )
 
     def _failure(self, error: Exception) -> OSError:
         """What went wrong, without the text of requests, which may hold the whole URL."""

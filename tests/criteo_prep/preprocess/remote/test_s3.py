@@ -278,7 +278,9 @@ def test_errors_after_which_another_attempt_does_not_help(monkeypatch, error, co
     monkeypatch.setattr(object_store, "_store_of", lambda scheme, place: store)
     with pytest.raises((RefusedError, MissingError), match=complaint) as raised:
         size_of(location_of("gs://bucket/day_0"))
-    assert store.num_calls == (2 if raised.type is MissingError else 1) and str(raised.value).startswith("gs://bucket/day_0: ")
+    assert store.num_calls == (2 if raised.type is MissingError else 1) and str(raised.value).startswith(
+        "gs://bucket/day_0: "
+    )
 
 
 @pytest.mark.parametrize("url, path", [
