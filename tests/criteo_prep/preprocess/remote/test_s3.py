@@ -137,7 +137,7 @@ def test_part_files(bucket, days, tmp_path):
 @pytest.mark.parametrize("faults", [
     [("drop", 10_000)] * 12,
     [("drop", 0), ("busy",), ("drop", 200), ("drop", 40_000)] * 4,
-    [("stall", 40_000), ("stall", 100)],
+    pytest.param([("stall", 40_000), ("stall", 100)], marks=pytest.mark.long),
 ], ids=["drop", "busy", "stall"])  # fmt: skip
 def test_faults_of_the_connection(bucket, expected, tmp_path, monkeypatch, server, short_ranges, faults):
     with FaultyProxy(server, faults) as proxy:
