@@ -40,4 +40,4 @@ def cause_of(error: BaseException, limit: int = 200) -> str:
         return one_line(str(error), limit)
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     lines = str(text).strip().splitlines()
-    return one_line(lines[0], limit) if lines else type(error).__name__
+    return one_line(lines[0], limit).rstrip(".") if lines else type(error).__name__
