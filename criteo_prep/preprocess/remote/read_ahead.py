@@ -86,7 +86,7 @@ class InOrder(_Remote):
         while len(self._pending) < self._depth and self._asked < self._fetcher.size:
             count = min(self._bytes, self._fetcher.size - self._asked)
             self._pending.append((self._asked, self._pool.submit(self._fetcher.fetch, self._asked, count)))
-            self._asked, self._bytes = self._asked + count, min(RANGE_BYTES, 2 * self._bytes)
+            self._asked, self._bytes = self._asked + count, min(RANGE_BYTES, 4 * self._bytes)
 
     def _restart(self, position: int) -> None:
         for _, coming in self._pending:
