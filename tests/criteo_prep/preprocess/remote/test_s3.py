@@ -220,10 +220,11 @@ make(sys.argv[3:], sys.argv[2], block_bytes=20_000, checkpoint_bytes=0)
 """
 
 
-def test_killed_and_resumed(bucket, days, expected, tmp_path):
+@pytest.mark.parametrize("checkpoints", [(6,), pytest.param((3, 9, 7), marks=pytest.mark.long)])
+def test_killed_and_resumed(bucket, days, expected, tmp_path, checkpoints):
     urls = [f"{bucket.url}/logs/{path.name}" for path in days.iterdir()]
     variables = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    for checkpoint in (4, 9, 1000):
+    for checkpoint in (*checkpoints, 1000):
         command = [sys.executable, "-c", CHILD, str(checkpoint), str(tmp_path / "set"), *urls]
         run = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
         assert run.returncode == (0 if checkpoint == 1000 else -signal.SIGKILL), run.stderr
