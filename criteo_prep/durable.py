@@ -32,7 +32,7 @@ def force_tree(folder: str | Path) -> None:
 class Forcing:
     """Forces files to the disk while the caller makes other files, so that a later `force` of them waits for little.
 
-    A context manager. Its exit waits for the disk, and raises the first error of `force`, unless there is another error.
+    A context manager. Its exit waits for the disk. It raises the first error of `force`, if there is no other error.
     """
 
     def __init__(self) -> None:

@@ -12,12 +12,12 @@ Result = TypeVar("Result")
 
 
 def in_order(
-    make: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None, *, ahead: int = 1
+    make: Callable[[Item], Result], items: Iterable[Item], *, workers: int | None = None, ahead: int = 1
 ) -> Iterator[Result]:
     """Yields make(item) for each item, in the order of the items.
 
-    At most `workers` + `ahead` items are taken and not yet yielded, so memory does not grow with the number of items. An
-    error of `make` or of `items` is raised at its place in the order, after the results of all earlier items.
+    At most `workers` + `ahead` items are taken and not yet yielded, so memory does not grow with the number of items.
+    An error of `make` or of `items` is raised at its place in the order, after the results of all earlier items.
 
     Args:
       make: called in a thread; it should spend its time outside the interpreter's lock.

@@ -26,6 +26,7 @@ from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.preprocess.preflight import Columns, check_resources
 from criteo_prep.preprocess.request import FEATURE_SPEC, DatasetRequest, Resources
 from criteo_prep.schema import NUM_CATEGORICAL
+from criteo_prep.transcribe.freed_memory import keep_freed_memory
 
 _ARRANGED = (label_file, numerical_file)  # what names the files that `arrange` makes
 
@@ -71,6 +72,7 @@ def make_dataset(
 
 
 def _parse(root: Path, destination: Path, *, request: DatasetRequest, journal: Journal, resources: Resources) -> None:
+    keep_freed_memory()
     paths, memory = request.inputs.files, resources.memory
     written = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
     preflight = check_resources(
@@ -144,7 +146,9 @@ def _finish(
         shutil.rmtree(root / "raw", ignore_errors=True)
     others = [file_of(request.layout, split) for split in splits for file_of in _ARRANGED]
     others += [FEATURE_SPEC] + sorted(f"raw/{path.name}" for path in root.glob("raw/*"))
-    entries = dict(zip(others, in_order(lambda name: manifest.block_entry(root / name), others, workers), strict=True))
+    entries = dict(
+        zip(others, in_order(lambda name: manifest.block_entry(root / name), others, workers=workers), strict=True)
+    )
     for name, entry in entries.items():
         if name in journal.linked and entry != journal.linked[name]:
             raise DamagedError(

@@ -134,7 +134,7 @@ def _parsed_blocks(path: Path, file: ParsedTable, *, parsing: TableParsing) -> I
         for frame, position, num_left_out in table.blocks(parsing.columns, file.position, file.num_read):
             yield partial(_job, frame, position, num_left_out=num_left_out, parsing=parsing, path=path)
 
-    yield from in_order(lambda job: job(), jobs(), parsing.workers)
+    yield from in_order(lambda job: job(), jobs(), workers=parsing.workers)
 
 
 def _job(frame, position: int, *, num_left_out: int, parsing: TableParsing, path: Path) -> tuple[TableRows, int, int]:

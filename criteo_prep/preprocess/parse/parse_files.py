@@ -130,7 +130,9 @@ def _parsed_blocks(
     A file that ends early is an error, unless parsing.keep_truncated; then it is recorded in `file`.
     """
     parsers = _block_parsers(path, file.position, parsing=parsing, progress=progress)
-    with contextlib.closing(in_order(lambda parser: parser(), parsers, parsing.workers, ahead=_AHEAD)) as blocks:
+    with contextlib.closing(
+        in_order(lambda parser: parser(), parsers, workers=parsing.workers, ahead=_AHEAD)
+    ) as blocks:
         try:
             yield from blocks
         except TruncatedError as error:
