@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from criteo_prep.preprocess.locations import Location, location_of, open_location
 
 _BUFFER_BYTES = 1 << 20  # read buffer of each column
@@ -47,3 +49,17 @@ def open_parquet(path: str | Location, error: type[ValueError], *, dictionaries:
             raise
         reason = (str(raised).strip() or type(raised).__name__).splitlines()[0]
         raise error(f"{path}: is not a whole parquet file: {reason}. Fetch or make the file again.") from None
+
+
+def integers_of(array) -> np.ndarray:
+    """A pyarrow column of integers without nulls, as numpy has them; array.to_numpy would import an installed pandas.
+
+    Raises:
+      pyarrow.ArrowInvalid: the column has a null, or another type.
+    """
+    import pyarrow
+
+    if not pyarrow.types.is_integer(array.type) or array.null_count:
+        raise pyarrow.ArrowInvalid(f"a column of type {array.type} with {array.null_count} nulls; expected integers")
+    dtype = np.dtype(array.type.to_pandas_dtype())
+    return np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * dtype.itemsize)

@@ -136,7 +136,7 @@ def _parsed_blocks(path: Location, file: ParsedTable, *, parsing: TableParsing) 
         for frame, position, num_left_out in table.blocks(parsing.columns, file.position, file.num_read):
             yield partial(_job, frame, position, num_left_out=num_left_out, parsing=parsing, path=path)
 
-    yield from in_order(lambda job: job(), jobs(), parsing.workers)
+    yield from in_order(lambda job: job(), jobs(), workers=parsing.workers)
 
 
 def _job(

@@ -25,6 +25,8 @@ from criteo_prep.preprocess.parse.tsv import REASONS, BadRow, BadRowError, Rows,
 from criteo_prep.progress import Progress
 from criteo_prep.schema import NUM_CATEGORICAL
 
+_AHEAD = 4  # blocks that are parsed or wait for a worker while one is written; fewer leave workers without work
+
 
 @dataclass(frozen=True)
 class Parsing:
@@ -129,7 +131,9 @@ def _parsed_blocks(
     A file that ends early is an error, unless parsing.keep_truncated; then it is recorded in `file`.
     """
     parsers = _block_parsers(path, file.position, parsing=parsing, progress=progress)
-    with contextlib.closing(in_order(lambda parser: parser(), parsers, parsing.workers)) as blocks:
+    with contextlib.closing(
+        in_order(lambda parser: parser(), parsers, workers=parsing.workers, ahead=_AHEAD)
+    ) as blocks:
         try:
             yield from blocks
         except TruncatedError as error:
@@ -188,7 +192,7 @@ def _block_parsers(
             progress.add_bytes(size * batch.num_rows // num_rows)
             yield partial(_parse_batch, batch, parsing.labelled, stop)
     else:
-        num_buffers = parsing.workers + 2  # one more than in_order holds
+        num_buffers = parsing.workers + _AHEAD + 1  # one more than in_order holds
         for text, stop in text_blocks(
             path, parsing.block_bytes, on_read=progress.add_bytes, skip_bytes=position, num_buffers=num_buffers
         ):
