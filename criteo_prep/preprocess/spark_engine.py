@@ -45,13 +45,12 @@ def spark_cluster(
       ClusterError: pyspark or Java is missing, or the master cannot be reached.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # about pandas, which is not used here
-            import pyspark
-            from pyspark.errors import PySparkException
-            from pyspark.java_gateway import launch_gateway
+        import pyspark
+        from pyspark.errors import PySparkException
+        from pyspark.java_gateway import launch_gateway
     except ImportError:
         raise ClusterError(f"{_INSTALL_PYSPARK}.") from None
+    warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")  # it is not used here
     given = {**_SETTINGS, **({"spark.master": master} if master else {}), **(settings or {})}
     with open(log, "ab+") if log else tempfile.TemporaryFile() as output:
         start = output.seek(0, 2)
