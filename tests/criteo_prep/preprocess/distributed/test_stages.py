@@ -156,7 +156,9 @@ def test_rows_without_labels_are_refused(tmp_path):
 
 
 class StoppedCluster(UnkindCluster):
-    """Fails at its n-th job."""
+    """Fails at its n-th job. It has many cores, so all columns are made at a time, in few jobs."""
+
+    parallelism = 30
 
     def __init__(self, left):
         super().__init__()
