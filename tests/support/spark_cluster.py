@@ -92,6 +92,22 @@ class SparkProcesses:
         raise TimeoutError(f"{name} did not start: {text[-2000:]}")
 
 
+def start_preprocess(paths, output, *flags):
+    """A process of `criteo-prep preprocess`, in a group of its own."""
+    command = [sys.executable, "-m", "criteo_prep", "preprocess", "--input", *map(str, paths), "--output", str(output)]
+    return subprocess.Popen([*command, "--quiet", *flags], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)  # fmt: skip
+
+
+def wait_for_files(process, folder, pattern, *, number=1):
+    """Waits until files exist in a folder while a process runs. Returns whether they existed before it ended."""
+    while process.poll() is None:
+        if len([*Path(folder).glob(pattern)]) >= number:
+            return True
+        time.sleep(0.02)
+    return False
+
+
 def settings_as_flags(settings):
     return [word for name, value in settings.items() for word in ("--conf", f"{name}={value}")]
 
@@ -110,11 +126,14 @@ def kill_tree(pid):
 
 
 def _descendants(pid):
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [each for child in map(int, children) for each in (child, *_descendants(child))]
+    found = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):  # a child belongs to the thread that made it
+        try:
+            children = thread.read_text().split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found += [each for child in map(int, children) for each in (child, *_descendants(child))]
+    return found
 
 
 def _command(pid):

