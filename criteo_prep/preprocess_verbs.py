@@ -264,7 +264,7 @@ def _check_engine(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     if args.schema is not None:
         parser.error("--schema: a log with a schema has no --engine spark. Leave --engine out")
     if args.workers is not None:
-        parser.error("--workers has no effect with --engine spark. Use --conf spark.executor.cores=N, or --master local[N]")
+        parser.error("--workers has no effect with --engine spark. Use --conf spark.cores.max=N, or --master local[N]")
     if args.memory_limit is not None:
         parser.error("--memory_limit has no effect with --engine spark. Use --conf spark.executor.memory=SIZE")
     if wrong := [setting for setting in args.conf if not setting.partition("=")[1] or setting.startswith("=")]:

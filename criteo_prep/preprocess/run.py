@@ -34,7 +34,6 @@ from criteo_prep.preprocess.unfinished import (
 from criteo_prep.schema import CATEGORICAL
 from criteo_prep.unchanged import state_of
 
-
 StartCluster = Callable[[], AbstractContextManager[Cluster]]
 
 
@@ -223,9 +222,7 @@ def _fill_on_cluster(
         resources.say(f"resuming {root}: all of it is finished")
         remove_work(root)
         return ()
-    return make_on_cluster(
-        root, destination, request=request, resources=resources, start_cluster=start_cluster
-    )
+    return make_on_cluster(root, destination, request=request, resources=resources, start_cluster=start_cluster)
 
 
 def _begin(

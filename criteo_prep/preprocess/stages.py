@@ -28,7 +28,6 @@ from criteo_prep.preprocess.preflight import Columns, check_resources
 from criteo_prep.preprocess.request import FEATURE_SPEC, DatasetRequest, Resources
 from criteo_prep.schema import NUM_CATEGORICAL
 
-
 VERSIONED = ("numpy", "numba", "pyarrow", "xxhash")  # libraries whose versions are in the manifest
 
 

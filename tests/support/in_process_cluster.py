@@ -1,5 +1,5 @@
-"""A cluster in this process that is as unkind as a real one may be: every task runs twice, in any order; everything that
-crosses a machine is pickled; records arrive in any order."""
+"""A cluster in this process that is as unkind as a real one may be: every task runs twice, in any order; everything
+that crosses a machine is pickled; records arrive in any order."""
 
 import contextlib
 import pickle

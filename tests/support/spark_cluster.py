@@ -34,7 +34,7 @@ class SparkProcesses:
 
     def __enter__(self):
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / "scratch").mkdir(parents=True, exist_ok=True)
             self._start("master", ["master.Master", "--host", "127.0.0.1", "--port", "0", "--webui-port", "0"])
             self.url = self._wait_for("master", r"Starting Spark master at (spark://\S+)")
             for number in range(self._num_workers):
@@ -56,7 +56,8 @@ class SparkProcesses:
         settings = {
             "spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1",
             "spark.executor.memory": "512m", "spark.executor.cores": "1",
-            "spark.executorEnv.PYTHONPATH": str(ROOT), "spark.pyspark.python": sys.executable,
+            "spark.local.dir": str(self._folder / "scratch"), "spark.executorEnv.PYTHONPATH": str(ROOT),
+            "spark.pyspark.python": sys.executable,
         }  # fmt: skip
         return ["--engine", "spark", "--master", self.url, *settings_as_flags(settings)]
 
@@ -73,7 +74,8 @@ class SparkProcesses:
             process.wait()
 
     def _start(self, name, arguments):
-        environment = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "PYTHONPATH": str(ROOT),
+                       "SPARK_LOCAL_DIRS": str(self._folder / "scratch")}  # fmt: skip
         command = ["timeout", "-s", "KILL", str(self._alive_s), HOME / "bin/spark-class"]
         command += [f"org.apache.spark.deploy.{arguments[0]}", *arguments[1:]]
         with open(self._folder / f"{name}.log", "wb") as log:
@@ -95,8 +97,9 @@ class SparkProcesses:
 def start_preprocess(paths, output, *flags):
     """A process of `criteo-prep preprocess`, in a group of its own."""
     command = [sys.executable, "-m", "criteo_prep", "preprocess", "--input", *map(str, paths), "--output", str(output)]
-    return subprocess.Popen([*command, "--quiet", *flags], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([*command, "--quiet", *flags], cwd=ROOT, env=environment, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, start_new_session=True)  # fmt: skip
 
 
 def wait_for_files(process, folder, pattern, *, number=1):

@@ -81,7 +81,7 @@ class Tasks:
         results = self._cluster.exchange(
             functools.partial(_guarded_deal, deal, self._probe),
             tasks,
-            collect=functools.partial(_guarded_collect, collect, self._probe),
+            collect=functools.partial(_guarded_collect, (collect, self._probe)),
             num_partitions=num_partitions,
         )
         return _results(results)
@@ -118,7 +118,8 @@ def _guarded_deal(deal: Callable, probe: Path, task: object) -> Iterator[Record]
         yield 0, (UserError(error),)
 
 
-def _guarded_collect(collect: Callable, probe: Path, number: int, contents: Iterator[tuple]) -> object:
+def _guarded_collect(collect_and_probe: tuple[Callable, Path], number: int, contents: Iterator[tuple]) -> object:
+    collect, probe = collect_and_probe
     errors: list[UserError] = []
 
     def without_errors() -> Iterator[tuple]:

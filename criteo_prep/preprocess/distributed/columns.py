@@ -18,7 +18,7 @@ from criteo_prep.preprocess.distributed.cluster import Tasks
 from criteo_prep.preprocess.distributed.encode_rows import ColumnFiles, SplitFile, encode_column, encode_in_order
 from criteo_prep.preprocess.distributed.row_ranges import PartRows, make_file, row_ranges
 from criteo_prep.preprocess.distributed.shared_folder import SharedFolder
-from criteo_prep.preprocess.distributed.shuffled_rows import RandomOrder, collect_rows
+from criteo_prep.preprocess.distributed.shuffled_rows import RandomOrder, ShuffledFiles, collect_rows
 from criteo_prep.preprocess.distributed.task_sizes import TaskSizes
 from criteo_prep.preprocess.request import DatasetRequest
 from criteo_prep.preprocess.stages import EncodedColumns
@@ -115,7 +115,10 @@ class ColumnStage:
                 names.append(f"vocabularies/{name}.parquet")
         entries = file_entries(self._tasks, self._shared.root, [name for names in files.values() for name in names])
         for column in columns:
-            document = {"cardinality": column.cardinality, "files": {name: entries[name] for name in files[column.name]}}
+            document = {
+                "cardinality": column.cardinality,
+                "files": {name: entries[name] for name in files[column.name]},
+            }
             self._shared.finish(column.name, document)
 
     def _make_vocabularies(self, numbers: Sequence[int]) -> list[int]:
@@ -136,7 +139,7 @@ class ColumnStage:
         for number, first, stop in zip(numbers, job.first_buckets, job.first_buckets[1:], strict=False):
             ids, ranked = ranking.rank_buckets(buckets[first:stop])
             path = scratch / f"{CATEGORICAL[number]}.parquet"
-            jobs.append(ranking.VocabularyJob(path, job.folder, ids, ranked, rules.caps[number]))
+            jobs.append(ranking.VocabularyJob(path, job.folder, ranking=ids, buckets=ranked, cap=rules.caps[number]))
             cardinalities.append(capped_cardinality(ids.num_kept, rules.caps[number]))
         self._tasks.run(ranking.write_column_vocabulary, jobs)
         for each in jobs:
@@ -187,7 +190,7 @@ class ColumnStage:
             self._tasks.exchange(
                 encode_column,
                 work,
-                collect=functools.partial(collect_rows, self._rows.order, shuffled),
+                collect=functools.partial(collect_rows, ShuffledFiles(self._rows.order, shuffled)),
                 num_partitions=len(columns) * self._rows.order.num_buckets,
             )
         else:

@@ -1,7 +1,7 @@
 """Values of a range of rows -> counts -> the buckets of a column: each bucket a range of values, sorted by the id rule.
 
-A task counts the values of its rows by sorting them. Each count goes to the bucket of its value. A bucket adds the counts
-of all tasks, and keeps the values that have an id, sorted by (count descending, value ascending).
+A task counts the values of its rows by sorting them. Each count goes to the bucket of its value. A bucket adds the
+counts of all tasks, and keeps the values that have an id, sorted by (count descending, value ascending).
 """
 
 import os
@@ -29,7 +29,8 @@ class CountJob:
     Attributes:
       parts: the folder of the parts.
       columns: numbers of the columns.
-      boundaries: for each of these columns uint32 [buckets - 1], ascending: the least value of every bucket but the first.
+      boundaries: for each of these columns uint32 [buckets - 1], ascending: the least value of each bucket but the
+        first.
       thresholds: for each of these columns, the least count of a value with an id.
       counted: the rows that are counted.
       folder: the folder of the bucket files.

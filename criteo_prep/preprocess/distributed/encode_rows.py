@@ -114,7 +114,7 @@ def _write(files: tuple[SplitFile, ...], first_row: int, *, data: np.ndarray, nu
 
 @functools.lru_cache(maxsize=1)
 def _id_table(path: str, cap: int | None, run: str) -> IdTable:
-    """The table of a vocabulary file. A process keeps the last table, because its next task is often of the same column.
+    """The table of a vocabulary file. A process keeps its last table: its next task is often of the same column.
 
     Args:
       path: the vocabulary file.

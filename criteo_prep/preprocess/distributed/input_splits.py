@@ -1,7 +1,7 @@
 """Input files -> splits: one task parses one split.
 
-A plain file is cut every split_bytes. A cut is moved to the next start of a line by the task itself, so nobody reads the
-file to plan. A compressed file is one split. A parquet file is cut between row groups.
+A plain file is cut every split_bytes. A cut is moved to the next start of a line by the task itself, so nobody reads
+the file to plan. A compressed file is one split. A parquet file is cut between row groups.
 """
 
 from collections.abc import Iterator, Sequence

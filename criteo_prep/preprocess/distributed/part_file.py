@@ -1,12 +1,12 @@
 """A part: some parsed rows in one file on the shared disk. It appears whole, and always with the same bytes.
 
-    label       bool [n]
-    numerical   float16 [n, 13]
-    values      uint32 [26, n], 0 for a missing value
-    zeros       int64, for each column the rows of the part whose value is 0 and not missing, ascending
-    sample      uint32 [26, s], values of s rows that are spread over the part
-    facts       JSON, see PartFacts
-    tail        bytes of the JSON, as a little-endian integer of 8 bytes; then 8 bytes that say that this is a part
+label       bool [n]
+numerical   float16 [n, 13]
+values      uint32 [26, n], 0 for a missing value
+zeros       int64, for each column the rows of the part whose value is 0 and not missing, ascending
+sample      uint32 [26, s], values of s rows that are spread over the part
+facts       JSON, see PartFacts
+tail        bytes of the JSON, as a little-endian integer of 8 bytes; then 8 bytes that say that this is a part
 """
 
 import json

@@ -1,7 +1,7 @@
 """The staging folder of a run on a cluster, which all machines see; and what an earlier run has left in it.
 
     <root>/work/parts-<p>/       the parts; p stands for inputs, rules of parsing and sizes of splits
-    <root>/work/finished-<r>/    <name>.json for each finished column and for the rows; r stands for p and all other rules
+    <root>/work/finished-<r>/    <name>.json for each finished column, and for the rows; r stands for p and other rules
     <root>/work/run-<name>/      files in the making; another run never takes them over
     <root>/work/probe            a file that every task must see
     <root>/<split>/ ...          the finished files of the dataset
@@ -72,7 +72,7 @@ class SharedFolder:
         os.replace(temporary, self.finished / temporary.name)
 
 
-def open_shared_folder(root: Path, request: DatasetRequest, sizes: TaskSizes, block_bytes: int) -> SharedFolder:
+def open_shared_folder(root: Path, request: DatasetRequest, *, sizes: TaskSizes, block_bytes: int) -> SharedFolder:
     """Keeps what an earlier run has left and this run can use, and deletes the rest.
 
     Args:

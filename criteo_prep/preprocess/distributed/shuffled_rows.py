@@ -54,15 +54,23 @@ def deal_rows(order: RandomOrder, first_row: int, *, data: np.ndarray, file: int
         start = stop
 
 
-def collect_rows(order: RandomOrder, files: tuple[Path, ...], number: int, contents: Iterator[tuple]) -> None:
+@dataclass(frozen=True)
+class ShuffledFiles:
+    """Files whose rows are in random order; each exists at full size."""
+
+    order: RandomOrder
+    paths: tuple[Path, ...]
+
+
+def collect_rows(files: ShuffledFiles, number: int, contents: Iterator[tuple]) -> None:
     """Writes a bucket of a file in random order.
 
     Args:
-      order: the order.
-      files: the files, which exist.
+      files: the files, numbered as in deal_rows.
       number: number of the partition.
       contents: what deal_rows yields for the partition, in any order.
     """
+    order = files.order
     file, bucket = divmod(number, order.num_buckets)
     blocks = [rows for _, rows in sorted(contents, key=lambda content: content[0])]
     if not blocks:
@@ -70,4 +78,4 @@ def collect_rows(order: RandomOrder, files: tuple[Path, ...], number: int, conte
     rows = np.concatenate(blocks)
     assert len(rows) == order.sizes[bucket], "every row of the bucket is dealt once"
     place = int(order.sizes[:bucket].sum()) * rows[:1].nbytes
-    write_at(files[file], place, rows[order_in_bucket(order.seed, bucket, len(rows))])
+    write_at(files.paths[file], place, rows[order_in_bucket(order.seed, bucket, len(rows))])

@@ -27,7 +27,7 @@ from criteo_prep.preprocess.distributed.shared_folder import (
     discard_if_worthless,
     open_shared_folder,
 )
-from criteo_prep.preprocess.distributed.shuffled_rows import RandomOrder, collect_rows
+from criteo_prep.preprocess.distributed.shuffled_rows import RandomOrder, ShuffledFiles, collect_rows
 from criteo_prep.preprocess.journal import Journal
 from criteo_prep.preprocess.parse.labels import refuse_unlabelled
 from criteo_prep.preprocess.preflight import check_disk
@@ -59,7 +59,7 @@ def make_on_cluster(
     Returns:
       Warnings, one line each.
     """
-    shared = open_shared_folder(root, request, resources.task_sizes, resources.block_bytes)
+    shared = open_shared_folder(root, request, sizes=resources.task_sizes, block_bytes=resources.block_bytes)
     try:
         if shared.note:
             resources.say(shared.note)
@@ -152,7 +152,7 @@ def _arrange(
         tasks.exchange(
             functools.partial(arrange_rows, work),
             ranges,
-            collect=functools.partial(collect_rows, rows.order, shuffled),
+            collect=functools.partial(collect_rows, ShuffledFiles(rows.order, shuffled)),
             num_partitions=len(shuffled) * rows.order.num_buckets,
         )
     else:

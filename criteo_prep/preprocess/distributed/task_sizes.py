@@ -11,8 +11,8 @@ class TaskSizes:
       split_bytes: text in a split; a compressed file is one split in any case.
       part_rows: rows in a part file, of 131 bytes each, which are in memory while the part is made.
       task_rows: rows that a later task reads, 4 bytes each of one column.
-      bucket_rows: rows whose values are counted in one bucket of a column; the bucket has at most about as many distinct
-        values, of 50 bytes each while they are merged.
+      bucket_rows: rows whose values are counted in one bucket of a column; the bucket has at most about as many
+        distinct values, of 50 bytes each while they are merged.
     """
 
     split_bytes: int = 64 << 20

@@ -139,5 +139,7 @@ def test_missing_java_is_one_line(days, tmp_path):
 ])  # fmt: skip
 def test_flags_of_the_other_engine_are_refused(days, tmp_path, flags, complaint, capsys):
     with pytest.raises(SystemExit) as end:
-        cli.main(["preprocess", "--input", *map(str, days), "--output", str(tmp_path / "set"), "--threshold", "2", *flags])
+        cli.main(
+            ["preprocess", "--input", *map(str, days), "--output", str(tmp_path / "set"), "--threshold", "2", *flags]
+        )
     assert end.value.code == 2 and complaint in capsys.readouterr().err

@@ -1,5 +1,5 @@
-"""A standalone Spark cluster of two workers: lost executors and workers, duplicate tasks, killed and interrupted drivers
-leave no wrong byte, and no process."""
+"""A standalone Spark cluster of two workers: lost executors and workers, duplicate tasks, killed and interrupted
+drivers leave no wrong byte, and no process."""
 
 import os
 import shutil
