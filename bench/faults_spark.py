@@ -3,9 +3,9 @@
     python bench/faults_spark.py [--rows 10000000] [--folder DIR] [--output bench/results/faults_spark.json]
 
 The logs are synthetic, three days. The local engine makes the dataset; then Spark makes the dataset undisturbed; then
-with duplicate tasks (speculation), and two executors and one worker killed by kill -9; then with the driver killed twice,
-in the parse and in the columns, and resumed. Every file of every dataset is compared with the local engine's, byte for
-byte.
+with duplicate tasks (speculation), and two executors and one worker killed by kill -9; then with the driver killed
+twice, in the parse and in the columns, and resumed. Every file of every dataset is compared with the local engine's,
+byte for byte.
 """
 
 import argparse

@@ -197,9 +197,15 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if faults := re.findall(rf"{_FAULT}(.*)", text):
         return faults[-1].strip()
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if "stopped SparkContext" in text or "SparkContext was shut down" in text:
+        return (
+            "Spark has ended the application: the master cannot be reached, or it stopped the application. Spark's own "
+            "log says why: --spark_log FILE"
+        )
+    lines = [line.strip().removeprefix(": ") for line in text.splitlines() if line.strip()]
     python = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line) and "py4j" not in line]
-    reason = next((line for line in lines if "Job aborted" in line or "SparkException" in line), lines[0])
+    lines = [line for line in lines if not line.startswith("An error occurred while calling")] or lines
+    reason = next((line for line in lines if "Job aborted" in line), lines[0])
     return one_line(python[-1] if python and "Traceback" in text else reason, _LARGEST_MESSAGE)
 
 

@@ -102,7 +102,7 @@ def open_shared_folder(root: Path, request: DatasetRequest, *, sizes: TaskSizes,
     for folder in (parts, finished, scratch):
         folder.mkdir(parents=True, exist_ok=True)
     force([work])
-    shared = SharedFolder(root, parts, finished, scratch, note)
+    shared = SharedFolder(root, parts, finished=finished, scratch=scratch, note=note)
     shared.probe.write_text(scratch.name)
     return shared
 

@@ -1,4 +1,4 @@
-"""Tasks on a cluster make the bytes of the local engine: any logs, any rules, any sizes of tasks, each task run twice."""
+"""Tasks on a cluster make the bytes of the local engine: any logs, any rules, any sizes of tasks, tasks run twice."""
 
 import gzip
 import shutil
