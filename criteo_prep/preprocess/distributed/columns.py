@@ -144,7 +144,7 @@ class ColumnStage:
         self._tasks.run(ranking.write_column_vocabulary, jobs)
         for each in jobs:
             os.replace(each.path, self._shared.root / "vocabularies" / each.path.name)
-        shutil.rmtree(job.folder)
+        shutil.rmtree(job.folder, ignore_errors=True)  # the duplicate of a task may still write into it
         return cardinalities
 
     def _count_job(self, numbers: Sequence[int], counted: range) -> counts.CountJob:

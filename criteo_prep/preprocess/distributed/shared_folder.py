@@ -14,8 +14,9 @@ import contextlib
 import json
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from criteo_prep.preprocess.unfinished import discard
 
 _FORMAT = 1  # of parts, and of the documents of finished columns
 _RULES_OF_PARSING = ("on_bad_row", "on_truncated", "numerical")
+_DELETE_S = 10
 ROWS = "rows"  # the name under which labels and numericals are finished
 
 
@@ -55,6 +57,10 @@ class SharedFolder:
     @property
     def run(self) -> str:
         return self.scratch.name
+
+    def remove_work(self) -> None:
+        """Deletes everything but the files of the dataset."""
+        _delete([self.root / "work"])
 
     def document(self, name: str) -> dict | None:
         """The document of a finished column; None for a column that is not finished, or may be lost since a restart."""
@@ -91,6 +97,7 @@ def open_shared_folder(root: Path, request: DatasetRequest, *, sizes: TaskSizes,
     note = None
     if found and not usable:
         note = f"the unfinished work in {root} {_why_unusable(root)}; all of it is made again"
+        _delete(path for path in (work,) if path.exists())
         discard(root)
     elif found and not finished.exists():
         note = f"the unfinished work in {root} differs in rules that are not about parsing; the parsed rows are kept"
@@ -124,9 +131,17 @@ def _why_unusable(root: Path) -> str:
     return "is of other inputs or other rules of parsing" if made_on_cluster(root) else "cannot be used"
 
 
-def _delete(paths: Iterator[Path]) -> None:
+def _delete(paths: Iterable[Path]) -> None:
+    """Deletes files and folders. A task of a stopped run, or the duplicate of a task, may still write into a folder."""
     for path in list(paths):
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        if not path.is_dir() or path.is_symlink():
+            path.unlink()
+            continue
+        deadline = time.monotonic() + _DELETE_S
+        while path.exists() and time.monotonic() < deadline:
+            shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(path)
 
 
 def _digest(content: object) -> str:

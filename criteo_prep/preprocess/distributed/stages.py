@@ -5,7 +5,6 @@ Each stage keeps what an earlier run has finished: parts of splits, label and nu
 
 import functools
 import os
-import shutil
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -93,7 +92,7 @@ def _make(shared: SharedFolder, request: DatasetRequest, *, tasks: Tasks, resour
         return [(row_entries | others)[name] for name in names]
 
     finish(shared.root, request, journal=journal, columns=columns, entries_of=entries_of)
-    shutil.rmtree(shared.root / "work")
+    shared.remove_work()
     return warnings_of(request.inputs, parsed.files, splits)
 
 
