@@ -12,7 +12,7 @@ from criteo_prep.preprocess.distributed.ranking import VocabularyJob, fill_value
 
 
 def test_ids_by_hand(tmp_path):
-    # Values 3, 5 with counts 7, 2; values 10, 11, 12 with counts 2, 9, 7. By the rule: 11, then 3 and 12, then 5 and 10.
+    # Counts: 3: 7, 5: 2; 10: 2, 11: 9, 12: 7. By the rule the order is 11, then 3 and 12, then 5 and 10.
     np.array([3, 5], np.uint32).tofile(tmp_path / "low")
     np.array([11, 12, 10], np.uint32).tofile(tmp_path / "high")
     low = Bucket("low", np.array([7, 2]), np.array([1, 1]))
