@@ -123,7 +123,7 @@ def check_resources(
     return preflight
 
 
-def check_disk(paths: tuple[Path, ...], destination: Path, *, keep_raw: bool, keys: bool) -> str:
+def check_disk(paths: tuple[Path, ...], destination: Path, *, keep_raw: bool, keys: bool, written: int = 0) -> str:
     """The rows and the disk that a run on a cluster needs, in words.
 
     Args:
@@ -131,6 +131,7 @@ def check_disk(paths: tuple[Path, ...], destination: Path, *, keep_raw: bool, ke
       destination: the dataset folder to make.
       keep_raw: whether the raw columns are kept.
       keys: whether columns become keys.
+      written: bytes that an earlier run has written already.
 
     Raises:
       PreflightError: the disk is too small.
@@ -140,7 +141,7 @@ def check_disk(paths: tuple[Path, ...], destination: Path, *, keep_raw: bool, ke
     parts = row_bytes + RAW_ROW_BYTES  # they stay until the dataset is finished
     dataset = row_bytes + NUM_CATEGORICAL * (_KEY_BYTES if keys else _VALUE_BYTES) + RAW_ROW_BYTES * keep_raw
     parent = next(folder for folder in (destination, *destination.parents) if folder.exists())
-    needed, free = rows * (parts + dataset), shutil.disk_usage(parent).free
+    needed, free = max(0, rows * (parts + dataset) - written), shutil.disk_usage(parent).free
     text = f"preflight: about {rows:,} rows; disk {shown_bytes(needed)} needed, {shown_bytes(free)} free"
     if needed > free:
         raise PreflightError(f"{destination}: {text}. Free {shown_bytes(needed - free)}, or name another disk.")

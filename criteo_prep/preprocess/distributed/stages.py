@@ -63,7 +63,15 @@ def make_on_cluster(
         if shared.note:
             resources.say(shared.note)
         refuse_unlabelled(request.inputs.files)
-        resources.say(check_disk(request.inputs.files, destination, keep_raw=request.keep_raw, keys=request.rules.keys))
+        written = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+        preflight = check_disk(
+            request.inputs.files,
+            destination,
+            keep_raw=request.keep_raw,
+            keys=request.rules.keys,
+            written=written,
+        )
+        resources.say(preflight)
         with start_cluster() as cluster:
             tasks = Tasks(cluster, shared.probe)
             _check_machines(tasks)
