@@ -46,51 +46,57 @@ SPECULATION = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--rows", type=int, default=10_000_000, help="rows of all days together")
-    parser.add_argument("--folder", help="where the temporary files go")
+    parser.add_argument("--only", choices=[*RUNS], help="do only this run; the others of the JSON file are kept")
+    parser.add_argument("--folder", help="where logs and the local engine's dataset are kept for another --only")
     parser.add_argument("--output", default="bench/results/faults_spark.json", help="the JSON file to write")
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="faults_spark_", dir=arguments.folder))
+    folder = Path(arguments.folder or tempfile.mkdtemp(prefix="faults_spark_"))
+    names = [arguments.only] if arguments.only else [*RUNS]
+    results = {}
+    if arguments.only and Path(arguments.output).exists():
+        results = {result["run"]: result for result in json.loads(Path(arguments.output).read_text())["runs"]}
     try:
         days = make_days(folder / "logs", arguments.rows)
-        results = [local(days, folder)]
         with SparkProcesses(folder / "cluster", seconds_to_live=3600) as cluster:
-            for run in (undisturbed, lost_machines, killed_driver):
-                results.append(run(cluster, days, folder))
-                print(f"{results[-1]['run']:34} {results[-1]['seconds']:7.1f} s  {results[-1]}", flush=True)
+            for name in names:
+                results[name] = {"run": name, **RUNS[name](cluster, days, folder)}
+                print(results[name], flush=True)
+        input_bytes = sum(day.stat().st_size for day in days)
     finally:
-        shutil.rmtree(folder)
-    input_bytes = sum(result.pop("input_bytes", 0) for result in results)
+        if arguments.folder is None:
+            shutil.rmtree(folder)
     document = {"rows": arguments.rows, "input_bytes": input_bytes, "workers": 2, "cores_per_worker": 1}
-    write_result(arguments.output, {**document, "rules": RULES, "runs": results})
-    sys.exit(not all(result["same_bytes"] for result in results))
+    write_result(arguments.output, {**document, "rules": RULES, "runs": [*results.values()]})
+    sys.exit(not all(result["same_bytes"] for result in results.values()))
 
 
 def make_days(folder: Path, rows: int) -> list[Path]:
+    if (folder / "manifest.json").exists():
+        return sorted(folder.glob("day_*"))
     command = ["synthesize", "--preset", "criteo_t15_synthetic", "--layout", "criteo_tsv", "--num_days", "3", "--quiet"]
     command += ["--num_samples", str(rows - rows // 10), "--num_test_samples", str(rows // 10), "--dst", str(folder)]
     subprocess.run([sys.executable, "-m", "criteo_prep", *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return sorted(folder.glob("day_*"))
 
 
-def local(days: list[Path], folder: Path) -> dict:
+def local(cluster: SparkProcesses, days: list[Path], folder: Path) -> dict:
     start = time.perf_counter()
     finish(start_preprocess(days, folder / "local", *RULES))
-    seconds = round(time.perf_counter() - start, 1)
-    size = sum(day.stat().st_size for day in days)
-    print(f"{'local engine':34} {seconds:7.1f} s", flush=True)
-    return {"run": "local engine", "seconds": seconds, "same_bytes": True, "input_bytes": size}
+    return {"seconds": round(time.perf_counter() - start, 1), "same_bytes": True}
 
 
 def undisturbed(cluster: SparkProcesses, days: list[Path], folder: Path) -> dict:
     start = time.perf_counter()
     finish(start_preprocess(days, folder / "set", *RULES, *cluster.flags()))
-    return result("spark, undisturbed", folder, start=start)
+    return result(folder, start=start)
 
 
 def lost_machines(cluster: SparkProcesses, days: list[Path], folder: Path) -> dict:
     """Two executors and a worker are killed; Spark starts duplicates of slow tasks."""
     events = folder / "events"
-    events.mkdir()
+    events.mkdir(exist_ok=True)
+    for file in events.iterdir():
+        file.unlink()
     settings = SPECULATION | {
         "spark.eventLog.enabled": "true",
         "spark.eventLog.dir": str(events),
@@ -111,7 +117,7 @@ def lost_machines(cluster: SparkProcesses, days: list[Path], folder: Path) -> di
             cluster.add_worker(len(cluster.workers))
     finish(process)
     facts = {"executors_killed": len(killed), "workers_killed": 1, **task_facts(events)}
-    return result("spark, lost executors and worker", folder, start=start, **facts)
+    return result(folder, start=start, **facts)
 
 
 def task_facts(events: Path) -> dict:
@@ -141,7 +147,7 @@ def killed_driver(cluster: SparkProcesses, days: list[Path], folder: Path) -> di
     again = sum(path.stat().st_mtime_ns != parts.get(path) for path in staging.glob(PARTS))
     finish(process)
     facts = {"drivers_killed": 2, "parts_kept": kept[0], "columns_kept": kept[1], "parts_made_again_at_the_end": again}
-    return result("spark, driver killed, resumed", folder, start=start, **facts)
+    return result(folder, start=start, **facts)
 
 
 def finish(process: subprocess.Popen) -> None:
@@ -149,12 +155,12 @@ def finish(process: subprocess.Popen) -> None:
     assert process.returncode == 0, error
 
 
-def result(run: str, folder: Path, *, start: float, **facts: object) -> dict:
+def result(folder: Path, *, start: float, **facts: object) -> dict:
     """The facts of a run whose dataset is in folder/set, which is deleted."""
     seconds = round(time.perf_counter() - start, 1)
     equal = same(folder / "local", folder / "set")
     shutil.rmtree(folder / "set")
-    return {"run": run, "seconds": seconds, "same_bytes": equal, **facts}
+    return {"seconds": seconds, "same_bytes": equal, **facts}
 
 
 def same(one: Path, other: Path) -> bool:
@@ -163,6 +169,8 @@ def same(one: Path, other: Path) -> bool:
     others = sorted(str(path.relative_to(other)) for path in other.rglob("*") if path.is_file())
     return files == others and all(filecmp.cmp(one / file, other / file, shallow=False) for file in files)
 
+
+RUNS = {"local": local, "undisturbed": undisturbed, "lost_machines": lost_machines, "killed_driver": killed_driver}
 
 if __name__ == "__main__":
     main()
