@@ -67,8 +67,10 @@ def preprocess(argv: Sequence[str]) -> int:
         action="store_true",
         help="keep the raw values (104 bytes a row), so that any other threshold needs no parsing later",
     )
+    _add_engine(parser)
     _add_preprocessing_flags(parser)
     args = _with_inputs(parser, argv)
+    _check_engine(parser, args)
     if args.schema is not None:
         return _preprocess_table(args)
     if args.threshold is None and args.ids == "vocabulary":
@@ -99,6 +101,7 @@ def preprocess(argv: Sequence[str]) -> int:
             keep_raw=args.keep_raw,
             overwrite=args.overwrite,
             resources=resources,
+            start_cluster=_cluster_starter(args),
         ),
     )
 
@@ -225,6 +228,59 @@ def _with_inputs(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argpar
     if not args.input:
         parser.error("the following arguments are required: --input")
     return args
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine",
+        choices=("local", "spark"),
+        default="local",
+        help="this machine (default), or Spark, on any number of machines; the bytes are the same",
+    )
+    parser.add_argument(
+        "--master",
+        metavar="URL",
+        help="with --engine spark: the cluster, such as spark://HOST:7077 (default: the master that spark-submit has "
+        "set; else local[*], all processors of this machine)",
+    )
+    parser.add_argument(
+        "--conf",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="with --engine spark: a setting of Spark, such as spark.executor.memory=8g; may be given several times",
+    )
+    parser.add_argument(
+        "--spark_log", metavar="FILE", help="with --engine spark: append Spark's own log to FILE (default: no log)"
+    )
+
+
+def _check_engine(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the program where a flag does not belong to the engine."""
+    if args.engine == "local":
+        for flag in ("master", "conf", "spark_log"):
+            if getattr(args, flag):
+                parser.error(f"--{flag} needs --engine spark")
+        return
+    if args.schema is not None:
+        parser.error("--schema: a log with a schema has no --engine spark. Leave --engine out")
+    if args.workers is not None:
+        parser.error("--workers has no effect with --engine spark. Use --conf spark.cores.max=N, or --master local[N]")
+    if args.memory_limit is not None:
+        parser.error("--memory_limit has no effect with --engine spark. Use --conf spark.executor.memory=SIZE")
+    if wrong := [setting for setting in args.conf if not setting.partition("=")[1] or setting.startswith("=")]:
+        parser.error(f"--conf {wrong[0]}: is not a setting KEY=VALUE")
+
+
+def _cluster_starter(args: argparse.Namespace) -> Callable | None:
+    """Starts the cluster of --engine spark when it is called; None for --engine local."""
+    if args.engine == "local":
+        return None
+
+    from criteo_prep.preprocess.spark_engine import spark_cluster
+
+    settings = {key: value for key, _, value in (setting.partition("=") for setting in args.conf)}
+    return lambda: spark_cluster(args.master, settings, log=args.spark_log)
 
 
 def _add_preprocessing_flags(parser: argparse.ArgumentParser) -> None:

@@ -105,7 +105,7 @@ install_packages() {
         .venv/log/packages.txt .venv/bin/python -m pip install "${pip_sources[@]}" "${packages[@]}" ||
         die "$(why_pip_failed .venv/log/packages.txt)"
     # Without build isolation, which would download setuptools again.
-    logged 'installing this project and its development tools, half a minute' .venv/log/project.txt \
+    logged 'installing this project and its development tools, a minute, 0.5 GB' .venv/log/project.txt \
         .venv/bin/python -m pip install "${pip_sources[@]}" --no-build-isolation "$tensorflow" -e '.[dev]' ||
         die "$(why_pip_failed .venv/log/project.txt)"
 }

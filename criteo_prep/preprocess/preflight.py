@@ -108,7 +108,7 @@ def check_resources(
         memory_needed=memory,
         memory_limit=plan.limit_bytes,
         most_distinct=plan.most_distinct,
-        notes=tuple(note for path in paths if is_parquet(path) and (note := note_on_columns(path, column_names(path)))),
+        notes=_notes(paths),
     )
     if disk > free:
         raise PreflightError(
@@ -122,6 +122,36 @@ def check_resources(
             f"{shown_bytes(least)} for any data. Give a larger limit, or fewer --workers."
         )
     return preflight
+
+
+def check_disk(paths: tuple[Path, ...], destination: Path, *, keep_raw: bool, keys: bool, written: int = 0) -> str:
+    """The rows and the disk that a run on a cluster needs, in words.
+
+    Args:
+      paths: the input files.
+      destination: the dataset folder to make.
+      keep_raw: whether the raw columns are kept.
+      keys: whether columns become keys.
+      written: bytes that an earlier run has written already.
+
+    Raises:
+      PreflightError: the disk is too small.
+    """
+    rows = sum(estimated_rows(path) for path in paths)
+    row_bytes = LABEL_ROW_BYTES + NUMERICAL_ROW_BYTES
+    parts = row_bytes + RAW_ROW_BYTES  # they stay until the dataset is finished
+    dataset = row_bytes + NUM_CATEGORICAL * (_KEY_BYTES if keys else _VALUE_BYTES) + RAW_ROW_BYTES * keep_raw
+    parent = next(folder for folder in (destination, *destination.parents) if folder.exists())
+    needed, free = max(0, rows * (parts + dataset) - written), shutil.disk_usage(parent).free
+    text = f"preflight: about {rows:,} rows; disk {shown_bytes(needed)} needed, {shown_bytes(free)} free"
+    if needed > free:
+        raise PreflightError(f"{destination}: {text}. Free {shown_bytes(needed - free)}, or name another disk.")
+    return "\n  ".join([text, *_notes(paths)])
+
+
+def _notes(paths: tuple[Path, ...]) -> tuple[str, ...]:
+    """Lines about the columns of parquet files."""
+    return tuple(note for path in paths if is_parquet(path) and (note := note_on_columns(path, column_names(path))))
 
 
 def _disk_bytes(rows: int, workers: int, columns: Columns) -> int:

@@ -9,6 +9,7 @@ from criteo_prep.feature_spec import Feature, FeatureSpec, tf_raw_spec
 from criteo_prep.machine import processors
 from criteo_prep.preprocess.columns.encoder import GivenVocabularies
 from criteo_prep.preprocess.columns.memory import MemoryPlan
+from criteo_prep.preprocess.distributed.task_sizes import TaskSizes
 from criteo_prep.preprocess.inputs import Inputs
 from criteo_prep.preprocess.parse.row_writer import CHECKPOINT_BYTES
 from criteo_prep.preprocess.parse.text_blocks import BLOCK_BYTES
@@ -30,6 +31,7 @@ class Resources:
       quiet: show no progress.
       log: text file that takes the progress as JSON lines; None for no log.
       block_bytes, checkpoint_bytes: see parse_files.Parsing.
+      task_sizes: how much one task of a cluster does.
     """
 
     workers: int | None = None
@@ -38,6 +40,7 @@ class Resources:
     log: TextIO | None = None
     block_bytes: int = BLOCK_BYTES
     checkpoint_bytes: int = CHECKPOINT_BYTES
+    task_sizes: TaskSizes = TaskSizes()
 
     @property
     def memory(self) -> MemoryPlan:

@@ -2,7 +2,8 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from criteo_prep.guard import check_apart
 from criteo_prep.manifest import DamagedError
 from criteo_prep.preprocess.decide import RAW, Action, Decision, Existing, decide, has_raw
 from criteo_prep.preprocess.derive import begin_derivation, read_existing
+from criteo_prep.preprocess.distributed.cluster import Cluster
+from criteo_prep.preprocess.distributed.shared_folder import made_on_cluster
+from criteo_prep.preprocess.distributed.stages import make_on_cluster
 from criteo_prep.preprocess.finished import PREPROCESS, has_keys
 from criteo_prep.preprocess.inputs import find_inputs
 from criteo_prep.preprocess.journal import Journal
@@ -29,6 +33,8 @@ from criteo_prep.preprocess.unfinished import (
     start_over,
 )
 from criteo_prep.schema import CATEGORICAL
+
+StartCluster = Callable[[], AbstractContextManager[Cluster]]
 
 
 class DifferentDatasetError(ValueError):
@@ -99,6 +105,7 @@ def preprocess(
     keep_raw: bool = False,
     overwrite: bool = False,
     resources: Resources | None = None,
+    start_cluster: StartCluster | None = None,
 ) -> Outcome:
     """Makes a dataset from Criteo's logs. The dataset appears whole or not at all.
 
@@ -112,6 +119,7 @@ def preprocess(
       keep_raw: keep the raw columns in the dataset, to make other vocabularies from them later.
       overwrite: make the dataset again, and replace the one at the destination when the new one is finished.
       resources: threads, memory and progress; they do not change the bytes.
+      start_cluster: starts a cluster that does the work, with the same bytes; None for this machine.
 
     Raises:
       DifferentDatasetError: the destination holds a dataset of other inputs, or of other rules that are not about ids.
@@ -125,10 +133,23 @@ def preprocess(
     }
     reads = local_paths([*paths, *inputs.files])
     request = DatasetRequest(inputs, rules, wanted=wanted, keep_raw=keep_raw, reads=tuple(reads))
-    return carry_out(request, Path(destination), overwrite=overwrite, resources=resources or Resources())
+    return carry_out(
+        request,
+        Path(destination),
+        overwrite=overwrite,
+        resources=resources or Resources(),
+        start_cluster=start_cluster,
+    )
 
 
-def carry_out(request: DatasetRequest, destination: Path, *, overwrite: bool, resources: Resources) -> Outcome:
+def carry_out(
+    request: DatasetRequest,
+    destination: Path,
+    *,
+    overwrite: bool,
+    resources: Resources,
+    start_cluster: StartCluster | None = None,
+) -> Outcome:
     """Makes the requested dataset, unless it is already finished."""
     check_apart(destination, request.reads)
     recover(destination)
@@ -148,22 +169,60 @@ def carry_out(request: DatasetRequest, destination: Path, *, overwrite: bool, re
             f"{destination} is made again from {source}; it stays as it is until the new one is finished:{lines}"
         )
     request = replace(request, keep_raw=request.keep_raw or decision.source == RAW)
-    warnings: tuple[str, ...] = ()
     replaces = overwrite or existing is not None
     with new_dataset(destination, reads=request.reads, overwrite=replaces, resume=True) as root:
-        try:
-            journal = _begin(root, destination, existing=existing, request=request, resources=resources)
-            if journal:
-                warnings = make_dataset(root, destination, request=request, journal=journal, resources=resources)
-        except DamagedError:
-            if decision.source:
-                discard(root)  # it has links to the damaged file, which outlive the repair of the dataset
-            raise
-        except BaseException:
-            remove_if_worthless(root)
-            raise
+        if start_cluster and decision.action is not Action.DERIVE:
+            warnings = _fill_on_cluster(
+                root, destination, existing=existing, request=request, resources=resources, start_cluster=start_cluster
+            )
+        else:
+            warnings = _fill(
+                root, destination, existing=existing, request=request, source=decision.source, resources=resources
+            )
     replaced = ("replaced the existing dataset: " + "; ".join(decision.differences),) if existing else ()
     return _outcome(destination, already_complete=False, warnings=(*warnings, *replaced))
+
+
+def _fill(
+    root: Path,
+    destination: Path,
+    *,
+    existing: Existing | None,
+    request: DatasetRequest,
+    source: str | None,
+    resources: Resources,
+) -> tuple[str, ...]:
+    """Fills the staging folder on this machine. Returns warnings, one line each."""
+    try:
+        journal = _begin(root, destination, existing=existing, request=request, resources=resources)
+        if journal is None:
+            return ()
+        return make_dataset(root, destination, request=request, journal=journal, resources=resources)
+    except DamagedError:
+        if source:
+            discard(root)  # it has links to the damaged file, which outlive the repair of the dataset
+        raise
+    except BaseException:
+        remove_if_worthless(root)
+        raise
+
+
+def _fill_on_cluster(
+    root: Path,
+    destination: Path,
+    *,
+    existing: Existing | None,
+    request: DatasetRequest,
+    resources: Resources,
+    start_cluster: StartCluster,
+) -> tuple[str, ...]:
+    """Fills the staging folder by tasks on a cluster. Returns warnings, one line each."""
+    unfinished = read_unfinished(root)
+    if unfinished and decide(existing, unfinished, request).is_finished:
+        resources.say(f"resuming {root}: all of it is finished")
+        remove_work(root)
+        return ()
+    return make_on_cluster(root, destination, request=request, resources=resources, start_cluster=start_cluster)
 
 
 def _begin(
@@ -197,6 +256,8 @@ def _fate(root: Path, journal: Journal | None, decision: Decision) -> str:
         return f"the unfinished work in {root} differs; {num_rows:,} rows need not be parsed again:{lines}"
     if decision.outdated:
         return f"the unfinished work in {root} differs; all of it is made again:{lines}"
+    if made_on_cluster(root):
+        return f"the unfinished work in {root} was made by --engine spark; all of it is made again"
     if decision.action is not Action.RESUME:
         return (
             f"the unfinished work in {root} cannot be used; all of it is made again (it lacks something that is wanted "

@@ -33,7 +33,7 @@ class ShuffledFile:
     def __init__(self, path: Path, scratch: Path, *, num_rows: int, dtype: np.dtype, width: int, seed: int):
         self._path, self._scratch, self._num_rows, self._seed = path, scratch, num_rows, seed
         self._dtype, self._width = np.dtype(f"u{np.dtype(dtype).itemsize}"), width
-        num_buckets = max(1, -(-num_rows // BUCKET_ROWS))
+        num_buckets = num_buckets_of(num_rows)
         self._sizes = _bucket_sizes(seed, num_rows, num_buckets)
         self._starts = np.cumsum(self._sizes) - self._sizes
         capacity = max(1, _BUFFER_BYTES // (self._dtype.itemsize * width))
@@ -100,10 +100,30 @@ class ShuffledFile:
 
 def order_of(seed: int, num_rows: int) -> np.ndarray:
     """The order of ShuffledFile, in memory: int64 [num_rows], the row at each position."""
-    num_buckets = max(1, -(-num_rows // BUCKET_ROWS))
+    num_buckets = num_buckets_of(num_rows)
     bucket = np.array([_bucket(np.uint64(seed), i, num_buckets) for i in range(num_rows)], np.int64)
     parts = [np.flatnonzero(bucket == b) for b in range(num_buckets)]
     return np.concatenate([part[_permutation(seed, b, len(part))] for b, part in enumerate(parts)])
+
+
+def num_buckets_of(num_rows: int) -> int:
+    """Number of buckets of a random order."""
+    return max(1, -(-num_rows // BUCKET_ROWS))
+
+
+def bucket_sizes(seed: int, num_rows: int) -> np.ndarray:
+    """int64 [num_buckets_of(num_rows)], the rows in each bucket."""
+    return _bucket_sizes(seed, num_rows, num_buckets_of(num_rows))
+
+
+def buckets_of(seed: int, rows: range, num_buckets: int) -> np.ndarray:
+    """int64 [len(rows)], the bucket of each row."""
+    return _buckets(seed, rows.start, len(rows), num_buckets)
+
+
+def order_in_bucket(seed: int, bucket: int, size: int) -> np.ndarray:
+    """int64 [size], the order of a bucket's rows: the number of the row at each position."""
+    return _permutation(seed, bucket, size)
 
 
 @compiled
@@ -111,6 +131,15 @@ def _bucket(seed, row, num_buckets):
     """The bucket of a row."""
     random = mix64(mix64(np.uint64(seed) + GAMMA) + np.uint64(row) * GAMMA)
     return np.int64(((random >> np.uint64(32)) * np.uint64(num_buckets)) >> np.uint64(32))
+
+
+@compiled
+def _buckets(seed, first_row, num_rows, num_buckets):
+    """The bucket of each row from `first_row` on: int64 [num_rows]."""
+    buckets = np.empty(num_rows, np.int64)
+    for i in range(num_rows):
+        buckets[i] = _bucket(seed, first_row + i, num_buckets)
+    return buckets
 
 
 @compiled

@@ -8,6 +8,7 @@ finish    feature spec, checksums, manifest
 
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,8 @@ from criteo_prep.schema import NUM_CATEGORICAL
 from criteo_prep.transcribe.freed_memory import keep_freed_memory
 
 _ARRANGED = (label_file, numerical_file)  # what names the files that `arrange` makes
+
+VERSIONED = ("numpy", "numba", "pyarrow", "xxhash")  # libraries whose versions are in the manifest
 
 
 class EncodedColumns(NamedTuple):
@@ -67,9 +70,12 @@ def make_dataset(
     with Forcing() as forcing:
         forcing.begin(root / file_of(request.layout, split) for split in splits for file_of in _ARRANGED)
         columns = _encode_columns(root, request, journal=journal, splits=splits, resources=resources, forcing=forcing)
-    _finish(root, request, journal=journal, columns=columns, workers=resources.memory.workers)
+    entries_of = lambda names: list(  # noqa: E731
+        in_order(lambda name: manifest.block_entry(root / name), names, workers=resources.memory.workers)
+    )
+    finish(root, request, journal=journal, columns=columns, entries_of=entries_of)
     shutil.rmtree(root / "work")
-    return _warnings(request.inputs, journal.files, splits)
+    return warnings_of(request.inputs, journal.files, splits)
 
 
 def _parse(root: Path, destination: Path, *, request: DatasetRequest, journal: Journal, resources: Resources) -> None:
@@ -132,24 +138,30 @@ def _encode_columns(
         return EncodedColumns(*ColumnEncoder(work, journal, memory=resources.memory, progress=progress).run())
 
 
-def _finish(
+def finish(
     root: Path,
     request: DatasetRequest,
     *,
     journal: Journal,
     columns: EncodedColumns,
-    workers: int,
+    entries_of: Callable[[list[str]], list[dict]],
 ) -> None:
-    """Writes the feature spec and, when everything is on the disk, the manifest."""
+    """Writes the feature spec and, when everything is on the disk, the manifest.
+
+    Args:
+      root: the staging folder.
+      request: what to make.
+      journal: the files that were parsed.
+      columns: the categorical columns.
+      entries_of: returns the manifest's entries for files, which are named relative to `root`.
+    """
     splits = splits_of(request.inputs, journal.files)
     tf_raw_spec(columns.features, splits=request.inputs.split_names).save(root / FEATURE_SPEC)
     if not request.keep_raw:
         shutil.rmtree(root / "raw", ignore_errors=True)
     others = [file_of(request.layout, split) for split in splits for file_of in _ARRANGED]
     others += [FEATURE_SPEC] + sorted(f"raw/{path.name}" for path in root.glob("raw/*"))
-    entries = dict(
-        zip(others, in_order(lambda name: manifest.block_entry(root / name), others, workers=workers), strict=True)
-    )
+    entries = dict(zip(others, entries_of(others), strict=True))
     for name, entry in entries.items():
         if name in journal.linked and entry != journal.linked[name]:
             raise DamagedError(
@@ -163,7 +175,7 @@ def _finish(
     ]
     document = {
         "made_by": request.wanted["made_by"],
-        "versions": manifest.versions_of(("numpy", "numba", "pyarrow", "xxhash")),
+        "versions": manifest.versions_of(VERSIONED),
         "inputs": inputs,
         "rules": request.wanted["rules"],
         "splits": {split: {"num_samples": len(rows)} for split, rows in splits.items()},
@@ -188,7 +200,8 @@ def splits_of(inputs: Inputs, files: list[ParsedFile]) -> dict[str, range]:
     return splits
 
 
-def _warnings(inputs: Inputs, files: list[ParsedFile], splits: dict[str, range]) -> tuple[str, ...]:
+def warnings_of(inputs: Inputs, files: list[ParsedFile], splits: dict[str, range]) -> tuple[str, ...]:
+    """What the user should know about the inputs, one line each."""
     ignored = [path for path in inputs.ignored if path not in inputs.files]
     lines = [f"{path}: was not read; its name is not the name of an input" for path in ignored]
     lines += [f"skipped: {where}" for file in files for where in file.first_skipped.values()]

@@ -48,10 +48,8 @@ def keep_files(journal: Journal, request: DatasetRequest, files: tuple[ParsedFil
 
 def remove_work(root: Path) -> None:
     """Deletes the work files of a finished dataset."""
-    for path in root.glob("work/*"):
-        path.unlink()
     if (root / "work").exists():
-        (root / "work").rmdir()
+        shutil.rmtree(root / "work")
 
 
 def remove_if_worthless(root: Path) -> None:

@@ -18,7 +18,7 @@ from criteo_prep.preprocess.run import preprocess
 from criteo_prep.transcribe.tf_raw import Reader
 
 RULES = ("max_cardinality", "vocabulary_days", "on_bad_row", "on_truncated", "shuffle", "seed", "ids")
-RESOURCES = ("workers", "memory_limit", "block_bytes", "checkpoint_bytes", "log")
+RESOURCES = ("workers", "memory_limit", "block_bytes", "checkpoint_bytes", "log", "task_sizes")
 
 
 def make(paths, destination, threshold=3, **more):

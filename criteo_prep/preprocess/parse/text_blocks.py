@@ -26,6 +26,7 @@ def text_blocks(
     *,
     on_read: Callable[[int], None] | None = None,
     skip_bytes: int = 0,
+    stop_bytes: int | None = None,
     num_buffers: int | None = None,
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Yields the file's lines in order, many at a time. Every block ends in a newline, the last one too.
@@ -38,6 +39,7 @@ def text_blocks(
       block_bytes: bytes read at a time, after decompression.
       on_read: called with the number of stored bytes that were read since the last call.
       skip_bytes: bytes of text, after decompression, before the first block.
+      stop_bytes: bytes of text before the end of the last block, which is the start of a line; None for all text.
       num_buffers: number of blocks that stay unchanged: a new block overwrites an older one, which saves the time to
         allocate memory. None: all blocks stay unchanged.
 
@@ -59,7 +61,8 @@ def text_blocks(
             buffers = itertools.cycle(itertools.islice(buffers, num_buffers))
         buffer = next(buffers)
         while True:
-            block = buffer[: len(rest) + block_bytes]
+            new_bytes = block_bytes if stop_bytes is None else min(block_bytes, stop_bytes - text_end)
+            block = buffer[: len(rest) + new_bytes]
             block[: len(rest)] = rest
             count = _read(stream, memoryview(block)[len(rest) :], path=path, lost_bytes=len(rest))
             if not count:
