@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from criteo_prep import manifest
-from criteo_prep.durable import force_tree
+from criteo_prep.durable import Forcing, force_tree
 from criteo_prep.feature_spec import Feature, tf_raw_spec
 from criteo_prep.manifest import DamagedError
 from criteo_prep.parallel import in_order
@@ -21,12 +21,16 @@ from criteo_prep.preprocess.arrange import arrange, label_file, numerical_file
 from criteo_prep.preprocess.columns.encoder import ColumnEncoder, ColumnWork
 from criteo_prep.preprocess.inputs import Inputs
 from criteo_prep.preprocess.journal import Journal, ParsedFile
+from criteo_prep.preprocess.locations import size_of
 from criteo_prep.preprocess.parse.parse_files import Parsing, ReadProgress, parse_files
 from criteo_prep.preprocess.parse.raw_columns import RawColumns
 from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.preprocess.preflight import Columns, check_resources
 from criteo_prep.preprocess.request import FEATURE_SPEC, DatasetRequest, Resources
 from criteo_prep.schema import NUM_CATEGORICAL
+from criteo_prep.transcribe.freed_memory import keep_freed_memory
+
+_ARRANGED = (label_file, numerical_file)  # what names the files that `arrange` makes
 
 VERSIONED = ("numpy", "numba", "pyarrow", "xxhash")  # libraries whose versions are in the manifest
 
@@ -63,9 +67,11 @@ def make_dataset(
     splits = splits_of(request.inputs, journal.files)
     with resources.progress("arrange", 2 * journal.num_rows, "rows") as progress:
         arrange(root, request.layout, splits=splits, seed=request.seed, advance=progress.advance, forced=journal.forced)
-    columns = _encode_columns(root, request, journal=journal, splits=splits, resources=resources)
+    with Forcing() as forcing:
+        forcing.begin(root / file_of(request.layout, split) for split in splits for file_of in _ARRANGED)
+        columns = _encode_columns(root, request, journal=journal, splits=splits, resources=resources, forcing=forcing)
     entries_of = lambda names: list(  # noqa: E731
-        in_order(lambda name: manifest.block_entry(root / name), names, resources.memory.workers)
+        in_order(lambda name: manifest.block_entry(root / name), names, workers=resources.memory.workers)
     )
     finish(root, request, journal=journal, columns=columns, entries_of=entries_of)
     shutil.rmtree(root / "work")
@@ -73,6 +79,7 @@ def make_dataset(
 
 
 def _parse(root: Path, destination: Path, *, request: DatasetRequest, journal: Journal, resources: Resources) -> None:
+    keep_freed_memory()
     paths, memory = request.inputs.files, resources.memory
     written = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
     preflight = check_resources(
@@ -92,12 +99,18 @@ def _parse(root: Path, destination: Path, *, request: DatasetRequest, journal: J
         checkpoint_bytes=resources.checkpoint_bytes,
     )
     with resources.progress("parse", None, "rows") as progress:
-        reading = ReadProgress(progress, [path.stat().st_size for path in paths])
+        reading = ReadProgress(progress, [size_of(path) for path in paths])
         parse_files(paths, root, journal=journal, parsing=parsing, progress=reading)
 
 
 def _encode_columns(
-    root: Path, request: DatasetRequest, *, journal: Journal, splits: dict[str, range], resources: Resources
+    root: Path,
+    request: DatasetRequest,
+    *,
+    journal: Journal,
+    splits: dict[str, range],
+    resources: Resources,
+    forcing: Forcing,
 ) -> EncodedColumns:
     keys, vocabularies = request.rules.keys, root / "vocabularies"
     if keys:
@@ -120,6 +133,7 @@ def _encode_columns(
             keep_raw=request.keep_raw,
             given=request.given,
             keys=keys,
+            on_finished=forcing.begin,
         )
         return EncodedColumns(*ColumnEncoder(work, journal, memory=resources.memory, progress=progress).run())
 
@@ -145,7 +159,7 @@ def finish(
     tf_raw_spec(columns.features, splits=request.inputs.split_names).save(root / FEATURE_SPEC)
     if not request.keep_raw:
         shutil.rmtree(root / "raw", ignore_errors=True)
-    others = [file_of(request.layout, split) for split in splits for file_of in (label_file, numerical_file)]
+    others = [file_of(request.layout, split) for split in splits for file_of in _ARRANGED]
     others += [FEATURE_SPEC] + sorted(f"raw/{path.name}" for path in root.glob("raw/*"))
     entries = dict(zip(others, entries_of(others), strict=True))
     for name, entry in entries.items():

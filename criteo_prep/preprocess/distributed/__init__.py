@@ -5,7 +5,6 @@ a task gives the same bytes whenever and wherever it runs, so a task may run twi
 
 cluster          what is asked of a cluster; which errors cross it
 task_sizes       how much one task does
-open_input       the only place where tasks open or measure an input
 input_splits     input files -> splits, one task each
 part_file        the parsed rows of a split on the shared disk
 parse_split      one split -> its parts

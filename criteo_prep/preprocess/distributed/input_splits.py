@@ -6,9 +6,8 @@ the file to plan. A compressed file is one split. A parquet file is cut between 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from criteo_prep.preprocess.distributed.open_input import open_input, size_of_input
+from criteo_prep.preprocess.locations import Location, open_location, size_of
 from criteo_prep.preprocess.parquet_file import open_parquet
 from criteo_prep.preprocess.parse.parquet_rows import is_parquet
 from criteo_prep.preprocess.parse.text_stream import InputError, compression
@@ -32,14 +31,14 @@ class InputSplit:
 
     number: int
     file: int
-    path: Path
+    path: Location
     state: dict
     kind: str
     start: int = 0
     stop: int = 0
 
 
-def plan_splits(paths: Sequence[Path], states: Sequence[dict], *, split_bytes: int) -> list[InputSplit]:
+def plan_splits(paths: Sequence[Location], states: Sequence[dict], *, split_bytes: int) -> list[InputSplit]:
     """The splits of all files, in order; every file has at least one.
 
     Args:
@@ -62,18 +61,18 @@ def lines_of(split: InputSplit) -> tuple[int, int]:
     return _line_start(split.path, split.start), _line_start(split.path, split.stop)
 
 
-def _ranges(path: Path, split_bytes: int) -> Iterator[tuple[str, int, int]]:
+def _ranges(path: Location, split_bytes: int) -> Iterator[tuple[str, int, int]]:
     if is_parquet(path):
         yield from ((PARQUET, start, stop) for start, stop in _row_groups(path, split_bytes))
     elif compression(path):
         yield COMPRESSED, 0, 0
     else:
-        size = size_of_input(path)
+        size = size_of(path)
         for start in range(0, max(1, size), split_bytes):
             yield TEXT, start, min(start + split_bytes, size)
 
 
-def _row_groups(path: Path, split_bytes: int) -> Iterator[tuple[int, int]]:
+def _row_groups(path: Location, split_bytes: int) -> Iterator[tuple[int, int]]:
     """Yields (first row, row after the last) of runs of row groups."""
     with open_parquet(path, InputError) as file:
         groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
@@ -88,11 +87,11 @@ def _row_groups(path: Path, split_bytes: int) -> Iterator[tuple[int, int]]:
         yield start, stop
 
 
-def _line_start(path: Path, position: int) -> int:
+def _line_start(path: Location, position: int) -> int:
     """The first start of a line at `position` or behind it; the size of the file where there is none."""
     if position == 0:
         return 0
-    with open_input(path) as file:
+    with open_location(path) as file:
         place = position - 1
         file.seek(place)
         while data := file.read(_SCAN_BYTES):

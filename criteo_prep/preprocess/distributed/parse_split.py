@@ -1,5 +1,6 @@
 """One split -> its parts, by the parser of the local engine. A file that ends early, and a bad row, end the split."""
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from criteo_prep.preprocess.distributed.input_splits import COMPRESSED, PARQUET, InputSplit, lines_of
 from criteo_prep.preprocess.distributed.part_file import PartFacts, write_part
+from criteo_prep.preprocess.locations import RemoteError, check_unchanged
 from criteo_prep.preprocess.parse import parquet_rows
 from criteo_prep.preprocess.parse.numerical import log_numbers
 from criteo_prep.preprocess.parse.row_writer import ParsedBlock
@@ -14,7 +16,6 @@ from criteo_prep.preprocess.parse.text_blocks import text_blocks
 from criteo_prep.preprocess.parse.text_stream import InputError, TruncatedError
 from criteo_prep.preprocess.parse.tsv import REASONS, Rows, parse
 from criteo_prep.schema import NUM_CATEGORICAL
-from criteo_prep.unchanged import check_unchanged
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _rows_of(parsing: SplitParsing, split: InputSplit) -> Iterator[Rows]:
 
 def _check_visible(split: InputSplit) -> None:
     """Raises InputError where this machine does not see the input."""
-    if not split.path.exists():
+    if isinstance(split.path, Path) and not split.path.exists():
         raise InputError(
             f"{split.path}: does not exist on the machine {socket.gethostname()}. All machines of the cluster must see "
             "the inputs by the same paths."
@@ -155,7 +156,8 @@ def _check_visible(split: InputSplit) -> None:
 def _best_reason(split: InputSplit, error: ValueError) -> ValueError:
     """A change of the file explains best why it cannot be read."""
     try:
-        check_unchanged(split.path, split.state)
+        with contextlib.suppress(RemoteError):  # then nobody knows whether the file has changed
+            check_unchanged(split.path, split.state)
     except ValueError as changed:
         return changed
     return error

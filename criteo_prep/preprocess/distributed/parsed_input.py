@@ -7,6 +7,7 @@ from criteo_prep.preprocess.distributed.input_splits import InputSplit
 from criteo_prep.preprocess.distributed.parse_split import SplitOutcome
 from criteo_prep.preprocess.distributed.part_file import PartFacts, part_name, read_facts
 from criteo_prep.preprocess.journal import ParsedFile
+from criteo_prep.preprocess.locations import Location
 from criteo_prep.preprocess.parse.tsv import BadRowError
 
 
@@ -21,7 +22,7 @@ class ParsedInput:
       paths: the input files.
     """
 
-    def __init__(self, paths: Sequence[Path]):
+    def __init__(self, paths: Sequence[Location]):
         self._paths = paths
         self.files: list[ParsedFile] = []
         self.parts: list[PartFacts] = []
@@ -80,6 +81,8 @@ def _add_part(file: ParsedFile, part: PartFacts) -> None:
         )
 
 
-def _as_named(error: ValueError, path: Path, given: Path) -> ValueError:
+def _as_named(error: ValueError, path: Location, given: Location) -> ValueError:
     """The error with the path that the user gave in place of the path that the task read."""
+    if path == given:
+        return error
     return type(error)(str(error).replace(str(path), str(given)))

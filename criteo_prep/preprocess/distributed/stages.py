@@ -107,7 +107,8 @@ def _make(shared: SharedFolder, request: DatasetRequest, *, tasks: Tasks, resour
 def _parse(shared: SharedFolder, request: DatasetRequest, *, tasks: Tasks, resources: Resources) -> ParsedInput:
     """Parses the splits that no earlier run has finished, in waves, and joins the facts of all splits in order."""
     paths, sizes, states = request.inputs.files, resources.task_sizes, request.wanted["inputs"]
-    absolute = [Path(os.path.abspath(path)) for path in paths]  # a machine of the cluster has another current folder
+    # A machine of the cluster has another current folder.
+    absolute = [Path(os.path.abspath(path)) if isinstance(path, Path) else path for path in paths]
     splits = plan_splits(absolute, states, split_bytes=sizes.split_bytes)
     parsing = SplitParsing(
         shared.parts,
