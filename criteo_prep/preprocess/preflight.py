@@ -149,7 +149,7 @@ def check_disk(paths: tuple[Path, ...], destination: Path, *, keep_raw: bool, ke
     return "\n  ".join([text, *_notes(paths)])
 
 
-def _notes(paths: tuple[Path, ...]) -> tuple[str, ...]:
+def _notes(paths: tuple[Location, ...]) -> tuple[str, ...]:
     """Lines about the columns of parquet files."""
     return tuple(note for path in paths if is_parquet(path) and (note := note_on_columns(path, column_names(path))))
 

@@ -1,5 +1,6 @@
 """One split -> its parts, by the parser of the local engine. A file that ends early, and a bad row, end the split."""
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from criteo_prep.preprocess.distributed.input_splits import COMPRESSED, PARQUET, InputSplit, lines_of
 from criteo_prep.preprocess.distributed.part_file import PartFacts, write_part
-from criteo_prep.preprocess.locations import check_unchanged
+from criteo_prep.preprocess.locations import RemoteError, check_unchanged
 from criteo_prep.preprocess.parse import parquet_rows
 from criteo_prep.preprocess.parse.numerical import log_numbers
 from criteo_prep.preprocess.parse.row_writer import ParsedBlock
@@ -155,7 +156,8 @@ def _check_visible(split: InputSplit) -> None:
 def _best_reason(split: InputSplit, error: ValueError) -> ValueError:
     """A change of the file explains best why it cannot be read."""
     try:
-        check_unchanged(split.path, split.state)
+        with contextlib.suppress(RemoteError):  # then nobody knows whether the file has changed
+            check_unchanged(split.path, split.state)
     except ValueError as changed:
         return changed
     return error

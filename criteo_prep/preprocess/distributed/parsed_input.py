@@ -83,4 +83,6 @@ def _add_part(file: ParsedFile, part: PartFacts) -> None:
 
 def _as_named(error: ValueError, path: Location, given: Location) -> ValueError:
     """The error with the path that the user gave in place of the path that the task read."""
+    if path == given:
+        return error
     return type(error)(str(error).replace(str(path), str(given)))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support.any_logs import FILES, PACK, RULES, text_of
 from support.in_process_cluster import UnkindCluster, start_here
 from support.log_samples import content, make, random_rows, write_rows
+from support.remote_servers import web_server
 
 from criteo_prep.preprocess import shuffle
 from criteo_prep.preprocess.distributed.cluster import ClusterError
@@ -118,6 +119,19 @@ def test_parquet_by_row_groups(tmp_path):
     assert kind is BadRowError and "day_0.parquet: line 51: field 1 (label)" in message
     files, warnings = check_equal(days, tmp_path, on_bad_row="skip")
     assert files and any("line 51" in warning for warning in warnings)
+
+
+def test_inputs_by_url(days, tmp_path, monkeypatch):
+    monkeypatch.delenv("http_proxy", raising=False)
+    served = tmp_path / "served"
+    served.mkdir()
+    for path in days:
+        shutil.copy(path, served / path.name)
+    with web_server(served, signature="X-Amz-Signature=f00dface") as (server, requests):
+        urls = [f"{server}/{path.name}?X-Amz-Signature=f00dface" for path in days]
+        files, _ = check_equal(urls, tmp_path, shuffle="global")
+    assert {path for path, _ in requests} == {"/day_0", "/day_1.gz", "/day_2"}
+    assert not any(b"f00dface" in data for data in files.values())
 
 
 def test_long_lines_and_empty_files(tmp_path):

@@ -11,11 +11,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from support.in_process_cluster import start_here
 from support.log_samples import content, make, random_rows, write_rows
 from support.remote_servers import SECRET_KEY, Bucket, FaultyProxy, s3_server
 
 from criteo_prep import cli
 from criteo_prep.manifest import load_manifest
+from criteo_prep.preprocess.distributed.task_sizes import TaskSizes
 from criteo_prep.preprocess.locations import location_of, open_location, size_of
 from criteo_prep.preprocess.new_rows import encode
 from criteo_prep.preprocess.parse import parse_files
@@ -112,6 +114,12 @@ def test_a_folder_with_every_form(bucket, expected, tmp_path, capfd):
         assert sorted(entry) == ["bytes", "etag", "name", "rows", "skipped"] and entry["rows"] == ROWS
     again = ["preprocess", f"{bucket.url}/logs", "--output", f"{tmp_path}/set", "--threshold", "3"]
     assert cli.main(again) == 0 and "already complete" in capfd.readouterr().out
+
+
+def test_the_tasks_of_a_cluster_read_the_files(bucket, expected, tmp_path):
+    small = TaskSizes(split_bytes=8000, part_rows=100, task_rows=200, bucket_rows=200)
+    make(f"{bucket.url}/logs", tmp_path / "set", task_sizes=small, start_cluster=start_here())
+    assert data_of(tmp_path / "set") == expected
 
 
 def test_days_test_file_and_new_rows(bucket, days, tmp_path):
