@@ -16,7 +16,6 @@ from criteo_prep.preprocess.decide import RAW, Action, Decision, Existing, decid
 from criteo_prep.preprocess.derive import begin_derivation, read_existing
 from criteo_prep.preprocess.distributed.cluster import Cluster
 from criteo_prep.preprocess.distributed.shared_folder import made_on_cluster
-from criteo_prep.preprocess.distributed.stages import make_on_cluster
 from criteo_prep.preprocess.finished import PREPROCESS, has_keys
 from criteo_prep.preprocess.inputs import find_inputs
 from criteo_prep.preprocess.journal import Journal
@@ -222,6 +221,8 @@ def _fill_on_cluster(
         resources.say(f"resuming {root}: all of it is finished")
         remove_work(root)
         return ()
+    from criteo_prep.preprocess.distributed.stages import make_on_cluster  # so that other runs start sooner
+
     return make_on_cluster(root, destination, request=request, resources=resources, start_cluster=start_cluster)
 
 
