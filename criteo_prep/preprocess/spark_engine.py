@@ -5,9 +5,12 @@ stands in the folder `distributed`. A task may run twice, also at the same time:
 """
 
 import contextlib
+import logging
 import re
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO
@@ -52,7 +55,7 @@ def spark_cluster(
         raise ClusterError(f"{_INSTALL_PYSPARK}.") from None
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")  # it is not used here
     given = {**_SETTINGS, **({"spark.master": master} if master else {}), **(settings or {})}
-    with open(log, "ab+") if log else tempfile.TemporaryFile() as output:
+    with _without_tracebacks(), open(log, "ab+") if log else tempfile.TemporaryFile() as output:
         start = output.seek(0, 2)
         gateway = context = None
         try:
@@ -158,6 +161,32 @@ def _named_faults() -> Iterator[None]:
         raise RuntimeError(f"{_FAULT}{one_line(message, _LARGEST_MESSAGE)}") from error
 
 
+@contextlib.contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """Hides what py4j logs after Ctrl-C: tracebacks of the interrupted call. The exception itself is raised."""
+    is_other = lambda record: "py4j" not in record.pathname  # noqa: E731
+    root, py4j = logging.getLogger(), logging.getLogger("py4j")
+    propagated = py4j.propagate
+    root.addFilter(is_other)
+    py4j.propagate = False
+    try:
+        yield
+    finally:
+        root.removeFilter(is_other)
+        py4j.propagate = propagated
+
+
+@contextlib.contextmanager
+def _own_ctrl_c() -> Iterator[None]:
+    """Takes back the handling of Ctrl-C, which a SparkContext changes so that another call to Java comes first."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+
+
 def _context(pyspark, gateway, given: dict[str, str]):
     """The SparkContext of a new application."""
     conf = pyspark.SparkConf(_jvm=gateway.jvm)
@@ -166,7 +195,8 @@ def _context(pyspark, gateway, given: dict[str, str]):
     if conf.get("spark.master").startswith("local"):
         for name, value in _LOCAL_SETTINGS.items():
             conf.setIfMissing(name, value)
-    context = pyspark.SparkContext(conf=conf, gateway=gateway)
+    with _own_ctrl_c():
+        context = pyspark.SparkContext(conf=conf, gateway=gateway)
     named = conf.get("spark.pyspark.python", None)  # the Python of the tasks: this one, unless the user names another
     if named or context.pythonExec == "python3":
         context.pythonExec = named or sys.executable
