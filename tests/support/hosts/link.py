@@ -29,7 +29,9 @@ class Link:
 
     def connect(self) -> None:
         """Plugs the cable into the host, which has just started."""
-        self._ip(f"link add {self._port} type veth peer name eth0 netns {self._host.pid}")
+        self._ip(f"link delete {self._port}", may_fail=True)  # the kernel removes the old one a while after the host
+        same = f"02:00:00:00:00:{self._host.index + 1:02x}"  # other hosts remember it while the host is off
+        self._ip(f"link add {self._port} type veth peer name eth0 address {same} netns {self._host.pid}")
         self._ip(f"link set {self._port} up")
         if self._wire:
             self.end()
@@ -134,8 +136,8 @@ class Link:
         lines = Path(f"/proc/{self._host.pid}/net/dev").read_text().splitlines()
         return next([int(word) for word in line.split()[1:]] for line in lines if line.split()[0] == "eth0:")
 
-    def _ip(self, command: str) -> None:
-        _call(self._switch, ["ip", *command.split()])
+    def _ip(self, command: str, *, may_fail: bool = False) -> None:
+        _call(self._switch, ["ip", *command.split()], may_fail=may_fail)
 
     def _tc(self, direction: str, command: str, *more: str, may_fail: bool = False) -> None:
         where, device = (self._host.pid, "eth0") if direction == "out" else (self._switch, self._port)
