@@ -51,6 +51,7 @@ IdentityFile /etc/ssh/user_key
 GlobalKnownHostsFile /etc/ssh/known_hosts
 UserKnownHostsFile /dev/null
 BatchMode yes
+KexAlgorithms curve25519-sha256
 END
 cat > /etc/ssh/sshd_config <<'END'
 HostKey /etc/ssh/host_key

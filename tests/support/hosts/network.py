@@ -39,8 +39,8 @@ class Hosts:
     """N hosts with a link each to one switch. A context manager; the hosts exist inside it.
 
     Each host has its own processes, network, name (host0, host1, ...), /etc, /run, /dev/shm and sshd. It shares the
-    processors, the memory and all other folders with the machine. A host is a set of namespaces, which end when the pipe
-    to its first process is closed: nothing outlives the process that made the hosts, even if that process is killed.
+    processors, the memory and all other folders with the machine. A host is a set of namespaces, which end when a
+    pipe is closed: nothing outlives the process that made the hosts, even if that process is killed.
 
     Args:
       number: how many hosts.
