@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,6 +110,19 @@ def test_a_folder_and_a_full_disk_of_one_host(hosts, tmp_path):
     assert hosts[1].check(["ls", tmp_path]) == "large\n" and hosts[0].check(["ls", tmp_path]) == "shared\n"
     assert hosts[0].check(["ssh", "host1", "ls", str(tmp_path)]) == "large\n"
     assert hosts[1].seen(tmp_path / "large").stat().st_size == 1 << 20
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="the clock of a host needs gcc")
+def test_the_clock_of_one_host(hosts):
+    """A day behind: a wait that ended by that clock would end never, or at once."""
+    day_s, tolerance_s = 24 * 60 * 60, 60 * 60
+    waits = "import time, threading; a = time.monotonic(); time.sleep(0.05); threading.Event().wait(0.05); "
+    waits += "threading.Lock().acquire() and print(time.monotonic() - a >= 0.1)"
+    hosts[1].set_clock(-day_s)
+    dates = [int(text) for text in (hosts[1].check(["date", "+%s"]), hosts[0].check(["ssh", "host1", "date", "+%s"]))]
+    assert dates == pytest.approx([time.time() - day_s] * 2, abs=tolerance_s)
+    assert int(hosts[0].check(["date", "+%s"])) == pytest.approx(time.time(), abs=tolerance_s)
+    assert hosts[1].check([sys.executable, "-S", "-c", waits], timeout=60) == "True\n"
 
 
 def test_processes_are_signalled_and_killed_and_a_host_loses_power(hosts):
