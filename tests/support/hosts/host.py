@@ -63,7 +63,7 @@ class Host:
     def end(self) -> None:
         """Ends all processes of the host, and its namespaces."""
         if self._first:
-            self._first.kill()  # its first process goes with it, and the kernel kills the others
+            # The pipe is closed, the first process ends, and the kernel kills the others before unshare sees the end.
             self._first.communicate()
             self._first = None
         while self._made:
