@@ -35,7 +35,6 @@ class Fault:
       steps: last step of the training.
       goes_on: the job must finish in spite of the fault.
       saves: there is a checkpoint, and the same command must resume from it.
-      within_s: seconds from the strike, or the start, until everything has ended, by launcher.
       more: further flags.
     """
 
@@ -65,6 +64,17 @@ class Outcome:
     said: str
     resumed_after: int | None
     logged: int
+
+    def wrong(self, fault: Fault) -> str:
+        """What the job did not do that it must do in spite of the fault; "" if it did everything."""
+        complaints = {
+            "it has not ended by itself": self.end.all_s is None,
+            f"its exit status is {self.end.status}": (self.end.status == 0) is not fault.goes_on,
+            f"it has logged {self.logged} steps": fault.goes_on and self.logged != fault.steps,
+            "it does not say why": bool(fault.says) and not self.said,
+            "the same command did not resume it": fault.saves and not fault.goes_on and self.resumed_after is None,
+        }
+        return "; ".join(complaint for complaint, holds in complaints.items() if holds)
 
 
 def run_fault(fault: Fault, launcher: str, folder: Path, ranks: int = 2) -> Outcome:
@@ -160,9 +170,9 @@ FAULTS = {
     "a link has a delay of 200 ms": Fault(
         "", strike=_link("shape", direction="out", delay="200ms"), steps=30, goes_on=True
     ),
-    "a host has no sshd, before the start": Fault("host1", prepare=_last("stop_sshd"), saves=False),
-    "a host is not reached, before the start": Fault("host1", prepare=_link("cut"), saves=False),
-    "a host has no sshd, after the start": Fault("", strike=_last("stop_sshd"), steps=60, goes_on=True),
+    "a host has no sshd before the start": Fault("host1", prepare=_last("stop_sshd"), saves=False),
+    "a host is not reached before the start": Fault("host1", prepare=_link("cut"), saves=False),
+    "a host has no sshd after the start": Fault("", strike=_last("stop_sshd"), steps=60, goes_on=True),
     "the disk of the checkpoint is full": Fault(
         r"No space left", strike=_fill("shared/fill"), heal=lambda hosts, folder: (folder / "shared/fill").unlink()
     ),

@@ -88,11 +88,12 @@ class HostJob:
 
     def reach(self, condition, patience_s: float = PATIENCE_S) -> bool:
         """Waits until `condition()` is true; False if the job ends, or the time does, before that."""
-        deadline = time.monotonic() + patience_s
+        waited_s = 0.0
         while not condition():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self._process.poll() is not None or waited_s > patience_s:
                 return False
             time.sleep(0.05)
+            waited_s += 0.05
         return True
 
     def end(self, since: float, patience_s: float = PATIENCE_S) -> End:
