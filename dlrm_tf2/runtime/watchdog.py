@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from dlrm_tf2.runtime import terminal
+from dlrm_tf2.runtime import launcher, terminal
 from dlrm_tf2.runtime.activity import OF_PROCESS, Activity
 from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.runtime.rank_names import names_of, this_host
@@ -117,6 +117,8 @@ class Watchdog:
             self._warn_of_silence(now)
             verdict = self._lost(now, _FAILED_AFTER_S) or self._stalled(now)
             if verdict and not self._ending.is_set():
+                if self._silent(now) and self._end is _end:
+                    launcher.end_soon(os.getpid())
                 self._end(f"{self._name(self._rank)}: {verdict}" if self._peers else verdict)
                 return
 

@@ -12,7 +12,7 @@ from support.hosts import Hosts
 
 PATIENCE_S = 240
 STALL_TIMEOUT_S = 30  # the first step, which is compiled, must not take longer
-# Without these settings, Open MPI notices a host that is gone after minutes, if at all; docs/cluster.md explains them.
+# Without these settings, only the program notices a host that is gone; docs/cluster.md explains them.
 KEEPALIVE = (
     """--mca oob_tcp_keepalive_time 5 --mca oob_tcp_keepalive_intvl 2 --mca oob_tcp_keepalive_probes 3
     --mca plm_rsh_args""".split()
@@ -56,7 +56,7 @@ class HostJob:
     Args:
       hosts: the hosts; the launcher runs on the first one.
       folder: where the job reads and writes, on all hosts.
-      launcher: "mpi" for mpirun, "gloo" for horovodrun.
+      launcher: "mpi" for mpirun, "plain mpi" for mpirun without KEEPALIVE, "gloo" for horovodrun.
       steps: last step of the training.
       on_last_rank: shell commands that the last rank runs first.
       more: further flags of the program.
@@ -66,7 +66,8 @@ class HostJob:
         self._hosts, self.folder, self._process = hosts, folder, None
         self.log, self.checkpoint = folder / "log" / "log.jsonl", folder / "shared" / "checkpoint"
         ranks = len(hosts)
-        start = [*hosts.mpirun(ranks), *KEEPALIVE] if launcher == "mpi" else hosts.horovodrun(ranks, "gloo")
+        starts = {"gloo": hosts.horovodrun(ranks, "gloo"), "plain mpi": hosts.mpirun(ranks)}
+        start = starts.get(launcher, [*hosts.mpirun(ranks), *KEEPALIVE])
         wrapped = ["bash", "-c", _ON_LAST_RANK % on_last_rank, "rank"] if on_last_rank else []
         program = [sys.executable, "-m", "dlrm_tf2.dlrm", "--dataset_path", folder / "data", *_FLAGS]
         program += ["--max_steps", steps, "--save_checkpoint_path", self.checkpoint, "--log_path", self.log, *more]
