@@ -14,7 +14,7 @@ PATIENCE_S = 240
 STALL_TIMEOUT_S = 30  # the first step, which is compiled, must not take longer
 # Without these settings, only the program notices a host that is gone; docs/cluster.md explains them.
 KEEPALIVE = (
-    """--mca oob_tcp_keepalive_time 5 --mca oob_tcp_keepalive_intvl 2 --mca oob_tcp_keepalive_probes 3
+    """--mca oob_tcp_keepalive_time 5 --mca oob_tcp_keepalive_intvl 2 --mca oob_tcp_keepalive_probes 6
     --mca plm_rsh_args""".split()
     + ["-o ConnectTimeout=10"]
 )
