@@ -14,7 +14,8 @@ _REAPER = """for second in $(seq "$3"); do
     [ "$(cat /proc/$1/comm 2>/dev/null)" = "$2" ] || exit
     sleep 1
 done
-kill -9 "$1" """
+kill -9 "$1" $(cat /proc/$1/task/$1/children)  # its ssh would also wait for the host that is gone
+"""
 
 
 def end_soon(process: int, patience_s: int = PATIENCE_S) -> bool:
