@@ -25,7 +25,10 @@ _PERIOD_S = 0.5
 _GONE_AFTER_S = 1.0  # a rank whose port is closed, and that is silent for so long, is gone
 _FAILED_AFTER_S = 3.0  # so long after another rank has failed, this rank has failed too, or the launcher has ended it
 _SILENT_AFTER_S = 5.0  # a rank that is silent for so long is reported
-_WARNED_AFTER_S = 8.0  # a rank that is silent for so long is named at once: the launcher may end the job first
+_WARNED_AFTER_S = 8.0  # rank 0 names a rank that is silent for so long: the launcher may end the job first
+# Another rank names a silent rank 0 later. On a host that is cut off, Open MPI's daemon notices that by keepalive
+# probes, and TCP sends no probes while a line of output waits to be sent.
+_WARNED_BY_OTHERS_AFTER_S = 40.0
 _ASLEEP_AFTER_S = 5.0  # a process that did nothing for so long was stopped, and so was perhaps the whole job
 _MOST_NAMED = 4  # ranks that a line names
 _ENDED, _FAILED = "ended", "failed"  # last activity of a rank that leaves
@@ -127,10 +130,11 @@ class Watchdog:
 
     def _warn_of_silence(self, now: float) -> None:
         """Names the ranks that have just become silent, or are heard of again, on the first rank that is not silent."""
+        patience_s = _WARNED_BY_OTHERS_AFTER_S if self._rank else _WARNED_AFTER_S
         silent = {
             rank
             for rank, peer in self._peers.items()
-            if self._silence_s(peer, now) > _WARNED_AFTER_S
+            if self._silence_s(peer, now) > patience_s
             and peer.activity
             and peer.activity.doing not in (_ENDED, _FAILED)
         }
