@@ -93,7 +93,9 @@ def run_fault(fault: Fault, launcher: str, folder: Path, ranks: int = 2) -> Outc
         fault.prepare(hosts, folder)
         job.start()
         since = job.began
-        if fault.strike and job.reach(lambda: job.steps() >= 10 and (fault.goes_on or job.checkpoint.exists())):
+        if fault.strike:
+            if not job.reach(lambda: job.steps() >= 10 and (fault.goes_on or job.checkpoint.exists())):
+                raise RuntimeError(f"the job did not reach the fault: {job.end(since, 1).output}")
             since = time.monotonic()
             fault.strike(hosts, folder)
         end = job.end(since, PATIENCE_S)

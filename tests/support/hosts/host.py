@@ -88,6 +88,7 @@ class Host:
             "OMPI_ALLOW_RUN_AS_ROOT": "1",
             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
             "OMPI_MCA_mpi_yield_when_idle": "1",  # the hosts share the processors, and do not know it
+            "OMPI_MCA_orte_tmpdir_base": "/run",  # of the host alone: in /tmp it meets jobs of other groups of hosts
             **environment,
         }
         return Process(
