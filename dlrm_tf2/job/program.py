@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # programs without ranks need neither numpy nor TensorFlow
 Prepared = TypeVar("Prepared")
 _INTERRUPTED = 128 + signal.SIGINT
 _LAST_WORD_S = 1  # a launcher kills the job at the first exit, so the other ranks leave rank 0 the time to print
+_RANK_0_HAS_NONE_S = 4  # if the launcher has not ended the job after so long, rank 0 does not have this error
 
 
 class RankSettings(Protocol):
@@ -57,7 +58,7 @@ def run_program(name: str, prepare: Callable[[], Prepared], run: Callable[[Prepa
 
     Args:
       name: name of the program, in front of its messages.
-      prepare: reads and checks the arguments. It fails on every rank alike, so rank 0 alone reports the error.
+      prepare: reads and checks the arguments. Where it fails on every rank alike, rank 0 alone reports the error.
       run: does the work with what `prepare` returned. Each rank reports its own error.
     """
     terminal.open_standard_streams()
@@ -66,12 +67,15 @@ def run_program(name: str, prepare: Callable[[], Prepared], run: Callable[[Prepa
         launch = process.Launch.detect()
         prepared = prepare()
     except (ValueError, OSError) as error:
-        _print_on_rank_0(f"{name}: {error_line(error)}", launch)
+        if launch.rank:
+            time.sleep(_RANK_0_HAS_NONE_S)
+        rank = f" {launch.rank_name}:" if launch.rank else ""
+        terminal.warn(f"{name}:{rank} {error_line(error)}")
         return 1
     try:
         run(prepared, launch)
     except (ValueError, OSError, RuntimeError) as error:
-        rank = f" rank {launch.rank}:" if launch.world_size > 1 else ""
+        rank = f" {launch.rank_name}:" if launch.world_size > 1 else ""
         terminal.warn(f"{name}:{rank} {error_line(error)}")
         return 1
     except Stopped as stopped:
@@ -95,6 +99,7 @@ def connected_ranks(launch: process.Launch, config: RankSettings) -> Iterator[tu
     """Sets up this process and connects it to the other ranks. Inside the context, a watchdog ends a job that hangs.
 
     Raises:
+      DifferentRanks: a rank runs another version of the program, of TensorFlow, Horovod or Python.
       RuntimeError: TensorFlow or another rank ended the job. The message has the reason without TensorFlow's trace.
     """
     runtime = process.set_up_process(
@@ -108,11 +113,13 @@ def connected_ranks(launch: process.Launch, config: RankSettings) -> Iterator[tu
     # TensorFlow must not be imported before the process is set up.
     import tensorflow as tf
 
+    from dlrm_tf2.job import same_on_ranks
     from dlrm_tf2.runtime.comm import connect
     from dlrm_tf2.runtime.watchdog import Watchdog, joining
 
     with joining(launch.rank, config.stall_timeout_s):
         comm = connect(launch.world_size, timed=runtime.device == "cpu")
+        same_on_ranks.check_program(comm)
         watchdog = Watchdog(comm, config.stall_timeout_s)
     with watchdog:
         try:

@@ -18,7 +18,7 @@ from dlrm_tf2.embedding.dynamic.tiers import Tiers
 from dlrm_tf2.evaluation.evaluator import Evaluator
 from dlrm_tf2.evaluation.inference import infer
 from dlrm_tf2.evaluation.predictions import PredictionsFile
-from dlrm_tf2.job import destinations, memories, planning, preflight
+from dlrm_tf2.job import destinations, memories, planning, preflight, same_on_ranks
 from dlrm_tf2.logs import profiler
 from dlrm_tf2.logs.mlperf_log import MlperfLog
 from dlrm_tf2.logs.run_log import RunLog
@@ -142,6 +142,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
       ValueError: the model does not fit in memory, or the checkpoint holds another model.
     """
     comm, device = context.comm, context.device
+    same_on_ranks.check_run(context.config, context.spec, comm=comm, launch=context.launch)
     profiler.check_profiler_flags(context.config, comm.size)
     resumption = Resumption.find(context.config, comm, context.spec)
     context = dataclasses.replace(context, config=_with_seed(context.config, resumption, comm))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from criteo_prep.machine import find_processors
 from dlrm_tf2.runtime import instruction_sets
 from dlrm_tf2.runtime.cores import idle_processors, threads_of_rank
+from dlrm_tf2.runtime.rank_names import this_host
 
 _NVIDIA_DRIVER = Path("/dev/nvidiactl")
 
@@ -64,6 +65,11 @@ class Launch:
             local_size=_tasks_here(names[3]),
             by_launcher=True,
         )
+
+    @property
+    def rank_name(self) -> str:
+        """`rank 3`; with its host if the job has several hosts."""
+        return f"rank {self.rank}" + (f" on {this_host()}" if self.local_size < self.world_size else "")
 
     @property
     def local_ranks(self) -> range:

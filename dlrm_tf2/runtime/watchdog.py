@@ -16,14 +16,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from dlrm_tf2.runtime import terminal
+from dlrm_tf2.runtime import launcher, terminal
 from dlrm_tf2.runtime.activity import OF_PROCESS, Activity
 from dlrm_tf2.runtime.comm import Comm
+from dlrm_tf2.runtime.rank_names import names_of, this_host
 
 _PERIOD_S = 0.5
 _GONE_AFTER_S = 1.0  # a rank whose port is closed, and that is silent for so long, is gone
 _FAILED_AFTER_S = 3.0  # so long after another rank has failed, this rank has failed too, or the launcher has ended it
 _SILENT_AFTER_S = 5.0  # a rank that is silent for so long is reported
+_WARNED_AFTER_S = 8.0  # rank 0 names a rank that is silent for so long: the launcher may end the job first
+# Another rank names a silent rank 0 later. On a host that is cut off, Open MPI's daemon notices that by keepalive
+# probes, and TCP sends no probes while a line of output waits to be sent.
+_WARNED_BY_OTHERS_AFTER_S = 40.0
+_ASLEEP_AFTER_S = 5.0  # a process that did nothing for so long was stopped, and so was perhaps the whole job
 _MOST_NAMED = 4  # ranks that a line names
 _ENDED, _FAILED = "ended", "failed"  # last activity of a rank that leaves
 _IP_RECVERR, _SIOCGIFADDR = 11, 0x8915  # numbers of Linux, which Python 3.11 does not name
@@ -65,14 +71,15 @@ class Watchdog:
         activity: Activity | None = None,
     ):
         self._rank, self._timeout_s, self._end = comm.rank, timeout_s, end or _end
-        self._mine = activity or OF_PROCESS
+        self._mine, self._awake_since = activity or OF_PROCESS, 0.0
         self._ending = threading.Event()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("", 0))
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
-        port, machine = self._socket.getsockname()[1], (socket.gethostname(), _addresses(self._socket))
+        port, machine = self._socket.getsockname()[1], (this_host(), _addresses(self._socket))
         known = comm.allgather_object((port, machine, secrets.token_bytes(8)), name="watchdogs")
+        self._hosts, self._warned = [theirs[0] for _, theirs, _ in known], set()
         self._job = known[0][2]  # datagrams of other jobs do not begin with it
         self._peers = {
             rank: _Peer([("127.0.0.1", port)] if theirs == machine else [(address, port) for address in theirs[1]])
@@ -102,14 +109,48 @@ class Watchdog:
         return lost or "; ".join(self._silent(time.monotonic())[:_MOST_NAMED])
 
     def _watch(self) -> None:
+        last_round = time.monotonic()
         while not self._ending.wait(_PERIOD_S):
             self._send(self._mine.doing)
             self._listen()
             now = time.monotonic()
+            if now - last_round > _ASLEEP_AFTER_S:
+                self._awake_since = now
+            last_round = now
+            self._warn_of_silence(now)
             verdict = self._lost(now, _FAILED_AFTER_S) or self._stalled(now)
             if verdict and not self._ending.is_set():
-                self._end(f"rank {self._rank}: {verdict}" if self._peers else verdict)
+                if self._silent(now) and self._end is _end:
+                    launcher.end_soon(os.getpid())
+                self._end(f"{self._name(self._rank)}: {verdict}" if self._peers else verdict)
                 return
+
+    def _name(self, rank: int) -> str:
+        return names_of([rank], self._hosts)
+
+    def _warn_of_silence(self, now: float) -> None:
+        """Names the ranks that have just become silent, or are heard of again, on the first rank that is not silent."""
+        patience_s = _WARNED_BY_OTHERS_AFTER_S if self._rank else _WARNED_AFTER_S
+        silent = {
+            rank
+            for rank, peer in self._peers.items()
+            if self._silence_s(peer, now) > patience_s
+            and peer.activity
+            and peer.activity.doing not in (_ENDED, _FAILED)
+        }
+        if all(self._rank < rank for rank in set(self._peers) - silent):
+            changes = [self._last_sign(rank, now) for rank in sorted(silent - self._warned)]
+            changes += [f"{self._name(rank)} is heard of again" for rank in sorted(self._warned - silent)]
+            if changes:
+                terminal.warn(f"dlrm_tf2: {self._name(self._rank)}: {_first_of(changes)}")
+        self._warned = silent
+
+    def _last_sign(self, rank: int, now: float) -> str:
+        peer = self._peers[rank]
+        return f"{self._name(rank)} was last heard of {now - peer.last_heard:.0f} s ago, {peer.activity.doing}"
+
+    def _silence_s(self, peer: _Peer, now: float) -> float:
+        return now - max(peer.last_heard, self._awake_since)
 
     def _send(self, doing: str) -> None:
         mine = self._mine
@@ -139,39 +180,46 @@ class Watchdog:
         for rank, peer in self._peers.items():
             silence_s, doing = now - peer.last_heard, peer.activity.doing if peer.activity else _ENDED
             if doing == _FAILED and silence_s >= patience_s:
-                return f"rank {rank} failed, and its message says why"
+                return f"{self._name(rank)} failed, and its message says why"
             if peer.refuses and silence_s >= min(patience_s, _GONE_AFTER_S) and doing not in (_ENDED, _FAILED):
-                return f"rank {rank} is gone; its last activity: {doing}"
+                return f"{self._name(rank)} is gone; its last activity: {doing}"
         return ""
 
     def _silent(self, now: float) -> list[str]:
         """Names the ranks that send nothing any more, each with its last activity."""
         return [
-            f"rank {rank} was last heard of {now - peer.last_heard:.0f} s ago, {peer.activity.doing}"
+            self._last_sign(rank, now)
             for rank, peer in sorted(self._peers.items())
-            if peer.activity and peer.activity.doing != _ENDED and now - peer.last_heard > _SILENT_AFTER_S
+            if peer.activity and peer.activity.doing != _ENDED and self._silence_s(peer, now) > _SILENT_AFTER_S
         ]
 
     def _stalled(self, now: float) -> str:
         """Says that there is no progress, and names the ranks that cause it; "" if there is progress."""
         mine = self._mine
         known = {rank: peer.activity for rank, peer in self._peers.items() if peer.activity} | {self._rank: mine}
-        idle_s = now - max(activity.since for activity in known.values())  # other ranks may wait for a rank that works
+        idle_s = now - max(
+            self._awake_since, *(activity.since for activity in known.values())
+        )  # other ranks may wait for a rank that works
         if not self._timeout_s or idle_s < self._timeout_s:
             return ""
         causes = self._silent(now)
         least = min(activity.count for activity in known.values())
         if not causes and least < max(activity.count for activity in known.values()):
             causes = [
-                f"rank {rank} is behind: {activity.doing} for {now - activity.since:.0f} s"
+                f"{self._name(rank)} is behind: {activity.doing} for {now - activity.since:.0f} s"
                 for rank, activity in sorted(known.items())
                 if activity.count == least
             ]
         elif not causes and self._peers:
             causes = [f"so are all ranks that were heard of ({len(known)} of {len(self._peers) + 1})"]
-        more = [f"and {len(causes) - _MOST_NAMED} more ranks"] if len(causes) > _MOST_NAMED else []
         stall = f"no progress for {idle_s:.0f} s (--stall_timeout_s {self._timeout_s:g}) while {mine.doing}"
-        return "; ".join([stall, *causes[:_MOST_NAMED], *more])
+        return "; ".join([stall, _first_of(causes)] if causes else [stall])
+
+
+def _first_of(ranks: list[str]) -> str:
+    """One line of the texts about ranks."""
+    more = [f"and {len(ranks) - _MOST_NAMED} more ranks"] if len(ranks) > _MOST_NAMED else []
+    return "; ".join([*ranks[:_MOST_NAMED], *more])
 
 
 @contextlib.contextmanager

@@ -1,8 +1,11 @@
 """Work that fails on one rank fails on all ranks, with the reason and the ranks. Ranks are threads here."""
 
+import threading
+
 import pytest
 
-from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
+from dlrm_tf2.runtime import agreement
+from dlrm_tf2.runtime.agreement import check_same, on_all_ranks, on_rank_0
 from dlrm_tf2.runtime.comm import SingleProcess
 
 
@@ -46,3 +49,30 @@ def test_rank_0_is_not_named_where_it_works_for_all(run_ranks):
     assert [str(error) for error in results] == ["no"] * 2
     with pytest.raises(Refused, match="^ZeroDivisionError: division by zero$"):
         on_all_ranks(SingleProcess(), "work", work=lambda: 1 / 0, error=Refused)
+
+
+def test_a_failed_rank_is_named_with_its_host(run_ranks, monkeypatch):
+    monkeypatch.setattr(agreement, "this_host", lambda: f"host{threading.current_thread().name}")
+    results = run_ranks(2, lambda comm: named_after(comm, lambda: on_all_ranks(
+        comm, "work", work=lambda: comm.rank and raising(Refused("no")), error=Refused)))  # fmt: skip
+    assert [str(error) for error in results] == ["rank 1 on host1: no"] * 2
+
+
+def named_after(comm, work):
+    threading.current_thread().name = str(comm.rank)
+    return work()
+
+
+def test_values_that_differ_are_named_with_their_ranks(run_ranks):
+    def check(of_rank):
+        return run_ranks(
+            len(of_rank),
+            lambda comm: check_same(comm, "same", values=of_rank[comm.rank], error=Refused, advice="Be equal."),
+        )
+
+    assert check([{"x": "1", "y": "2"}, {"x": "1"}, {"y": "2"}]) == [None] * 3  # not every rank has every value
+    errors = check([{"x": "2", "y": "5"}, {"x": "1", "y": "5"}, {"x": "1", "y": "5"}])
+    assert {(type(error), str(error)) for error in errors} == {
+        (Refused, "x: 2 on rank 0; 1 on the 2 other ranks\nBe equal.")
+    }
+    assert str(check([{"x": "1"}, {"x": "2"}])[1]) == "x: 2 on rank 1; 1 on rank 0\nBe equal."

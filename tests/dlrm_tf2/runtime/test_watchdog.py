@@ -15,7 +15,7 @@ PATIENCE_S = 30  # seconds that a test waits for a line, which comes much sooner
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
-    for name in ("_PERIOD_S", "_GONE_AFTER_S", "_FAILED_AFTER_S", "_SILENT_AFTER_S"):
+    for name in ("_PERIOD_S", "_GONE_AFTER_S", "_FAILED_AFTER_S", "_SILENT_AFTER_S", "_WARNED_AFTER_S"):
         monkeypatch.setattr(watchdog, name, getattr(watchdog, name) / 5)
 
 
@@ -128,6 +128,42 @@ def test_a_rank_that_is_not_heard_of_any_more_is_named(run_ranks):
     line, left = run_ranks(2, work)[0]
     assert left.startswith("rank 1 was last heard of ")  # explains a time-out of the exchange with the rank
     assert "while training step 1; rank 1 was last heard of " in line and line.endswith("training step 1")
+
+
+def test_silence_is_reported_once_before_the_job_ends_with_the_host(run_ranks, monkeypatch):
+    """A launcher may end the job before --stall_timeout_s, and names no rank."""
+    lines, over = [], threading.Event()
+    monkeypatch.setattr(watchdog.terminal, "warn", lines.append)
+    monkeypatch.setattr(watchdog, "this_host", lambda: threading.current_thread().name)
+
+    def work(comm):
+        threading.current_thread().name = f"host{comm.rank}"
+        rank = Rank(comm, timeout_s=0)
+        if comm.rank == 2:
+            time.sleep(0.4)
+            rank.watchdog._ending.set()
+            rank.watchdog._thread.join()
+        else:
+            deadline = time.monotonic() + PATIENCE_S
+            while not lines and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(0.5)
+        over.wait(0.5)
+        rank.watchdog._ending.set()
+
+    run_ranks(3, work)
+    (line,) = lines
+    assert line.startswith("dlrm_tf2: rank 0 on host0: rank 2 on host2 was last heard of 2 s ago, training step 1")
+
+
+def test_a_job_that_was_stopped_as_a_whole_goes_on(monkeypatch):
+    """For example when SLURM suspends it: the time in which this process was stopped does not count."""
+    monkeypatch.setattr(watchdog, "_ASLEEP_AFTER_S", 1.0)
+    rank = Rank(SingleProcess(), timeout_s=1.5)
+    send = rank.watchdog._send
+    rank.watchdog._send = lambda doing: (time.sleep(2.0), send(doing), setattr(rank.watchdog, "_send", send))
+    assert not rank.ended.wait(2.5)
+    assert rank.ended.wait(PATIENCE_S)  # stopped once, and hanging since then
 
 
 def test_a_rank_that_was_killed_is_named_at_once(run_ranks):
