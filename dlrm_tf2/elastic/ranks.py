@@ -163,13 +163,11 @@ class Ranks:
             self._lose(self.ranks[number], "has not started")
 
     def lost(self) -> list[int]:
-        """The ranks that were lost first, and those that were lost together with them."""
-        times = [rank.lost_at for rank in self.ranks if rank.lost_at is not None]
-        return [
-            number
-            for number, rank in enumerate(self.ranks)
-            if rank.lost_at is not None and rank.lost_at <= min(times) + _TOGETHER_S
-        ]
+        """The rank whose loss was the first trouble, and the ranks that were lost together with it."""
+        if self.trouble is None or self.trouble.lost_at is None:
+            return []
+        until = self.trouble.lost_at + _TOGETHER_S
+        return [number for number, rank in enumerate(self.ranks) if rank.lost_at is not None and rank.lost_at <= until]
 
     def reason(self) -> str:
         """A sentence about the trouble."""

@@ -12,6 +12,7 @@ from dlrm_tf2.elastic.ranks import Ranks, Welcome
 from dlrm_tf2.runtime import addresses, terminal
 from dlrm_tf2.runtime.elastic import DONE, FAILED, JOINS, STOPPED
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _LOOK_S = 0.1
 _LIST_S = 1.0  # so often the list of hosts is read
 _STARTING_S = 30.0  # after this time, and again, hosts whose ranks have not connected are tried by ssh
@@ -66,7 +67,7 @@ class Supervisor:
         self._lost_step, self._began = 0, time.monotonic()
         self._restarts, self._in_a_row, self._lost_s, self._saved_step = 0, 0, 0.0, None
         self._asked: list[int] = []
-        self._wanted: dict[str, int] = {}
+        self._wanted = ""  # the slots that the next start shall have, where this start has others
 
     def run(self) -> int:
         """Runs the job to its end. Returns the exit status.
@@ -75,18 +76,18 @@ class Supervisor:
           GivenUp: the ranks failed, or there are too few slots, or too many restarts.
           HostsError: the list of hosts cannot be read at the start.
         """
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, lambda number, _: self._ask(number))
-        self._hosts.update()
-        while True:
-            slots = self._wait_for_slots()
-            ranks = self._start(slots)
-            status = self._judge(ranks, slots)
-            if status is not None:
-                return status
-
-    def _ask(self, number: int) -> None:
-        self._asked.append(number)
+        before = {number: signal.signal(number, lambda number, _: self._asked.append(number)) for number in _SIGNALS}
+        try:
+            self._hosts.update()
+            status = None
+            while status is None:
+                slots = self._wait_for_slots()
+                ranks = self._start(slots)
+                status = self._judge(ranks, slots)
+            return status
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _wait_for_slots(self) -> dict[str, int]:
         """The slots of the next start. Tries hosts by ssh, and waits until `least` slots are there."""
@@ -133,12 +134,13 @@ class Supervisor:
         ranks = Ranks(hosts, Welcome(self._run, self._restart, self._began), self._rules.silence_s)
         machine = ["127.0.0.1"] if all(map(is_this_machine, slots)) else addresses.of_this_machine()
         launcher = Launcher(self._rules.launcher, slots, command=self._rules.command, supervisor=ranks.address(machine))
-        told, over = len(self._asked), threading.Event()
-        threading.Thread(target=self._watch_hosts, args=(ranks, slots, over), daemon=True).start()
+        told, over, self._wanted = len(self._asked), threading.Event(), ""
+        threading.Thread(target=self._watch_hosts, args=(slots, over), daemon=True).start()
         try:
             tries = time.monotonic() + _STARTING_S
             while not ranks.is_over:
                 ranks.look(_LOOK_S)
+                ranks.tell_hosts(self._wanted)
                 if len(self._asked) > told:
                     told = len(self._asked)
                     self._pass_on(ranks)
@@ -162,26 +164,27 @@ class Supervisor:
             terminal.warn("elastic: stopped at once")
             raise Interrupted(number)
         terminal.warn(
-            f"elastic: {signal.Signals(number).name}: the ranks save a checkpoint and end; again ends them at once"
+            f"elastic: {signal.Signals(number).name}: the ranks save a checkpoint and end; a second signal ends them "
+            "at once"
         )
         ranks.tell({"stop": int(number)})
 
-    def _watch_hosts(self, ranks: Ranks, slots: dict[str, int], over: threading.Event) -> None:
+    def _watch_hosts(self, slots: dict[str, int], over: threading.Event) -> None:
         """Reads the list of hosts while the ranks work, and notices when other slots are there than they have."""
         while not over.wait(_LIST_S):
             self._update_hosts()
             wanted = self._hosts.slots(self._rules.most)
             if wanted == slots or sum(wanted.values()) < self._rules.least:
-                ranks.tell_hosts("")
+                self._wanted = ""
                 continue
-            if _text(wanted) == ranks.hosts_wait:
+            if _text(wanted) == self._wanted:
                 continue
             more = [host for host, number in wanted.items() if number > slots.get(host, 0)]
             for host in unreachable(more):
                 self._hosts.lose(host, wanted[host])
             wanted = self._hosts.slots(self._rules.most)
             if wanted != slots and sum(wanted.values()) >= self._rules.least and not over.is_set():
-                ranks.tell_hosts(_text(wanted))
+                self._wanted = _text(wanted)
 
     def _judge(self, ranks: Ranks, slots: dict[str, int]) -> int | None:
         """What follows from the end of a start: an exit status, or None for another start.
@@ -209,9 +212,7 @@ class Supervisor:
             terminal.warn(f"elastic: {reason}")
             return trouble.status
         if trouble.last_word == FAILED:
-            raise GivenUp(
-                f"{reason}\nelastic: another start does not mend an error of the program.{self._kept()}"
-            )
+            raise GivenUp(f"{reason}\nelastic: another start does not mend an error of the program.{self._kept()}")
         if ranks.finished:
             raise GivenUp(f"{reason}, after the last checkpoint of the run was saved. The training is complete.")
         self._count_loss(ranks, slots, reason)

@@ -23,6 +23,7 @@ from dlrm_tf2.runtime.stopping import Stopped
 
 _PERIOD_S = 0.5
 _CONNECTING_S = 5.0  # for each address of the supervisor
+_WELCOME_S = 60.0  # for a supervisor that is busy or was stopped for a while
 # A rank ends itself a little earlier than the supervisor counts it as lost: then it holds no lock any more.
 _PATIENCE = 0.75
 # The last words of a rank.
@@ -193,7 +194,7 @@ class Link(NotElastic):
         return {"doing": OF_PROCESS.doing, "step": self._step, "step_age_s": age_s, "saved_step": self._saved}
 
     def _welcome(self) -> dict:
-        deadline = time.monotonic() + _CONNECTING_S
+        deadline = time.monotonic() + _WELCOME_S
         while time.monotonic() < deadline:
             if (message := self._received(_PERIOD_S)) is not None and "run" in message:
                 return message
