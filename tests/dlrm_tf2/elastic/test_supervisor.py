@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,10 @@ def run(tmp_path, capfd, monkeypatch):
     """`run(scenario, *flags)`: exit status, the ranks of each start, the last lines for the user."""
     monkeypatch.setattr(supervisor, "unreachable", lambda hosts: [])
     monkeypatch.setenv("PYTHONPATH", str(RANK.parents[2]))
+    (file := tmp_path / "ranks").touch()
 
     def run(scenario, *flags):
-        (file := tmp_path / "ranks").write_text("")
+        file.write_text("")
         command = [sys.executable, str(RANK), "rank", json.dumps(scenario), str(file)]
         launcher = ["--launcher", f"{sys.executable} {RANK} launch"]
         status = program.main([*launcher, "--hosts", "localhost:2,127.0.0.1:1", *flags, *command])
@@ -102,8 +104,13 @@ def test_reset_limit_and_losses_in_a_row(run, monkeypatch):
     assert "elastic: 2 starts in a row have lost a rank before a checkpoint." in lines
 
 
-def test_ctrl_c_is_passed_on_and_the_job_ends(run):
-    threading.Timer(3, os.kill, [os.getpid(), signal.SIGINT]).start()
+def test_ctrl_c_is_passed_on_and_the_job_ends(run, tmp_path):
+    def interrupt():
+        while len((tmp_path / "ranks").read_text().splitlines()) < 3:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
     status, starts, lines = run({})
     assert (status, starts) == (130, [of(3)])
     assert "elastic: SIGINT: the ranks save a checkpoint and end; a second signal ends them at once" in lines
