@@ -56,11 +56,16 @@ class Rank:
 
 @dataclass(frozen=True)
 class Welcome:
-    """What each rank hears first: the name of the run, and why the ranks were started again (None at first)."""
+    """What each rank hears first.
+
+    Attributes:
+      run: name of the run.
+      restart: why the ranks were started again, see runtime/elastic.py, with times of time.monotonic() here; None at
+        the first start.
+    """
 
     run: str
     restart: dict | None
-    restart_began: float  # time.monotonic() here
 
 
 class Ranks:
@@ -74,6 +79,7 @@ class Ranks:
     Attributes:
       ranks: the ranks.
       trouble: what has ended this start: the first rank that was lost or said its last word; None before.
+      trouble_at: when that was.
       run: name of the run, as rank 0 reports it.
       saved_step: step of the newest checkpoint; None without one in this start.
       finished: the run has reached its end, and its last checkpoint is saved.
@@ -87,7 +93,7 @@ class Ranks:
         self.run, self.saved_step, self.finished, self.regained_s = welcome.run, None, False, None
         self.hosts_wait = ""
         self._welcome, self._silence_s, self._token = welcome, silence_s, secrets.token_hex(8)
-        self._trouble_at = self._said_alive = 0.0
+        self.trouble_at = self._end_at = self._said_alive = 0.0
         self._ended = ""
         self._looked = time.monotonic()
         self._server = socket.create_server(("", 0), backlog=max(128, len(hosts)))
@@ -137,7 +143,7 @@ class Ranks:
         if now - self._said_alive > _ALIVE_S:
             self._said_alive = now
             self.tell({"alive": True})
-        if self.trouble and not self._ended and now - self._trouble_at > _TOGETHER_S:
+        if self.trouble and not self._ended and now > self._end_at:
             self.end(self.reason())
 
     def tell(self, message: dict) -> None:
@@ -227,7 +233,7 @@ class Ranks:
         rank.connection, rank.pid, rank.heard = connection, hello["pid"], time.monotonic()
         restart = self._welcome.restart
         if restart:
-            restart = restart | {"began": time.monotonic() - self._welcome.restart_began}
+            restart = restart | {name: time.monotonic() - restart[name] for name in ("began", "ended")}
         self._send(connection, {"run": self._welcome.run, "restart": restart, "hosts": self.hosts_wait})
         return rank, rest
 
@@ -245,7 +251,8 @@ class Ranks:
             rank.last_word, rank.reason, rank.status = message["last_word"], message["reason"], message["status"]
             if self.trouble is None:
                 agreed = rank.last_word in (STOPPED, JOINS, DONE)  # the other ranks say the same, when they get there
-                self.trouble, self._trouble_at = rank, rank.heard + (_AGREED_S if agreed else _OTHERS_S)
+                self.trouble, self.trouble_at = rank, rank.heard
+                self._end_at = rank.heard + (_AGREED_S if agreed else _OTHERS_S)
 
     def _lose(self, rank: Rank, reason: str) -> None:
         now = time.monotonic()
@@ -256,7 +263,7 @@ class Ranks:
             rank.connection.close()
             rank.connection = None
         if self.trouble is None or (self.trouble.last_word == LOST_PEER and not self._ended):
-            self.trouble, self._trouble_at = rank, now
+            self.trouble, self.trouble_at, self._end_at = rank, now, now + _TOGETHER_S
 
     @staticmethod
     def _send(connection: socket.socket, message: dict) -> None:

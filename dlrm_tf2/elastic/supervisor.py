@@ -131,7 +131,7 @@ class Supervisor:
     def _start(self, slots: dict[str, int]) -> Ranks:
         """One start of the ranks, to its end."""
         hosts = [host for host, number in slots.items() for _ in range(number)]
-        ranks = Ranks(hosts, Welcome(self._run, self._restart, self._began), self._rules.silence_s)
+        ranks = Ranks(hosts, Welcome(self._run, self._restart), self._rules.silence_s)
         machine = ["127.0.0.1"] if all(map(is_this_machine, slots)) else addresses.of_this_machine()
         launcher = Launcher(self._rules.launcher, slots, command=self._rules.command, supervisor=ranks.address(machine))
         told, over, self._wanted = len(self._asked), threading.Event(), ""
@@ -154,7 +154,7 @@ class Supervisor:
             over.set()
             ranks.close()
             launcher.end([rank.pid for rank in ranks.ranks if rank.pid and is_this_machine(rank.host)])
-        self._launcher_status = launcher.status
+        self._launcher_status, self._ended = launcher.status, time.monotonic()
         return ranks
 
     def _pass_on(self, ranks: Ranks) -> None:
@@ -219,7 +219,7 @@ class Supervisor:
         return None
 
     def _count_loss(self, ranks: Ranks, slots: dict[str, int], reason: str) -> None:
-        """Leaves out what was lost, and notes what the next start is told."""
+        """Leaves out what was lost, and notes what the ranks of the next start hear."""
         joins, lost = ranks.trouble.last_word == JOINS, []
         if not joins:
             hosts = [rank.host for rank in ranks.ranks]
@@ -236,6 +236,8 @@ class Supervisor:
         self._restarts += 1
         self._restart = {
             "number": self._restarts, "reason": reason, "lost": lost, "lost_step": self._lost_step,
+            "detect_s": ranks.trouble_at - (newest.step_at or ranks.trouble_at),
+            "stop_s": self._ended - ranks.trouble_at, "began": self._began, "ended": self._ended,
             "seconds_before": self._lost_s,
         }  # fmt: skip
         terminal.warn(f"elastic: {'hosts join: ' if joins else ''}{reason} (step {newest.step})")

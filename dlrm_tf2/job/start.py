@@ -211,6 +211,8 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
             data = planning.data_shape_of(config, context.spec)
             memory.prepare_step_memory(preflight.step_bytes(config, model_config, plan=plan, rank=comm.rank, data=data))
         log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
+        if restart := context.link.restart:
+            log.record(restart.record(comm.size))
         on_error.pop_all()
     return Job(
         config,
@@ -289,8 +291,6 @@ def _open_log(context: RunContext, resumption: Resumption) -> RunLog:
     log = logs[0]
     setting = {"run": resumption.run, "world_size": comm.size, "device": context.device.device}
     log.record({"resumed_step": resumption.step, **setting} if log.continues else dataclasses.asdict(config) | setting)
-    if restart := context.link.restart:
-        log.record(restart.record(comm.size))
     return log
 
 

@@ -52,7 +52,10 @@ class Restart:
       lost: the ranks that were lost, such as "rank 2 on host b"; empty if hosts joined.
       lost_step: the last step that the ranks had trained before.
       seconds_before: seconds that the restarts before this one have cost.
+      detect_s: seconds from the last step until the loss was noticed, or until the ranks agreed to make room.
+      stop_s: seconds from then until all processes had ended.
       began: time.monotonic() when step `lost_step` was done, in the clock of this process.
+      ended: when all processes had ended, likewise.
     """
 
     number: int
@@ -60,7 +63,10 @@ class Restart:
     lost: tuple[str, ...]
     lost_step: int
     seconds_before: float
+    detect_s: float
+    stop_s: float
     began: float
+    ended: float
 
     def record(self, world_size: int) -> dict:
         """The line of the log at the start."""
@@ -70,8 +76,10 @@ class Restart:
             "lost": list(self.lost),
             "lost_after_step": self.lost_step,
             "world_size": world_size,
+            "detect_s": round(self.detect_s, 3),
+            "stop_s": round(self.stop_s, 3),
+            "start_s": round(time.monotonic() - self.ended, 3),
             "seconds_lost_before": round(self.seconds_before, 3),
-            "seconds_since_lost_step": round(time.monotonic() - self.began, 3),
         }
 
 
@@ -128,8 +136,8 @@ class Link(NotElastic):
         welcome = self._welcome()
         self.run, self.hosts, restart = welcome["run"], welcome["hosts"], welcome["restart"]
         if restart:
-            restart["began"] = time.monotonic() - restart["began"]  # it was sent as seconds ago
-            self.restart = Restart(**restart | {"lost": tuple(restart["lost"])})
+            times = {name: time.monotonic() - restart[name] for name in ("began", "ended")}  # sent as seconds ago
+            self.restart = Restart(**restart | times | {"lost": tuple(restart["lost"])})
         self._regained = self.restart is None
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from the launcher, when another rank is gone
         threading.Thread(target=self._watch, daemon=True).start()

@@ -53,9 +53,10 @@ class ElasticJob:
         while True:
             done = self.records()
             starts = [number for number, record in enumerate(done) if "reason" in record]
-            since = done[starts[restarts - 1] :] if restarts else done
-            if len(starts) >= restarts and any(record.get("step", 0) >= step for record in since):
-                return
+            if len(starts) >= restarts:
+                since = done[starts[restarts - 1] :] if restarts else done
+                if any(record.get("step", 0) >= step for record in since):
+                    return
             assert process.poll() is None and time.monotonic() < deadline, process.communicate()
             time.sleep(0.02)
 
