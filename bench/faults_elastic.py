@@ -1,0 +1,206 @@
+"""Fault runs of elastic trainings: ranks and hosts are lost and come back at random; each job must finish by itself.
+
+    python bench/faults_elastic.py [--runs 20] [--seed 0]
+
+Each run trains a small model on three hosts of one rank, which are namespaces of this machine (tests/support/hosts).
+That needs root. The supervisor is on host0. One or two faults strike each run after random steps: kill -9 of a rank,
+SIGSTOP of a rank, a host without power, a link that is cut, a host whose processes are killed. Each host heals after a random
+time. A run is right if the job ends with status 0, its log has the loss of each step once, and the position in the
+data in the last checkpoint is the number of trained samples.
+"""
+
+import argparse
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from result_file import ROOT, write_result
+
+sys.path.append(str(ROOT / "tests"))
+from support.elastic_job import ElasticJob  # noqa: E402
+from support.hosts import Hosts, unavailable  # noqa: E402
+from support.small_dataset import write_dataset  # noqa: E402
+
+STEPS, EVERY = 900, 50
+SAMPLES, BATCH = 2000, 100
+SILENCE_S = 6
+PATIENCE_S = 420  # for one run
+FLAGS = ["-H", "host1:1,host2:1,host0:1", "--silence_s", SILENCE_S, "--blacklist_cooldown_range", "3", "12",
+         "--launcher", "horovodrun --gloo --network-interface eth0 --disable-cache"]  # fmt: skip
+
+
+@dataclass
+class Run:
+    """One run.
+
+    Attributes:
+      faults: the faults, each with the last step in the log when it struck.
+      restarts: the lines of the log at the restarts, and what each has cost in all.
+      right: see the text of this program.
+      seconds: of the whole job.
+      wrong: what was wrong; "" if nothing was.
+    """
+
+    faults: list[str] = field(default_factory=list)
+    restarts: list[dict] = field(default_factory=list)
+    right: bool = False
+    seconds: float = 0.0
+    wrong: str = ""
+
+
+# Fault -> (what strikes host `index`, what heals it).
+Fault = tuple[Callable[[Hosts, int], None], Callable[[Hosts, int], None]]
+FAULTS: dict[str, Fault] = {
+    "kill -9 of a rank": (lambda hosts, index: _signal(hosts, index, "KILL"), lambda hosts, index: None),
+    "SIGSTOP of a rank": (lambda hosts, index: _signal(hosts, index, "STOP"), lambda hosts, index: None),
+    "a host without power": (
+        lambda hosts, index: hosts[index].power_off(),
+        lambda hosts, index: hosts[index].power_on(),
+    ),
+    "a link that is cut": (
+        lambda hosts, index: hosts.link(index).cut(),
+        lambda hosts, index: hosts.link(index).restore(),
+    ),
+    "a host's processes": (
+        lambda hosts, index: hosts[index].kill_processes(),
+        lambda hosts, index: hosts[index].start_sshd(),
+    ),
+}
+
+
+def _signal(hosts: Hosts, index: int, name: str) -> None:
+    """Sends a signal to the rank on a host; the other processes of its launcher have another command."""
+    pattern = f"^{sys.executable} -m dlrm_tf2.dlrm"
+    hosts[index].run(["pkill", f"-{name}", "-f", pattern])
+
+
+def run_once(folder: Path, number: int, choose: random.Random) -> Run:
+    job, run = ElasticJob(folder, steps=STEPS, every=EVERY), Run()
+    names = [list(FAULTS)[(number + 2 * turn) % len(FAULTS)] for turn in range(1 + (number % 3 == 0))]
+    began = time.perf_counter()
+    with Hosts(3) as hosts, open(folder / "output", "w") as output:
+        process = subprocess.Popen(
+            hosts[0]._enter(f"--wd={ROOT}") + job.command(*FLAGS), stdout=output, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            for turn, name in enumerate(names):
+                step = choose.randrange(1, 350) + 400 * turn
+                _wait(lambda step=step: _last_step(job) >= step, process, began)
+                of_ranks = name.endswith("rank")
+                index = choose.randrange(3 if of_ranks else 2) + (0 if of_ranks else 1)
+                run.faults.append(f"{name}: host{index} after step {_last_step(job)}")
+                FAULTS[name][0](hosts, index)
+                time.sleep(choose.uniform(0, 12))
+                FAULTS[name][1](hosts, index)
+            _wait(lambda: process.poll() is not None, None, began)
+        except TimeoutError:
+            run.wrong = f"not finished after {PATIENCE_S} s"
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+    run.seconds = time.perf_counter() - began
+    run.restarts = [line | _cost(job, line) for line in job.restarts()]
+    run.wrong = run.wrong or _wrong(job, process.returncode)
+    run.right = not run.wrong
+    if run.wrong:
+        shutil.copy(folder / "output", Path(tempfile.gettempdir()) / f"faults_elastic_{number}.txt")
+    return run
+
+
+def _last_step(job: ElasticJob) -> int:
+    losses = job.losses()
+    return losses[-1][0] if losses else 0
+
+
+def _cost(job: ElasticJob, line: dict) -> dict:
+    """The seconds that a restart has cost in all; nothing where the training was lost again before."""
+    costs = [record["seconds_lost"] for record in job.records() if record.get("restart") == line["restart"]
+             and "seconds_lost" in record]  # fmt: skip
+    return {"seconds_lost": costs[0]} if costs else {}
+
+
+def _wait(condition: Callable[[], bool], process: subprocess.Popen | None, began: float) -> None:
+    while not condition() and (process is None or process.poll() is None):
+        if time.perf_counter() - began > PATIENCE_S:
+            raise TimeoutError
+        time.sleep(0.05)
+
+
+def _wrong(job: ElasticJob, status: int) -> str:
+    if status:
+        return f"exit status {status}"
+    if [step for step, _ in job.losses()] != [*range(1, STEPS + 1)]:
+        return "the log does not have each step once"
+    if job.data_position() != [STEPS * BATCH // SAMPLES, STEPS * BATCH % SAMPLES]:
+        return f"the data's position is {job.data_position()}"
+    return ""
+
+
+def table(runs: list[Run]) -> list[dict]:
+    """Prints and returns the median and the longest seconds of each kind of restart."""
+    kinds: dict[str, list[dict]] = {}
+    for run in runs:
+        for restart in run.restarts:
+            if "seconds_lost" in restart and not restart["lost"]:
+                kinds.setdefault("hosts join", []).append(restart)
+            elif "seconds_lost" in restart:
+                kinds.setdefault("silent" if "heard of" in restart["reason"] else "gone", []).append(restart)
+    rows = []
+    titles = ("restart", "number", "detect", "stop", "start", "replay", "lost, median", "most")
+    print("{:12} {:>6} {:>7} {:>6} {:>6} {:>7} {:>12} {:>6}".format(*titles))
+    for kind, restarts in kinds.items():
+        parts = {name: statistics.median(one[f"{name}_s"] for one in restarts) for name in ("detect", "stop", "start")}
+        replay = statistics.median(one["seconds_lost"] - sum(one[f"{name}_s"] for name in parts) for one in restarts)
+        lost = [one["seconds_lost"] for one in restarts]
+        rows.append({"restart": kind, "number": len(restarts), **parts, "replay": replay,
+                     "lost_median": statistics.median(lost), "lost_most": max(lost)})  # fmt: skip
+        print(
+            f"{kind:12} {len(restarts):6} {parts['detect']:7.1f} {parts['stop']:6.1f} {parts['start']:6.1f} "
+            f"{replay:7.1f} {statistics.median(lost):12.1f} {max(lost):6.1f}"
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "faults_elastic.json"))
+    arguments = parser.parse_args()
+    if reason := unavailable():
+        sys.exit(f"faults_elastic.py: {reason}")
+    choose, runs, start = random.Random(arguments.seed), [], time.perf_counter()
+    folder = Path(tempfile.mkdtemp(prefix="faults_elastic_"))
+    try:
+        write_dataset(folder / "data", train=SAMPLES)
+        for number in range(arguments.runs):
+            (place := folder / str(number)).mkdir()
+            (place / "data").symlink_to(folder / "data")
+            runs.append(run_once(place, number, choose))
+            print(
+                f"{number + 1}: {runs[-1].right} {runs[-1].wrong} {runs[-1].seconds:.0f} s; {runs[-1].faults}",
+                flush=True,
+            )
+            shutil.rmtree(place)
+    finally:
+        shutil.rmtree(folder)
+    right = sum(run.right for run in runs)
+    print(f"{right} of {len(runs)} right; {sum(len(run.restarts) for run in runs)} restarts")
+    document = {
+        "right": right, "runs": [asdict(run) for run in runs], "table": table(runs), "silence_s": SILENCE_S,
+        "steps": STEPS, "checkpoint_every": EVERY, "seconds": time.perf_counter() - start,
+    }  # fmt: skip
+    write_result(arguments.json, document)
+    sys.exit(right != len(runs))
+
+
+if __name__ == "__main__":
+    main()
