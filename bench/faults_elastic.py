@@ -4,15 +4,14 @@
 
 Each run trains a small model on three hosts of one rank, which are namespaces of this machine (tests/support/hosts).
 That needs root. The supervisor is on host0. One or two faults strike each run after random steps: kill -9 of a rank,
-SIGSTOP of a rank, a host without power, a link that is cut, a host whose processes are killed. Each host heals after a random
-time. A run is right if the job ends with status 0, its log has the loss of each step once, and the position in the
-data in the last checkpoint is the number of trained samples.
+SIGSTOP of a rank, a host without power, a link that is cut, a host whose processes are killed. Each host heals after a
+random time. A run is right if the job ends with status 0, its log has the loss of each step once, and the position in
+the data in the last checkpoint is the number of trained samples.
 """
 
 import argparse
 import random
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -86,11 +85,8 @@ def run_once(folder: Path, number: int, choose: random.Random) -> Run:
     job, run = ElasticJob(folder, steps=STEPS, every=EVERY), Run()
     names = [list(FAULTS)[(number + 2 * turn) % len(FAULTS)] for turn in range(1 + (number % 3 == 0))]
     began = time.perf_counter()
-    with Hosts(3) as hosts, open(folder / "output", "w") as output:
-        process = subprocess.Popen(
-            hosts[0]._enter(f"--wd={ROOT}") + job.command(*FLAGS), stdout=output, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+    with Hosts(3) as hosts:
+        process = hosts[0].start(job.command(*FLAGS))
         try:
             for turn, name in enumerate(names):
                 step = choose.randrange(1, 350) + 400 * turn
@@ -104,14 +100,14 @@ def run_once(folder: Path, number: int, choose: random.Random) -> Run:
             _wait(lambda: process.poll() is not None, None, began)
         except TimeoutError:
             run.wrong = f"not finished after {PATIENCE_S} s"
-            process.send_signal(signal.SIGKILL)
+            process.kill_all()
         process.wait()
     run.seconds = time.perf_counter() - began
     run.restarts = [line | _cost(job, line) for line in job.restarts()]
     run.wrong = run.wrong or _wrong(job, process.returncode)
     run.right = not run.wrong
     if run.wrong:
-        shutil.copy(folder / "output", Path(tempfile.gettempdir()) / f"faults_elastic_{number}.txt")
+        shutil.copy(job.output, Path(tempfile.gettempdir()) / f"faults_elastic_{number}.txt")
     return run
 
 

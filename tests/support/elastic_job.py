@@ -24,6 +24,7 @@ class ElasticJob:
     """
 
     def __init__(self, folder: Path, *, steps: int, every: int):
+        self.output = folder / "output"
         self.folder, self.log, self.steps, self.every = folder, folder / "log", steps, every
         self.trainer = [
             *TRAINER, "--dataset_path", folder / "data", *FLAGS, "--max_steps", steps, "--epochs", "1000",
@@ -31,8 +32,9 @@ class ElasticJob:
         ]  # fmt: skip
 
     def command(self, *flags) -> list[str]:
-        """The command that runs the job; `flags` are the supervisor's."""
-        return [*map(str, (*SUPERVISOR, *flags, *self.trainer))]
+        """The command that runs the job and writes all output to a file; `flags` are the supervisor's."""
+        words = (*SUPERVISOR, *flags, *self.trainer)
+        return [*map(str, ("bash", "-c", f'exec "$@" > {self.output} 2>&1', "job", *words))]
 
     def records(self) -> list[dict]:
         """The whole lines of the log."""
@@ -57,7 +59,7 @@ class ElasticJob:
                 since = done[starts[restarts - 1] :] if restarts else done
                 if any(record.get("step", 0) >= step for record in since):
                     return
-            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            assert process.poll() is None and time.monotonic() < deadline, self.output.read_text()
             time.sleep(0.02)
 
     def pids(self) -> dict[int, int]:

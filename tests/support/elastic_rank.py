@@ -45,6 +45,8 @@ def be_rank(scenario, file):
             os.kill(os.getpid(), signal.SIGSTOP)
         elif what == "fails":
             raise ValueError("the disk is full")
+        elif what == "hangs":
+            link.end_process("no progress for 600 s")  # as its watchdog does
         elif what == "makes room":
             while not link.hosts:
                 time.sleep(0.05)

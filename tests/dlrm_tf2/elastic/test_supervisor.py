@@ -68,10 +68,11 @@ def test_a_host_that_cannot_be_reached_is_left_out_with_all_its_ranks(run, monke
     assert (status, starts) == (0, [of(3), of(1, 7)])
 
 
-def test_an_error_of_a_rank_ends_the_job_with_its_message(run):
-    status, starts, lines = run({0: {"1": "fails"}})
+@pytest.mark.parametrize("what, reason", [("fails", "the disk is full"), ("hangs", "no progress for 600 s")])
+def test_an_error_of_a_rank_ends_the_job_with_its_message(run, what, reason):
+    status, starts, lines = run({0: {"1": what}})
     assert (status, starts) == (1, [of(3)])
-    assert "elastic: rank 1 on localhost: the disk is full" in lines
+    assert f"elastic: rank 1 on localhost: {reason}" in lines
     assert "The checkpoint of step 5 is kept: the same command resumes from there." in lines
 
 

@@ -21,10 +21,7 @@ def start():
     started = []
 
     def start(command):
-        started.append(subprocess.Popen(
-            command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            start_new_session=True,
-        ))  # fmt: skip
+        started.append(subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True))
         return started[-1]
 
     yield start
@@ -32,7 +29,7 @@ def start():
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=PATIENCE_S)
+            process.wait(timeout=PATIENCE_S)
 
 
 def by_hand(job, tmp_path, step, ranks):
@@ -55,8 +52,7 @@ def test_two_ranks_continue_where_three_have_lost_one(tmp_path, start):
     process = start(job.command("-H", "localhost:3"))
     job.reach(process, 45)
     job.strike(0)  # the rank that writes the log and the checkpoints
-    output, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, output
+    assert process.wait(timeout=PATIENCE_S) == 0, job.output.read_text()
     [restart] = job.restarts()
     assert restart["lost"] == ["rank 0 on localhost"] and restart["world_size"] == 2
     [resumed] = [record["resumed_step"] for record in job.records() if "resumed_step" in record]
@@ -102,8 +98,7 @@ def test_a_host_is_lost_and_comes_back(tmp_path, lost, fault, heal):
         heal(hosts)
         job.reach(process, 60, restarts=2)
         process.send_signal(signal.SIGINT)
-        output = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 128 + signal.SIGINT, output
+        assert process.wait(timeout=PATIENCE_S) == 128 + signal.SIGINT, job.output.read_text()
     loss, join = job.restarts()
     assert (loss["lost"], loss["world_size"]) == ([f"rank {lost - 1} on host{lost}"], 2)
     assert (join["lost"], join["world_size"]) == ([], 3) and "host1:1" in join["reason"] and "host2:1" in join["reason"]
