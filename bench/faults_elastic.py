@@ -28,10 +28,10 @@ from support.elastic_job import ElasticJob  # noqa: E402
 from support.hosts import Hosts, unavailable  # noqa: E402
 from support.small_dataset import write_dataset  # noqa: E402
 
-STEPS, EVERY = 900, 50
+STEPS, EVERY = 600, 40
 SAMPLES, BATCH = 2000, 100
 SILENCE_S = 6
-PATIENCE_S = 420  # for one run
+PATIENCE_S = 900  # for one run
 FLAGS = ["-H", "host1:1,host2:1,host0:1", "--silence_s", SILENCE_S, "--blacklist_cooldown_range", "3", "12",
          "--launcher", "horovodrun --gloo --network-interface eth0 --disable-cache"]  # fmt: skip
 
@@ -83,13 +83,13 @@ def _signal(hosts: Hosts, index: int, name: str) -> None:
 
 def run_once(folder: Path, number: int, choose: random.Random) -> Run:
     job, run = ElasticJob(folder, steps=STEPS, every=EVERY), Run()
-    names = [list(FAULTS)[(number + 2 * turn) % len(FAULTS)] for turn in range(1 + (number % 3 == 0))]
+    names = [list(FAULTS)[(number + 2 * turn) % len(FAULTS)] for turn in range(1 + (number % 5 == 0))]
     began = time.perf_counter()
     with Hosts(3) as hosts:
         process = hosts[0].start(job.command(*FLAGS))
         try:
             for turn, name in enumerate(names):
-                step = choose.randrange(1, 350) + 400 * turn
+                step = choose.randrange(1, 250) + 250 * turn
                 _wait(lambda step=step: _last_step(job) >= step, process, began)
                 of_ranks = name.endswith("rank")
                 index = choose.randrange(3 if of_ranks else 2) + (0 if of_ranks else 1)
