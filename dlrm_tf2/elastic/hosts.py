@@ -133,7 +133,8 @@ def unreachable(hosts: list[str]) -> list[str]:
     if not others:
         return []
     with ThreadPoolExecutor(len(others)) as pool:
-        return [host for host, answers in zip(others, pool.map(_answers, others), strict=True) if not answers]
+        answers = pool.map(lambda host: on_host(host, "true"), others)
+        return [host for host, answers_us in zip(others, answers, strict=True) if not answers_us]
 
 
 def is_this_machine(host: str) -> bool:
@@ -150,10 +151,11 @@ def is_this_machine(host: str) -> bool:
     return False
 
 
-def _answers(host: str) -> bool:
+def on_host(host: str, command: str) -> bool:
+    """Runs a shell command on another host by ssh. Returns whether it succeeded, within a few seconds."""
     options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={_PROBE_S}", "-o", "StrictHostKeyChecking=no"]
     try:
-        done = subprocess.run(["ssh", *options, host, "true"], capture_output=True, timeout=2 * _PROBE_S)
+        done = subprocess.run(["ssh", *options, host, command], capture_output=True, timeout=2 * _PROBE_S)
     except (subprocess.TimeoutExpired, OSError):
         return False
     return done.returncode == 0

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dlrm_tf2.elastic.hosts import on_host
 from dlrm_tf2.runtime.process import ELASTIC_VARIABLE
 
 _TO_END_S = 10.0  # for a launcher whose ranks have ended: mpirun needs 2 s, horovodrun's gloo up to 5 s
@@ -62,3 +63,8 @@ class Launcher:
             with contextlib.suppress(OSError):
                 if self._supervisor.encode() in Path(f"/proc/{pid}/environ").read_bytes():
                     os.kill(pid, signal.SIGKILL)
+
+    def end_ranks(self, host: str, pids: Sequence[int]) -> None:
+        """Ends ranks on another host, which may be stopped there: the launcher's connection to them is gone."""
+        kill = f"grep -qs '{self._supervisor}' /proc/$pid/environ && kill -9 $pid"
+        on_host(host, f"for pid in {' '.join(map(str, pids))}; do {kill}; done; true")

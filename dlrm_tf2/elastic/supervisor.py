@@ -154,7 +154,7 @@ class Supervisor:
             over.set()
             ranks.close()
             launcher.end([rank.pid for rank in ranks.ranks if rank.pid and is_this_machine(rank.host)])
-        self._launcher_status, self._ended = launcher.status, time.monotonic()
+        self._launcher, self._ended = launcher, time.monotonic()
         return ranks
 
     def _pass_on(self, ranks: Ranks) -> None:
@@ -201,7 +201,7 @@ class Supervisor:
             return 128 + self._asked[0]
         if trouble is None and not unreachable(list(slots)):
             raise GivenUp(
-                f"the launcher ended with status {self._launcher_status} before a rank of a training had "
+                f"the launcher ended with status {self._launcher.status} before a rank of a training had "
                 "connected. The hosts can be reached; the lines above say why."
             )
         ranks.lose_missing()
@@ -224,6 +224,7 @@ class Supervisor:
         if not joins:
             hosts = [rank.host for rank in ranks.ranks]
             gone = unreachable(list(slots))
+            self._end_ranks(ranks, gone)
             blamed = [number for number, host in enumerate(hosts) if host in gone] if gone else ranks.lost()
             for host in dict.fromkeys(hosts[number] for number in blamed):
                 self._hosts.lose(host, sum(hosts[number] == host for number in blamed))
@@ -247,6 +248,15 @@ class Supervisor:
             )
         if self._in_a_row > _MOST_IN_A_ROW:
             raise GivenUp(f"{self._in_a_row} starts in a row have lost a rank before a checkpoint.{self._kept()}")
+
+    def _end_ranks(self, ranks: Ranks, gone: list[str]) -> None:
+        """Ends the ranks that are silent, on the hosts that can be reached: they must not write any more."""
+        silent: dict[str, list[int]] = {}
+        for rank in ranks.ranks:
+            if rank.pid and rank.last_word is None and rank.host not in gone and not is_this_machine(rank.host):
+                silent.setdefault(rank.host, []).append(rank.pid)
+        for host, pids in silent.items():
+            self._launcher.end_ranks(host, pids)
 
     def _kept(self) -> str:
         if self._saved_step is None:
