@@ -33,7 +33,7 @@ SAMPLES, BATCH = 2000, 100
 SILENCE_S = 6
 PATIENCE_S = 900  # for one run
 FLAGS = ["-H", "host1:1,host2:1,host0:1", "--silence_s", SILENCE_S, "--blacklist_cooldown_range", "3", "12",
-         "--launcher", "horovodrun --gloo --network-interface eth0 --disable-cache"]  # fmt: skip
+         "--launcher", "horovodrun --gloo --gloo-timeout-seconds 600 --network-interface eth0 --disable-cache"]  # fmt: skip
 
 
 @dataclass

@@ -16,6 +16,8 @@ from dlrm_tf2.elastic.supervisor import GivenUp, Interrupted, Rules, Supervisor
 from dlrm_tf2.runtime import terminal
 
 _PROGRAM = "python -m dlrm_tf2.elastic"
+# gloo's own time-out of 30 s would also end ranks that wait for a rank that starts slowly.
+_LAUNCHER = "horovodrun --gloo --gloo-timeout-seconds 600"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     add("silence_s", "a rank that is silent for so many seconds is lost (20)", type=float, default=20.0, metavar="S")
     add(
         "launcher",
-        "what starts the ranks; it is given -np N -H HOST:SLOTS,... (horovodrun --gloo)",
-        default="horovodrun --gloo",
+        f"what starts the ranks; it is given -np N -H HOST:SLOTS,... ({_LAUNCHER})",
+        default=_LAUNCHER,
         metavar="WORDS",
     )
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the program of the ranks and its flags")

@@ -193,7 +193,7 @@ class Link(NotElastic):
     def _lose(self, reason: str) -> None:
         """Ends the process because of another rank, or because its machine is cut off."""
         if not self._ending.is_set():
-            terminal.warn(f"dlrm_tf2: rank {self._rank}: {reason}; the supervisor starts the ranks again")
+            terminal.warn(f"dlrm_tf2: rank {self._rank}: {reason}; this rank ends")
             self.say_last(LOST_PEER, reason)
             os._exit(1)
 

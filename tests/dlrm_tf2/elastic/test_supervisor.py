@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -115,6 +116,35 @@ def test_ctrl_c_is_passed_on_and_the_job_ends(run, tmp_path):
     status, starts, lines = run({})
     assert (status, starts) == (130, [of(3)])
     assert "elastic: SIGINT: the ranks save a checkpoint and end; a second signal ends them at once" in lines
+
+
+def test_the_ranks_end_when_the_supervisor_is_killed(tmp_path):
+    (file := tmp_path / "ranks").touch()
+    job = subprocess.Popen(
+        [sys.executable, "-m", "dlrm_tf2.elastic", "--launcher", f"{sys.executable} {RANK} launch", "-H", "localhost:2",
+         sys.executable, RANK, "rank", "{}", file],
+        cwd=RANK.parents[2], env={**os.environ, "PYTHONPATH": str(RANK.parents[2])},
+    )  # fmt: skip
+
+    def processes():
+        commands = [command for command in Path("/proc").glob("[0-9]*/cmdline") if command.exists()]
+        return [command for command in commands if str(file).encode() in _content(command)]
+
+    try:
+        while len(file.read_text().splitlines()) < 2:
+            time.sleep(0.05)
+    finally:
+        job.kill()
+        job.wait()
+    while processes():  # the test's time limit ends a loop that does not end
+        time.sleep(0.05)
+
+
+def _content(path):
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def test_a_launcher_that_starts_no_rank_ends_the_job(run):

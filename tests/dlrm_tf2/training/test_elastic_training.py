@@ -46,7 +46,8 @@ def by_hand(job, tmp_path, step, ranks):
     return ElasticJob(folder, steps=job.steps, every=job.every)
 
 
-def test_two_ranks_continue_where_three_have_lost_one(tmp_path, start):
+@pytest.mark.parametrize("compared", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_two_ranks_continue_where_three_have_lost_one(tmp_path, start, compared):
     write_dataset(tmp_path / "data")  # 1000 samples, 10 steps a pass
     job = ElasticJob(tmp_path, steps=130, every=20)
     process = start(job.command("-H", "localhost:3"))
@@ -61,9 +62,10 @@ def test_two_ranks_continue_where_three_have_lost_one(tmp_path, start):
     assert job.data_position() == [13, 0]  # 130 steps of 100 samples: 13 passes
     [regained] = [record for record in job.records() if "seconds_lost" in record]
     assert regained["step"] == max(restart["lost_after_step"], resumed + 1) and regained["seconds_lost"] > 0
-    same = by_hand(job, tmp_path, resumed, 2)
-    assert same.losses() == [(step, loss) for step, loss in job.losses() if step > resumed]  # the same bits
-    assert same.data_position() == job.data_position()
+    if compared:
+        same = by_hand(job, tmp_path, resumed, 2)
+        assert same.losses() == [(step, loss) for step, loss in job.losses() if step > resumed]  # the same bits
+        assert same.data_position() == job.data_position()
 
 
 @pytest.mark.parametrize("launcher", [(), "horovodrun"])
@@ -90,7 +92,7 @@ def test_a_host_is_lost_and_comes_back(tmp_path, lost, fault, heal):
     with Hosts(3) as hosts:
         process = hosts[0].start(job.command(
             "-H", "host1:1,host2:1,host0:1", "--silence_s", "8", "--blacklist_cooldown_range", "5", "5",
-            "--launcher", "horovodrun --gloo --network-interface eth0 --disable-cache",
+            "--launcher", "horovodrun --gloo --gloo-timeout-seconds 600 --network-interface eth0 --disable-cache",
         ))  # fmt: skip
         job.reach(process, 60)
         fault(hosts)
