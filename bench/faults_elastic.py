@@ -32,8 +32,9 @@ STEPS, EVERY = 600, 40
 SAMPLES, BATCH = 2000, 100
 SILENCE_S = 6
 PATIENCE_S = 900  # for one run
+LAUNCHER = "horovodrun --gloo --gloo-timeout-seconds 600 --network-interface eth0 --disable-cache"
 FLAGS = ["-H", "host1:1,host2:1,host0:1", "--silence_s", SILENCE_S, "--blacklist_cooldown_range", "3", "12",
-         "--launcher", "horovodrun --gloo --gloo-timeout-seconds 600 --network-interface eth0 --disable-cache"]  # fmt: skip
+         "--launcher", LAUNCHER]  # fmt: skip
 
 
 @dataclass
