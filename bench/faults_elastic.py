@@ -2,8 +2,8 @@
 
     python bench/faults_elastic.py [--runs 20] [--seed 0]
 
-Each run trains a small model on three hosts of one rank, which are namespaces of this machine (tests/support/hosts).
-That needs root. The supervisor is on host0. One or two faults strike each run after random steps: kill -9 of a rank,
+Each run trains a small model on two or three hosts of one rank, which are namespaces of this machine (support/hosts of
+the tests). That needs root. The supervisor is on host0. One or two faults strike each run after random steps: kill -9 of a rank,
 SIGSTOP of a rank, a host without power, a link that is cut, a host whose processes are killed. Each host heals after a
 random time. A run is right if the job ends with status 0, its log has the loss of each step once, and the position in
 the data in the last checkpoint is the number of trained samples.
@@ -28,12 +28,12 @@ from support.elastic_job import ElasticJob  # noqa: E402
 from support.hosts import Hosts, unavailable  # noqa: E402
 from support.small_dataset import write_dataset  # noqa: E402
 
-STEPS, EVERY = 600, 40
+STEPS, EVERY = 400, 40
 SAMPLES, BATCH = 2000, 100
 SILENCE_S = 6
 PATIENCE_S = 900  # for one run
 LAUNCHER = "horovodrun --gloo --gloo-timeout-seconds 600 --network-interface eth0 --disable-cache"
-FLAGS = ["-H", "host1:1,host2:1,host0:1", "--silence_s", SILENCE_S, "--blacklist_cooldown_range", "3", "12",
+FLAGS = ["--silence_s", SILENCE_S, "--blacklist_cooldown_range", "3", "12",
          "--launcher", LAUNCHER]  # fmt: skip
 
 
@@ -42,6 +42,7 @@ class Run:
     """One run.
 
     Attributes:
+      ranks: ranks at the start.
       faults: the faults, each with the last step in the log when it struck.
       restarts: the lines of the log at the restarts, and what each has cost in all.
       right: see the text of this program.
@@ -49,6 +50,7 @@ class Run:
       wrong: what was wrong; "" if nothing was.
     """
 
+    ranks: int
     faults: list[str] = field(default_factory=list)
     restarts: list[dict] = field(default_factory=list)
     right: bool = False
@@ -83,17 +85,18 @@ def _signal(hosts: Hosts, index: int, name: str) -> None:
 
 
 def run_once(folder: Path, number: int, choose: random.Random) -> Run:
-    job, run = ElasticJob(folder, steps=STEPS, every=EVERY), Run()
+    job, run = ElasticJob(folder, steps=STEPS, every=EVERY), Run(2 + number % 2)
+    ranks = run.ranks
     names = [list(FAULTS)[(number + 2 * turn) % len(FAULTS)] for turn in range(1 + (number % 5 == 0))]
     began = time.perf_counter()
     with Hosts(3) as hosts:
-        process = hosts[0].start(job.command(*FLAGS))
+        process = hosts[0].start(job.command("-H", "host1:1,host2:1" + ",host0:1" * (ranks - 2), *FLAGS))
         try:
             for turn, name in enumerate(names):
-                step = choose.randrange(1, 250) + 250 * turn
+                step = choose.randrange(1, 200) + 150 * turn
                 _wait(lambda step=step: _last_step(job) >= step, process, began)
                 of_ranks = name.endswith("rank")
-                index = choose.randrange(3 if of_ranks else 2) + (0 if of_ranks else 1)
+                index = choose.randrange(0 if of_ranks and ranks == 3 else 1, 3)
                 run.faults.append(f"{name}: host{index} after step {_last_step(job)}")
                 FAULTS[name][0](hosts, index)
                 time.sleep(choose.uniform(0, 12))
@@ -187,6 +190,8 @@ def main() -> None:
                 flush=True,
             )
             shutil.rmtree(place)
+    except KeyboardInterrupt:
+        print("stopped; the runs so far:")
     finally:
         shutil.rmtree(folder)
     right = sum(run.right for run in runs)
