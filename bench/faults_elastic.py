@@ -3,10 +3,10 @@
     python bench/faults_elastic.py [--runs 20] [--seed 0]
 
 Each run trains a small model on two or three hosts of one rank, which are namespaces of this machine (support/hosts of
-the tests). That needs root. The supervisor is on host0. One or two faults strike each run after random steps: kill -9 of a rank,
-SIGSTOP of a rank, a host without power, a link that is cut, a host whose processes are killed. Each host heals after a
-random time. A run is right if the job ends with status 0, its log has the loss of each step once, and the position in
-the data in the last checkpoint is the number of trained samples.
+the tests). That needs root. The supervisor is on host0. One or two faults strike each run after random steps: kill -9
+of a rank, SIGSTOP of a rank, a host without power, a link that is cut, a host whose processes are killed. Each host
+heals after a random time. A run is right if the job ends with status 0, its log has the loss of each step once, and the
+position in the data in the last checkpoint is the number of trained samples.
 """
 
 import argparse
