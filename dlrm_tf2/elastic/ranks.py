@@ -5,6 +5,7 @@ was killed, or its machine is gone or cut off. A rank that says that it failed h
 after the first trouble is a consequence: the launcher ends the other ranks, and so does the supervisor.
 """
 
+import contextlib
 import json
 import secrets
 import selectors
@@ -126,10 +127,11 @@ class Ranks:
         """Reads what the ranks say, and judges."""
         for key, _ in self._selector.select(patience_s):
             if key.fileobj is self._server:
-                connection, _ = self._server.accept()
-                connection.settimeout(_ALIVE_S)
-                self._strangers[connection] = b""
-                self._selector.register(connection, selectors.EVENT_READ)
+                with contextlib.suppress(OSError):  # it may be gone again
+                    connection, _ = self._server.accept()
+                    connection.settimeout(_ALIVE_S)
+                    self._strangers[connection] = b""
+                    self._selector.register(connection, selectors.EVENT_READ)
             else:
                 self._read(key.fileobj)
         now = time.monotonic()
@@ -267,7 +269,5 @@ class Ranks:
 
     @staticmethod
     def _send(connection: socket.socket, message: dict) -> None:
-        try:
+        with contextlib.suppress(OSError):  # reading notices a broken connection
             connection.sendall(json.dumps(message).encode() + b"\n")
-        except OSError:
-            pass  # reading notices a broken connection

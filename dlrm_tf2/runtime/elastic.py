@@ -129,6 +129,8 @@ class Link(NotElastic):
         token, silence_s, addresses = address.split("@")
         self._rank, self._silence_s = rank, float(silence_s) * _PATIENCE
         self._socket = _connected(addresses.split(","))
+        self._readable = select.poll()
+        self._readable.register(self._socket, select.POLLIN)
         self._step, self._step_at, self._saved = 0, time.monotonic(), None
         self._sending, self._ending = threading.Lock(), threading.Event()
         self._lines = b""
@@ -210,7 +212,7 @@ class Link(NotElastic):
 
     def _received(self, patience_s: float) -> dict | None:
         """The next message; None if none comes in time. A broken connection ends the process."""
-        if b"\n" not in self._lines and select.select([self._socket], [], [], patience_s)[0]:
+        if b"\n" not in self._lines and self._readable.poll(1e3 * patience_s):
             try:
                 received = self._socket.recv(4096)
             except OSError:
