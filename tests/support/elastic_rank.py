@@ -23,7 +23,7 @@ def launch(words):
     ]
     while any(rank.poll() is None for rank in ranks):
         if any(rank.poll() for rank in ranks):  # as launchers do: an exit status other than 0 ends all ranks
-            time.sleep(1)
+            time.sleep(0.4)
             for rank in ranks:
                 rank.kill()
         time.sleep(0.05)

@@ -56,7 +56,8 @@ def test_after_a_killed_rank_the_others_start_again_without_its_slot(run):
     assert "elastic: rank 1 on localhost is gone; its last activity: starting (step 7)" in lines
 
 
-def test_a_silent_rank_is_lost_and_its_process_is_ended(run, monkeypatch):
+@pytest.mark.long
+def test_a_silent_rank_is_lost_and_its_process_is_ended(run):
     status, starts, lines = run({0: {"2": "is stopped"}, 1: ALL_FINISH}, "--silence_s", "5")
     assert (status, starts) == (0, [of(3), of(2, 7)])
     assert "elastic: rank 2 on 127.0.0.1 was last heard of 5 s ago (step 7)" in lines
