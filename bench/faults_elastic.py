@@ -28,12 +28,12 @@ from support.elastic_job import ElasticJob  # noqa: E402
 from support.hosts import Hosts, unavailable  # noqa: E402
 from support.small_dataset import write_dataset  # noqa: E402
 
-STEPS, EVERY = 400, 40
+STEPS, EVERY = 300, 30
 SAMPLES, BATCH = 2000, 100
 SILENCE_S = 6
 PATIENCE_S = 900  # for one run
 LAUNCHER = "horovodrun --gloo --gloo-timeout-seconds 600 --network-interface eth0 --disable-cache"
-FLAGS = ["--silence_s", SILENCE_S, "--blacklist_cooldown_range", "3", "12",
+FLAGS = ["--silence_s", SILENCE_S, "--blacklist_cooldown_range", "2", "8",
          "--launcher", LAUNCHER]  # fmt: skip
 
 
@@ -85,21 +85,21 @@ def _signal(hosts: Hosts, index: int, name: str) -> None:
 
 
 def run_once(folder: Path, number: int, choose: random.Random) -> Run:
-    job, run = ElasticJob(folder, steps=STEPS, every=EVERY), Run(2 + number % 2)
+    job, run = ElasticJob(folder, steps=STEPS, every=EVERY), Run(3 if number % 4 == 1 else 2)
     ranks = run.ranks
-    names = [list(FAULTS)[(number + 2 * turn) % len(FAULTS)] for turn in range(1 + (number % 5 == 0))]
+    names = [list(FAULTS)[(number + 2 * turn) % len(FAULTS)] for turn in range(1 + (number % 7 == 3))]
     began = time.perf_counter()
     with Hosts(3) as hosts:
         process = hosts[0].start(job.command("-H", "host1:1,host2:1" + ",host0:1" * (ranks - 2), *FLAGS))
         try:
             for turn, name in enumerate(names):
-                step = choose.randrange(1, 200) + 150 * turn
+                step = choose.randrange(1, 150) + 100 * turn
                 _wait(lambda step=step: _last_step(job) >= step, process, began)
                 of_ranks = name.endswith("rank")
                 index = choose.randrange(0 if of_ranks and ranks == 3 else 1, 3)
                 run.faults.append(f"{name}: host{index} after step {_last_step(job)}")
                 FAULTS[name][0](hosts, index)
-                time.sleep(choose.uniform(0, 12))
+                time.sleep(choose.uniform(0, 8))
                 FAULTS[name][1](hosts, index)
             _wait(lambda: process.poll() is not None, None, began)
         except TimeoutError:
