@@ -10,6 +10,7 @@ position in the data in the last checkpoint is the number of trained samples.
 """
 
 import argparse
+import json
 import random
 import shutil
 import statistics
@@ -144,64 +145,72 @@ def _wrong(job: ElasticJob, status: int) -> str:
     return ""
 
 
-def table(runs: list[Run]) -> list[dict]:
-    """Prints and returns the median and the longest seconds of each kind of restart."""
+def rows_of(runs: list[Run]) -> list[dict]:
+    """For each kind of restart: how many, and the median seconds of its parts."""
     kinds: dict[str, list[dict]] = {}
     for run in runs:
         for restart in run.restarts:
-            if "seconds_lost" in restart and not restart["lost"]:
-                kinds.setdefault("hosts join", []).append(restart)
-            elif "seconds_lost" in restart:
-                kinds.setdefault("silent" if "heard of" in restart["reason"] else "gone", []).append(restart)
+            if "seconds_lost" in restart:
+                silent = "silent" if "heard of" in restart["reason"] else "gone"
+                kinds.setdefault(silent if restart["lost"] else "hosts join", []).append(restart)
     rows = []
-    titles = ("restart", "number", "detect", "stop", "start", "replay", "lost, median", "most")
-    print("{:12} {:>6} {:>7} {:>6} {:>6} {:>7} {:>12} {:>6}".format(*titles))
     for kind, restarts in kinds.items():
         parts = {name: statistics.median(one[f"{name}_s"] for one in restarts) for name in ("detect", "stop", "start")}
-        replay = statistics.median(one["seconds_lost"] - sum(one[f"{name}_s"] for name in parts) for one in restarts)
+        replay = [one["seconds_lost"] - sum(one[f"{name}_s"] for name in parts) for one in restarts]
         lost = [one["seconds_lost"] for one in restarts]
-        rows.append({"restart": kind, "number": len(restarts), **parts, "replay": replay,
-                     "lost_median": statistics.median(lost), "lost_most": max(lost)})  # fmt: skip
-        print(
-            f"{kind:12} {len(restarts):6} {parts['detect']:7.1f} {parts['stop']:6.1f} {parts['start']:6.1f} "
-            f"{replay:7.1f} {statistics.median(lost):12.1f} {max(lost):6.1f}"
-        )
+        rows.append({"restart": kind, "number": len(restarts), **parts, "replay": statistics.median(replay),
+                     "lost": statistics.median(lost), "most": max(lost)})  # fmt: skip
     return rows
+
+
+def print_table(rows: list[dict]) -> None:
+    print(
+        "{:12} {:>6} {:>7} {:>6} {:>6} {:>7} {:>6} {:>6}".format(
+            *"restart number detect stop start replay lost most".split()
+        )
+    )
+    for row in rows:
+        restart, number, *seconds = row.values()
+        print(f"{restart:12} {number:6} " + "{:7.1f} {:6.1f} {:6.1f} {:7.1f} {:6.1f} {:6.1f}".format(*seconds))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--runs", type=int, default=20, help="runs in all (20); runs that the JSON file has are kept")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "faults_elastic.json"))
     arguments = parser.parse_args()
     if reason := unavailable():
         sys.exit(f"faults_elastic.py: {reason}")
-    choose, runs, start = random.Random(arguments.seed), [], time.perf_counter()
+    file = Path(arguments.json)
+    document = json.loads(file.read_text()) if file.exists() else {}
+    same = document.get("seed") == arguments.seed and document.get("steps") == STEPS
+    runs = [Run(**run) for run in document["runs"]] if same else []
     folder = Path(tempfile.mkdtemp(prefix="faults_elastic_"))
     try:
         write_dataset(folder / "data", train=SAMPLES)
-        for number in range(arguments.runs):
+        for number in range(len(runs), arguments.runs):
             (place := folder / str(number)).mkdir()
             (place / "data").symlink_to(folder / "data")
-            runs.append(run_once(place, number, choose))
-            print(
-                f"{number + 1}: {runs[-1].right} {runs[-1].wrong} {runs[-1].seconds:.0f} s; {runs[-1].faults}",
-                flush=True,
-            )
+            runs.append(run := run_once(place, number, random.Random(f"{arguments.seed} {number}")))
+            print(f"{number + 1}: {run.wrong or 'right'}, {run.seconds:.0f} s; {run.faults}", flush=True)
+            write_result(file, {"seed": arguments.seed, **_document(runs)})
             shutil.rmtree(place)
     except KeyboardInterrupt:
-        print("stopped; the runs so far:")
+        print("stopped; the same command continues")
     finally:
         shutil.rmtree(folder)
     right = sum(run.right for run in runs)
     print(f"{right} of {len(runs)} right; {sum(len(run.restarts) for run in runs)} restarts")
-    document = {
-        "right": right, "runs": [asdict(run) for run in runs], "table": table(runs), "silence_s": SILENCE_S,
-        "steps": STEPS, "checkpoint_every": EVERY, "seconds": time.perf_counter() - start,
-    }  # fmt: skip
-    write_result(arguments.json, document)
+    print_table(rows_of(runs))
     sys.exit(right != len(runs))
+
+
+def _document(runs: list[Run]) -> dict:
+    return {
+        "right": sum(run.right for run in runs), "steps": STEPS, "checkpoint_every": EVERY, "silence_s": SILENCE_S,
+        "table": rows_of(runs), "runs": [asdict(run) for run in runs],
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
