@@ -11,6 +11,7 @@ position in the data in the last checkpoint is the number of trained samples.
 
 import argparse
 import json
+import os
 import random
 import shutil
 import statistics
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -43,6 +45,7 @@ class Run:
     """One run.
 
     Attributes:
+      number: number of the run, from 0.
       ranks: ranks at the start.
       faults: the faults, each with the last step in the log when it struck.
       restarts: the lines of the log at the restarts, and what each has cost in all.
@@ -51,7 +54,8 @@ class Run:
       wrong: what was wrong; "" if nothing was.
     """
 
-    ranks: int
+    number: int
+    ranks: int = 2
     faults: list[str] = field(default_factory=list)
     restarts: list[dict] = field(default_factory=list)
     right: bool = False
@@ -85,8 +89,11 @@ def _signal(hosts: Hosts, index: int, name: str) -> None:
     hosts[index].run(["pkill", f"-{name}", "-f", pattern])
 
 
-def run_once(folder: Path, number: int, choose: random.Random) -> Run:
-    job, run = ElasticJob(folder, steps=STEPS, every=EVERY), Run(3 if number % 4 == 1 else 2)
+def run_once(folder: Path, number: int, seed: int) -> Run:
+    (place := folder / str(number)).mkdir()
+    (place / "data").symlink_to(folder / "data")
+    job, run, choose = ElasticJob(place, steps=STEPS, every=EVERY), Run(number), random.Random(f"{seed} {number}")
+    run.ranks = 3 if number % 4 == 1 else 2
     ranks = run.ranks
     names = [list(FAULTS)[(number + 2 * turn) % len(FAULTS)] for turn in range(1 + (number % 7 == 3))]
     began = time.perf_counter()
@@ -113,6 +120,7 @@ def run_once(folder: Path, number: int, choose: random.Random) -> Run:
     run.right = not run.wrong
     if run.wrong:
         shutil.copy(job.output, Path(tempfile.gettempdir()) / f"faults_elastic_{number}.txt")
+    shutil.rmtree(place)
     return run
 
 
@@ -178,6 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--runs", type=int, default=20, help="runs in all (20); runs that the JSON file has are kept")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--at_once", type=int, default=1, help="runs at the same time (1)")
     parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "faults_elastic.json"))
     arguments = parser.parse_args()
     if reason := unavailable():
@@ -185,25 +194,31 @@ def main() -> None:
     file = Path(arguments.json)
     document = json.loads(file.read_text()) if file.exists() else {}
     same = document.get("seed") == arguments.seed and document.get("steps") == STEPS
-    runs = [Run(**run) for run in document["runs"]] if same else []
+    runs = {run["number"]: Run(**run) for run in document["runs"]} if same else {}
     folder = Path(tempfile.mkdtemp(prefix="faults_elastic_"))
     try:
         write_dataset(folder / "data", train=SAMPLES)
-        for number in range(len(runs), arguments.runs):
-            (place := folder / str(number)).mkdir()
-            (place / "data").symlink_to(folder / "data")
-            runs.append(run := run_once(place, number, random.Random(f"{arguments.seed} {number}")))
-            print(f"{number + 1}: {run.wrong or 'right'}, {run.seconds:.0f} s; {run.faults}", flush=True)
-            write_result(file, {"seed": arguments.seed, **_document(runs)})
-            shutil.rmtree(place)
+        pool = ThreadPoolExecutor(arguments.at_once)
+        left = [number for number in range(arguments.runs) if number not in runs]
+        for done in as_completed(pool.submit(run_once, folder, number, arguments.seed) for number in left):
+            run = done.result()
+            runs[run.number] = run
+            print(f"{run.number + 1}: {run.wrong or 'right'}, {run.seconds:.0f} s; {run.faults}", flush=True)
+            write_result(file, {"seed": arguments.seed, **_document(_in_order(runs))})
     except KeyboardInterrupt:
-        print("stopped; the same command continues")
-    finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        print("stopped; the same command continues", flush=True)
+        os._exit(130)  # the hosts end with this process
+    shutil.rmtree(folder)
+    runs = _in_order(runs)
     right = sum(run.right for run in runs)
     print(f"{right} of {len(runs)} right; {sum(len(run.restarts) for run in runs)} restarts")
     print_table(rows_of(runs))
     sys.exit(right != len(runs))
+
+
+def _in_order(runs: dict[int, Run]) -> list[Run]:
+    return [runs[number] for number in sorted(runs)]
 
 
 def _document(runs: list[Run]) -> dict:
