@@ -1,88 +1,17 @@
 """One host: namespaces with a first process that ends them all, sshd, and the processes that a test starts on it."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+
+from support.hosts.boot import COMMANDS_FROM_STDIN, Keys, address_of, boot_script, say
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-# The first process of a namespace: it obeys a pipe, and ends when the pipe's other end is closed or its owner is gone.
-COMMANDS_FROM_STDIN = ["bash", "--norc", "-s"]
 _NAMESPACES = ["--net", "--uts", "--ipc", "--mount", "--pid"]
-
-# The cgroups of the machine stay where programs look for them.
-_FOLDERS = """set -e
-hostname {name}
-mount -t tmpfs tmpfs /run
-mkdir /run/sshd /run/cgroup
-mount --rbind /sys/fs/cgroup /run/cgroup
-mount -t sysfs sysfs /sys
-mount --move /run/cgroup /sys/fs/cgroup
-mount -t tmpfs tmpfs /dev/shm
-mount -t tmpfs -o mode=755 tmpfs /mnt
-cp -a /etc/. /mnt/
-mount --move /mnt /etc
-[ ! -d ~/.ssh ] || mount -t tmpfs tmpfs ~/.ssh
-rm -f /etc/hosts /etc/hostname /etc/resolv.conf
-rm -rf /etc/ssh
-mkdir /etc/ssh
-cat > /etc/hosts <<'END'
-127.0.0.1 localhost
-{addresses}
-END
-echo {name} > /etc/hostname
-touch /etc/resolv.conf
-umask 077
-cat > /etc/ssh/host_key <<'END'
-{host_key}
-END
-cat > /etc/ssh/user_key <<'END'
-{user_key}
-END
-umask 022
-echo '{user_public}' > /etc/ssh/authorized_keys
-cat > /etc/ssh/known_hosts <<'END'
-{known_hosts}
-END
-cat > /etc/ssh/ssh_config <<'END'
-IdentityFile /etc/ssh/user_key
-GlobalKnownHostsFile /etc/ssh/known_hosts
-UserKnownHostsFile /dev/null
-BatchMode yes
-KexAlgorithms curve25519-sha256
-END
-cat > /etc/ssh/sshd_config <<'END'
-HostKey /etc/ssh/host_key
-AuthorizedKeysFile /etc/ssh/authorized_keys
-AuthenticationMethods publickey
-PermitRootLogin prohibit-password
-PidFile /run/sshd.pid
-UsePAM no
-UseDNS no
-MaxStartups 100
-MaxSessions 100
-END
-"""
-_NETWORK = """set -e
-ip link set lo up
-ip address add {address}/24 dev eth0
-ip link set eth0 up
-"""
 _SSHD = "/usr/sbin/sshd -E /run/sshd.log"
-
-
-class Keys(NamedTuple):
-    """Pairs of a private and a public ssh key.
-
-    Attributes:
-      user: logs in on every host.
-      hosts: each host's own.
-    """
-
-    user: tuple[str, str]
-    hosts: list[tuple[str, str]]
 
 
 class Process(subprocess.Popen):
@@ -110,7 +39,7 @@ class Host:
 
     def __init__(self, index: int, names: list[str], *, keys: Keys):
         self.index, self.name, self._names, self._keys = index, names[index], names, keys
-        self.address, self._first, self._made = _address(index), None, []
+        self.address, self._first, self._made = address_of(index), None, []
 
     def power_on(self) -> None:
         """Starts the host, without any process but sshd. Its link has the rate, delay and loss that it had before.
@@ -124,13 +53,7 @@ class Host:
         )  # fmt: skip
         say(self._first, "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6 || true")
         self.link.connect()
-        known = zip(self._names, self._keys.hosts, strict=True)
-        addresses = "\n".join(f"{_address(index)} {name}" for index, name in enumerate(self._names))
-        folders = _FOLDERS.format(
-            name=self.name, addresses=addresses, host_key=self._keys.hosts[self.index][0], user_key=self._keys.user[0],
-            user_public=self._keys.user[1], known_hosts="\n".join(f"{name} {pair[1]}" for name, pair in known),
-        )  # fmt: skip
-        say(self._first, folders + _NETWORK.format(address=self.address) + _SSHD)
+        say(self._first, boot_script(self.index, self._names, self._keys) + _SSHD)
 
     def power_off(self) -> None:
         """Ends the host as a loss of power does: all its processes end, and nothing tells the other hosts."""
@@ -140,11 +63,12 @@ class Host:
     def end(self) -> None:
         """Ends all processes of the host, and its namespaces."""
         if self._first:
-            self._first.kill()  # its first process goes with it, and the kernel kills the others
+            # The pipe is closed, the first process ends, and the kernel kills the others before unshare sees the end.
             self._first.communicate()
             self._first = None
         while self._made:
-            self._made.pop().rmdir()
+            with contextlib.suppress(OSError):  # another host has put something into it
+                self._made.pop().rmdir()
 
     def start(self, command: list, *, cwd: Path = REPOSITORY, **environment: str) -> Process:
         """Starts a program on the host.
@@ -155,7 +79,7 @@ class Host:
           environment: variables that it gets besides the variables of this process.
 
         Returns:
-          The process, with its stdout and stderr as text in pipes.
+          The process, with its stdout and stderr as text in pipes: read them, or the program waits after 64 KiB.
         """
         variables = {
             **os.environ,
@@ -163,6 +87,7 @@ class Host:
             "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
             "OMPI_ALLOW_RUN_AS_ROOT": "1",
             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+            "OMPI_MCA_mpi_yield_when_idle": "1",  # the hosts share the processors, and do not know it
             **environment,
         }
         return Process(
@@ -245,23 +170,3 @@ class Host:
     def _enter(self, *options: str) -> list[str]:
         return ["nsenter", "--target", str(self.pid), *"--net --uts --ipc --mount".split(),
                 f"--pid=/proc/{self.pid}/ns/pid_for_children", *options]  # fmt: skip
-
-
-def say(first: subprocess.Popen, script: str) -> None:
-    """Has the first process of a namespace run shell commands, and waits for them.
-
-    Raises:
-      RuntimeError: a command failed; the message has its words.
-    """
-    try:
-        first.stdin.write(f"{script}\necho done\n".encode())
-        first.stdin.flush()
-        done = first.stdout.readline() == b"done\n"
-    except BrokenPipeError:
-        done = False
-    if not done:
-        raise RuntimeError(f"a host or the switch did not start: {first.communicate()[1].decode().strip()}")
-
-
-def _address(index: int) -> str:
-    return f"10.0.0.{index + 1}"

@@ -92,7 +92,7 @@ class Link:
             self._wire.kill()
             self._wire.communicate()
             self._wire = None
-            self._ip(f"link delete {self._port}w")
+            self._ip(f"link delete {self._port}w", may_fail=True)  # the switch may have ended
 
     def _limit(self, direction: str, bits: float) -> None:
         if not bits:

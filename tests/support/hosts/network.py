@@ -4,10 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from support.hosts.host import COMMANDS_FROM_STDIN, Host, Keys, say
+from support.hosts.boot import COMMANDS_FROM_STDIN, make_keys, say
+from support.hosts.host import Host
 from support.hosts.link import Link
 
 _PROGRAMS = "bash cp ip mount nsenter ssh ssh-keygen /usr/sbin/sshd tc unshare".split()
@@ -60,7 +60,7 @@ class Hosts:
         self._hosts, self._links = [], []
         try:
             say(self._switch, _SWITCH)
-            keys = _make_keys(self._number)
+            keys = make_keys(self._number)
             names = [f"host{index}" for index in range(self._number)]
             for index in range(self._number):
                 self._hosts.append(Host(index, names, keys=keys))
@@ -115,14 +115,3 @@ class Hosts:
         return ["mpirun", "-np", str(ranks), "-H", self.slots(ranks), *"--bind-to none --map-by slot".split(),
                 *"--mca btl_tcp_if_include eth0 --mca oob_tcp_if_include eth0".split(),
                 *"--mca pml ob1 --mca btl ^openib -x PATH -x PYTHONPATH".split()]  # fmt: skip
-
-
-def _make_keys(number: int) -> Keys:
-    """A key for the user, and a key for each host."""
-    with tempfile.TemporaryDirectory() as folder:
-        pairs = []
-        for index in range(number + 1):
-            file = Path(folder, str(index))
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", file], check=True)
-            pairs.append((file.read_text(), file.with_suffix(".pub").read_text().strip()))
-    return Keys(pairs[0], pairs[1:])
