@@ -1,4 +1,4 @@
-"""How fast `criteo-prep preprocess` is: rows/s of every stage, peak memory, and two comparisons.
+"""How fast `criteo-prep preprocess` is: rows/s of each stage, peak memory, how busy the cores are, and two comparisons.
 
     python bench/preprocess.py                                        5 M rows, T15-shaped, against polars
     python bench/preprocess.py --rows 50000000 --distinct 40000000 --preset criteo_t0_synthetic --threshold 0
@@ -26,6 +26,10 @@ import numpy as np
 from result_file import write_result
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from criteo_prep.machine import processors  # noqa: E402
+
 ROWS_PER_PIECE = 4 << 20
 
 
@@ -84,8 +88,19 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
     names = [name for name in ("ours", "polars") if name in runs[0]]
     cpu = {name: statistics.median(run[name]["cpu_seconds"] for run in runs) for name in names}
     print("processor seconds, which other programs disturb less: " + ", ".join(f"{n} {s:.1f}" for n, s in cpu.items()))
+    share = statistics.median(run["ours"]["cpu_seconds"] / run["ours"]["seconds"] for run in runs) / processors()
+    row_ns = cpu["ours"] / arguments.rows * 1e9
+    print(f"ours: {row_ns:.0f} processor nanoseconds a row, {share:.0%} of the cores worked")
     print(f"ours / reading: {statistics.median(run['ours']['seconds'] / run['read'] for run in runs):.1f}")
-    return {"rows": arguments.rows, "input_bytes": size, "runs": runs, "polars_ratio": ratio}
+    return {
+        "rows": arguments.rows,
+        "input_bytes": size,
+        "runs": runs,
+        "polars_ratio": ratio,
+        "processors": processors(),
+        "processor_ns_per_row": row_ns,
+        "share_of_cores": share,
+    }
 
 
 def make_input(arguments: argparse.Namespace, folder: Path) -> list[Path]:

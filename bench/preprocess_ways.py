@@ -36,10 +36,11 @@ def main() -> None:
         ways = measure(arguments, folder)
     finally:
         shutil.rmtree(folder)
-    print(f"{'':34}{'seconds':>9}{'rows/s':>12}{'of text':>9}{'processor s':>13}{'peak RSS':>10}")
+    print(f"{'':34}{'seconds':>9}{'rows/s':>12}{'of text':>9}{'processor s':>13}{'rows/s/core':>13}{'peak RSS':>10}")
     for name, way in ways.items():
         share = f"{ways['text']['seconds'] / way['seconds']:.2f}"
         rates = f"{way['seconds']:9.2f}{arguments.rows / way['seconds']:12,.0f}{share:>9}{way['cpu_seconds']:13.1f}"
+        rates += f"{arguments.rows / way['cpu_seconds']:13,.0f}"
         print(f"{name:34}{rates}{way['peak_bytes'] / 1e9:7.2f} GB")
     write_result(arguments.json, {"rows": arguments.rows, "ways": ways})
 

@@ -164,7 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 @contextlib.contextmanager
 def _whole_process() -> Iterator[None]:
     """Makes a process that runs only this program start and end sooner, by more than half a second of one processor."""
-    sys.modules.setdefault("scipy", None)  # numba imports an installed scipy, and no kernel here uses it
+    for unused in ("scipy", "cffi"):  # numba imports them where they are installed, and no kernel here uses them
+        sys.modules.setdefault(unused, None)
     gc.set_threshold(100_000)  # imports make very many objects and few cycles
     try:
         yield

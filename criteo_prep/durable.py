@@ -7,7 +7,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 _AT_A_TIME = 8  # files that are forced at the same time share the commits of the file system
@@ -27,6 +27,30 @@ def force(paths: Iterable[str | Path]) -> None:
 def force_tree(folder: str | Path) -> None:
     """Forces a folder and everything in it to the disk."""
     force([*Path(folder).rglob("*"), folder])
+
+
+class Forcing:
+    """Forces files to the disk while the caller makes other files, so that a later `force` of them waits for little.
+
+    A context manager. Its exit waits for the disk. It raises the first error of `force`, if there is no other error.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._forced: list[Future] = []
+
+    def begin(self, paths: Iterable[str | Path]) -> None:
+        """Begins to force files that have their final content."""
+        self._forced.append(self._pool.submit(force, list(paths)))
+
+    def __enter__(self) -> "Forcing":
+        return self
+
+    def __exit__(self, exception_type, exception, traceback) -> None:
+        self._pool.shutdown(cancel_futures=exception_type is not None)
+        if exception_type is None:
+            for forced in self._forced:
+                forced.result()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ def preprocess(argv: Sequence[str]) -> int:
     parser = verb_parser("preprocess", preprocess.__doc__)
     _add_input(
         parser,
-        "a folder with files day_0, day_1, ..., or with a single file; or several files. "
+        "a folder with files day_0, day_1, ..., or with a single file; or several files; paths, or URLs such as "
+        "s3://bucket/criteo/. "
         "The files are text (plain, gzip or zstd) or parquet; with --schema, files, folders or patterns of parquet, "
         "CSV, JSON lines or Arrow IPC",
     )

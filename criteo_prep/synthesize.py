@@ -119,7 +119,7 @@ def _tf_raw(request: Synthesis, shape: Preset, *, folder: Path, quiet: bool) -> 
         splits[split] = truth.document()
     spec.save(folder / SPEC)
     files = [SPEC, *(chunk.files[0] for chunks in spec.sources.values() for chunk in chunks)]
-    entries = in_order(lambda file: file_entry(folder / file), files, request.workers)
+    entries = in_order(lambda file: file_entry(folder / file), files, workers=request.workers)
     return {"splits": splits, "files": dict(zip(files, entries, strict=True))}
 
 

@@ -20,7 +20,18 @@ def check_unchanged(path: str | Path, state: dict) -> None:
         now = state_of(path)
     except OSError:
         raise ChangedError(f"{path}: disappeared while it was read. Put it back, and run the command again.") from None
-    if any(now[key] != state[key] for key in now):
+    check_state(path, state, now=now)
+
+
+def check_state(path: object, state: dict, *, now: dict) -> None:
+    """Raises ChangedError where the state of a file now, as state_of returns it, is not an earlier one.
+
+    Args:
+      path: the file, for the message.
+      state: the earlier state, which may have more keys.
+      now: the state now.
+    """
+    if any(now[key] != state.get(key) for key in now):
         same_size = now["bytes"] == state["bytes"]
         what = "its bytes were written" if same_size else f"it had {state['bytes']:,} bytes, it has {now['bytes']:,}"
         raise ChangedError(

@@ -55,7 +55,7 @@ NO_TENSORFLOW = ("dlrm_tf2.sharding", "dlrm_tf2.config", "dlrm_tf2.benchmarks.zo
                  "dlrm_tf2.unused_flags", "dlrm_tf2.job.planning", "dlrm_tf2.job.preflight",
                  "dlrm_tf2.report")  # fmt: skip
 
-TOUCHES_ENVIRONMENT = "dlrm_tf2.runtime.process"
+TOUCHES_ENVIRONMENT = ("dlrm_tf2.runtime.process", "criteo_prep.preprocess.remote.object_store")
 LOADS_OP_LIBRARY = "dlrm_tf2.ops"
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "misc"}
 
@@ -180,8 +180,8 @@ def violations(modules: dict[str, ast.Module]) -> list[str]:
                 if why := wall(module, name):
                     broken.append(f"{module} imports {name}: {why}")
         used = uses(tree)
-        if used & {"environ", "getenv", "putenv"} and module != TOUCHES_ENVIRONMENT:
-            broken.append(f"{module} touches the environment: only {TOUCHES_ENVIRONMENT} may")
+        if used & {"environ", "getenv", "putenv"} and module not in TOUCHES_ENVIRONMENT:
+            broken.append(f"{module} touches the environment: only {', '.join(TOUCHES_ENVIRONMENT)} may")
         if used & {"load_op_library", "load_library"} and module != LOADS_OP_LIBRARY:
             broken.append(f"{module} loads an op library: only {LOADS_OP_LIBRARY} may")
         if "argv" in used and module not in (*PROGRAMS, *COMMANDS, *MAKES_PARSERS) and not module.endswith(".__main__"):
@@ -200,7 +200,7 @@ def test_no_wall_is_broken():
 def test_the_constants_name_modules_that_exist():
     modules = set(read_modules(ROOT))
     named = {*BRIDGE, *READS_SAMPLES, *BRIDGE_OF_SAMPLES, *MAKES_PAGES, *BRIDGE_OF_PAGES, *PROGRAMS, *COMMANDS,
-             *MAKES_PARSERS, *NO_TENSORFLOW, TOUCHES_ENVIRONMENT, LOADS_OP_LIBRARY,
+             *MAKES_PARSERS, *NO_TENSORFLOW, *TOUCHES_ENVIRONMENT, LOADS_OP_LIBRARY,
              *(room for rooms in FLOORS for room in rooms)}  # fmt: skip
     assert named - modules == set()
 

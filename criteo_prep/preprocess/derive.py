@@ -129,7 +129,7 @@ def _derive_columns(
             )
             journal.finish_column(name, column)
 
-        for _ in in_order(derive, CATEGORICAL, resources.memory.workers):
+        for _ in in_order(derive, CATEGORICAL, workers=resources.memory.workers):
             progress.advance(num_rows)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from criteo_prep.preprocess.locations import Location, files_in, is_folder, location_of, open_location, size_of
 from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.schema import day_number, natural_key
 
@@ -32,16 +33,16 @@ class InputFiles:
       day: the N of an input named day_N, else None.
     """
 
-    path: Path
-    pieces: tuple[Path, ...]
+    path: Location
+    pieces: tuple[Location, ...]
     day: int | None = None
 
 
-def list_inputs(paths: Sequence[str | Path]) -> tuple[list[InputFiles], tuple[Path, ...]]:
+def list_inputs(paths: Sequence[str | Location]) -> tuple[list[InputFiles], tuple[Location, ...]]:
     """The inputs that some paths stand for.
 
     Args:
-      paths: files, and folders whose files are the pieces of one input; or one folder of inputs.
+      paths: files, and folders whose files are the pieces of one input; or one folder of inputs. Paths and URLs.
 
     Returns:
       The inputs, and the files of the folders that are left aside. Hidden files are in neither.
@@ -49,30 +50,30 @@ def list_inputs(paths: Sequence[str | Path]) -> tuple[list[InputFiles], tuple[Pa
     Raises:
       InputError: a path does not exist or cannot be read, is given twice, or does not stand for an input.
     """
-    paths = [Path(path) for path in paths]
+    paths = [location_of(path) for path in paths]
     if not paths:
         raise InputError("--input: no file is named. Name files, or one folder.")
     for number, path in enumerate(paths):
         if path.resolve() in [earlier.resolve() for earlier in paths[:number]]:
             raise InputError(f"{path}: is given twice. Name each input once.")
-    if len(paths) == 1 and paths[0].is_dir() and day_number(paths[0]) is None:
+    if len(paths) == 1 and is_folder(paths[0]) and day_number(paths[0].name) is None:
         return _inputs_in(paths[0])
-    ignored: list[Path] = []
+    ignored: list[Location] = []
     inputs = [_input_at(path, ignored) for path in paths]
     return _join_pieces(inputs), tuple(ignored)
 
 
-def _inputs_in(folder: Path) -> tuple[list[InputFiles], tuple[Path, ...]]:
+def _inputs_in(folder: Location) -> tuple[list[InputFiles], tuple[Location, ...]]:
     """The inputs in a folder: its days, or its part files as one input, or its only file; and the other files."""
     entries = _entries(folder)
-    ignored: list[Path] = []
-    if chosen := [path for path in entries if day_number(path) is not None]:
+    ignored: list[Location] = []
+    if chosen := [path for path in entries if day_number(path.name) is not None]:
         inputs = _join_pieces([_input_at(path, ignored) for path in chosen])
     elif chosen := [path for path in entries if _is_part(path)]:
         for path in chosen:
             _check_file(path)
         inputs = [InputFiles(folder, tuple(chosen))]
-    elif len(chosen := [path for path in entries if path.suffix in _ENDINGS and not path.is_dir()]) == 1:
+    elif len(chosen := [path for path in entries if path.suffix in _ENDINGS and not is_folder(path)]) == 1:
         inputs = [_input_at(chosen[0], ignored)]
     else:
         found = f"{len(chosen)} files, none of them named day_N" if chosen else "no file that could be an input"
@@ -81,36 +82,36 @@ def _inputs_in(folder: Path) -> tuple[list[InputFiles], tuple[Path, ...]]:
     return inputs, (*(path for path in entries if path not in chosen), *ignored)
 
 
-def _input_at(path: Path, ignored: list[Path]) -> InputFiles:
+def _input_at(path: Location, ignored: list[Location]) -> InputFiles:
     """The input at a path; the files of a folder that are not pieces of the input are added to `ignored`."""
-    if not path.is_dir():
+    if not is_folder(path):
         _check_file(path)
-        return InputFiles(path, (path,), day_number(path))
+        return InputFiles(path, (path,), day_number(path.name))
     entries = _entries(path)
     pieces = [entry for entry in entries if _is_part(entry)]
-    if not pieces and day_number(path) is not None:
-        pieces = [entry for entry in entries if entry.suffix in _ENDINGS and not entry.is_dir()]
+    if not pieces and day_number(path.name) is not None:
+        pieces = [entry for entry in entries if entry.suffix in _ENDINGS and not is_folder(entry)]
     if not pieces:
         raise InputError(f"{path}: is a folder without part files (part-*). Name a single folder, or files.")
     for piece in pieces:
         _check_file(piece)
     ignored += [entry for entry in entries if entry not in pieces]
-    return InputFiles(path, tuple(pieces), day_number(path))
+    return InputFiles(path, tuple(pieces), day_number(path.name))
 
 
-def _entries(folder: Path) -> list[Path]:
+def _entries(folder: Location) -> list[Location]:
     """The files and folders in a folder, in natural order, but for hidden ones: Spark hides names with _ and . too."""
-    return sorted((path for path in folder.iterdir() if not path.name.startswith((".", "_"))), key=natural_key)
+    return sorted((path for path in files_in(folder) if not path.name.startswith((".", "_"))), key=natural_key)
 
 
-def _is_part(path: Path) -> bool:
+def _is_part(path: Location) -> bool:
     """Whether a file is named as Spark, Hive and others name the parts of one output."""
-    return path.name.startswith("part-") and path.suffix in _ENDINGS and not path.is_dir()
+    return path.name.startswith("part-") and path.suffix in _ENDINGS and not is_folder(path)
 
 
 def _join_pieces(inputs: list[InputFiles]) -> list[InputFiles]:
     """Joins the files day_N.K of each day N to one input."""
-    pieces: dict[int, dict[int, Path]] = {}
+    pieces: dict[int, dict[int, Location]] = {}
     others = []
     for each in inputs:
         match = re.match(r"day_(\d+)\.(\d+)(?!\w)", each.path.name)
@@ -123,7 +124,7 @@ def _join_pieces(inputs: list[InputFiles]) -> list[InputFiles]:
     return others + [InputFiles(_ordered(files)[0], _ordered(files), day) for day, files in pieces.items()]
 
 
-def _ordered(pieces: dict[int, Path]) -> tuple[Path, ...]:
+def _ordered(pieces: dict[int, Location]) -> tuple[Location, ...]:
     """The pieces of a day by their numbers. Raises InputError where one is missing, or a row continues in the next."""
     numbers = sorted(pieces)
     files = tuple(pieces[number] for number in numbers)
@@ -138,16 +139,19 @@ def _ordered(pieces: dict[int, Path]) -> tuple[Path, ...]:
     return files
 
 
-def _ends_with_a_line(path: Path) -> bool:
+def _ends_with_a_line(path: Location) -> bool:
     """Whether a text file ends in a newline; True for a compressed file, whose text is not known here."""
-    with open(path, "rb") as file:
+    with open_location(path, in_order=False) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1))
         return path.suffix in (".gz", ".zst", ".parquet") or file.read(1) in (b"", b"\n")
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Location) -> None:
     """Raises InputError where a path is not a file that can be read, again from any position."""
+    if not isinstance(path, Path):
+        size_of(path)
+        return
     if str(path) == "-":
         raise InputError("--input -: standard input cannot be read, because a stopped run resumes. Name a file.")
     if path.is_symlink() and not path.exists():

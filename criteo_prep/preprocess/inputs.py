@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from criteo_prep.preprocess.input_files import InputFiles, list_inputs
+from criteo_prep.preprocess.locations import Location
 from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.schema import split_rows_of_last_day, split_rows_of_one_file
 
@@ -29,14 +29,14 @@ class Inputs:
       ignored: files of the given folder that are not read.
     """
 
-    train: tuple[Path, ...]
-    evaluation: tuple[Path, ...]
+    train: tuple[Location, ...]
+    evaluation: tuple[Location, ...]
     rule: str
     test_fraction: float | None = None
-    ignored: tuple[Path, ...] = ()
+    ignored: tuple[Location, ...] = ()
 
     @property
-    def files(self) -> tuple[Path, ...]:
+    def files(self) -> tuple[Location, ...]:
         return (*self.train, *self.evaluation)
 
     @property
@@ -75,8 +75,8 @@ class Inputs:
 
 
 def find_inputs(
-    paths: Sequence[str | Path],
-    test_file: str | Path | None = None,
+    paths: Sequence[str | Location],
+    test_file: str | Location | None = None,
     *,
     test_fraction: float | None = None,
     days: str | None = None,
@@ -124,7 +124,7 @@ def find_inputs(
     )
 
 
-def _files_of(inputs: Sequence[InputFiles]) -> tuple[Path, ...]:
+def _files_of(inputs: Sequence[InputFiles]) -> tuple[Location, ...]:
     return tuple(piece for each in inputs for piece in each.pieces)
 
 

@@ -17,6 +17,7 @@ from criteo_prep.preprocess.columns.vocabulary import VocabularyError
 from criteo_prep.preprocess.finished import ENCODE, has_keys, load_finished, rules_of
 from criteo_prep.preprocess.input_files import list_inputs
 from criteo_prep.preprocess.inputs import ALL_TEST, Inputs
+from criteo_prep.preprocess.locations import Location, local_paths
 from criteo_prep.preprocess.parse.labels import have_labels
 from criteo_prep.preprocess.request import DatasetRequest, Resources
 from criteo_prep.preprocess.run import Outcome, carry_out, input_entry
@@ -25,7 +26,7 @@ from criteo_prep.schema import CATEGORICAL
 
 def encode(
     vocabulary: str | Path,
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Location],
     *,
     destination: str | Path,
     labelled: bool | None = None,
@@ -72,7 +73,7 @@ def encode(
         keep_raw=False,
         labelled=labelled,
         given=given,
-        reads=(Path(vocabulary), *map(Path, paths), *files),
+        reads=(Path(vocabulary), *local_paths([*paths, *files])),
     )
     return carry_out(request, Path(destination), overwrite=overwrite, resources=resources or Resources())
 

@@ -16,6 +16,7 @@ from criteo_prep.preprocess.columns.memory import (
     PreflightError,
     large_column_bytes,
 )
+from criteo_prep.preprocess.locations import Location, size_of
 from criteo_prep.preprocess.parse.parquet_columns import note_on_columns
 from criteo_prep.preprocess.parse.parquet_rows import column_names, is_parquet, num_rows_of
 from criteo_prep.preprocess.parse.text_blocks import BLOCK_BYTES, text_blocks
@@ -79,7 +80,7 @@ class Columns(NamedTuple):
 
 
 def check_resources(
-    paths: tuple[Path, ...], destination: Path, *, plan: MemoryPlan, columns: Columns, written: int = 0
+    paths: tuple[Location, ...], destination: Path, *, plan: MemoryPlan, columns: Columns, written: int = 0
 ) -> Preflight:
     """Estimates what a run needs, from the sizes of the files and the rows at their beginning.
 
@@ -98,7 +99,7 @@ def check_resources(
     free = shutil.disk_usage(parent).free
     disk = max(0, _disk_bytes(rows, plan.workers, columns) - written)
     memory = plan.base_bytes + (0 if columns.keys else large_column_bytes(min(rows, MOST_DISTINCT)))
-    size = sum(path.stat().st_size for path in paths)
+    size = sum(map(size_of, paths))
     preflight = Preflight(
         rows,
         size,
@@ -134,11 +135,11 @@ def _disk_bytes(rows: int, workers: int, columns: Columns) -> int:
     return parsed + max(arranging, rows * (growth + at_once))
 
 
-def estimated_rows(path: Path) -> int:
+def estimated_rows(path: Location) -> int:
     """Rows of a file: by the footer of parquet; for text, by its size and the length of its first rows."""
     if is_parquet(path):
         return num_rows_of(path)
-    size, stored = path.stat().st_size, []
+    size, stored = size_of(path), []
     with contextlib.suppress(TruncatedError):  # without a whole row; parsing reports it
         for block, _ in text_blocks(path, BLOCK_BYTES, on_read=stored.append):
             lines = max(1, int(np.count_nonzero(block == ord("\n"))))

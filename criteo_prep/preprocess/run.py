@@ -16,6 +16,7 @@ from criteo_prep.preprocess.derive import begin_derivation, read_existing
 from criteo_prep.preprocess.finished import PREPROCESS, has_keys
 from criteo_prep.preprocess.inputs import find_inputs
 from criteo_prep.preprocess.journal import Journal
+from criteo_prep.preprocess.locations import Location, local_paths, state_of
 from criteo_prep.preprocess.request import FEATURE_SPEC, DatasetRequest, Resources
 from criteo_prep.preprocess.rules import Rules
 from criteo_prep.preprocess.stages import make_dataset
@@ -28,7 +29,6 @@ from criteo_prep.preprocess.unfinished import (
     start_over,
 )
 from criteo_prep.schema import CATEGORICAL
-from criteo_prep.unchanged import state_of
 
 
 class DifferentDatasetError(ValueError):
@@ -89,12 +89,12 @@ def _shown_threshold(threshold: int | str | dict[str, int]) -> int | str:
 
 
 def preprocess(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Location],
     destination: str | Path,
     *,
     rules: Rules,
     test_fraction: float | None = None,
-    test_file: str | Path | None = None,
+    test_file: str | Location | None = None,
     days: str | None = None,
     keep_raw: bool = False,
     overwrite: bool = False,
@@ -123,7 +123,7 @@ def preprocess(
         "inputs": [input_entry(path) for path in inputs.files],
         "rules": {**rules.document(), "split": inputs.split_rule},
     }
-    reads = [*map(Path, paths), *inputs.files]
+    reads = local_paths([*paths, *inputs.files])
     request = DatasetRequest(inputs, rules, wanted=wanted, keep_raw=keep_raw, reads=tuple(reads))
     return carry_out(request, Path(destination), overwrite=overwrite, resources=resources or Resources())
 
@@ -233,6 +233,6 @@ def unfinished_of(destination: str | Path) -> Path | None:
     return staging if staging.exists() else None
 
 
-def input_entry(path: Path) -> dict:
+def input_entry(path: Location) -> dict:
     """What distinguishes an input file from another one without reading it."""
     return {"name": path.name, **state_of(path)}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from criteo_prep import manifest
-from criteo_prep.durable import force_tree
+from criteo_prep.durable import Forcing, force_tree
 from criteo_prep.feature_spec import Feature, tf_raw_spec
 from criteo_prep.manifest import DamagedError
 from criteo_prep.parallel import in_order
@@ -20,12 +20,16 @@ from criteo_prep.preprocess.arrange import arrange, label_file, numerical_file
 from criteo_prep.preprocess.columns.encoder import ColumnEncoder, ColumnWork
 from criteo_prep.preprocess.inputs import Inputs
 from criteo_prep.preprocess.journal import Journal, ParsedFile
+from criteo_prep.preprocess.locations import size_of
 from criteo_prep.preprocess.parse.parse_files import Parsing, ReadProgress, parse_files
 from criteo_prep.preprocess.parse.raw_columns import RawColumns
 from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.preprocess.preflight import Columns, check_resources
 from criteo_prep.preprocess.request import FEATURE_SPEC, DatasetRequest, Resources
 from criteo_prep.schema import NUM_CATEGORICAL
+from criteo_prep.transcribe.freed_memory import keep_freed_memory
+
+_ARRANGED = (label_file, numerical_file)  # what names the files that `arrange` makes
 
 
 class EncodedColumns(NamedTuple):
@@ -60,13 +64,16 @@ def make_dataset(
     splits = splits_of(request.inputs, journal.files)
     with resources.progress("arrange", 2 * journal.num_rows, "rows") as progress:
         arrange(root, request.layout, splits=splits, seed=request.seed, advance=progress.advance, forced=journal.forced)
-    columns = _encode_columns(root, request, journal=journal, splits=splits, resources=resources)
+    with Forcing() as forcing:
+        forcing.begin(root / file_of(request.layout, split) for split in splits for file_of in _ARRANGED)
+        columns = _encode_columns(root, request, journal=journal, splits=splits, resources=resources, forcing=forcing)
     _finish(root, request, journal=journal, columns=columns, workers=resources.memory.workers)
     shutil.rmtree(root / "work")
     return _warnings(request.inputs, journal.files, splits)
 
 
 def _parse(root: Path, destination: Path, *, request: DatasetRequest, journal: Journal, resources: Resources) -> None:
+    keep_freed_memory()
     paths, memory = request.inputs.files, resources.memory
     written = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
     preflight = check_resources(
@@ -86,12 +93,18 @@ def _parse(root: Path, destination: Path, *, request: DatasetRequest, journal: J
         checkpoint_bytes=resources.checkpoint_bytes,
     )
     with resources.progress("parse", None, "rows") as progress:
-        reading = ReadProgress(progress, [path.stat().st_size for path in paths])
+        reading = ReadProgress(progress, [size_of(path) for path in paths])
         parse_files(paths, root, journal=journal, parsing=parsing, progress=reading)
 
 
 def _encode_columns(
-    root: Path, request: DatasetRequest, *, journal: Journal, splits: dict[str, range], resources: Resources
+    root: Path,
+    request: DatasetRequest,
+    *,
+    journal: Journal,
+    splits: dict[str, range],
+    resources: Resources,
+    forcing: Forcing,
 ) -> EncodedColumns:
     keys, vocabularies = request.rules.keys, root / "vocabularies"
     if keys:
@@ -114,6 +127,7 @@ def _encode_columns(
             keep_raw=request.keep_raw,
             given=request.given,
             keys=keys,
+            on_finished=forcing.begin,
         )
         return EncodedColumns(*ColumnEncoder(work, journal, memory=resources.memory, progress=progress).run())
 
@@ -131,9 +145,11 @@ def _finish(
     tf_raw_spec(columns.features, splits=request.inputs.split_names).save(root / FEATURE_SPEC)
     if not request.keep_raw:
         shutil.rmtree(root / "raw", ignore_errors=True)
-    others = [file_of(request.layout, split) for split in splits for file_of in (label_file, numerical_file)]
+    others = [file_of(request.layout, split) for split in splits for file_of in _ARRANGED]
     others += [FEATURE_SPEC] + sorted(f"raw/{path.name}" for path in root.glob("raw/*"))
-    entries = dict(zip(others, in_order(lambda name: manifest.block_entry(root / name), others, workers), strict=True))
+    entries = dict(
+        zip(others, in_order(lambda name: manifest.block_entry(root / name), others, workers=workers), strict=True)
+    )
     for name, entry in entries.items():
         if name in journal.linked and entry != journal.linked[name]:
             raise DamagedError(

@@ -152,7 +152,7 @@ class DayWriter:
             days[day] = Truth()
             with ChecksummedFile(Path(folder) / day) as file:
                 blocks = [block for part in parts if part.day == day for block in _blocks(part)]
-                for block, (text, truth) in zip(blocks, in_order(self._text, blocks, workers), strict=True):
+                for block, (text, truth) in zip(blocks, in_order(self._text, blocks, workers=workers), strict=True):
                     file.write(text)
                     days[day].merge(truth)
                     splits.setdefault(block.split, Truth()).merge(truth)

@@ -102,7 +102,7 @@ class Reader:
             truth = Truth()
             return self.read(start, min(start + batch_size, self.num_samples), truth), truth
 
-        for batch, truth in in_order(make, range(0, self.num_samples, batch_size), workers):
+        for batch, truth in in_order(make, range(0, self.num_samples, batch_size), workers=workers):
             self.truth.merge(truth)
             yield batch
 

@@ -63,7 +63,9 @@ class TableColumns:
             split_folder(self._work.root, split)
         cardinalities, files = {}, {}
         groups = self._work.schema.groups
-        for numbers, documents in zip(groups, in_order(self._do_group, groups, self._memory.workers), strict=True):
+        for numbers, documents in zip(
+            groups, in_order(self._do_group, groups, workers=self._memory.workers), strict=True
+        ):
             for number, document in zip(numbers, documents, strict=True):
                 cardinalities[number] = document["cardinality"]
                 files |= document["files"]

@@ -44,7 +44,9 @@ def derive(root: Path, dataset: Path, *, old: dict, request: TableRequest, resou
     num_rows = sum(entry["num_samples"] for entry in old["splits"].values())
     with resources.progress("derive", num_rows * len(columns), "samples") as progress:
         made = in_order(
-            lambda each: _derive_column(root, dataset, spec=spec, each=each, old=old), columns, resources.memory.workers
+            lambda each: _derive_column(root, dataset, spec=spec, each=each, old=old),
+            columns,
+            workers=resources.memory.workers,
         )
         for feature, entries in made:
             features.append(feature)

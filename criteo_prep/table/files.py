@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from criteo_prep.plain_file import check_plain, open_plain
+from criteo_prep.plain_file import check_plain
+from criteo_prep.preprocess.locations import (
+    Location,
+    files_in,
+    is_folder,
+    location_of,
+    open_location,
+    parts_below,
+    size_of,
+)
 from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.schema import natural_key
 from criteo_prep.table.schema import HALF, SplitRule
@@ -38,21 +47,21 @@ class TableFiles(NamedTuple):
       ignored: files of the given folders that are not read.
     """
 
-    train: tuple[Path, ...]
-    test: tuple[Path, ...] = ()
-    validation: tuple[Path, ...] = ()
-    ignored: tuple[Path, ...] = ()
+    train: tuple[Location, ...]
+    test: tuple[Location, ...] = ()
+    validation: tuple[Location, ...] = ()
+    ignored: tuple[Location, ...] = ()
 
     @property
-    def all(self) -> tuple[Path, ...]:
+    def all(self) -> tuple[Location, ...]:
         return (*self.train, *self.test, *self.validation)
 
 
-def find_files(paths: Sequence[str | Path], split: SplitRule, folder: Path) -> TableFiles:
+def find_files(paths: Sequence[str | Location], split: SplitRule, folder: Path) -> TableFiles:
     """The files of a dataset.
 
     Args:
-      paths: files, folders and patterns.
+      paths: files, folders and patterns, as paths or URLs; a pattern is a path.
       split: names the files of test and validation rows, if any. They may be among the given files.
       folder: folder of the schema; the files that the schema names lie in it, or their paths are absolute. The current
         folder is searched too.
@@ -64,7 +73,7 @@ def find_files(paths: Sequence[str | Path], split: SplitRule, folder: Path) -> T
     if split.test_file is None:
         return TableFiles(files, ignored=ignored)
     test = _named(split.test_file, "test_file", folder=folder, files=files)
-    validation: tuple[Path, ...] = ()
+    validation: tuple[Location, ...] = ()
     if split.validation_file is not None and split.validation_file != HALF:
         validation = _named(split.validation_file, "validation_file", folder=folder, files=files)
     other = {path.resolve() for path in (*test, *validation)}
@@ -74,15 +83,20 @@ def find_files(paths: Sequence[str | Path], split: SplitRule, folder: Path) -> T
     return TableFiles(train, test, validation=validation, ignored=ignored)
 
 
-def list_files(paths: Sequence[str | Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+def list_files(paths: Sequence[str | Location]) -> tuple[tuple[Location, ...], tuple[Location, ...]]:
     """(the files that the paths stand for, files of folders that are left aside). Raises InputError as find_files."""
     if not paths:
         raise InputError("--input: no file is named. Name files, folders or patterns.")
-    found: list[Path] = []
-    ignored: list[Path] = []
-    for path in map(str, paths):
-        if os.path.isdir(path):
-            found += _files_in(Path(path), ignored)
+    found: list[Location] = []
+    ignored: list[Location] = []
+    for location in map(location_of, paths):
+        path = str(location)
+        if not isinstance(location, Path) and "*" in path:
+            raise InputError(f"{path}: is a pattern, and patterns are for local files. Name files, or their folder.")
+        if is_folder(location):
+            found += _files_in(location, ignored)
+        elif not isinstance(location, Path):
+            found.append(_checked(location))
         elif os.path.lexists(path) or not glob.has_magic(path):
             found.append(_checked(Path(path)))
         else:
@@ -90,18 +104,18 @@ def list_files(paths: Sequence[str | Path]) -> tuple[tuple[Path, ...], tuple[Pat
             if not matches:
                 raise InputError(f"{path}: no file has a name like this. Name existing files.")
             found += [_checked(match) for match in matches if not match.is_dir()]
-    seen: dict[Path, Path] = {}
+    seen: dict[Location, Location] = {}
     for each in found:
         if (first := seen.setdefault(each.resolve(), each)) is not each:
             raise InputError(f"{each}: is given twice (as {first} too). Name each file once.")
     return tuple(found), tuple(ignored)
 
 
-def format_of(path: Path, wanted: str | None = None) -> str:
+def format_of(path: Location, wanted: str | None = None) -> str:
     """The format of a file, one of schema.FORMATS: the wanted one; or by its first bytes, then by its ending."""
     if wanted:
         return wanted
-    with open_plain(path) as file:
+    with open_location(path) as file:
         start = file.read(6)
     for magic, kind in _MAGIC.items():
         if start.startswith(magic):
@@ -117,9 +131,9 @@ def format_of(path: Path, wanted: str | None = None) -> str:
     return by_name
 
 
-def _files_in(folder: Path, ignored: list[Path]) -> list[Path]:
-    entries = sorted((path for path in folder.rglob("*") if not path.is_dir()), key=natural_key)
-    visible = [path for path in entries if not _is_hidden(path.relative_to(folder))]
+def _files_in(folder: Location, ignored: list[Location]) -> list[Location]:
+    entries = sorted((path for path in files_in(folder, recursive=True) if not is_folder(path)), key=natural_key)
+    visible = [path for path in entries if not _is_hidden(parts_below(folder, path))]
     chosen = [path for path in visible if _has_ending(path)]
     if not chosen:
         raise InputError(
@@ -130,28 +144,34 @@ def _files_in(folder: Path, ignored: list[Path]) -> list[Path]:
     return [_checked(path) for path in chosen]
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.parts)
+def _is_hidden(parts: Sequence[str]) -> bool:
+    return any(part.startswith((".", "_")) for part in parts)
 
 
-def _has_ending(path: Path) -> bool:
+def _has_ending(path: Location) -> bool:
     ending = Path(path.stem).suffix if path.suffix in _COMPRESSED else path.suffix
     return ending.lower() in _ENDINGS
 
 
-def _checked(path: Path) -> Path:
+def _checked(path: Location) -> Location:
+    if not isinstance(path, Path):
+        size_of(path)
+        return path
     if not path.exists():
         raise InputError(f"{path}: does not exist. Name an existing file.")
     check_plain(path)
     return path
 
 
-def _named(name: str, key: str, *, folder: Path, files: Sequence[Path]) -> tuple[Path, ...]:
+def _named(name: str, key: str, *, folder: Path, files: Sequence[Location]) -> tuple[Location, ...]:
     """The file that the schema names: one of the given files by its path or name, or another existing file."""
     by_name = [path for path in files if path.name == name or str(path) == name]
     if len(by_name) == 1:
         return (by_name[0],)
-    for path in (folder / name, Path(name)):
+    elsewhere = location_of(name)
+    if not isinstance(elsewhere, Path):
+        return list_files([elsewhere])[0]
+    for path in (folder / name, elsewhere):
         if path.is_dir():
             return list_files([path])[0]
         if path.exists():

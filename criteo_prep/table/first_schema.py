@@ -9,6 +9,7 @@ from criteo_prep import plain_yaml
 from criteo_prep.destination import new_file
 from criteo_prep.guard import DestinationError
 from criteo_prep.messages import one_line
+from criteo_prep.preprocess.locations import Location, local_paths
 from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.table.files import list_files
 from criteo_prep.table.profile import ColumnProfile, profile_of, sample_of
@@ -24,7 +25,7 @@ _TIME_NAME = re.compile(r"(?i)(time|timestamp|date|hour|day|^ts$|_ts$|_at$)")
 
 
 def write_first_schema(
-    paths: Sequence[str | Path], output: str | Path | None, *, delimiter: str | None = None
+    paths: Sequence[str | Location], output: str | Path | None, *, delimiter: str | None = None
 ) -> tuple[str, Path | None]:
     """Looks at the beginning of a log, and writes a schema.
 
@@ -46,12 +47,12 @@ def write_first_schema(
     text = first_schema(files, delimiter)
     if output is None:
         return text, None
-    with new_file(output, is_ours=lambda path: False, reads=files) as file:
+    with new_file(output, is_ours=lambda path: False, reads=local_paths(files)) as file:
         file.write(text.encode())
     return text, Path(output)
 
 
-def first_schema(files: Sequence[Path], delimiter: str | None = None) -> str:
+def first_schema(files: Sequence[Location], delimiter: str | None = None) -> str:
     """The text of a schema for these files. Raises InputError."""
     read = ReadOptions(delimiter=delimiter)
     frame = sample_of(files, TableSchema(Label("label"), (), (), split=SplitRule(test_fraction=0.1), read=read))
@@ -143,7 +144,7 @@ def _threshold(each: ColumnProfile) -> str:
     return "threshold: 3" if each.num_single > each.num_rows / 10 else ""
 
 
-def _split_lines(files: Sequence[Path], profiles: list[ColumnProfile]) -> list[str]:
+def _split_lines(files: Sequence[Location], profiles: list[ColumnProfile]) -> list[str]:
     is_time = lambda each: each.kind == "time" or (each.kind == "integer" and _TIME_NAME.search(each.name))  # noqa: E731
     times = [each.name for each in profiles if is_time(each)]
     hint = f"; {_name(times[0])} may say it better: {{time: {_name(times[0])}, test_after: ...}}" if times else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from criteo_prep import manifest
 from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.preprocess.columns.encoder import GivenVocabularies
+from criteo_prep.preprocess.locations import Location, local_paths
 from criteo_prep.preprocess.request import Resources
 from criteo_prep.preprocess.run import Outcome, input_entry
 from criteo_prep.table.document_values import SchemaError
@@ -22,7 +23,7 @@ from criteo_prep.table.schema import SplitRule
 
 def encode_table(
     vocabulary: str | Path,
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Location],
     *,
     destination: str | Path,
     labelled: bool | None = None,
@@ -78,6 +79,6 @@ def encode_table(
         skip_bad_rows=skip_bad_rows,
         labelled=labelled,
         given=Given(GivenVocabularies(root / "vocabularies", entries), statistics=document["statistics"], spec=spec),
-        reads=(root, *files, *(Path(path) for path in paths if Path(path).exists())),
+        reads=(root, *(path for path in local_paths([*files, *paths]) if path.exists())),
     )
     return carry_out(request, Path(destination), overwrite=overwrite, resources=resources or Resources())

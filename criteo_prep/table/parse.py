@@ -4,12 +4,12 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from criteo_prep.messages import one_line, shown
 from criteo_prep.parallel import in_order
+from criteo_prep.preprocess.locations import Location, RemoteError, check_unchanged
 from criteo_prep.preprocess.parse.row_writer import CHECKPOINT_BYTES
 from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.preprocess.parse.tsv import BadRowError
@@ -23,7 +23,6 @@ from criteo_prep.table.read_ndjson import NdjsonFile
 from criteo_prep.table.row_values import TableRows, rows_of
 from criteo_prep.table.schema import TableSchema
 from criteo_prep.table.work_files import WorkFiles
-from criteo_prep.unchanged import check_unchanged
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class TableParsing:
         return tuple(name for name in self.schema.columns if name in features or name in needed or name not in label)
 
 
-def open_table(path: Path, schema: TableSchema, skip_bad_rows: bool = False):
+def open_table(path: Location, schema: TableSchema, skip_bad_rows: bool = False):
     """The reader of a file: a CsvFile, NdjsonFile, ParquetFile or ArrowFile."""
     kind = format_of(path, schema.read.format)
     if kind == "csv":
@@ -61,7 +60,7 @@ def open_table(path: Path, schema: TableSchema, skip_bad_rows: bool = False):
     return {"ndjson": NdjsonFile, "parquet": ParquetFile, "arrow": ArrowFile}[kind](path)
 
 
-def check_columns(paths: Sequence[Path], schema: TableSchema, columns: tuple[str, ...]) -> list[str]:
+def check_columns(paths: Sequence[Location], schema: TableSchema, columns: tuple[str, ...]) -> list[str]:
     """Checks that every file has the columns. Returns the names of columns of the first file that are not used.
 
     Raises:
@@ -85,7 +84,9 @@ def check_columns(paths: Sequence[Path], schema: TableSchema, columns: tuple[str
     return unused
 
 
-def parse_tables(paths: Sequence[Path], *, journal: TableJournal, parsing: TableParsing, progress: Progress) -> None:
+def parse_tables(
+    paths: Sequence[Location], *, journal: TableJournal, parsing: TableParsing, progress: Progress
+) -> None:
     """Parses the files, starting at the position that the journal has.
 
     Raises:
@@ -113,7 +114,8 @@ def parse_tables(paths: Sequence[Path], *, journal: TableJournal, parsing: Table
             except (ValueError, OSError, KeyboardInterrupt):
                 with contextlib.suppress(OSError):  # on a full disk; the earlier checkpoint remains
                     _save(journal, files)
-                check_unchanged(path, journal.wanted["inputs"][number])  # a change explains best why a row is bad
+                with contextlib.suppress(RemoteError):  # a change explains best why a row is bad
+                    check_unchanged(path, journal.wanted["inputs"][number])
                 raise
             check_unchanged(path, journal.wanted["inputs"][number])
             file.finished = True
@@ -126,7 +128,7 @@ def _save(journal: TableJournal, files: WorkFiles) -> None:
     journal.save()
 
 
-def _parsed_blocks(path: Path, file: ParsedTable, *, parsing: TableParsing) -> Iterator[tuple[TableRows, int, int]]:
+def _parsed_blocks(path: Location, file: ParsedTable, *, parsing: TableParsing) -> Iterator[tuple[TableRows, int, int]]:
     """Yields (rows, position after them, rows of the file left out so far), starting at the position of `file`."""
     table = open_table(path, parsing.schema, parsing.skip_bad_rows)
 
@@ -134,10 +136,12 @@ def _parsed_blocks(path: Path, file: ParsedTable, *, parsing: TableParsing) -> I
         for frame, position, num_left_out in table.blocks(parsing.columns, file.position, file.num_read):
             yield partial(_job, frame, position, num_left_out=num_left_out, parsing=parsing, path=path)
 
-    yield from in_order(lambda job: job(), jobs(), parsing.workers)
+    yield from in_order(lambda job: job(), jobs(), workers=parsing.workers)
 
 
-def _job(frame, position: int, *, num_left_out: int, parsing: TableParsing, path: Path) -> tuple[TableRows, int, int]:
+def _job(
+    frame, position: int, *, num_left_out: int, parsing: TableParsing, path: Location
+) -> tuple[TableRows, int, int]:
     import polars
 
     try:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from criteo_prep.preprocess.columns.memory import MemoryPlan, PreflightError
+from criteo_prep.preprocess.locations import Location, size_of
 from criteo_prep.preprocess.preflight import Preflight
 from criteo_prep.sizes import shown_bytes
 from criteo_prep.table.parse import TableParsing, open_table
@@ -17,7 +18,7 @@ _PACKED = 5  # text of a compressed file, as a multiple of its stored bytes; an 
 
 
 def check_resources(
-    paths: tuple[Path, ...], destination: Path, *, plan: MemoryPlan, parsing: TableParsing, written: int = 0
+    paths: tuple[Location, ...], destination: Path, *, plan: MemoryPlan, parsing: TableParsing, written: int = 0
 ) -> Preflight:
     """Estimates what a run needs, from the sizes of the files and the rows at their beginning.
 
@@ -47,7 +48,7 @@ def check_resources(
     each = (INTEGER_BYTES if value_bytes <= 8 else TEXT_BYTES) + value_bytes
     preflight = Preflight(
         total,
-        sum(path.stat().st_size for path in paths),
+        sum(map(size_of, paths)),
         disk_needed=max(0, disk - written),
         disk_free=free,
         memory_needed=plan.base_bytes + int(total * each * at_a_time),
@@ -67,7 +68,7 @@ def check_resources(
     return preflight
 
 
-def _estimate(path: Path, parsing: TableParsing) -> tuple[int, float, float]:
+def _estimate(path: Location, parsing: TableParsing) -> tuple[int, float, float]:
     """(rows of a file, bytes that the parse writes for a row, bytes of a value of the longest column)."""
     table = open_table(path, parsing.schema, skip_bad_rows=True)
     for frame, position, _ in table.blocks(parsing.columns):
@@ -80,7 +81,7 @@ def _estimate(path: Path, parsing: TableParsing) -> tuple[int, float, float]:
         written = sum(sizes) + 9 + 8 * len(parsing.schema.numerical) + 4 * len(sizes)
         if isinstance(table, ParquetFile | ArrowFile):
             return table.num_rows(), written, max(sizes, default=0)
-        size = path.stat().st_size * (_PACKED if path.suffix in (".gz", ".zst") else 1)
+        size = size_of(path) * (_PACKED if path.suffix in (".gz", ".zst") else 1)
         is_csv = isinstance(table, CsvFile)  # whose positions are rows; a JSON position is in bytes
         row_bytes = (min(BLOCK_BYTES, size) if is_csv else position) / frame.height
         return max(frame.height, int(size / row_bytes)), written, max(sizes, default=0)

@@ -1,10 +1,10 @@
 """What the beginning of a log shows about each column: its type, its different values, its range."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from criteo_prep.messages import one_line
+from criteo_prep.preprocess.locations import Location
 from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.table.cells import is_text_like, text_of
 from criteo_prep.table.parse import open_table
@@ -44,7 +44,7 @@ class ColumnProfile(NamedTuple):
     longest: int = 1
 
 
-def sample_of(paths: Sequence[Path], schema: TableSchema):
+def sample_of(paths: Sequence[Location], schema: TableSchema):
     """polars DataFrame of rows from the beginning of the first and of the last file, of the columns of the first.
 
     Args:

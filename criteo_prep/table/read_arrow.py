@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from criteo_prep.messages import one_line, shown
+from criteo_prep.preprocess.locations import Location, open_location
 from criteo_prep.preprocess.parquet_file import open_parquet
 from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.preprocess.parse.tsv import BadRowError
@@ -15,7 +16,7 @@ BLOCK_ROWS = 1 << 16
 class ParquetFile:
     """One parquet file."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Location):
         self.path = path
 
     def columns(self) -> list[str]:
@@ -48,7 +49,7 @@ class ParquetFile:
 class ArrowFile:
     """One file of Arrow IPC: the file form (Feather) or the stream form."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Location):
         self.path = path
 
     def columns(self) -> list[str]:
@@ -81,7 +82,7 @@ class ArrowFile:
         import pyarrow.ipc
 
         try:
-            with pyarrow.memory_map(str(self.path)) as stored:
+            with self._stored() as stored:
                 if stored.read(6) == b"ARROW1":
                     stored.seek(0)
                     file = pyarrow.ipc.open_file(stored)
@@ -97,8 +98,16 @@ class ArrowFile:
                 f"{self.path}: is not a whole Arrow IPC file: {one_line(str(error), 200)}. Fetch or make it again."
             ) from None
 
+    def _stored(self):
+        """The file, open: a local one is mapped, a remote one is read where it is needed."""
+        import pyarrow
 
-def _checked(rows, path: Path, stop: int):
+        if isinstance(self.path, Path):
+            return pyarrow.memory_map(str(self.path))
+        return pyarrow.PythonFile(open_location(self.path, in_order=False), mode="r")
+
+
+def _checked(rows, path: Location, stop: int):
     """A record batch whose buffers are what its types say; polars trusts them.
 
     Args:

@@ -5,10 +5,9 @@ pyarrow reads CSV here, and not polars, because polars fills a short row with nu
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from criteo_prep.messages import shown
-from criteo_prep.plain_file import open_plain
+from criteo_prep.preprocess.locations import Location, open_location
 from criteo_prep.preprocess.parse.text_stream import InputError, open_text
 from criteo_prep.preprocess.parse.tsv import BadRowError
 from criteo_prep.table.schema import ReadOptions
@@ -26,7 +25,7 @@ class CsvFile:
       skip_bad_rows: whether rows with a wrong number of fields are left out and counted.
     """
 
-    def __init__(self, path: Path, options: ReadOptions, skip_bad_rows: bool = False):
+    def __init__(self, path: Location, options: ReadOptions, skip_bad_rows: bool = False):
         self.path, self._options, self._skip = path, options, skip_bad_rows
         self._delimiter = options.delimiter or _delimiter_of(path)
 
@@ -122,7 +121,7 @@ class CsvFile:
             quoted_strings_can_be_null=True,
             null_values=[""],
         )
-        with open_plain(self.path) as stored:
+        with open_location(self.path) as stored:
             try:
                 source = pyarrow.PythonFile(Utf8File(open_text(stored, self.path), self.path), mode="r")
                 reader = pyarrow.csv.open_csv(source, read_options=read, parse_options=parse, convert_options=convert)
@@ -141,9 +140,9 @@ class CsvFile:
         raise pyarrow.ArrowInvalid(problem)
 
 
-def _delimiter_of(path: Path) -> str:
+def _delimiter_of(path: Location) -> str:
     """The usual delimiter that occurs most often in the first line."""
-    with open_plain(path) as stored:
+    with open_location(path) as stored:
         buffer = bytearray(1 << 16)
         count = open_text(stored, path).readinto(buffer)
     line = bytes(buffer[:count]).split(b"\n", 1)[0].decode("utf-8", "replace")

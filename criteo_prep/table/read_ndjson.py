@@ -3,9 +3,9 @@
 import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 from criteo_prep.messages import one_line, shown
+from criteo_prep.preprocess.locations import Location
 from criteo_prep.preprocess.parse.text_blocks import text_blocks
 from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.preprocess.parse.tsv import BadRowError
@@ -20,7 +20,7 @@ class NdjsonFile:
       path: plain, gzip or zstd text.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Location):
         self.path = path
 
     def columns(self) -> list[str]:

@@ -9,6 +9,7 @@ from criteo_prep.feature_spec import FeatureSpec
 from criteo_prep.guard import check_apart
 from criteo_prep.manifest import DamagedError
 from criteo_prep.preprocess.columns.vocabulary import CAP_RULE, ID_RULE
+from criteo_prep.preprocess.locations import Location, local_paths
 from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.preprocess.parse.tsv import BadRowError
 from criteo_prep.preprocess.request import Resources
@@ -28,7 +29,7 @@ from criteo_prep.table.stages import make_table_dataset
 
 
 def preprocess_table(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Location],
     destination: str | Path,
     *,
     schema: str | Path,
@@ -61,7 +62,7 @@ def preprocess_table(
         "inputs": [input_entry(path) for path in files.all],
         "rules": rules_of(table, options),
     }
-    reads = (Path(schema), *files.all, *(Path(path) for path in paths if Path(path).exists()))
+    reads = (Path(schema), *(path for path in local_paths([*files.all, *paths]) if path.exists()))
     request = TableRequest(table, files, wanted=wanted, reads=reads, **options)
     return carry_out(request, Path(destination), overwrite=overwrite, resources=resources or Resources())
 

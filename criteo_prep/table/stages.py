@@ -52,7 +52,7 @@ def make_table_dataset(
     spec = work.spec(cardinalities)
     spec.save(root / FEATURE_SPEC)
     arranged.append(FEATURE_SPEC)
-    entries = in_order(lambda name: manifest.block_entry(root / name), arranged, resources.memory.workers)
+    entries = in_order(lambda name: manifest.block_entry(root / name), arranged, workers=resources.memory.workers)
     files |= dict(zip(arranged, entries, strict=True))
     finish(work, files=files, known=known)
     return _warnings(work)

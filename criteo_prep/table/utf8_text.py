@@ -4,8 +4,8 @@ pyarrow's own check cannot say where a wrong byte stands, and fails in a row wit
 """
 
 import io
-from pathlib import Path
 
+from criteo_prep.preprocess.locations import Location
 from criteo_prep.preprocess.parse.text_stream import TextStream
 from criteo_prep.preprocess.parse.tsv import BadRowError
 
@@ -18,7 +18,7 @@ class Utf8File(io.RawIOBase):
       path: the file, for messages.
     """
 
-    def __init__(self, stream: TextStream, path: Path):
+    def __init__(self, stream: TextStream, path: Location):
         self._stream, self._path = stream, path
         self._rest, self._num_lines = b"", 0  # the first bytes of a character that is cut; lines before it
 

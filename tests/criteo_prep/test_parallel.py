@@ -18,7 +18,7 @@ def test_results_have_the_order_of_the_items_though_the_first_is_the_slowest(wor
             later.set()
         return item * item
 
-    assert list(in_order(make, range(20), workers)) == [item * item for item in range(20)]
+    assert list(in_order(make, range(20), workers=workers)) == [item * item for item in range(20)]
 
 
 def test_few_items_are_taken_ahead():

@@ -9,7 +9,7 @@ how many such columns are encoded at a time. The journal records each finished c
 import contextlib
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,7 @@ class ColumnWork:
       keep_raw: whether the raw columns stay when the columns are finished.
       given: existing vocabularies to use; None to count the values.
       keys: whether the columns become keys in place of ids.
+      on_finished: called with the files of each column that is finished.
     """
 
     root: Path
@@ -74,6 +75,7 @@ class ColumnWork:
     keep_raw: bool = False
     given: GivenVocabularies | None = None
     keys: bool = False
+    on_finished: Callable[[list[Path]], None] = lambda paths: None
 
 
 class ColumnEncoder:
@@ -111,6 +113,7 @@ class ColumnEncoder:
                 column, finished = pending[future], future.result()
                 features[column] = Feature(CATEGORICAL[column], "", finished["cardinality"], key=self._work.keys)
                 entries |= finished["files"]
+                self._work.on_finished([self._work.root / file for file in finished["files"]])
         except BaseException:
             self._stop.set()
             pool.shutdown(cancel_futures=True)

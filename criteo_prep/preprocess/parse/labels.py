@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 
+from criteo_prep.preprocess.locations import Location
 from criteo_prep.preprocess.parse.parquet_columns import find_columns
 from criteo_prep.preprocess.parse.parquet_rows import column_names, is_parquet
 from criteo_prep.preprocess.parse.text_blocks import text_blocks
@@ -13,7 +13,7 @@ from criteo_prep.preprocess.parse.tsv import NUM_FIELDS, parse
 _BLOCK_BYTES, _MAX_BLOCKS = 1 << 16, 64
 
 
-def have_labels(paths: Sequence[Path]) -> bool:
+def have_labels(paths: Sequence[Location]) -> bool:
     """Whether the rows of all files have labels.
 
     Raises:
@@ -33,7 +33,7 @@ def have_labels(paths: Sequence[Path]) -> bool:
     return labelled
 
 
-def refuse_unlabelled(paths: Sequence[Path]) -> None:
+def refuse_unlabelled(paths: Sequence[Location]) -> None:
     """Raises InputError for the first file whose rows have no labels."""
     for path in paths:
         if has_labels(path) is False:
@@ -43,7 +43,7 @@ def refuse_unlabelled(paths: Sequence[Path]) -> None:
             )
 
 
-def has_labels(path: Path) -> bool | None:
+def has_labels(path: Location) -> bool | None:
     """Whether the rows of a file have labels; None where its beginning has no good row, or as many of either kind.
 
     A parquet file has labels unless it has one column less; InputError for another number of columns.

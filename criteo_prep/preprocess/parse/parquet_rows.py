@@ -7,10 +7,10 @@ null, a NaN or an empty text is a missing field. All other rules are as for text
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from criteo_prep.preprocess.locations import Location, location_of, open_location
 from criteo_prep.preprocess.parquet_file import open_parquet
 from criteo_prep.preprocess.parse import fields, parquet_values, tsv
 from criteo_prep.preprocess.parse.parquet_columns import find_columns
@@ -18,33 +18,36 @@ from criteo_prep.preprocess.parse.text_stream import InputError
 from criteo_prep.schema import NUM_CATEGORICAL, NUM_NUMERICAL
 
 _MAGIC = b"PAR1"
-BLOCK_ROWS = 1 << 14
+_NUMBER_BYTES = 6  # of a row in a text column with a dictionary, at most; plain text takes 4 and its length
+BLOCK_ROWS = 1 << 16
+_TOO_LARGE = 10**fields.MAX_DIGITS
 # Larger values could fill the memory when a batch of rows is read. A good value has 8 bytes, a good row about 400.
 _MAX_VALUE_BYTES, _MAX_ROW_BYTES, _MAX_EXTRA_BYTES = 256, 2560, 16 << 20
 
 
-def is_parquet(path: str | Path) -> bool:
+def is_parquet(path: str | Location) -> bool:
     """Whether a file is parquet, by its first bytes. Raises InputError for a .parquet file that is not."""
-    with open(path, "rb") as file:
+    path = location_of(path)
+    with open_location(path) as file:
         found = file.read(len(_MAGIC)) == _MAGIC
-    if not found and Path(path).suffix == ".parquet":
+    if not found and path.suffix == ".parquet":
         raise InputError(f"{path}: is named .parquet but is not a parquet file. Fetch it again, or rename it.")
     return found
 
 
-def num_rows_of(path: str | Path) -> int:
+def num_rows_of(path: str | Location) -> int:
     """Number of rows, by the footer of the file."""
     with open_parquet(path, InputError) as file:
         return file.metadata.num_rows
 
 
-def column_names(path: str | Path) -> list[str]:
+def column_names(path: str | Location) -> list[str]:
     """Names of the columns, in the order of the file."""
     with open_parquet(path, InputError) as file:
         return file.schema_arrow.names
 
 
-def row_blocks(path: str | Path, labelled: bool = True, skip_rows: int = 0) -> Iterator[tuple[object, int]]:
+def row_blocks(path: str | Location, labelled: bool = True, skip_rows: int = 0) -> Iterator[tuple[object, int]]:
     """Yields (record batch, rows of the file up to the end of the batch), in order.
 
     The columns of a batch are the label, if rows have labels, the 13 numericals, and the 26 values.
@@ -57,10 +60,10 @@ def row_blocks(path: str | Path, labelled: bool = True, skip_rows: int = 0) -> I
     Raises:
       InputError: the file is damaged, or its columns cannot be the columns of the logs.
     """
-    names = column_names(path)
+    names, repeated_text = _names_and_repeated_text(path)
     positions = list(find_columns(path, names, labelled).positions)
     with (
-        open_parquet(path, InputError) as file,
+        open_parquet(path, InputError, dictionaries=repeated_text) as file,
         open_parquet(path, InputError, dictionaries=names) as preview,
     ):
         _check_types(path, [file.schema_arrow.field(position) for position in positions], labelled)
@@ -77,9 +80,25 @@ def row_blocks(path: str | Path, labelled: bool = True, skip_rows: int = 0) -> I
                     yield batch.select(positions).slice(max(0, skip_rows - start)), done
 
 
+def _names_and_repeated_text(path: str | Location) -> tuple[list[str], list[str]]:
+    """Names of the columns, in the order of the file; and of the text columns with few different values.
+
+    Of such a column the file has a dictionary and numbers, which are smaller than the text.
+    """
+    with open_parquet(path, InputError) as file:
+        metadata, schema = file.metadata, file.schema_arrow
+        groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+        text = [column for column, field in enumerate(schema) if parquet_values.is_text(field.type)]
+        bytes_ = {column: sum(group.column(column).total_uncompressed_size for group in groups) for column in text}
+        return schema.names, [
+            schema.names[column] for column in text if bytes_[column] < _NUMBER_BYTES * metadata.num_rows
+        ]
+
+
 def rows_of(batch, labelled: bool = True) -> tsv.Rows:
     """The rows of a record batch; bad rows are numbered like lines."""
-    columns = [parquet_values.plain(array) for array in batch.columns]
+    is_text = parquet_values.is_text_dictionary
+    columns = [array if is_text(array.type) else parquet_values.plain(array) for array in batch.columns]
     missing = np.zeros(batch.num_rows, np.uint64)
     wrong = np.full(batch.num_rows, -1, np.int64)  # the first wrong field of each row, -1 for a good row
     label = _read_label(columns.pop(0), wrong) if labelled else np.zeros(batch.num_rows, bool)
@@ -90,14 +109,13 @@ def rows_of(batch, labelled: bool = True) -> tsv.Rows:
     if not good.all():
         label, numbers, missing = label[good], numbers[good], missing[good]
         values = np.ascontiguousarray(values[:, good])
-    present = missing >> (np.uint64(tsv.FIRST_VALUE) + np.arange(NUM_CATEGORICAL, dtype=np.uint64)[:, None])
-    present = present & np.uint64(1) == 0
+    num_missing = int(np.bitwise_count(missing >> np.uint64(tsv.FIRST_VALUE)).sum())
     return tsv.Rows(
         label,
         numbers,
         values=values,
         missing=missing,
-        num_zeros=int(np.count_nonzero((values == 0) & present)),
+        num_zeros=values.size - np.count_nonzero(values) - num_missing,  # a missing value is 0
         num_lines=batch.num_rows,
         num_bad=num_bad,
         first_bad=first_bad,
@@ -113,12 +131,15 @@ def _read_label(array, wrong: np.ndarray) -> np.ndarray:
 
 def _read_numbers(arrays: list, missing: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     """The numericals, int64 [n, 13]; sets the bits of `missing`, and marks the rows with other numbers in `wrong`."""
-    numbers = np.zeros((len(missing), NUM_NUMERICAL), np.int64)
+    numbers = np.empty((len(missing), NUM_NUMERICAL), np.int64)
     for column, array in enumerate(arrays):
-        numbers[:, column], absent = parquet_values.integers(array)
-        missing |= absent.astype(np.uint64) << np.uint64(1 + column)
-        too_long = np.abs(numbers[:, column]) >= 10**fields.MAX_DIGITS
-        wrong[(wrong < 0) & (too_long | (numbers[:, column] == parquet_values.NOT_AN_INTEGER))] = 1 + column
+        found, absent = parquet_values.integers(array)
+        if absent.any():
+            missing |= absent.astype(np.uint64) << np.uint64(1 + column)
+        too_long = (found >= _TOO_LARGE) | (found <= -_TOO_LARGE)  # so is NOT_AN_INTEGER
+        if too_long.any():
+            wrong[(wrong < 0) & too_long] = 1 + column
+        numbers[:, column] = found
     return numbers
 
 
@@ -128,14 +149,17 @@ def _read_values(arrays: list, missing: np.ndarray, wrong: np.ndarray) -> np.nda
 
     values = np.empty((NUM_CATEGORICAL, len(missing)), np.uint32)
     for column, array in enumerate(arrays):
-        if pyarrow.types.is_large_binary(array.type):
+        kind = array.type
+        if pyarrow.types.is_large_binary(kind) or pyarrow.types.is_dictionary(kind):
             values[column], absent, bad = parquet_values.hexadecimal(array)
         else:
             numbers, absent = parquet_values.integers(array)
-            bad = (numbers < (-(1 << 31) if pyarrow.types.is_int32(array.type) else 0)) | (numbers >= 1 << 32)
+            bad = (numbers < (-(1 << 31) if pyarrow.types.is_int32(kind) else 0)) | (numbers >= 1 << 32)
             values[column] = numbers.astype(np.uint32)
-        missing |= absent.astype(np.uint64) << np.uint64(tsv.FIRST_VALUE + column)
-        wrong[(wrong < 0) & bad] = tsv.FIRST_VALUE + column
+        if absent.any():
+            missing |= absent.astype(np.uint64) << np.uint64(tsv.FIRST_VALUE + column)
+        if bad.any():
+            wrong[(wrong < 0) & bad] = tsv.FIRST_VALUE + column
     return values
 
 
@@ -153,7 +177,7 @@ def _bad_rows(batch, wrong: np.ndarray, labelled: bool) -> tuple[np.ndarray, tup
     return num_bad, tuple(first_bad.values())
 
 
-def _check_types(path: str | Path, columns: Sequence, labelled: bool) -> None:
+def _check_types(path: str | Location, columns: Sequence, labelled: bool) -> None:
     """Raises InputError for a column whose type cannot hold its field; `columns` are the pyarrow fields in order."""
     import pyarrow.types as types
 
@@ -173,7 +197,7 @@ def _check_types(path: str | Path, columns: Sequence, labelled: bool) -> None:
         )
 
 
-def _check_sizes(path: str | Path, preview, group: int) -> None:
+def _check_sizes(path: str | Location, preview, group: int) -> None:
     """Raises InputError where the values of a row group are so large that a batch of them could fill the memory.
 
     A text column with a dictionary is small in the file, however large its values are, so the dictionary is looked at.

@@ -16,6 +16,13 @@ def is_text(kind) -> bool:
     return any(is_kind(kind) for is_kind in (*texts, types.is_binary, types.is_large_binary, types.is_binary_view))
 
 
+def is_text_dictionary(kind) -> bool:
+    """Whether a pyarrow type is a dictionary of text or bytes."""
+    import pyarrow.types as types
+
+    return types.is_dictionary(kind) and is_text(kind.value_type)
+
+
 def plain(array):
     """A column without dictionary, with text as large_binary and an all-null column as int64."""
     import pyarrow
@@ -50,10 +57,19 @@ def integers(array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def hexadecimal(array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(values uint32 [n], bool [n] whether missing, bool [n] whether wrong) of a large_binary column."""
+    """(values uint32 [n], bool [n] whether missing, bool [n] whether wrong) of a column or dictionary of text."""
     import pyarrow.compute as compute
 
-    array = compute.fill_null(array, b"")
+    if is_text_dictionary(array.type):
+        entries, empty, wrong = hexadecimal(array.dictionary)
+        if not len(entries):  # all rows are null
+            return np.zeros(len(array), np.uint32), np.ones(len(array), bool), np.zeros(len(array), bool)
+        missing = np.array(array.indices.is_null())
+        places = np.asarray(compute.fill_null(array.indices, 0) if array.null_count else array.indices)
+        values, bad = np.empty(len(array), np.uint32), np.empty(len(array), np.bool_)
+        _look_up(places, entries, empty, wrong, missing, values, bad)
+        return values, missing, bad
+    array = compute.fill_null(plain(array), b"")
     _, offsets, data = array.buffers()
     starts = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
     text = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
@@ -74,6 +90,16 @@ def _read_hexadecimal(text, starts, hex_digits, values, bad):
                 bad[i] |= digit == 255
                 value = np.uint32((value << np.uint32(4)) | np.uint32(digit & 15))
         values[i] = 0 if bad[i] else value
+
+
+@compiled
+def _look_up(places, entries, empty, wrong, missing, values, bad):
+    """Fills values and bad with the entry at each place of a dictionary; missing[i] becomes true for an empty entry."""
+    for i in range(values.size):
+        place = places[i]
+        missing[i] |= empty[place]
+        values[i] = np.uint32(0) if missing[i] else entries[place]
+        bad[i] = wrong[place] and not missing[i]
 
 
 def shown(array) -> str:

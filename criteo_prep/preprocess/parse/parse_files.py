@@ -14,6 +14,7 @@ import numpy as np
 
 from criteo_prep.parallel import in_order
 from criteo_prep.preprocess.journal import Journal, ParsedFile
+from criteo_prep.preprocess.locations import Location, RemoteError, check_unchanged, size_of
 from criteo_prep.preprocess.parse import parquet_rows
 from criteo_prep.preprocess.parse.labels import refuse_unlabelled
 from criteo_prep.preprocess.parse.numerical import log_numbers
@@ -23,7 +24,8 @@ from criteo_prep.preprocess.parse.text_stream import TruncatedError
 from criteo_prep.preprocess.parse.tsv import REASONS, BadRow, BadRowError, Rows, parse
 from criteo_prep.progress import Progress
 from criteo_prep.schema import NUM_CATEGORICAL
-from criteo_prep.unchanged import check_unchanged
+
+_AHEAD = 4  # blocks that are parsed or wait for a worker while one is written; fewer leave workers without work
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Parsing:
 
 
 def parse_files(
-    paths: tuple[Path, ...], root: Path, *, journal: Journal, parsing: Parsing, progress: "ReadProgress"
+    paths: tuple[Location, ...], root: Path, *, journal: Journal, parsing: Parsing, progress: "ReadProgress"
 ) -> None:
     """Parses the files into label, numericals and raw columns, starting at the position that the journal has.
 
@@ -86,15 +88,16 @@ def parse_files(
         except (ValueError, OSError):
             with contextlib.suppress(OSError):  # on a full disk, for example; the earlier checkpoint remains
                 checkpoints.save()
-            # A change of the file explains best why a row is bad or a stream ends early.
-            _check_last_file(paths[len(journal.files) - 1], journal)
+            with contextlib.suppress(RemoteError):  # then nobody knows whether the file has changed
+                # A change of the file explains best why a row is bad or a stream ends early.
+                _check_last_file(paths[len(journal.files) - 1], journal)
             raise
         journal.parsed = True
         checkpoints.save()
 
 
 def _parse_file(
-    path: Path,
+    path: Location,
     *,
     writer: RowWriter,
     journal: Journal,
@@ -121,14 +124,16 @@ def _parse_file(
 
 
 def _parsed_blocks(
-    path: Path, file: ParsedFile, *, parsing: Parsing, progress: "ReadProgress"
+    path: Location, file: ParsedFile, *, parsing: Parsing, progress: "ReadProgress"
 ) -> Iterator[tuple[ParsedBlock, int]]:
     """Yields (the parsed block, the position after it) of a file, starting at the position of `file`.
 
     A file that ends early is an error, unless parsing.keep_truncated; then it is recorded in `file`.
     """
     parsers = _block_parsers(path, file.position, parsing=parsing, progress=progress)
-    with contextlib.closing(in_order(lambda parser: parser(), parsers, parsing.workers)) as blocks:
+    with contextlib.closing(
+        in_order(lambda parser: parser(), parsers, workers=parsing.workers, ahead=_AHEAD)
+    ) as blocks:
         try:
             yield from blocks
         except TruncatedError as error:
@@ -141,7 +146,7 @@ def _parsed_blocks(
             )
 
 
-def _check_last_file(path: Path, journal: Journal) -> None:
+def _check_last_file(path: Location, journal: Journal) -> None:
     """Raises ChangedError where the last file of the journal is not as it was when the run began."""
     check_unchanged(path, journal.wanted["inputs"][len(journal.files) - 1])
 
@@ -175,19 +180,19 @@ class ReadProgress:
 
 
 def _block_parsers(
-    path: Path, position: int, *, parsing: Parsing, progress: ReadProgress
+    path: Location, position: int, *, parsing: Parsing, progress: ReadProgress
 ) -> Iterator[Callable[[], tuple[ParsedBlock, int]]]:
     """Yields a function for each block of a file, starting at `position`, that parses the block.
 
     The function returns (the parsed block, the position after it).
     """
     if parquet_rows.is_parquet(path):
-        size, num_rows = path.stat().st_size, max(1, parquet_rows.num_rows_of(path))
+        size, num_rows = size_of(path), max(1, parquet_rows.num_rows_of(path))
         for batch, stop in parquet_rows.row_blocks(path, parsing.labelled, position):
             progress.add_bytes(size * batch.num_rows // num_rows)
             yield partial(_parse_batch, batch, parsing.labelled, stop)
     else:
-        num_buffers = parsing.workers + 2  # one more than in_order holds
+        num_buffers = parsing.workers + _AHEAD + 1  # one more than in_order holds
         for text, stop in text_blocks(
             path, parsing.block_bytes, on_read=progress.add_bytes, skip_bytes=position, num_buffers=num_buffers
         ):

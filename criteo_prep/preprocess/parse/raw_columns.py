@@ -7,7 +7,8 @@ All 2^32 values are legal, so the value 00000000 is not the same as a missing va
 a list of such rows is smaller than a mark for every row. The bytes do not depend on the size of the blocks.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,22 +42,22 @@ class RawColumns:
             for paths, bytes_ in zip(self._paths, sizes, strict=True):
                 self._files.append([open_to_append(path, size) for path, size in zip(paths, bytes_, strict=True)])
 
-    def append(self, values: np.ndarray, zero_rows: Sequence[np.ndarray]) -> None:
-        """Writes a block of rows of every column.
+    def write(self, values: np.ndarray, zero_rows: Sequence[np.ndarray], *, row: int, zeros: Sequence[int]) -> None:
+        """Writes a block of rows of every column to its place. Blocks may be written in any order, and by many threads.
 
         Args:
           values: uint32 [26, n].
           zero_rows: for every column int64 [k], rows of the block whose value is 0 and not missing.
+          row: the rows before the block.
+          zeros: for every column, the zero rows before the block.
 
         Raises:
           OSError: the disk is full, for example. The error has the path.
         """
-        for column, (raw, zeros) in enumerate(self._files):
-            append(raw, np.ascontiguousarray(values[column]))
+        for column, (raw_file, zeros_file) in enumerate(self._files):
+            write_at(raw_file, _VALUE_BYTES * row, values[column])
             if len(zero_rows[column]):
-                append(zeros, zero_rows[column] + self.num_rows)
-                self.num_zeros[column] += len(zero_rows[column])
-        self.num_rows += values.shape[1]
+                write_at(zeros_file, _ZERO_ROW_BYTES * zeros[column], zero_rows[column] + row)
 
     def close(self) -> None:
         """Ends the writing; after it the columns can be read."""
@@ -134,10 +135,20 @@ def open_to_append(path: Path, size: int):
 
 def append(file, data: np.ndarray) -> None:
     """Writes a whole contiguous array. An OSError, such as for a full disk, names the path."""
+    _write_all(file, data, file.write)
+
+
+def write_at(file, position: int, data: np.ndarray) -> None:
+    """Writes a whole contiguous array to a position in bytes, as `append` writes behind the last bytes."""
+    end = position + data.nbytes
+    _write_all(file, data, lambda rest: os.pwrite(file.fileno(), rest, end - len(rest)))
+
+
+def _write_all(file, data: np.ndarray, write: Callable[[memoryview], int]) -> None:
     rest = memoryview(data).cast("B") if data.size else b""
     try:
         while rest:
-            rest = rest[file.write(rest) :]
+            rest = rest[write(rest) :]
     except OSError as error:
         error.filename = str(file.name)
         raise

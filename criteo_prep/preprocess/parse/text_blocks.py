@@ -2,10 +2,10 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 
+from criteo_prep.preprocess.locations import Location, location_of, open_location
 from criteo_prep.preprocess.parse.text_stream import (
     FORMAT_BYTES,
     InputError,
@@ -21,7 +21,7 @@ MAX_LINE_BYTES = 64 << 10
 
 
 def text_blocks(
-    path: str | Path,
+    path: str | Location,
     block_bytes: int = BLOCK_BYTES,
     *,
     on_read: Callable[[int], None] | None = None,
@@ -34,7 +34,7 @@ def text_blocks(
     are yielded, so that the parser sees its length; its remaining bytes may be left out.
 
     Args:
-      path: a plain, gzip or zstd file; its first bytes say which.
+      path: a plain, gzip or zstd file, also behind a URL; its first bytes say which.
       block_bytes: bytes read at a time, after decompression.
       on_read: called with the number of stored bytes that were read since the last call.
       skip_bytes: bytes of text, after decompression, before the first block.
@@ -49,7 +49,7 @@ def text_blocks(
       InputError: the compressed stream is corrupt, or the file has another format.
       OSError: the file cannot be read.
     """
-    with open(path, "rb") as stored:
+    with open_location(location_of(path)) as stored:
         stream = open_text(stored, path)
         _skip(stream, skip_bytes, path)
         text_end, stored_position = skip_bytes, 0
@@ -80,7 +80,7 @@ def text_blocks(
             yield np.append(rest, np.uint8(ord("\n"))), text_end
 
 
-def _read(stream: TextStream, buffer: memoryview, *, path: str | Path, lost_bytes: int) -> int:
+def _read(stream: TextStream, buffer: memoryview, *, path: str | Location, lost_bytes: int) -> int:
     """stream.readinto(buffer), with errors that name the path, and the bytes of a line that is cut off."""
     try:
         return stream.readinto(buffer)
@@ -104,7 +104,7 @@ def _last_line_end(block: np.ndarray) -> int:
     return 0
 
 
-def _skip(stream: TextStream, num_bytes: int, path: str | Path) -> None:
+def _skip(stream: TextStream, num_bytes: int, path: str | Location) -> None:
     """Moves the stream to a position in the text."""
     if hasattr(stream, "seek"):  # a plain file
         stream.seek(num_bytes)

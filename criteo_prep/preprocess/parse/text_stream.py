@@ -3,10 +3,10 @@
 Memory is bounded for any input: a compressed file may be a few hundred bytes that expand to gigabytes.
 """
 
-import os
 import zlib
-from pathlib import Path
 from typing import BinaryIO, Protocol
+
+from criteo_prep.preprocess.locations import Location, location_of, open_location, size_of
 
 _MAGIC = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
 _NAME = {".gz": "gzip", ".zst": "zstd"}
@@ -45,7 +45,7 @@ _OTHER_FORMATS = (
 FORMAT_BYTES = 257 + 5
 
 
-def check_format(start: bytes, path: str | Path) -> None:
+def check_format(start: bytes, path: str | Location) -> None:
     """Raises InputError where a file, or the text in it, begins like a format that is not read.
 
     Args:
@@ -57,19 +57,20 @@ def check_format(start: bytes, path: str | Path) -> None:
             raise InputError(f"{path}: is {name}; expected text, plain, gzip or zstd, or parquet. {advice}")
 
 
-def compression(path: str | Path) -> str | None:
+def compression(path: str | Location) -> str | None:
     """The compression of a file by its first bytes: ".gz", ".zst", or None for plain text.
 
     Raises:
       InputError: the file is an archive, or it has another format than its name promises.
     """
-    with open(path, "rb") as file:
+    path = location_of(path)
+    with open_location(path) as file:
         start = file.read(FORMAT_BYTES)
     for ending, magic in _MAGIC.items():
         if start.startswith(magic):
             return ending
     check_format(start, path)
-    ending = Path(path).suffix
+    ending = path.suffix
     if ending in _MAGIC:
         raise InputError(f"{path}: is named {ending} but is not a {_NAME[ending]} file. Fetch it again, or rename it.")
     return None
@@ -85,7 +86,7 @@ class TextStream(Protocol):
     def readinto(self, buffer) -> int: ...
 
 
-def open_text(stored: BinaryIO, path: str | Path) -> TextStream:
+def open_text(stored: BinaryIO, path: str | Location) -> TextStream:
     """The text in an open file, whose position is its start."""
     kind = compression(path)
     return stored if kind is None else _Decompressed(stored, path, kind)
@@ -94,7 +95,7 @@ def open_text(stored: BinaryIO, path: str | Path) -> TextStream:
 class _Decompressed:
     """The text of a compressed file: of all gzip members or zstd frames, one after the other."""
 
-    def __init__(self, stored: BinaryIO, path: str | Path, kind: str):
+    def __init__(self, stored: BinaryIO, path: str | Location, kind: str):
         self._stored, self._path, self._kind = stored, path, kind
         self._packed = b""  # read from the file, not yet decompressed
         self._part = None  # decompresses the member or frame that has begun
@@ -154,7 +155,7 @@ class _Decompressed:
             return False
         if not first and not self._packed.startswith(_MAGIC[self._kind]) and not _is_skippable(self._packed):
             place = self._stored.tell() - len(self._packed)
-            rest = os.fstat(self._stored.fileno()).st_size - place
+            rest = size_of(location_of(self._path)) - place
             name = _NAME[self._kind]
             raise InputError(
                 f"{self._path}: the last {rest} bytes, behind the {name} stream, are not {name} (they begin with "

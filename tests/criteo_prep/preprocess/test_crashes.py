@@ -31,7 +31,7 @@ class Machine:
         for name in CALLS:
             monkeypatch.setattr(os, name, self._counted(getattr(os, name)))
         append = self._counted(raw_columns.append)
-        for module in (raw_columns, row_writer, encoder, arrange):
+        for module in (raw_columns, encoder, arrange):
             monkeypatch.setattr(module, "append", append)
         monkeypatch.setattr(journal, "boot_id", lambda: str(self.boot))
         self.boot = 0
