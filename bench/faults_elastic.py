@@ -33,7 +33,7 @@ from support.small_dataset import write_dataset  # noqa: E402
 
 STEPS, EVERY = 300, 30
 SAMPLES, BATCH = 2000, 100
-SILENCE_S = 6
+SILENCE_S = 10
 PATIENCE_S = 900  # for one run
 LAUNCHER = "horovodrun --gloo --gloo-timeout-seconds 600 --network-interface eth0 --disable-cache"
 FLAGS = ["--silence_s", SILENCE_S, "--blacklist_cooldown_range", "2", "8",
