@@ -14,6 +14,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -206,6 +207,7 @@ def main() -> None:
             print(f"{run.number + 1}: {run.wrong or 'right'}, {run.seconds:.0f} s; {run.faults}", flush=True)
             write_result(file, {"seed": arguments.seed, **_document(_in_order(runs))})
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         shutil.rmtree(folder, ignore_errors=True)
         print("stopped; the same command continues", flush=True)
         os._exit(130)  # the hosts end with this process
