@@ -376,6 +376,11 @@ class TrainConfig:
     stall_timeout_s: float = _faults(
         600.0, "seconds without progress after which a job ends itself; 0 for never", least=0
     )
+    elastic: bool = _faults(
+        False,
+        "a rank of an elastic job, which resumes by itself when ranks or hosts are lost and when they come back. "
+        "`python -m dlrm_tf2.elastic` starts such a job, and gives this flag",
+    )
 
     log_path: str | None = _watching(
         "dlrm_tf_log.json",

@@ -152,6 +152,11 @@ def _check_checkpoints(config: "TrainConfig") -> None:
             not is_asked or config.save_checkpoint_path is not None,
             f"--{name} needs --save_checkpoint_path: the folder to save in.",
         )
+    for name in ("save_checkpoint_path", "checkpoint_every"):
+        require(
+            not config.elastic or config.mode != "train" or getattr(config, name) is not None,
+            f"--elastic needs --{name}: the job resumes from the last checkpoint.",
+        )
     require(
         not config.fresh_optimizer or config.restore_checkpoint_path is not None,
         "--fresh_optimizer needs --restore_checkpoint_path: the checkpoint to take the weights from.",

@@ -17,6 +17,7 @@ from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.job import planning
 from dlrm_tf2.job.program import connected_ranks, run_program
 from dlrm_tf2.model.config import ModelConfig
+from dlrm_tf2.runtime.elastic import supervised
 from dlrm_tf2.runtime.process import Launch
 
 Prepared = tuple[TrainConfig, FeatureSpec, ModelConfig]
@@ -49,10 +50,11 @@ def _run(prepared: Prepared, launch: Launch) -> None:
                 planning.report_of(config, model_config, spec=spec, world_size=config.world_size or launch.world_size)
             )
         return
-    with connected_ranks(launch, config) as (device, comm):
+    is_elastic = config.elastic and config.mode == "train"
+    with supervised(is_elastic, launch.rank) as link, connected_ranks(launch, config, link) as (device, comm):
         from dlrm_tf2.job.start import RunContext, start_job  # starts TensorFlow, which connected_ranks prepares
 
-        start_job(RunContext(config, spec, launch=launch, device=device, comm=comm), model_config).run()
+        start_job(RunContext(config, spec, launch=launch, device=device, comm=comm, link=link), model_config).run()
 
 
 if __name__ == "__main__":

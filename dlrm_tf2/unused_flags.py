@@ -35,6 +35,7 @@ def unused_flags(config: TrainConfig) -> list[str]:
         "synthetic_dataset_valid_batches": _needs(config, "dataset_type", "synthetic"),
         "epsilon": (config.optimizer != "sgd", "sgd has no such constant"),
         "final_split": (config.mode == "train", "only --mode train reads it"),
+        "elastic": (config.mode == "train", "only a training resumes by itself"),
         "mllog": (config.mode == "train", "only --mode train writes it"),
         "shuffle_window": _needs(config, "shuffle", "window"),
         "pipeline": (

@@ -31,7 +31,7 @@ BRIDGE_OF_SAMPLES = (
 PROGRAMS = (
     "dlrm_tf2.dlrm", "dlrm_tf2.dcnv2", "dlrm_tf2.synthetic_models", "dlrm_tf2.sok_benchmark",
     "dlrm_tf2.torchrec_example", "dlrm_tf2.dynamic_benchmark", "dlrm_tf2.report",
-    "dlrm_tf2.export.__main__",
+    "dlrm_tf2.export.__main__", "dlrm_tf2.elastic.__main__",
 )  # fmt: skip
 COMMANDS = ("criteo_prep.cli", "criteo_prep.preprocess_verbs", "criteo_prep.generate_feature_spec")
 MAKES_PARSERS = ("criteo_prep.flags", "dlrm_tf2.flags", "dlrm_tf2.torchrec_flags", "dlrm_tf2.job.program")

@@ -170,7 +170,7 @@ class RankData:
             ends = self.num_batches(global_batch, stop) == 0
             return self._read(epoch, first, stop=stop, after=Position(epoch + 1, 0) if ends else Position(epoch, stop))
 
-        yield from in_order(read, starts, _THREADS)
+        yield from in_order(read, starts, workers=_THREADS)
 
     def passes(self, global_batch: int, position: Position) -> Iterator[RankBatch]:
         """The batches from `position` on, pass after pass without end. Raises as `batches` does."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from dlrm_tf2.runtime import process, terminal
+from dlrm_tf2.runtime.elastic import NOT_ELASTIC, NotElastic, PeerLost
 from dlrm_tf2.runtime.stopping import Stopped
 
 if TYPE_CHECKING:  # programs without ranks need neither numpy nor TensorFlow
@@ -14,6 +15,7 @@ if TYPE_CHECKING:  # programs without ranks need neither numpy nor TensorFlow
 
 Prepared = TypeVar("Prepared")
 _INTERRUPTED = 128 + signal.SIGINT
+_OF_EXCHANGES = ("Horovod has been shut down", "gloo/transport", "MPI_")  # in errors that another rank has caused
 _LAST_WORD_S = 1  # a launcher kills the job at the first exit, so the other ranks leave rank 0 the time to print
 _RANK_0_HAS_NONE_S = 4  # if the launcher has not ended the job after so long, rank 0 does not have this error
 
@@ -95,12 +97,20 @@ def error_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def connected_ranks(launch: process.Launch, config: RankSettings) -> Iterator[tuple[process.Runtime, "Comm"]]:
+def connected_ranks(
+    launch: process.Launch, config: RankSettings, link: NotElastic = NOT_ELASTIC
+) -> Iterator[tuple[process.Runtime, "Comm"]]:
     """Sets up this process and connects it to the other ranks. Inside the context, a watchdog ends a job that hangs.
+
+    Args:
+      launch: how the process was started.
+      config: the program's configuration.
+      link: the link of this rank to the supervisor of an elastic job.
 
     Raises:
       DifferentRanks: a rank runs another version of the program, of TensorFlow, Horovod or Python.
-      RuntimeError: TensorFlow or another rank ended the job. The message has the reason without TensorFlow's trace.
+      PeerLost: another rank ended the job.
+      RuntimeError: TensorFlow ended the job. The message has the reason without TensorFlow's trace.
     """
     runtime = process.set_up_process(
         launch,
@@ -117,16 +127,19 @@ def connected_ranks(launch: process.Launch, config: RankSettings) -> Iterator[tu
     from dlrm_tf2.runtime.comm import connect
     from dlrm_tf2.runtime.watchdog import Watchdog, joining
 
-    with joining(launch.rank, config.stall_timeout_s):
+    end = None if link is NOT_ELASTIC else link.end_process
+    with joining(launch.rank, config.stall_timeout_s, end):
         comm = connect(launch.world_size, timed=runtime.device == "cpu")
         same_on_ranks.check_program(comm)
-        watchdog = Watchdog(comm, config.stall_timeout_s)
+        watchdog = Watchdog(comm, config.stall_timeout_s, end=end)
     with watchdog:
         try:
             yield runtime, comm
         except tf.errors.OpError as error:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from the launcher, until the reason is printed
-            raise RuntimeError(reason_of(error.message, watchdog.who_left())) from error
+            who_left = watchdog.who_left()
+            kind = PeerLost if who_left or any(word in error.message for word in _OF_EXCHANGES) else RuntimeError
+            raise kind(reason_of(error.message, who_left)) from error
 
 
 def reason_of(message: str, who_left: str) -> str:

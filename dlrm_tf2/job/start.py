@@ -30,6 +30,7 @@ from dlrm_tf2.optim import Optimizer
 from dlrm_tf2.runtime import activity, memory, process
 from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
 from dlrm_tf2.runtime.comm import Comm
+from dlrm_tf2.runtime.elastic import NOT_ELASTIC, NotElastic
 from dlrm_tf2.runtime.stopping import StopRequest
 from dlrm_tf2.sharding.plan import ShardingPlan
 from dlrm_tf2.training.key_counters import KeyCounters
@@ -43,7 +44,7 @@ from dlrm_tf2.unused_flags import unused_flags
 class RunContext:
     """What a run is made of before it has a model: what it does, on which data, on which device, with which ranks.
 
-    `observers` follow a training on rank 0.
+    `observers` follow a training on rank 0. `link` is the rank's link to the supervisor of an elastic job.
     """
 
     config: TrainConfig
@@ -52,6 +53,7 @@ class RunContext:
     device: process.Runtime
     comm: Comm
     observers: tuple[RunObserver, ...] = ()
+    link: NotElastic = NOT_ELASTIC
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Job:
     Attributes:
       restored: document of the checkpoint that the weights come from; None if the weights are fresh.
       resumption: whether this is a new run, or an interrupted run that is resumed.
+      link: the link to the supervisor of an elastic job.
     """
 
     config: TrainConfig
@@ -70,6 +73,7 @@ class Job:
     model: Dlrm
     restored: dict | None
     resumption: Resumption
+    link: NotElastic = NOT_ELASTIC
 
     def run(self) -> dict | None:
         """Runs the mode that the configuration names. Returns the summary of a training."""
@@ -88,7 +92,7 @@ class Job:
             with StopRequest() as stop:
                 start = StartingPoint(self.restored, resumes, self.resumption.fingerprint)
                 trainer = Trainer(config, self.spec, model=self.model, log=self.log, saver=saver, start=start)
-                summary = trainer.train(stop)
+                summary = trainer.train(stop, self.link)
         finally:
             if saver:
                 saver.abandon()
@@ -144,8 +148,12 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     comm, device = context.comm, context.device
     same_on_ranks.check_run(context.config, context.spec, comm=comm, launch=context.launch)
     profiler.check_profiler_flags(context.config, comm.size)
-    resumption = Resumption.find(context.config, comm, context.spec)
-    context = dataclasses.replace(context, config=_with_seed(context.config, resumption, comm))
+    resumption = Resumption.find(context.config, comm, spec=context.spec, job=context.link.run)
+    if comm.rank == 0:
+        context.link.report(name_of_run=resumption.run)
+    context = dataclasses.replace(
+        context, config=_with_seed(context.config, resumption, comm=comm, job=context.link.run)
+    )
     config = context.config
     plan = planning.plan_of(config, model_config, spec=context.spec, world_size=comm.size)
     optimizer = Optimizer(
@@ -162,7 +170,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
             slots = {"row_slots": optimizer.row_slots, "dense_slots": optimizer.dense_slots}
             check = functools.partial(checkpoint.check_optimizer, source, **slots)
             on_rank_0(comm, "optimizer", work=check, error=CheckpointError)
-    destinations.check(config, context.spec, comm=comm, resumes=resumption.resumes)
+    destinations.check(config, context.spec, comm=comm, resumes=_continues(context, resumption))
     interaction_op, op_note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
         interaction_op, op_note = interaction.choose_op(config.requested_interaction_op, device.device)
@@ -204,8 +212,19 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
             data = planning.data_shape_of(config, context.spec)
             memory.prepare_step_memory(preflight.step_bytes(config, model_config, plan=plan, rank=comm.rank, data=data))
         log.say(f"tables are ready after {time.perf_counter() - began:.1f} s")
+        if restart := context.link.restart:
+            log.record(restart.record(comm.size))
         on_error.pop_all()
-    return Job(config, context.spec, comm=comm, log=log, model=model, restored=restored, resumption=resumption)
+    return Job(
+        config,
+        context.spec,
+        comm=comm,
+        log=log,
+        model=model,
+        restored=restored,
+        resumption=resumption,
+        link=context.link,
+    )
 
 
 def _type_note(source: str, stored: str, table_dtype: str) -> str | None:
@@ -243,11 +262,13 @@ def _restores_state(config: TrainConfig, resumption: Resumption) -> bool:
     return config.mode == "train" and (resumption.resumes or not config.fresh_optimizer)
 
 
-def _with_seed(config: TrainConfig, resumption: Resumption, comm: Comm) -> TrainConfig:
+def _with_seed(config: TrainConfig, resumption: Resumption, *, comm: Comm, job: str | None) -> TrainConfig:
     """The configuration with the seed of the resumed run, the given seed, or a drawn one: the same on all ranks."""
     if resumption.resumes:
         return dataclasses.replace(config, seed=resumption.seed)
-    seed = config.seed if config.seed is not None else random.SystemRandom().getrandbits(31)
+    seed = config.seed
+    if seed is None:  # of an elastic job: the same whenever its ranks are started again
+        seed = random.SystemRandom().getrandbits(31) if job is None else int(job[:7], 16)
     return dataclasses.replace(config, seed=comm.broadcast_object(seed, name="seed"))
 
 
@@ -256,7 +277,7 @@ def _open_log(context: RunContext, resumption: Resumption) -> RunLog:
     config, comm, logs = context.config, context.comm, []
 
     def open_log() -> None:
-        resumed = (resumption.run, resumption.step) if resumption.resumes else None
+        resumed = (resumption.run, resumption.step) if _continues(context, resumption) else None
         is_live = not context.launch.by_launcher
         logs.append(
             RunLog(config.log_file, comm.rank == 0, live=is_live, resumed=resumed, tensorboard=config.tensorboard)
@@ -265,13 +286,18 @@ def _open_log(context: RunContext, resumption: Resumption) -> RunLog:
             logs[0].observers += context.observers
         if comm.rank == 0 and config.mllog and config.mode == "train":
             platform = f"{comm.size} x {context.device.device}"
-            logs[0].observers.append(MlperfLog(config.mllog, config, platform=platform, resumes=resumption.resumes))
+            logs[0].observers.append(MlperfLog(config.mllog, config, platform=platform, resumes=resumed is not None))
 
     on_all_ranks(comm, "log", work=open_log, error=ValueError, name_ranks=False)
     log = logs[0]
     setting = {"run": resumption.run, "world_size": comm.size, "device": context.device.device}
     log.record({"resumed_step": resumption.step, **setting} if log.continues else dataclasses.asdict(config) | setting)
     return log
+
+
+def _continues(context: RunContext, resumption: Resumption) -> bool:
+    """Whether this run's files exist: it is resumed, or its ranks were started again, even before a checkpoint."""
+    return resumption.resumes or context.link.restart is not None
 
 
 def _check_memory(context: RunContext, model: ModelConfig, plan: ShardingPlan) -> list[str]:

@@ -9,6 +9,8 @@ exchange_timer.py  measures the exchanges inside a compiled step
 activity.py        what the process is doing
 watchdog.py        ends a job that makes no progress or has lost a rank
 stopping.py        how a training is asked to stop
+elastic.py         a rank's link to the supervisor of an elastic job
+addresses.py       the addresses of this machine
 staging.py         a file or folder that is renamed when it is complete, under a lock
 terminal.py        lines for people on standard output and standard error
 """

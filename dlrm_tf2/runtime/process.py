@@ -14,6 +14,7 @@ from dlrm_tf2.runtime.cores import idle_processors, threads_of_rank
 from dlrm_tf2.runtime.rank_names import this_host
 
 _NVIDIA_DRIVER = Path("/dev/nvidiactl")
+ELASTIC_VARIABLE = "DLRM_TF2_ELASTIC"  # with it, a supervisor tells its ranks where it is
 
 # Variables of the launchers: number of processes, rank, rank on this machine, ranks on this machine. The first launcher
 # that is found counts: inside a SLURM job, mpirun starts its ranks through srun.
@@ -109,6 +110,11 @@ class Runtime:
     threads: int
     notes: tuple[str, ...]
     gpu: int | None = None
+
+
+def elastic_supervisor() -> str | None:
+    """Where the supervisor of an elastic job is, see runtime/elastic.py; None for a process that has none."""
+    return os.environ.get(ELASTIC_VARIABLE)
 
 
 def force_instruction_set() -> str | None:

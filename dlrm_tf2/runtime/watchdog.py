@@ -5,18 +5,16 @@ arrive, the line names no other rank, and everything else works as before.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from dlrm_tf2.runtime import launcher, terminal
+from dlrm_tf2.runtime import addresses, launcher, terminal
 from dlrm_tf2.runtime.activity import OF_PROCESS, Activity
 from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.runtime.rank_names import names_of, this_host
@@ -32,7 +30,7 @@ _WARNED_BY_OTHERS_AFTER_S = 40.0
 _ASLEEP_AFTER_S = 5.0  # a process that did nothing for so long was stopped, and so was perhaps the whole job
 _MOST_NAMED = 4  # ranks that a line names
 _ENDED, _FAILED = "ended", "failed"  # last activity of a rank that leaves
-_IP_RECVERR, _SIOCGIFADDR = 11, 0x8915  # numbers of Linux, which Python 3.11 does not name
+_IP_RECVERR = 11  # number of Linux, which Python 3.11 does not name
 
 
 @dataclass
@@ -77,7 +75,7 @@ class Watchdog:
         self._socket.bind(("", 0))
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
-        port, machine = self._socket.getsockname()[1], (this_host(), _addresses(self._socket))
+        port, machine = self._socket.getsockname()[1], (this_host(), addresses.of_this_machine())
         known = comm.allgather_object((port, machine, secrets.token_bytes(8)), name="watchdogs")
         self._hosts, self._warned = [theirs[0] for _, theirs, _ in known], set()
         self._job = known[0][2]  # datagrams of other jobs do not begin with it
@@ -252,18 +250,6 @@ def _received(source: socket.socket, flags: int) -> tuple[bytes, tuple[str, int]
             return None
         except OSError:
             pass  # an earlier datagram was refused; the error queue has the details
-
-
-def _addresses(any_socket: socket.socket) -> list[str]:
-    """The IPv4 addresses of this machine, without 127.x."""
-    found = []
-    for _, name in socket.if_nameindex():
-        try:
-            reply = fcntl.ioctl(any_socket.fileno(), _SIOCGIFADDR, struct.pack("256s", name.encode()))
-        except OSError:
-            continue  # this interface has no address
-        found.append(socket.inet_ntoa(reply[20:24]))
-    return [address for address in found if not address.startswith("127.")]
 
 
 def _end(reason: str) -> None:

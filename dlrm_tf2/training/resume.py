@@ -23,7 +23,7 @@ from dlrm_tf2.unused_flags import DYNAMIC
 _NO_EFFECT = frozenset(
     """save_checkpoint_path checkpoint_every checkpoint_async keep_checkpoints keep_best resume log_path print_freq
     pipeline tensorboard mllog final_split profiler_start_step profiled_rank profiler_path predictions_path
-    stall_timeout_s safe_check inter_op_parallelism intra_op_parallelism cpu world_size restore_checkpoint_path
+    stall_timeout_s elastic safe_check inter_op_parallelism intra_op_parallelism cpu world_size restore_checkpoint_path
     dataset_path feature_spec hbm_for_embeddings embeddings_folder caching""".split()
 )
 # These flags change only the order in which numbers are added up, as the number of ranks does:
@@ -83,13 +83,16 @@ class Resumption:
         return self.path is not None
 
     @classmethod
-    def find(cls, config: TrainConfig, comm: Comm, spec: FeatureSpec | None = None) -> "Resumption":
+    def find(
+        cls, config: TrainConfig, comm: Comm, *, spec: FeatureSpec | None = None, job: str | None = None
+    ) -> "Resumption":
         """How the run of `config` begins, the same on all ranks. All ranks must call it.
 
         Args:
           config: the run.
           comm: the ranks.
           spec: feature spec of the dataset; None leaves the content of the dataset out of the decision.
+          job: name of the run of an elastic job, which may have been started before; None for no such job.
 
         Raises:
           CheckpointError: the checkpoint is damaged, or its run has another configuration or other data.
@@ -100,13 +103,13 @@ class Resumption:
             if spec and config.mode == "train" and config.save_checkpoint_path:
                 with contextlib.suppress(OSError, FeatureSpecError):  # opening the dataset reports it
                     fingerprint = fingerprint_of(spec, () if config.dataset_type == "synthetic" else splits_of(config))
-            return dataclasses.replace(_find(config, fingerprint), fingerprint=fingerprint)
+            return dataclasses.replace(_find(config, fingerprint, job), fingerprint=fingerprint)
 
         return on_rank_0(comm, "resumption", work=find, error=CheckpointError)
 
 
-def _find(config: TrainConfig, fingerprint: str | None) -> Resumption:
-    path, run = config.save_checkpoint_path, secrets.token_hex(8)
+def _find(config: TrainConfig, fingerprint: str | None, job: str | None) -> Resumption:
+    path, run = config.save_checkpoint_path, job or secrets.token_hex(8)
     if config.mode != "train" or not path:
         return Resumption(run)
     if not checkpoint.has_checkpoint(path):
@@ -118,10 +121,15 @@ def _find(config: TrainConfig, fingerprint: str | None) -> Resumption:
         return Resumption(run)
     checkpoint.check_document(path, document)
     step, saved_run = document.get("step"), document.get("run") or {}
+    is_of_job = job is not None and saved_run.get("id") == job
+    if is_of_job and saved_run.get("finished"):
+        raise CheckpointError(
+            f"{path}: holds the finished run (step {step}); a rank was lost after its last checkpoint"
+        )
     if saved_run.get("finished", True):
         note = f"{path}: holds a finished run (step {step}); this is a new run, whose first checkpoint replaces it"
         return Resumption(run, (note, *_checkpoints_of_others(path, run)))
-    if config.resume == "off":
+    if config.resume == "off" and not is_of_job:
         note = (
             f"{path}: holds an unfinished run (step {step}); --resume off begins a new run, whose first checkpoint "
             "replaces it"

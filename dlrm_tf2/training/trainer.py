@@ -12,6 +12,7 @@ from dlrm_tf2.evaluation.evaluator import Evaluation, Evaluator
 from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.model.dlrm import Dlrm
 from dlrm_tf2.runtime import activity
+from dlrm_tf2.runtime.elastic import NOT_ELASTIC, HostsJoin, NotElastic
 from dlrm_tf2.runtime.stopping import NEVER, Stopped, StopRequest
 from dlrm_tf2.training.departures import Departures
 from dlrm_tf2.training.divergence import first_broken_table
@@ -115,15 +116,17 @@ class Trainer:
         self._stop_requested = self._own_tables_broken = self._reached = False
         self._skipped, self._skipped_in_a_row = own_run.get("skipped_steps", 0), 0
 
-    def train(self, stop: StopRequest = NEVER) -> dict:
+    def train(self, stop: StopRequest = NEVER, link: NotElastic = NOT_ELASTIC) -> dict:
         """Trains to the last step of the run. Returns the flat summary.
 
         Args:
           stop: whether this process was asked to stop.
+          link: the link to the supervisor of an elastic job.
 
         Raises:
           TrainingError: the model has diverged: the loss or an updated weight is not finite.
           Stopped: a rank was asked to stop; the trained model is saved.
+          HostsJoin: an elastic job has saved a checkpoint, from which it resumes on more or other hosts.
         """
         self._say_length()
         self._comm.broadcast(self._model.dense_variables)  # of the same seed, but processors may round differently
@@ -138,14 +141,14 @@ class Trainer:
         success = False
         try:
             with progress:
-                summary = self._take_steps(progress, stop)
+                summary = self._take_steps(progress, stop, link)
             success = self._config.auc_threshold is None or self._reached
         finally:
             for observer in self._log.observers:
                 observer.training_ends(self._epoch(), success)
         return summary
 
-    def _take_steps(self, progress: TrainingProgress, stop: StopRequest) -> dict:
+    def _take_steps(self, progress: TrainingProgress, stop: StopRequest, link: NotElastic) -> dict:
         config, last, first = self._config, self._length.last, self.step + 1
         if not self._evaluated and self._evaluate(progress):  # the run was stopped between a step and its evaluation
             last = self.step
@@ -160,6 +163,8 @@ class Trainer:
             self._departures.after(step)
             self._evaluated = step not in self._length.evaluate_after
             progress.step_done(step, batch.global_batch, self._loss)
+            if regained := link.step_done(step, self._saver and self._saver.saved_step):
+                self._log.record(regained)
             if step % config.print_freq == 0 or step == last:
                 self._read_outcome()
                 progress.log_steps(self._loss, learning_rate, self._skipped)
@@ -176,6 +181,7 @@ class Trainer:
             if config.checkpoint_every and step % config.checkpoint_every == 0 and step != last:
                 with progress.paused():
                     self._save(wait=False)
+                    self._make_room(link)
             activity.doing(f"waiting for the data of step {step + (1 if next_batch is None else 2)}")
         self._check_tables()
         if self._stop_requested and (self.step < last or not self._evaluated):
@@ -186,7 +192,14 @@ class Trainer:
         summary = progress.summary(self._evaluation, self._skipped)
         self._log.record(summary)
         self._save(finished=True)
+        link.report(finished=True)
         return summary
+
+    def _make_room(self, link: NotElastic) -> None:
+        """Ends the training of an elastic job, on all ranks, if hosts wait that shall train from this checkpoint on."""
+        if self._config.elastic and (hosts := self._comm.broadcast_object(link.hosts, name="hosts")):
+            self._saver.complete()
+            raise HostsJoin(f"step {self.step} is saved; the next start has {hosts}")
 
     def _read_outcome(self) -> None:
         """Reads the outcome of the last step, and ends a training that cannot continue."""

@@ -169,6 +169,7 @@ ELSEWHERE = {
     "inter_op_parallelism": "runtime/test_process.py",
     "intra_op_parallelism": "runtime/test_process.py",
     "stall_timeout_s": "runtime/test_watchdog.py",
+    "elastic": "training/test_elastic_training.py",
     "valid_batch_size": "evaluation/test_inference.py",
     "predictions_path": "evaluation/test_predictions.py",
     "checkpoint_every": "training/test_saver.py",

@@ -27,6 +27,7 @@ EVAL = {"mode": "eval", "restore_checkpoint_path": "c"}
         ({"projection_branch2_dims": (128,)}, "only --interaction projection reads it"),
         ({"epsilon": 1e-3}, "sgd has no such constant"),
         ({"final_split": "test", **EVAL}, "only --mode train reads it"),
+        ({"elastic": True, **EVAL}, "only a training resumes by itself"),
         ({"mllog": "m", **EVAL}, "only --mode train writes it"),
         ({"loss_scale": 8.0}, "only a run with --amp in float16 scales its loss"),
         ({"loss_scaling": "dynamic", "amp": True, "amp_dtype": "bfloat16"}, "only a run with --amp in float16"),

@@ -73,6 +73,22 @@ def test_a_new_run_in_its_place_is_said(saved, run, flags, said):
     assert found.path is None and found.run != "abc" and said in found.notes[0]
 
 
+def test_an_elastic_job_resumes_its_own_run_and_no_other(saved):
+    """Its ranks are started again with the same flags, even where --resume off began the run."""
+    config = dataclasses.replace(saved(UNFINISHED), resume="off")
+    own = Resumption.find(config, SingleProcess(), job="abc")
+    assert (own.step, own.run) == (7, "abc") and own.resumes
+    other = Resumption.find(config, SingleProcess(), job="def")
+    assert other.run == "def" and not other.resumes
+
+
+def test_an_elastic_job_that_has_finished_begins_no_new_run(saved):
+    config = saved({"finished": True, "id": "abc"})
+    with pytest.raises(CheckpointError, match=r"saved: holds the finished run \(step 7\); a rank was lost"):
+        Resumption.find(config, SingleProcess(), job="abc")
+    assert Resumption.find(config, SingleProcess(), job="def").run == "def"
+
+
 def test_other_modes_and_empty_places_have_nothing_to_go_on_with(saved, tmp_path):
     config = saved(UNFINISHED)
     assert find(dataclasses.replace(config, mode="eval", restore_checkpoint_path="x")).path is None
