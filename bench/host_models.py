@@ -41,14 +41,11 @@ WAYS = (
     Way("--data_parallel_threshold 0"),
     Way("--data_parallel_threshold 0 --amp", amp=True),
     Way("replicated by the planner (default)", None),
-    Way("tables up to 8000 rows replicated", 8000 * WIDTH),
-    Way("tables up to 30000 rows replicated", 30000 * WIDTH),
     Way("replicated by the planner --amp", None, amp=True),
     Way("--data_parallel_input, ids not ahead", 0, True),
     Way("--data_parallel_input, ids ahead", 0, True, ahead=True),
     Way("--data_parallel_input --dedup_ids on", 0, True, "on", ahead=True),
     Way("--data_parallel_input --dedup_ids auto", 0, True, "auto", ahead=True),
-    Way("input, replicated, --dedup_ids auto", None, True, "auto", ahead=True),
 )
 
 

@@ -10,35 +10,38 @@ program that hands packets on and uses a processor; without a delay only the ker
 """
 
 import argparse
+import functools
 import json
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from host_models import MODEL_NAMES, WAYS, Size, Trained
+from host_models import MODEL_NAMES, WAYS, Size, Trained, Way
 from result_file import write_result
 
 from dlrm_tf2.runtime import process
 from dlrm_tf2.sharding.cost import Step, allreduce_bytes, cost_of
 
 ROOT = Path(__file__).resolve().parent.parent
+NO_DELAY = "0ms"
 HEADER_BYTES = 14 + 20 + 32  # Ethernet; IPv4; TCP with time stamps
 SIZES = {"dlrm": Size(4096, 0.01), "tiny": Size(8192, 0.01)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--links", default="1gbit,10gbit", help="rates of the links; 0bit for no limit")
-    parser.add_argument("--delays", default="0ms", help="times from one host to the other, each with every rate")
+    parser.add_argument("--links", default="0bit,1gbit,10gbit", help="rates of the links; 0bit for no limit")
+    parser.add_argument("--delays", default=NO_DELAY, help="times from one host to the other, each with every rate")
     parser.add_argument("--ranks", type=int, default=2, help="ranks of both hosts together")
     parser.add_argument("--transport", choices=("mpi", "gloo"), default="mpi")
     parser.add_argument("--models", default=",".join(MODEL_NAMES))
-    parser.add_argument("--steps", type=int, default=4, help="steps of a way in a round")
+    parser.add_argument("--steps", type=int, default=2, help="steps of a way in a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", default=str(ROOT / "bench" / "results" / "hosts.json"))
     parser.add_argument("--measure", metavar="FILE", help=argparse.SUPPRESS)  # given to the ranks
@@ -46,76 +49,106 @@ def main() -> None:
     if arguments.measure:
         measure(arguments)
         return
-    from support.hosts import Hosts, unavailable
+    from support.hosts import unavailable
 
     if reason := unavailable():
         sys.exit(f"{parser.prog}: one host only: {reason}")
+    links = [(rate, delay) for rate in arguments.links.split(",") for delay in arguments.delays.split(",")]
     found = []
-    for rate in arguments.links.split(","):
-        for delay in arguments.delays.split(","):
-            with Hosts(2, rate=rate, delay=None if delay == "0ms" else delay) as hosts:
-                models = job(hosts, arguments)
-            bits = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}.get(rate.lstrip("0123456789."), 0) * float(
-                rate.rstrip("gmkbit")
-            )
-            found.append({"rate": rate, "delay": delay, "models": models})
-            report(found[-1], bits)
-    document = {"links": found, **{name: getattr(arguments, name) for name in ("ranks", "transport", "steps")}}
+    for (rate, delay), models in zip(links, measured(links, arguments), strict=True):
+        found.append({"rate": rate, "delay": delay, "models": models})
+        report(found[-1])
+    document = {
+        "links": found,
+        **{name: getattr(arguments, name) for name in ("ranks", "transport", "steps", "rounds")},
+    }
     write_result(arguments.json, document)
 
 
-def job(hosts, arguments: argparse.Namespace) -> dict[str, list[dict]]:
-    """What the ranks of a job on the hosts have measured, by model."""
-    with tempfile.TemporaryDirectory(prefix="bench_hosts_") as folder:
+def measured(links: list[tuple[str, str]], arguments: argparse.Namespace) -> list[dict[str, list[dict]]]:
+    """What the ranks of one job on the hosts have measured: for each link, the ways of each model."""
+    from support.hosts import Hosts
+
+    with tempfile.TemporaryDirectory(prefix="bench_hosts_") as folder, Hosts(2) as hosts:
         file = Path(folder) / "measured.json"
         command = [sys.executable, __file__, *sys.argv[1:], "--measure", str(file)]
-        done = hosts[0].run([*hosts.horovodrun(arguments.ranks, arguments.transport), *command], timeout=900)
-        if done.returncode:
-            sys.exit(f"{' '.join(command)}\n{(done.stdout + done.stderr)[-4000:]}")
+        job = hosts[0].start([*hosts.horovodrun(arguments.ranks, arguments.transport), *command])
+        for number in range(len(links) * len(arguments.models.split(","))):
+            while not Path(f"{file}.{number}").exists() and job.poll() is None:
+                time.sleep(0.05)
+            rate, delay = links[number % len(links)]
+            for index in range(len(hosts)):
+                hosts.link(index).shape(rate=rate)
+                if any(one != NO_DELAY for _, one in links):
+                    hosts.link(index).shape("out", delay=delay)
+            Path(f"{file}.{number}").unlink(missing_ok=True)
+        stdout, stderr = job.communicate()
+        if job.returncode:
+            sys.exit(f"{' '.join(command)}\n{(stdout + stderr)[-4000:]}")
         return json.loads(file.read_text())
 
 
-def report(link: dict, bits: float) -> None:
+def report(link: dict) -> None:
     """Prints the ways on one link, and adds their floors and ratios."""
+    number, unit = float(link["rate"].rstrip("gmbit")), link["rate"].lstrip("0123456789.")
+    bits = number * {"gbit": 1e9, "mbit": 1e6, "bit": 1}[unit]
     for name, ways in link["models"].items():
-        print(f"{name}, {link['rate']}, delay {link['delay']}")
+        print(f"{name}, {link['rate']}, delay {link['delay']}, measured {ways[0]['measured_gbit']:.2f} Gbit/s")
         print(
-            f"  {'':42} {'samples/s':>10} {'ratio':>6} {'step ms':>8} {'exch ms':>8} {'floor':>6} {'ratio':>6} "
-            f"{'MB sent':>8} {'plan':>8} {'ratio':>6}"
+            f"  {'':38} {'samples/s':>9} {'ratio':>5} {'step ms':>7} {'exchange':>8} {'floor':>6} {'ratio':>5} "
+            f"{'MB sent':>7} {'sent / plan':>11}"
         )
         for way in ways:
+            way["ratio"] = way["samples_per_s"] / ways[0]["samples_per_s"]
             way["floor_ms"] = 8e3 * way["sent_bytes"] / bits if bits else None
-            floor = way["floor_ms"] or 0
+            way["exchange_ratio"] = way["exchange_ms"] / way["floor_ms"] if bits else None
+            floor = f"{way['floor_ms']:6.1f} {way['exchange_ratio']:5.2f}" if bits else f"{'-':>6} {'-':>5}"
             print(
-                f"  {way['way']:42} {way['samples_per_s']:10,.0f} {way['ratio']:6.2f} {way['step_ms']:8.1f} "
-                f"{way['exchange_ms']:8.1f} {floor:6.1f} {way['exchange_ms'] / floor if floor else 0:6.2f} "
-                f"{way['sent_bytes'] / 1e6:8.2f} {way['planned_bytes'] / 1e6:8.2f} "
-                f"{way['sent_bytes'] / way['planned_bytes']:6.3f}"
+                f"  {way['way']:38} {way['samples_per_s']:9,.0f} {way['ratio']:5.2f} {way['step_ms']:7.1f} "
+                f"{way['exchange_ms']:8.1f} {floor} {way['sent_bytes'] / 1e6:7.2f} "
+                f"{way['sent_bytes'] / way['planned_bytes']:11.3f}"
+                + (f"  {way['deduplicated']} features" if "auto" in way["way"] else "")
             )
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Measures all ways of all models, on every rank; rank 0 writes the file."""
+    """Measures all ways of all models on all links, on every rank; rank 0 writes the file."""
     launch = process.Launch.detect()
     process.set_up_process(launch, cpu=True, amp=False, threads=process.Threads(1, 2))
     from dlrm_tf2.data.repeated_ids import Network
     from dlrm_tf2.runtime.comm import connect
     from dlrm_tf2.runtime.network import gbit_of_hosts
 
-    comm, found = connect(launch.world_size), {}
-    network = Network(gbit_of_hosts(comm) / comm.local_size, 1 - comm.local_size / comm.size)
+    comm = connect(launch.world_size)
+    links = [{} for _ in arguments.links.split(",") for _ in arguments.delays.split(",")]
+    number = 0
     for name in arguments.models.split(","):
-        trained = [Trained(name, SIZES[name], way, comm=comm, network=network) for way in WAYS]
-        rounds = [[_round(one, arguments.steps, comm) for one in trained] for _ in range(arguments.rounds + 1)]
-        found[name] = [
-            _summary(arguments, name, number, one, [of_all[number] for of_all in rounds[1:]], comm)
-            for number, one in enumerate(trained)
-        ]
-        for way in found[name]:
-            way["measured_gbit"] = network.rank_gbit * comm.local_size
-            way["ratio"] = way["samples_per_s"] / found[name][0]["samples_per_s"]
+        make = functools.partial(Trained, name, SIZES[name], comm=comm)
+        trained = [None if way.dedup_ids == "auto" else make(way, network=None) for way in WAYS]
+        for link in links:
+            _next_link(Path(f"{arguments.measure}.{number}"), comm)
+            number += 1
+            gbit = gbit_of_hosts(comm)
+            network = Network(gbit / comm.local_size, 1 - comm.local_size / comm.size)
+            now = [one or make(way, network=network) for one, way in zip(trained, WAYS, strict=True)]
+            for one in now:
+                one.run(1)
+            rounds = [[_round(one, arguments.steps, comm) for one in now] for _ in range(arguments.rounds)]
+            link[name] = [
+                {"measured_gbit": gbit, **_summary(way, SIZES[name], one, rounds=of_way, comm=comm)}
+                for way, one, of_way in zip(WAYS, now, zip(*rounds, strict=True), strict=True)
+            ]
     if comm.rank == 0:
-        Path(arguments.measure).write_text(json.dumps(found))
+        Path(arguments.measure).write_text(json.dumps(links))
+
+
+def _next_link(file: Path, comm) -> None:
+    """Waits until the links are changed: the file is made here, and removed then."""
+    if comm.rank == 0:
+        file.touch()
+        while file.exists():
+            time.sleep(0.05)
+    comm.allgather_object(None, name="link")
 
 
 def _round(trained: Trained, steps: int, comm) -> dict:
@@ -134,8 +167,8 @@ def _round(trained: Trained, steps: int, comm) -> dict:
     return {name: max(of_rank[name] for of_rank in ranks) for name in own}
 
 
-def _summary(arguments, name, number, trained, rounds, comm) -> dict:
-    way, size = WAYS[number], SIZES[name]
+def _summary(way: Way, size: Size, trained: Trained, *, rounds: Sequence[dict], comm) -> dict:
+    """The medians of a way, next to the bytes that the plan predicts for the host that sends most."""
     medians = {key: statistics.median(of_round[key] for of_round in rounds) for key in rounds[0]}
     step = Step(
         size.batch_size,

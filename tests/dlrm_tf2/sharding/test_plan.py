@@ -245,10 +245,13 @@ def test_row_wise_adagrad_cuts_rows_instead():
 
 def test_few_samples_replicate_nothing_and_many_replicate_small_tables():
     tables = [table("small", 100, 16), table("large", 1_000_000, 16), table("large too", 1_000_000, 16)]
-    assert make_plan(tables, 2, batch_size=64).replicated == frozenset()
-    # Replicated, 100 rows go to one other rank; exchanged, 200 vectors and gradients do. Twice as good is enough.
-    assert make_plan(tables, 2, batch_size=200).replicated == {"small"}
-    assert make_plan(tables, 2, batch_size=198).replicated == frozenset()
+    # 100 rows are at most 4 rows for each of 25 samples of a rank.
+    assert make_plan(tables, 2, batch_size=48).replicated == frozenset()
+    assert make_plan(tables, 2, batch_size=50).replicated == {"small"}
+    # 600 samples name nearly all rows. Replicated, these go to 7 other ranks; exchanged, 1200 vectors and gradients do.
+    assert make_plan(tables, 8, batch_size=8 * 600).replicated == frozenset()
+    # Of 1600, 700 are less than half: twice as good is enough.
+    assert make_plan(tables, 8, batch_size=8 * 800).replicated == {"small"}
     assert make_plan(tables, 2).replicated == frozenset()
     assert make_plan(tables, 2, batch_size=64, data_parallel_threshold=1600).replicated == {"small"}
 
