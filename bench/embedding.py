@@ -221,6 +221,11 @@ class _Counting:
 
     def __init__(self, comm, tf):
         self._comm, self._tf, self.rank, self.size = comm, tf, comm.rank, comm.size
+        self.local_rank, self.local_size, self.allgather_object = (
+            comm.local_rank,
+            comm.local_size,
+            comm.allgather_object,
+        )
         self.sent = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     def alltoall(self, rows, splits, name):

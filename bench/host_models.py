@@ -99,6 +99,8 @@ class Trained:
         batches = [self._ids(size.batch_size, number) for number in range(BATCHES)]
         own = [{name: ids[first:last] for name, ids in batch.items()} for batch in batches]
         of_rank = {name: len(np.unique(ids)) / len(ids) for name, ids in own[0].items()}
+        host = slice(*(samples_of_rank(size.batch_size, comm.size // comm.local_size, comm.rank // comm.local_size)))
+        self.host_different = {name: len(np.unique(ids[host])) / len(ids[host]) for name, ids in batches[0].items()}
         of_ranks = comm.allgather_object(of_rank, name="different")
         self.different = {name: float(np.mean([of_rank[name] for of_rank in of_ranks])) for name in of_rank}
         self.deduplicated = [name for name in self.different if self._is_deduplicated(name, way, network)]

@@ -177,6 +177,7 @@ def _summary(way: Way, size: Size, trained: Trained, *, rounds: Sequence[dict], 
         data_parallel_input=way.data_parallel_input,
         deduplicated=trained.deduplicated,
         different=trained.different,
+        host_different=trained.host_different,
         ranks_per_host=comm.local_size,
     )
     of_ranks = [cost.sent_bytes for cost in cost_of(trained.plan, trained.tables, step)]

@@ -10,17 +10,25 @@ _HOST_BYTES = 4 << 20  # that a host sends in an exchange: 34 ms at 1 Gbit/s
 _EXCHANGES = 4  # the fastest counts: the first also opens connections
 
 
+def ranks_per_host(comm: Comm) -> int | None:
+    """The ranks of each host, the same on all ranks. All ranks call it.
+
+    Returns:
+      None where hosts have different numbers of ranks, or ranks are not numbered host by host.
+    """
+    places = comm.allgather_object((comm.local_size, comm.local_rank), name="places")
+    size = comm.local_size
+    return size if all(place == (size, rank % size) for rank, place in enumerate(places)) else None
+
+
 def gbit_of_hosts(comm: Comm) -> float | None:
     """The gigabits a second that each host sends to other hosts while all hosts send. All ranks call it.
 
-    Launchers number the ranks host by host, and here each host has as many ranks as the others.
-
     Returns:
-      The same number on all ranks, of the slowest host; None where all ranks are on one host, or where hosts have
-      different numbers of ranks.
+      The same number on all ranks, of the slowest host; None where all ranks are on one host, or ranks_per_host has
+      no number.
     """
-    local_sizes = comm.allgather_object(comm.local_size, name="local_sizes")
-    if len(set(local_sizes)) > 1 or comm.local_size == comm.size:
+    if ranks_per_host(comm) in (None, comm.size):
         return None
     first = comm.rank - comm.local_rank
     others = [rank for rank in range(comm.size) if not first <= rank < first + comm.local_size]

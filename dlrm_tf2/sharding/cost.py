@@ -30,6 +30,7 @@ class Step:
       deduplicated: features whose rows a rank requests once for all of its samples, with data_parallel_input.
       different: feature -> different ids of a rank's samples, for each of its samples; as many as there are ids for a
         feature that is not in it.
+      host_different: the same of a host's samples, for each of these; as `different` for a feature that is not in it.
       ranks_per_host: ranks that share a host. Bytes are sent to ranks on other hosts.
     """
 
@@ -40,6 +41,7 @@ class Step:
     data_parallel_input: bool = False
     deduplicated: Collection[str] = ()
     different: Mapping[str, float] = field(default_factory=dict)
+    host_different: Mapping[str, float] = field(default_factory=dict)
     ranks_per_host: int = 1
 
     def different_ids(self, feature: str) -> float:
@@ -98,7 +100,8 @@ def cost_of(plan: ShardingPlan, tables: Sequence[Table], step: Step) -> list[Ran
         local_batch, other_samples = samples[rank], step.batch_size - sum(samples[host])
         # Vectors for the samples of other hosts, and gradients for the vectors that other hosts have sent.
         numbers = other_samples * vectors[rank] + local_batch * (sum(vectors) - sum(vectors[host]))
-        replica_bytes = sum(load.replica_bytes(local_batch) for load in loads)
+        replica_bytes = sum(load.replica_bytes(sum(samples[host])) for load in loads)
+        ranks = len(samples[host])
         costs.append(
             RankCost(
                 weight_bytes=plan.bytes_of(rank),
@@ -109,7 +112,7 @@ def cost_of(plan: ShardingPlan, tables: Sequence[Table], step: Step) -> list[Ran
                 vector_elements=vectors[rank] * step.batch_size,
                 sent_bytes=numbers * step.wire_bytes
                 + local_batch * (sum(ids) - sum(ids[host]))
-                + replica_bytes * (plan.world_size - len(samples[host])),
+                + replica_bytes * (plan.world_size / ranks - 1) / ranks,
                 index_bytes=sum(load.table.index_bytes(load.shard.num_rows) for load in loads),
             )
         )
@@ -227,10 +230,11 @@ class _ShardLoad:
         )
 
     def replica_bytes(self, samples: int) -> float:
-        """Bytes of rows used and of their gradients that each other rank receives for `samples` samples."""
+        """Bytes of rows used and of their gradients that each other host receives for a host's samples."""
         if not self.replicated:
             return 0
-        used = samples * sum(self.step.different_ids(feature) for feature in self.table.features)
+        found = self.step.host_different
+        used = samples * sum(found.get(name, self.step.different_ids(name)) for name in self.table.features)
         return min(self.shard.num_rows, used) * (_ROW_BYTES + self.shard.num_columns * FLOAT_BYTES)
 
 

@@ -20,6 +20,14 @@ def test_one_host_has_no_network(run_ranks):
     assert run_ranks(2, gbit_of_hosts) == [None, None] and gbit_of_hosts(SingleProcess()) is None
 
 
+def test_ranks_that_are_not_numbered_host_by_host_have_no_number(run_ranks):
+    def measure(comm):
+        comm.local_size, comm.local_rank = 2, comm.rank // 2
+        return gbit_of_hosts(comm)
+
+    assert run_ranks(4, measure) == [None] * 4
+
+
 def test_hosts_with_different_numbers_of_ranks_have_no_number(run_ranks):
     def measure(comm):
         comm.local_size, comm.local_rank = (1, 0) if comm.rank == 0 else (2, comm.rank - 1)

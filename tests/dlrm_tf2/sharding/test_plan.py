@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -313,8 +314,13 @@ def test_costs_of_deduplicated_features_by_hand():
 def test_rows_of_replicas_that_are_known_to_be_used():
     tables = [TableConfig("t", 10, 4)]
     plan = ShardingPlan(4, tuple(Shard("t", rank, rows=(0, 10), columns=(0, 4)) for rank in range(4)), frozenset({"t"}))
-    costs = cost_of(plan, tables, Step(32, different={"t": 0.5}, ranks_per_host=2))
-    assert [cost.sent_bytes for cost in costs] == [2 * 4 * (8 + 16)] * 4  # 4 rows, to the two ranks of the other host
+    step = Step(32, different={"t": 0.25}, ranks_per_host=2)
+    # 8 samples of a rank use 2 rows, and 16 samples of a host use 4, each of whose ranks sends half to the other host.
+    assert [cost.sent_bytes for cost in cost_of(plan, tables, step)] == [2 * (8 + 16)] * 4
+    fewer = replace(step, host_different={"t": 0.125})
+    assert [cost.sent_bytes for cost in cost_of(plan, tables, fewer)] == [1 * (8 + 16)] * 4
+    alone = replace(step, ranks_per_host=1)
+    assert [cost.sent_bytes for cost in cost_of(plan, tables, alone)] == [3 * 2 * (8 + 16)] * 4
 
 
 @pytest.mark.parametrize("world_size, sent", [(1, 0), (2, 400), (4, 600)])
