@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=2, help="ranks of both hosts together")
     parser.add_argument("--transport", choices=("mpi", "gloo"), default="mpi")
     parser.add_argument("--models", default=",".join(MODEL_NAMES))
+    parser.add_argument("--ways", default="0,1,2,3,4,5,6,7", help="numbers of the ways of bench/host_models.py")
     parser.add_argument("--steps", type=int, default=2, help="steps of a way in a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", default=str(ROOT / "bench" / "results" / "hosts.json"))
@@ -120,23 +121,24 @@ def measure(arguments: argparse.Namespace) -> None:
     from dlrm_tf2.runtime.network import gbit_of_hosts
 
     comm = connect(launch.world_size)
+    ways = [WAYS[int(number)] for number in arguments.ways.split(",")]
     links = [{} for _ in arguments.links.split(",") for _ in arguments.delays.split(",")]
     number = 0
     for name in arguments.models.split(","):
         make = functools.partial(Trained, name, SIZES[name], comm=comm)
-        trained = [None if way.dedup_ids == "auto" else make(way, network=None) for way in WAYS]
+        trained = [None if way.dedup_ids == "auto" else make(way, network=None) for way in ways]
         for link in links:
             _next_link(Path(f"{arguments.measure}.{number}"), comm)
             number += 1
             gbit = gbit_of_hosts(comm)
             network = Network(gbit / comm.local_size, 1 - comm.local_size / comm.size)
-            now = [one or make(way, network=network) for one, way in zip(trained, WAYS, strict=True)]
+            now = [one or make(way, network=network) for one, way in zip(trained, ways, strict=True)]
             for one in now:
                 one.run(1)
             rounds = [[_round(one, arguments.steps, comm) for one in now] for _ in range(arguments.rounds)]
             link[name] = [
                 {"measured_gbit": gbit, **_summary(way, SIZES[name], one, rounds=of_way, comm=comm)}
-                for way, one, of_way in zip(WAYS, now, zip(*rounds, strict=True), strict=True)
+                for way, one, of_way in zip(ways, now, zip(*rounds, strict=True), strict=True)
             ]
     if comm.rank == 0:
         Path(arguments.measure).write_text(json.dumps(links))
