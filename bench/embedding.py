@@ -39,7 +39,7 @@ class Way:
 
     Attributes:
       flags: flags of the program, or a description.
-      dedup_ids: "on", "off" or "auto".
+      dedup_ids: "on", "off", or "auto" as on a GPU.
       columns, rows, replicated: thresholds of make_plan, as parts of the elements of the largest table. With None,
         columns and rows are not cut, and the planner chooses the replicated tables.
       strategy: strategy of make_plan; balanced would keep the pieces of a table together.
@@ -57,7 +57,7 @@ class Way:
 WAYS = (
     Way("--data_parallel_input --dedup_ids off", True),
     Way("--data_parallel_input --dedup_ids on", True, "on"),
-    Way("--data_parallel_input --dedup_ids auto", True, "auto"),
+    Way("fewer than 0.5 different ids once", True, "auto"),
     Way("--data_parallel_input, 5 large by rows", True, rows=0.3),
     Way("--data_parallel_threshold 0", False),
     Way("18 small tables replicated", False, replicated=0.0042),
@@ -221,6 +221,11 @@ class _Counting:
 
     def __init__(self, comm, tf):
         self._comm, self._tf, self.rank, self.size = comm, tf, comm.rank, comm.size
+        self.local_rank, self.local_size, self.allgather_object = (
+            comm.local_rank,
+            comm.local_size,
+            comm.allgather_object,
+        )
         self.sent = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     def alltoall(self, rows, splits, name):

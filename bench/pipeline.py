@@ -136,6 +136,7 @@ class _Delayed:
 
     def __init__(self, comm, tf):
         self._comm, self._tf, self.rank, self.size = comm, tf, comm.rank, comm.size
+        self.local_rank, self.local_size = comm.local_rank, comm.local_size
         self.allreduce_sum, self.allgather_object, self.delay_s = comm.allreduce_sum, comm.allgather_object, 0.0
 
     def alltoall(self, rows, splits, name):

@@ -176,8 +176,14 @@ class TrainConfig:
     dedup_ids: str = _embedding(
         "auto",
         "with --data_parallel_input: fetch each row once for all samples of a rank. auto: for features whose ids "
-        "repeat often",
+        "repeat so often that this saves more time on the network than it costs",
         choices=("on", "off", "auto"),
+    )
+    network_gbit: float | None = _embedding(
+        None,
+        "gigabits a second from one host to others, by which --dedup_ids auto decides on a CPU; not given, it is "
+        "measured when the job starts, and ranks on one host have no network",
+        least=0.001,
     )
     pipeline: str = _embedding(
         "on",

@@ -38,6 +38,10 @@ def unused_flags(config: TrainConfig) -> list[str]:
         "elastic": (config.mode == "train", "only a training resumes by itself"),
         "mllog": (config.mode == "train", "only --mode train writes it"),
         "shuffle_window": _needs(config, "shuffle", "window"),
+        "network_gbit": (
+            config.data_parallel_input and config.dedup_ids == "auto",
+            "only --data_parallel_input with --dedup_ids auto reads it",
+        ),
         "pipeline": (
             config.data_parallel_input or config.hbm_for_embeddings is not None,
             "only with --data_parallel_input do ids travel between the ranks",

@@ -50,6 +50,7 @@ class SyntheticModel:
             optimizer=settings.optimizer,
             hotness=config.hotness,
             data_parallel_input=settings.data_parallel_input,
+            deduplicated=settings.deduplicated,
             wire_dtype=settings.compute_dtype,
             dtype=settings.table_dtype,
             embedding_op=settings.embedding_op,

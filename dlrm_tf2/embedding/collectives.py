@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from dlrm_tf2.runtime.comm import Comm
+from dlrm_tf2.runtime.network import ranks_per_host
 
 
 class Collectives:
@@ -21,10 +22,12 @@ class Collectives:
     Attributes:
       rank: the number of this rank.
       world_size: number of ranks.
+      ranks_per_host: ranks on each host; 1 where this is not one number.
     """
 
     def __init__(self, comm: Comm):
         self.rank, self.world_size, self._comm = comm.rank, comm.size, comm
+        self.ranks_per_host = ranks_per_host(comm) or 1
         with tf.device("/CPU:0"):
             self._zero = tf.Variable(0, dtype=tf.int32, trainable=False, name="zero")
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from dlrm_tf2.embedding.collectives import Collectives
+from dlrm_tf2.embedding.host_sums import HostSums
 from dlrm_tf2.embedding.lookup import SlabVectors
 from dlrm_tf2.embedding.native_rows import NativeRows, PooledVectors, RowGradients
 from dlrm_tf2.embedding.slab import Slab, sum_by_row
@@ -24,7 +25,7 @@ class RowUpdates:
     def __init__(
         self, collectives: Collectives, rows: NativeRows | None, *, wire_dtype: tf.DType, compute_dtype: tf.DType
     ):
-        self._collectives, self._rows = collectives, rows
+        self._collectives, self._rows, self._host_sums = collectives, rows, HostSums(collectives)
         self._wire_dtype, self._compute_dtype = wire_dtype, compute_dtype
 
     def apply(
@@ -85,7 +86,7 @@ class RowUpdates:
             return [part]
         found = []
         for slab, rows, sums in self._rows.sums_by_slab(part):
-            rows, sums = self._collectives.to_all_ranks(rows, sums, f"replicas_{slab.kind.name}")
+            rows, sums = self._host_sums.to_all_ranks(rows, sums, f"replicas_{slab.kind.name}")
             found.append(self._rows.rows_of(slab, rows, gradient=sums))
         return found
 
@@ -96,4 +97,4 @@ class RowUpdates:
         if not part.slab.kind.replicated:
             return rows, gradient
         rows, gradient = sum_by_row(rows, gradient)
-        return self._collectives.to_all_ranks(rows, gradient, f"replicas_{part.slab.kind.name}")
+        return self._host_sums.to_all_ranks(rows, gradient, f"replicas_{part.slab.kind.name}")

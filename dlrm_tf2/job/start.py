@@ -181,7 +181,9 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     chosen = dataclasses.replace(context, config=dataclasses.replace(config, embedding_op=embedding_op))
     memory_lines = _check_memory(chosen, model_config, plan)
     on_rank_0(comm, "splits", work=lambda: check_splits(config, context.spec), error=FeatureSpecError)
-    deduplicated, dedup_note = repeated_ids.choose_features(config, context.spec, comm)
+    deduplicated, dedup_note = repeated_ids.choose_features(
+        config, context.spec, tables=model_config.tables, comm=comm, on_gpu=device.gpu is not None
+    )
     lines = (*unused_flags(config), *resumption.notes, *device.notes, op_note, embedding_note)
     lines = (*lines, offloading, *memory_lines, dedup_note, type_note)
     settings = ComputeSettings(

@@ -1,15 +1,16 @@
 """What a plan costs each rank: memory, lookups, and what travels in a step.
 
 The figures are for one training step. They are exact where tables are whole or cut by columns; an expectation where
-tables are cut by rows (see tables.share_of_ids); and an upper bound for the rows of replicated tables that travel.
+tables are cut by rows (see tables.share_of_ids); and an upper bound for the rows of replicated tables and of
+deduplicated features, unless it is known how many ids of a batch are different.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER, FLOAT_BYTES
 from dlrm_tf2.sharding.plan import Shard, ShardingPlan, samples_of_rank
-from dlrm_tf2.sharding.tables import Table, fetched_per_sample, share_of_ids, state_bytes, vectors_per_sample
+from dlrm_tf2.sharding.tables import Table, fetched_per_sample, share_of_ids, state_bytes
 
 _ID_BYTES = 4  # an id of a sample, on its way to the rank of the table
 _ROW_BYTES = 8  # the number of a row that a rank requests, or whose gradient it sends
@@ -26,6 +27,11 @@ class Step:
       optimizer: a key of OPTIMIZERS.
       wire_bytes: bytes of one number of a vector that travels.
       data_parallel_input: the rank of a sample reads the sample's ids and sends them to the ranks of the tables.
+      deduplicated: features whose rows a rank requests once for all of its samples, with data_parallel_input.
+      different: feature -> different ids of a rank's samples, for each of its samples; as many as there are ids for a
+        feature that is not in it.
+      host_different: the same of a host's samples, for each of these; as `different` for a feature that is not in it.
+      ranks_per_host: ranks that share a host. Bytes are sent to ranks on other hosts.
     """
 
     batch_size: int
@@ -33,6 +39,14 @@ class Step:
     optimizer: str = DEFAULT_OPTIMIZER
     wire_bytes: int = FLOAT_BYTES
     data_parallel_input: bool = False
+    deduplicated: Collection[str] = ()
+    different: Mapping[str, float] = field(default_factory=dict)
+    host_different: Mapping[str, float] = field(default_factory=dict)
+    ranks_per_host: int = 1
+
+    def different_ids(self, feature: str) -> float:
+        """Different ids of a feature for each sample of a rank."""
+        return self.different.get(feature, self.hotness.get(feature, 1))
 
 
 @dataclass(frozen=True)
@@ -44,8 +58,8 @@ class RankCost:
       state_bytes: bytes of the optimizer's state for these shards.
       fetched: elements that the rank looks up in a step.
       vector_elements: elements of the vectors that the rank makes in a step, for the samples of all ranks.
-      sent_bytes: bytes that the rank sends to other ranks in a step by alltoall: ids, vectors, and the gradients of
-        vectors and of rows of replicated tables.
+      sent_bytes: bytes that the rank sends to ranks on other hosts in a step by alltoall: ids, vectors, and the
+        gradients of vectors and of rows of replicated tables.
       index_bytes: bytes of the indexes of dynamic tables, at most.
     """
 
@@ -78,13 +92,16 @@ def cost_of(plan: ShardingPlan, tables: Sequence[Table], step: Step) -> list[Ran
     ]
     ids = [sum(load.id_bytes for load in loads) for loads in of_ranks]
     vectors = [sum(load.vectors * load.shard.num_columns for load in loads) for loads in of_ranks]
-    costs = []
+    bounds = [samples_of_rank(step.batch_size, plan.world_size, rank) for rank in range(plan.world_size)]
+    samples, costs = [stop - start for start, stop in bounds], []
     for rank, loads in enumerate(of_ranks):
-        start, stop = samples_of_rank(step.batch_size, plan.world_size, rank)
-        local_batch, other_samples = stop - start, step.batch_size - (stop - start)
-        # Vectors for the samples of other ranks, and gradients for the vectors that other ranks have sent.
-        numbers = other_samples * vectors[rank] + local_batch * (sum(vectors) - vectors[rank])
-        to_each_other_rank = sum(load.replica_bytes(local_batch) for load in loads)
+        first = rank - rank % step.ranks_per_host
+        host = slice(first, first + step.ranks_per_host)
+        local_batch, other_samples = samples[rank], step.batch_size - sum(samples[host])
+        # Vectors for the samples of other hosts, and gradients for the vectors that other hosts have sent.
+        numbers = other_samples * vectors[rank] + local_batch * (sum(vectors) - sum(vectors[host]))
+        replica_bytes = sum(load.replica_bytes(sum(samples[host])) for load in loads)
+        ranks = len(samples[host])
         costs.append(
             RankCost(
                 weight_bytes=plan.bytes_of(rank),
@@ -94,12 +111,20 @@ def cost_of(plan: ShardingPlan, tables: Sequence[Table], step: Step) -> list[Ran
                 fetched=sum(load.fetched * (local_batch if load.replicated else step.batch_size) for load in loads),
                 vector_elements=vectors[rank] * step.batch_size,
                 sent_bytes=numbers * step.wire_bytes
-                + local_batch * (sum(ids) - ids[rank])
-                + to_each_other_rank * (plan.world_size - 1),
+                + local_batch * (sum(ids) - sum(ids[host]))
+                + replica_bytes * (plan.world_size / ranks - 1) / ranks,
                 index_bytes=sum(load.table.index_bytes(load.shard.num_rows) for load in loads),
             )
         )
     return costs
+
+
+def allreduce_bytes(numbers: int, world_size: int) -> float:
+    """Bytes that a host sends when all ranks add up float32 numbers, in a ring that enters and leaves each host once.
+
+    Each rank sends its neighbour all numbers but a rank's share twice: as partial sums, and as sums.
+    """
+    return 2 * (world_size - 1) / world_size * numbers * FLOAT_BYTES
 
 
 @dataclass(frozen=True)
@@ -169,19 +194,28 @@ class _ShardLoad:
         """Elements that are looked up."""
         return self.ids * self.shard.num_columns
 
-    @property
-    def rows_travel(self) -> bool:
+    def rows_travel(self, feature: str) -> bool:
         """Whether the sample's rank requests rows and pools them itself, instead of receiving pooled vectors."""
         if self.table.is_dynamic:
             return True
-        return self.step.data_parallel_input and self.shard.rows != (0, self.table.num_rows)
+        is_cut = self.shard.rows != (0, self.table.num_rows)
+        return self.step.data_parallel_input and (is_cut or feature in self.step.deduplicated)
 
     @property
     def vectors(self) -> float:
         """Vectors that travel."""
-        if self.replicated:
-            return 0
-        return self.ids if self.rows_travel else vectors_per_sample(self.table, self.step.hotness)
+        return 0 if self.replicated else sum(self._vectors_of(feature) for feature in self.table.features)
+
+    def _vectors_of(self, feature: str) -> float:
+        if self.rows_travel(feature):
+            return self._requested(feature)
+        return 1 if self.table.combiner else self.step.hotness.get(feature, 1)
+
+    def _requested(self, feature: str) -> float:
+        """Rows that a sample's rank requests."""
+        once = feature in self.step.deduplicated and not self.table.is_dynamic
+        ids = self.step.different_ids(feature) if once else self.step.hotness.get(feature, 1)
+        return ids * share_of_ids(self.table, self.shard.rows)
 
     @property
     def id_bytes(self) -> float:
@@ -190,13 +224,18 @@ class _ShardLoad:
             return self.ids * _KEY_BYTES
         if self.replicated or not self.step.data_parallel_input:
             return 0
-        return self.ids * (_ROW_BYTES if self.rows_travel else _ID_BYTES)
+        return sum(
+            self._requested(feature) * (_ROW_BYTES if self.rows_travel(feature) else _ID_BYTES)
+            for feature in self.table.features
+        )
 
     def replica_bytes(self, samples: int) -> float:
-        """The most bytes, of rows used and of their gradients, that each other rank receives for `samples` samples."""
+        """Bytes of rows used and of their gradients that each other host receives for a host's samples."""
         if not self.replicated:
             return 0
-        return min(self.shard.num_rows, samples * self.ids) * (_ROW_BYTES + self.shard.num_columns * FLOAT_BYTES)
+        found = self.step.host_different
+        used = samples * sum(found.get(name, self.step.different_ids(name)) for name in self.table.features)
+        return min(self.shard.num_rows, used) * (_ROW_BYTES + self.shard.num_columns * FLOAT_BYTES)
 
 
 def _max_over_mean(values: Sequence[float]) -> float:

@@ -29,7 +29,7 @@ _NO_EFFECT = frozenset(
 # These flags change only the order in which numbers are added up, as the number of ranks does:
 _ORDER_OF_SUMS = frozenset(
     """dist_strategy column_slice_threshold row_slice_threshold data_parallel_threshold cpu_offloading_threshold_gb
-    data_parallel_input dedup_ids""".split()
+    data_parallel_input dedup_ids network_gbit""".split()
 )
 # Keys that the document of a resumed run must have, see checkpoint.check_document.
 RESUMED_KEYS = ("config.seed", "data", "run.id", "run.first_step", "run.first_position")

@@ -162,6 +162,7 @@ PLANS = {
 ELSEWHERE = {
     "data_parallel_input": "job/test_ranks.py",
     "dedup_ids": "data/test_repeated_ids.py",
+    "network_gbit": "data/test_repeated_ids.py",
     "sok_gradients": "test_sok_benchmark.py",
     "pipeline": "training/test_pipelined_training.py",
     "resume": "training/test_resume.py",

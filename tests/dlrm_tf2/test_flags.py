@@ -57,7 +57,7 @@ def test_every_field_is_a_flag_and_every_flag_reaches_its_field():
         "top_mlp_dims": (5, 1), "amp": True, "loss_scale": 2.0, "xla": True, "cpu": True, "seed": 11,
         "auc_thresholds": 12, "evals_per_epoch": 13, "print_freq": 14, "save_checkpoint_path": "s",
         "combiner": "mean", "table_dtype": "bfloat16", "momentum": 0.0,
-        "data_parallel_input": True, "dedup_ids": "on", "pipeline": "off",
+        "data_parallel_input": True, "dedup_ids": "on", "network_gbit": 9.5, "pipeline": "off",
         "num_cross_layers": 2, "cross_layer_projection_dim": 31, "projection_branch1_dims": (3, 32),
         "mlp_init": "linear",
         "projection_branch2_dims": (16,), "epsilon": 0.25, "lr_policy": "torchrec", "eval_within_epoch": True,

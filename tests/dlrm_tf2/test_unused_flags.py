@@ -18,6 +18,7 @@ EVAL = {"mode": "eval", "restore_checkpoint_path": "c"}
         ({"synthetic_dataset_train_batches": 4}, "only --dataset_type synthetic reads it"),
         ({"synthetic_dataset_valid_batches": 4}, "only --dataset_type synthetic reads it"),
         ({"shuffle_window": 9}, "only --shuffle window reads it"),
+        ({"network_gbit": 10.0}, "only --data_parallel_input with --dedup_ids auto reads it"),
         ({"pipeline": "off"}, "only with --data_parallel_input do ids travel between the ranks"),
         ({"beta1": 0.8}, "only --optimizer adam reads it"),
         ({"beta2": 0.8}, "only --optimizer adam reads it"),

@@ -128,6 +128,7 @@ class Together:
 
     def __init__(self, comm):
         self._comm, self.rank, self.size, self.allgather_object = comm, comm.rank, comm.size, comm.allgather_object
+        self.local_rank, self.local_size = comm.local_rank, comm.local_size
         self._lock, self._count = threading.Lock(), {}
         self._ids_leave, self._gradients_leave = threading.Event(), threading.Event()
         self.met: list[bool] = []

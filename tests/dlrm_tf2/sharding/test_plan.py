@@ -1,13 +1,15 @@
 import itertools
+import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlrm_tf2.sharding.cost import Step, cost_of, offloaded
+from dlrm_tf2.sharding.cost import Step, allreduce_bytes, cost_of, offloaded
 from dlrm_tf2.sharding.optimizer_state import OPTIMIZERS
 from dlrm_tf2.sharding.plan import STRATEGIES, PlanError, Shard, ShardingPlan, make_plan, samples_of_rank
-from dlrm_tf2.sharding.tables import TableConfig, loads_of, share_of_ids
+from dlrm_tf2.sharding.tables import TableConfig, expected_different, loads_of, share_of_ids
 
 # The rows of the published Criteo set at threshold 15.
 T15 = (7912889, 33823, 17139, 7339, 20046, 4, 7105, 1382, 63, 5554114, 582469, 245828, 11, 2209, 10667, 104, 4, 968, 15,
@@ -244,10 +246,13 @@ def test_row_wise_adagrad_cuts_rows_instead():
 
 def test_few_samples_replicate_nothing_and_many_replicate_small_tables():
     tables = [table("small", 100, 16), table("large", 1_000_000, 16), table("large too", 1_000_000, 16)]
-    assert make_plan(tables, 2, batch_size=64).replicated == frozenset()
-    # Replicated, 100 rows go to one other rank; exchanged, 200 vectors and gradients do. Twice as good is enough.
-    assert make_plan(tables, 2, batch_size=200).replicated == {"small"}
-    assert make_plan(tables, 2, batch_size=198).replicated == frozenset()
+    # 100 rows are at most 4 rows for each of 25 samples of a rank.
+    assert make_plan(tables, 2, batch_size=48).replicated == frozenset()
+    assert make_plan(tables, 2, batch_size=50).replicated == {"small"}
+    # 600 samples name nearly all rows. Replicated, these go to 7 other ranks; exchanged, 1200 vectors and gradients do.
+    assert make_plan(tables, 8, batch_size=8 * 600).replicated == frozenset()
+    # Of 1600, 700 are less than half: twice as good is enough.
+    assert make_plan(tables, 8, batch_size=8 * 800).replicated == {"small"}
     assert make_plan(tables, 2).replicated == frozenset()
     assert make_plan(tables, 2, batch_size=64, data_parallel_threshold=1600).replicated == {"small"}
 
@@ -290,6 +295,46 @@ def test_costs_of_a_replicated_table_by_hand():
     # At most 10 rows, each an id of 8 bytes and a gradient of 4 float32, to two other ranks.
     assert [cost.sent_bytes for cost in costs] == [2 * 10 * (8 + 16)] * 3
     assert all(cost.vector_elements == 0 for cost in costs)
+
+
+def test_costs_of_deduplicated_features_by_hand():
+    """Four ranks on two hosts, 2 samples each; rank 0 has a, whose rows are requested once, and rank 2 has b."""
+    tables = [TableConfig("a", 10, 4), TableConfig("b", 10, 6)]
+    plan = ShardingPlan(4, (Shard("a", 0, rows=(0, 10), columns=(0, 4)), Shard("b", 2, rows=(0, 10), columns=(0, 6))))
+    step = Step(8, {}, data_parallel_input=True, deduplicated={"a"}, different={"a": 0.5}, ranks_per_host=2)
+    sent = [cost.sent_bytes for cost in cost_of(plan, tables, step)]
+    # The other host requests a row of a for every second of its 4 samples. Gradients of b, and its ids, travel there.
+    assert sent[0] == 4 * 0.5 * 4 * 4 + 2 * (6 * 4 + 4)
+    assert sent[1] == 2 * (6 * 4 + 4)
+    # Rank 2 sends vectors of b to 4 samples. Ranks 2 and 3 request rows of a, 8 bytes each, and send gradients of them.
+    assert sent[2] == 4 * 6 * 4 + 2 * 0.5 * (4 * 4 + 8)
+    assert sent[3] == 2 * 0.5 * (4 * 4 + 8)
+
+
+def test_rows_of_replicas_that_are_known_to_be_used():
+    tables = [TableConfig("t", 10, 4)]
+    plan = ShardingPlan(4, tuple(Shard("t", rank, rows=(0, 10), columns=(0, 4)) for rank in range(4)), frozenset({"t"}))
+    step = Step(32, different={"t": 0.25}, ranks_per_host=2)
+    # 8 samples of a rank use 2 rows, and 16 samples of a host use 4, each of whose ranks sends half to the other host.
+    assert [cost.sent_bytes for cost in cost_of(plan, tables, step)] == [2 * (8 + 16)] * 4
+    fewer = replace(step, host_different={"t": 0.125})
+    assert [cost.sent_bytes for cost in cost_of(plan, tables, fewer)] == [1 * (8 + 16)] * 4
+    alone = replace(step, ranks_per_host=1)
+    assert [cost.sent_bytes for cost in cost_of(plan, tables, alone)] == [3 * 2 * (8 + 16)] * 4
+
+
+@pytest.mark.parametrize("world_size, sent", [(1, 0), (2, 400), (4, 600)])
+def test_what_a_sum_over_all_ranks_sends_by_hand(world_size, sent):
+    assert allreduce_bytes(100, world_size) == sent
+
+
+@pytest.mark.parametrize("num_rows, num_ids", [(1, 5), (10, 1), (1000, 2000), (50_000, 3000)])
+def test_different_rows_are_counted_one_by_one(num_rows, num_ids):
+    """The sum over all rows of the chance that an id names it; few and many ids name as many, and all rows, at last."""
+    one = [share_of_ids(table("t", num_rows), (row, row + 1)) for row in range(num_rows)]
+    expected = sum(1 - math.exp(-num_ids * share) for share in one)
+    assert expected_different(num_rows, num_ids) == pytest.approx(expected, rel=0.01)
+    assert expected_different(num_rows, 1e12) == pytest.approx(num_rows)
 
 
 def test_what_a_gpu_leaves_in_host_memory():
