@@ -16,8 +16,9 @@ from dlrm_tf2.runtime.comm import Comm
 from dlrm_tf2.runtime.process import Launch
 
 _PACKAGES = Path(__file__).resolve().parents[2]
-# A host may have its own folders and its own number of cores. The content of the dataset is compared, not its path.
-_OF_HOST = frozenset(("dataset_path", "embeddings_folder", "intra_op_parallelism", "inter_op_parallelism"))
+# A host may have its own folders and its own number of cores, and a rank a log of its own, which only rank 0 writes.
+# The content of the dataset is compared, not its path.
+_OF_HOST = frozenset(("dataset_path", "embeddings_folder", "log_path", "intra_op_parallelism", "inter_op_parallelism"))
 
 
 class DifferentRanks(ValueError):

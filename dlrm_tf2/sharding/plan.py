@@ -13,13 +13,12 @@ from dlrm_tf2.sharding.blocks import Block, Columns, cut_by_rows, deal_columns
 from dlrm_tf2.sharding.dynamic_tables import DynamicTableConfig, bucket_rows
 from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER
 from dlrm_tf2.sharding.plan_rules import DEFAULT_STRATEGY, STRATEGIES, PlanError, PlanRules
-from dlrm_tf2.sharding.tables import DEFAULT_TABLE_DTYPE, WEIGHT_BYTES, Table, expected_different, fetched_per_sample
+from dlrm_tf2.sharding.tables import DEFAULT_TABLE_DTYPE, WEIGHT_BYTES, Table
 
 __all__ = ["STRATEGIES", "PlanError", "Shard", "ShardingPlan", "check_whole_rows", "make_plan", "samples_of_rank"]
 
-# `balanced` replicates a table if exchanging its vectors moves at least so many times what replication moves, and if
-# the table has at most so many rows for each vector that a rank gets from it in a step, because rows take memory.
-_REPLICATED_GAIN, _REPLICATED_ROWS = 2, 4
+# `balanced` replicates a table if exchanging its vectors moves at least so many times what replication moves.
+_REPLICATED_GAIN = 2
 
 
 @dataclass(frozen=True)
@@ -216,14 +215,11 @@ def _is_replicated(table: Table, rules: PlanRules) -> bool:
 def _is_cheaper_replicated(table: Table, rules: PlanRules) -> bool:
     """Whether a step moves much less if the table is replicated.
 
-    Replicated, every rank sends the gradients of the rows that it used to all others, used rows * (world_size - 1).
+    Replicated, every rank sends the gradients of the rows that it used to all others, at most rows * (world_size - 1).
     Spread, the vectors of all samples of a rank travel to it, and their gradients travel back.
     """
-    samples = (rules.batch_size or 0) / rules.world_size
-    vectors = samples * len(table.features)
-    used = expected_different(table.num_rows, samples * fetched_per_sample(table, rules.hotness))
-    moves_less = used * (rules.world_size - 1) * _REPLICATED_GAIN <= 2 * vectors
-    return moves_less and table.num_rows <= _REPLICATED_ROWS * vectors
+    exchanged = 2 * (rules.batch_size or 0) / rules.world_size * len(table.features)
+    return table.num_rows * (rules.world_size - 1) * _REPLICATED_GAIN <= exchanged
 
 
 def _whole(table: Table, rank: int) -> Shard:

@@ -1,6 +1,5 @@
 """An embedding table as plain data, and the loads that it puts on a rank: memory, rows to fetch, vectors to send."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
@@ -151,20 +150,6 @@ def share_of_ids(table: Table, rows: tuple[int, int]) -> float:
     if table.is_dynamic:  # keys are spread by their hash
         return (rows[1] - rows[0]) / table.num_rows
     return _first_rows_share(rows[1], table.num_rows) - _first_rows_share(rows[0], table.num_rows)
-
-
-def expected_different(num_rows: int, num_ids: float) -> float:
-    """How many different rows of a table so many ids are expected to name, where the ids follow the power law.
-
-    Rows that are about as frequent are counted together: groups are a 16th of the rows before them.
-    """
-    different, start = 0.0, 0
-    while start < num_rows:
-        stop = min(num_rows, start + max(1, start // 16))
-        share = _first_rows_share(stop, num_rows) - _first_rows_share(start, num_rows)
-        different += (stop - start) * -math.expm1(-num_ids * share / (stop - start))
-        start = stop
-    return different
 
 
 def _first_rows_share(rows: int, num_rows: int) -> float:

@@ -1,5 +1,6 @@
 """The bytes that a training sends over the network are the bytes that the plan's costs predict."""
 
+import math
 import sys
 
 import pytest
@@ -9,7 +10,7 @@ from support.programs import needs_horovod
 from criteo_prep.feature_spec import Feature, tf_raw_spec
 from dlrm_tf2.sharding.cost import Step, allreduce_bytes, cost_of
 from dlrm_tf2.sharding.plan import make_plan
-from dlrm_tf2.sharding.tables import TableConfig, expected_different
+from dlrm_tf2.sharding.tables import TableConfig, share_of_ids
 
 ROWS, WIDTH, BATCH, STEPS = (20, 900, 5000, 50_000), 64, 8192, 12
 HEADER_BYTES = 14 + 20 + 32  # of a packet: Ethernet; IPv4; TCP with time stamps
@@ -30,6 +31,12 @@ WAYS = {
     "two ranks on a host": (4, ["--data_parallel_threshold", 0]),
     "replicated, two ranks on a host": (4, []),
 }
+
+
+def expected_different(table, num_ids):
+    """How many different rows so many ids of the power law are expected to name."""
+    shares = [share_of_ids(table, (row, row + 1)) for row in range(table.num_rows)]
+    return sum(-math.expm1(-num_ids * share) for share in shares)
 
 
 def sent(hosts) -> tuple[int, int]:
@@ -70,8 +77,8 @@ def test_bytes_on_the_network_are_as_predicted(tmp_path, way):
         wire_bytes=2 if way == "16 bits" else 4,
         data_parallel_input=way == "requested once",
         deduplicated=[table.name for table in tables] if way == "requested once" else (),
-        different={table.name: expected_different(table.num_rows, local) / local for table in tables},
-        host_different={table.name: expected_different(table.num_rows, BATCH / 2) / (BATCH / 2) for table in tables},
+        different={table.name: expected_different(table, local) / local for table in tables},
+        host_different={table.name: expected_different(table, BATCH / 2) / (BATCH / 2) for table in tables},
         ranks_per_host=ranks // 2,
     )
     of_ranks = [cost.sent_bytes for cost in cost_of(plan, tables, step)]
