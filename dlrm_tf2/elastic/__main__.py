@@ -8,10 +8,10 @@ It starts the ranks with a launcher, and starts them again from the last checkpo
 
 import argparse
 import functools
-import shutil
 import sys
 
 from dlrm_tf2.elastic.hosts import Hosts, HostsError, hosts_of_script, parse_hosts
+from dlrm_tf2.elastic.launching import program_of
 from dlrm_tf2.elastic.supervisor import GivenUp, Interrupted, Rules, Supervisor
 from dlrm_tf2.runtime import terminal
 
@@ -111,8 +111,7 @@ def _checked(flags: argparse.Namespace) -> tuple[float, float]:
         )
     if not flags.silence_s >= 5:
         raise argparse.ArgumentTypeError(f"--silence_s is {flags.silence_s:g}; it must be at least 5")
-    words = flags.launcher.split()
-    if not words or shutil.which(words[0]) is None:
+    if program_of(flags.launcher) is None:
         raise argparse.ArgumentTypeError(f"--launcher {flags.launcher}: is not a program in the PATH")
     if not flags.command:
         raise argparse.ArgumentTypeError("the program is missing: put it behind the flags, as in `... dlrm --flag ...`")

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +15,12 @@ from dlrm_tf2.elastic.hosts import on_host
 from dlrm_tf2.runtime.process import ELASTIC_VARIABLE
 
 _TO_END_S = 10.0  # for a launcher whose ranks have ended: mpirun needs 2 s, horovodrun's gloo up to 5 s
+
+
+def program_of(words: str) -> str | None:
+    """The path of the program of a launcher's words, in the PATH or next to this Python; None without it."""
+    name = next(iter(shlex.split(words)), "")
+    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 
 
 class Launcher:
@@ -30,7 +38,7 @@ class Launcher:
         hosts = ",".join(f"{host}:{number}" for host, number in slots.items())
         self._process = subprocess.Popen(
             [
-                *shlex.split(words),
+                *(program_of(words) or words, *shlex.split(words)[1:]),
                 *("-np", str(sum(slots.values())), "-H", hosts),
                 *("env", f"{ELASTIC_VARIABLE}={supervisor}", *command),
             ],
