@@ -73,7 +73,8 @@ class RowWriter:
 
     def _wait_until_left(self, most: int) -> None:
         while len(self._writes) > most:
-            self._failed = self._failed or self._writes.popleft().exception()
+            error = self._writes.popleft().exception()
+            self._failed = self._failed or error
         if self._failed:
             raise self._failed
 
