@@ -172,7 +172,11 @@ class Ranks:
 
     def lost(self) -> list[int]:
         """The rank whose loss was the first trouble, and the ranks that were lost together with it."""
-        if self.trouble is None or self.trouble.lost_at is None:
+        if self.trouble is None:
+            return []
+        if self.trouble.last_word == LOST_PEER:  # it has noticed a loss before this place did
+            return [number for number, rank in enumerate(self.ranks) if rank.lost_at and rank.last_word is None]
+        if self.trouble.lost_at is None:
             return []
         until = self.trouble.lost_at + _TOGETHER_S
         return [number for number, rank in enumerate(self.ranks) if rank.lost_at is not None and rank.lost_at <= until]
@@ -186,7 +190,8 @@ class Ranks:
                 f"rank {number} on {self.ranks[number].host} {self.ranks[number].reason}" for number in lost
             )
         number = next(number for number, rank in enumerate(self.ranks) if rank is self.trouble)
-        return f"rank {number} on {self.trouble.host}: {self.trouble.reason}"
+        name = f"rank {number} on {self.trouble.host}: "
+        return name + self.trouble.reason.removeprefix(name)
 
     def close(self) -> None:
         """Ends all connections. A rank that is still there ends when it notices."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from dlrm_tf2.runtime import process, terminal
-from dlrm_tf2.runtime.elastic import NOT_ELASTIC, NotElastic, PeerLost
+from dlrm_tf2.runtime.elastic import NOT_ELASTIC, Link, NotElastic, PeerLost
 from dlrm_tf2.runtime.stopping import Stopped
 
 if TYPE_CHECKING:  # programs without ranks need neither numpy nor TensorFlow
@@ -127,7 +127,7 @@ def connected_ranks(
     from dlrm_tf2.runtime.comm import connect
     from dlrm_tf2.runtime.watchdog import Watchdog, joining
 
-    end = None if link is NOT_ELASTIC else link.end_process
+    end = link.end_process if isinstance(link, Link) else None
     with joining(launch.rank, config.stall_timeout_s, end):
         comm = connect(launch.world_size, timed=runtime.device == "cpu")
         same_on_ranks.check_program(comm)

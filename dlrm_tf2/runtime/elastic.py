@@ -106,10 +106,6 @@ class NotElastic:
           A line for the log when the training is where it was before its last restart; otherwise None.
         """
 
-    def end_process(self, reason: str) -> None:
-        """Ends the process at once, in any state of its other threads."""
-        raise NotImplementedError("a process without a supervisor ends by its watchdog")
-
 
 NOT_ELASTIC = NotElastic()
 
@@ -156,9 +152,10 @@ class Link(NotElastic):
         self._send({"regained_s": seconds})
         return {"step": step, "restart": self.restart.number, "seconds_lost": seconds}
 
-    def end_process(self, reason: str) -> None:
+    def end_process(self, reason: str, peer_is_lost: bool) -> None:
+        """Ends the process at once, in any state of its other threads. The watchdog of the process calls it."""
         terminal.warn(f"dlrm_tf2: {reason}")
-        self.say_last(FAILED, reason)
+        self.say_last(LOST_PEER if peer_is_lost else FAILED, reason)
         os._exit(1)
 
     def say_last(self, word: str, reason: str = "", status: int = 1) -> None:

@@ -32,6 +32,9 @@ _MOST_NAMED = 4  # ranks that a line names
 _ENDED, _FAILED = "ended", "failed"  # last activity of a rank that leaves
 _IP_RECVERR = 11  # number of Linux, which Python 3.11 does not name
 
+# Ends the process: gets the line that gives the reason, and whether another rank is gone, so that this one is not at fault.
+End = Callable[[str, bool], None]
+
 
 @dataclass
 class _Peer:
@@ -56,7 +59,7 @@ class Watchdog:
     Args:
       comm: the ranks.
       timeout_s: seconds without progress on any rank after which the process ends; 0 for never.
-      end: called with the line that gives the reason; None ends the process.
+      end: how the process ends; None exits with status 1.
       activity: activity of this process; None for the one that `activity.doing` sets.
     """
 
@@ -65,7 +68,7 @@ class Watchdog:
         comm: Comm,
         timeout_s: float,
         *,
-        end: Callable[[str], None] | None = None,
+        end: End | None = None,
         activity: Activity | None = None,
     ):
         self._rank, self._timeout_s, self._end = comm.rank, timeout_s, end or _end
@@ -116,11 +119,12 @@ class Watchdog:
                 self._awake_since = now
             last_round = now
             self._warn_of_silence(now)
-            verdict = self._lost(now, _FAILED_AFTER_S) or self._stalled(now)
+            lost, silent = self._lost(now, _FAILED_AFTER_S), self._silent(now)
+            verdict = lost or self._stalled(now)
             if verdict and not self._ending.is_set():
-                if self._silent(now) and self._end is _end:
+                if silent and self._end is _end:
                     launcher.end_soon(os.getpid())
-                self._end(f"{self._name(self._rank)}: {verdict}" if self._peers else verdict)
+                self._end(f"{self._name(self._rank)}: {verdict}" if self._peers else verdict, bool(lost or silent))
                 return
 
     def _name(self, rank: int) -> str:
@@ -221,16 +225,16 @@ def _first_of(ranks: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def joining(rank: int, timeout_s: float, end: Callable[[str], None] | None = None) -> Iterator[None]:
+def joining(rank: int, timeout_s: float, end: End | None = None) -> Iterator[None]:
     """Ends this process if the other ranks do not start. A context for the time before the Watchdog runs.
 
     Args:
       rank: rank of this process.
       timeout_s: seconds after which the process ends; 0 for never.
-      end: called with the line that gives the reason; None ends the process.
+      end: how the process ends; None exits with status 1.
     """
     reason = f"rank {rank}: not all ranks have started after {timeout_s:g} s (--stall_timeout_s {timeout_s:g})"
-    timer = threading.Timer(min(timeout_s, threading.TIMEOUT_MAX), end or _end, [reason])
+    timer = threading.Timer(min(timeout_s, threading.TIMEOUT_MAX), end or _end, [reason, False])
     timer.daemon = True
     if timeout_s:
         timer.start()
@@ -252,7 +256,7 @@ def _received(source: socket.socket, flags: int) -> tuple[bytes, tuple[str, int]
             pass  # an earlier datagram was refused; the error queue has the details
 
 
-def _end(reason: str) -> None:
+def _end(reason: str, _: bool) -> None:
     """Ends the process at once, in any state of its other threads, so that the launcher ends the other ranks."""
     terminal.warn(f"dlrm_tf2: {reason}")
     os._exit(1)

@@ -46,7 +46,9 @@ def be_rank(scenario, file):
         elif what == "fails":
             raise ValueError("the disk is full")
         elif what == "hangs":
-            link.end_process("no progress for 600 s")  # as its watchdog does
+            link.end_process("no progress for 600 s", False)  # as its watchdog does
+        elif what == "misses a rank":
+            link.end_process(f"rank {rank}: rank 3 on host3 is gone", True)  # likewise
         elif what == "makes room":
             while not link.hosts:
                 time.sleep(0.05)

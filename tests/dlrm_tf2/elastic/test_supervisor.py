@@ -78,6 +78,13 @@ def test_an_error_of_a_rank_ends_the_job_with_its_message(run, what, reason):
     assert "The checkpoint of step 5 is kept: the same command resumes from there." in lines
 
 
+def test_a_rank_that_misses_another_before_the_supervisor_does_is_no_error(run):
+    """A host that has lost its power and is back refuses datagrams, but its old connection may still seem to be there."""
+    status, starts, lines = run({0: dict.fromkeys("012", "misses a rank"), 1: ALL_FINISH})
+    assert (status, starts) == (0, [of(3), of(3, 7)])
+    assert ": rank 3 on host3 is gone (step 7)" in lines
+
+
 def test_a_slot_that_comes_back_is_taken_in_at_the_next_checkpoint(run):
     room = {"0": "makes room", "1": "makes room"}
     cooldown = ["--blacklist_cooldown_range", "1", "1"]

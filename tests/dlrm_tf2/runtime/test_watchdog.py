@@ -23,13 +23,13 @@ class Rank:
     """A watchdog of a rank, the line that it ended with, and its activity."""
 
     def __init__(self, comm, timeout_s):
-        self.line, self.ended = None, threading.Event()
+        self.line, self.peer_is_lost, self.ended = None, None, threading.Event()
         self.activity = Activity()
         self.activity.begin("training step 1")
         self.watchdog = watchdog.Watchdog(comm, timeout_s, end=self.end, activity=self.activity).__enter__()
 
-    def end(self, line):
-        self.line = line
+    def end(self, line, peer_is_lost):
+        self.line, self.peer_is_lost = line, peer_is_lost
         self.ended.set()
 
     def works_until(self, event):
@@ -49,21 +49,21 @@ def test_stall_timeout_s_of_a_process_that_hangs():
     rank.activity.begin("waiting for the data of step 8")
     assert rank.ended.wait(PATIENCE_S)
     assert rank.line.endswith("s (--stall_timeout_s 0.2) while waiting for the data of step 8")
-    assert rank.line.startswith("no progress for ")
+    assert rank.line.startswith("no progress for ") and rank.peer_is_lost is False
 
 
 def test_stall_timeout_s_while_the_ranks_join():
     lines, ended = [], threading.Event()
-    with watchdog.joining(rank=1, timeout_s=0.05, end=lambda line: (lines.append(line), ended.set())):
+    with watchdog.joining(rank=1, timeout_s=0.05, end=lambda line, _: (lines.append(line), ended.set())):
         assert ended.wait(PATIENCE_S)
     assert lines == ["rank 1: not all ranks have started after 0.05 s (--stall_timeout_s 0.05)"]
 
 
 def test_ranks_that_have_joined_in_time_or_may_take_any_are_left_alone():
     lines = []
-    with watchdog.joining(rank=1, timeout_s=0.2, end=lines.append):
+    with watchdog.joining(rank=1, timeout_s=0.2, end=lambda line, _: lines.append(line)):
         pass
-    with watchdog.joining(rank=1, timeout_s=0, end=lines.append):
+    with watchdog.joining(rank=1, timeout_s=0, end=lambda line, _: lines.append(line)):
         time.sleep(0.4)
     assert lines == []
 
@@ -123,6 +123,7 @@ def test_a_rank_that_is_not_heard_of_any_more_is_named(run_ranks):
         assert rank.ended.wait(PATIENCE_S)
         left = rank.watchdog.who_left(0)
         stopped.set()
+        assert rank.peer_is_lost is True
         return rank.line, left
 
     line, left = run_ranks(2, work)[0]
@@ -174,6 +175,7 @@ def test_a_rank_that_was_killed_is_named_at_once(run_ranks):
             time.sleep(0.4)
             return rank.vanishes()
         assert rank.ended.wait(PATIENCE_S)
+        assert rank.peer_is_lost is True
         return rank.line, rank.watchdog.who_left()
 
     line, left = run_ranks(2, work)[0]
