@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,8 @@ def losses_of_two_towers(ranks, *arguments):
 
 @needs_horovod
 def test_two_towers_have_the_same_losses_on_1_and_on_2_ranks():
-    alone, together = (losses_of_two_towers(ranks, "--steps", 5) for ranks in (1, 2))
+    with ThreadPoolExecutor() as at_once:
+        alone, together = at_once.map(lambda ranks: losses_of_two_towers(ranks, "--steps", 5), (1, 2))
     assert len(set(alone)) == 5
     assert together == pytest.approx(alone, abs=2e-5)
 
