@@ -1,6 +1,6 @@
 """Faults of trainings on several hosts, over Open MPI and over gloo: when everything has ended, and what is left.
 
-    python bench/faults_hosts.py [--faults "link, clock"] [--launchers mpi,gloo] [--ranks 2]
+    python bench/faults_hosts.py [--faults "link, clock"] [--launchers mpi,gloo] [--hosts 2,3] [--add]
 
 Each line is one small training with a rank on each host. The hosts are namespaces of this machine
 (tests/support/hosts), which needs root. A fault strikes the last host or its rank. The seconds count from the fault
@@ -9,6 +9,7 @@ command runs again.
 """
 
 import argparse
+import itertools
 import json
 import sys
 import tempfile
@@ -38,6 +39,7 @@ class Line:
 
     fault: str
     launcher: str
+    hosts: int
     launcher_s: float | None
     all_s: float | None
     status: int | None
@@ -46,11 +48,12 @@ class Line:
     right: bool
 
 
-def line_of(name: str, fault: Fault, *, launcher: str, outcome: Outcome) -> Line:
+def line_of(name: str, fault: Fault, *, launcher: str, hosts: int, outcome: Outcome) -> Line:
     end = outcome.end
     return Line(
         name,
         launcher,
+        hosts,
         launcher_s=end.launcher_s,
         all_s=end.all_s,
         status=end.status,
@@ -64,37 +67,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--faults", default="", help="parts of the names of the faults, with commas (all faults)")
     parser.add_argument("--launchers", default="mpi,gloo", help="mpi, gloo or both (mpi,gloo)")
-    parser.add_argument("--ranks", type=int, default=2, help="hosts, with one rank each (2)")
-    parser.add_argument("--add", action="store_true", help="keep the lines of other faults in the JSON file")
+    parser.add_argument("--hosts", default="2", help="numbers of hosts, with one rank each (2)")
+    parser.add_argument("--add", action="store_true", help="run only what the JSON file does not have, and keep that")
     parser.add_argument("--json", default=str(Path(__file__).parent / "results" / "faults_hosts.json"))
     arguments = parser.parse_args()
     if reason := unavailable():
         sys.exit(f"faults_hosts.py: {reason}")
     words = [word.strip() for word in arguments.faults.split(",")]
-    lines = []
+    numbers = [int(number) for number in arguments.hosts.split(",")]
+    lines = json.loads(Path(arguments.json).read_text())["lines"] if arguments.add else []
+    done = {(line["fault"], line["launcher"], line["hosts"]) for line in lines}
     print(
-        f"{'fault':42} {'launcher':8} {'launcher s':>10} {'all s':>7} {'status':>6} {'resumed':>8} {'right':>5}  said"
+        f"{'fault':42} {'launcher':8} {'hosts':>5} {'launcher s':>10} {'all s':>7} {'status':>6} {'resumed':>8} "
+        f"{'right':>5}  said"
     )
-    for name, fault in FAULTS.items():
-        for launcher in arguments.launchers.split(","):
-            if not any(word in name for word in words):
+    for name, launcher, hosts in itertools.product(FAULTS, arguments.launchers.split(","), numbers):
+        if (name, launcher, hosts) in done or not any(word in name for word in words):
+            continue
+        with tempfile.TemporaryDirectory(prefix="faults_hosts_") as folder:
+            try:
+                outcome = run_fault(FAULTS[name], launcher, Path(folder), hosts=hosts)
+            except RuntimeError as error:
+                print(f"{name:42} {launcher:8} {hosts:5} not tried: {error}", flush=True)
                 continue
-            with tempfile.TemporaryDirectory(prefix="faults_hosts_") as folder:
-                outcome = run_fault(fault, launcher, Path(folder), ranks=arguments.ranks)
-                line = line_of(name, fault, launcher=launcher, outcome=outcome)
-                lines.append({key: _without(value, folder) for key, value in asdict(line).items()})
-            print(
-                f"{name:42} {launcher:8} {_seconds(line.launcher_s):>10} {_seconds(line.all_s):>7} {line.status!s:>6} "
-                f"{line.resumed_after!s:>8} {'yes' if line.right else 'NO':>5}  {line.said[:120]}",
-                flush=True,
-            )
-            if not line.right:
-                print(f"WRONG: {outcome.wrong(fault)}\n{outcome.end.output[-3000:]}", flush=True)
-    settings = {"ranks": arguments.ranks, "stall_timeout_s": STALL_TIMEOUT_S, "settings_of_mpirun": " ".join(KEEPALIVE)}
-    kept = json.loads(Path(arguments.json).read_text())["lines"] if arguments.add else []
-    of_run = {(line["fault"], line["launcher"]) for line in lines}
-    kept = [line for line in kept if (line["fault"], line["launcher"]) not in of_run]
-    write_result(arguments.json, {"lines": kept + lines, **settings})
+            line = line_of(name, FAULTS[name], launcher=launcher, hosts=hosts, outcome=outcome)
+            lines.append({key: _without(value, folder) for key, value in asdict(line).items()})
+        print(
+            f"{name:42} {launcher:8} {hosts:5} {_seconds(line.launcher_s):>10} {_seconds(line.all_s):>7} "
+            f"{line.status!s:>6} {line.resumed_after!s:>8} {'yes' if line.right else 'NO':>5}  {line.said[:120]}",
+            flush=True,
+        )
+        if not line.right:
+            print(f"WRONG: {outcome.wrong(FAULTS[name])}\n{outcome.end.output[-3000:]}", flush=True)
+        settings = {"stall_timeout_s": STALL_TIMEOUT_S, "settings_of_mpirun": " ".join(KEEPALIVE)}
+        write_result(arguments.json, {"lines": lines, **settings})
     sys.exit(not all(line["right"] for line in lines))
 
 

@@ -58,12 +58,14 @@ class Outcome:
       said: the line about the fault.
       resumed_after: step of the checkpoint that the same command resumed from; None if it did not, or was not tried.
       logged: steps that were logged before the end.
+      runs_on: a process that was stopped did not end by itself when it was continued.
     """
 
     end: End
     said: str
     resumed_after: int | None
     logged: int
+    runs_on: bool
 
     def wrong(self, fault: Fault) -> str:
         """What the job did not do that it must do in spite of the fault; "" if it did everything."""
@@ -72,16 +74,21 @@ class Outcome:
             f"its exit status is {self.end.status}": (self.end.status == 0) is not fault.goes_on,
             f"it has logged {self.logged} steps": fault.goes_on and self.logged != fault.steps,
             "it does not say why": bool(fault.says) and not self.said,
+            "a process that was stopped runs on": self.runs_on,
             "the same command did not resume it": fault.saves and not fault.goes_on and self.resumed_after is None,
         }
         return "; ".join(complaint for complaint, holds in complaints.items() if holds)
 
 
-def run_fault(fault: Fault, launcher: str, folder: Path, ranks: int = 2) -> Outcome:
-    """Runs a job that the fault strikes, heals the hosts, and runs the same command again."""
+def run_fault(fault: Fault, launcher: str, folder: Path, hosts: int = 2) -> Outcome:
+    """Runs a job of a rank on each host that the fault strikes, heals the hosts, and runs the same command again.
+
+    Raises:
+      RuntimeError: the job ended before the fault.
+    """
     (folder / "log").mkdir()
     write_dataset(folder / "data")
-    with shared_disk(folder / "shared"), Hosts(ranks) as hosts:
+    with shared_disk(folder / "shared"), Hosts(hosts) as hosts:
         job = HostJob(
             hosts,
             folder,
@@ -101,8 +108,9 @@ def run_fault(fault: Fault, launcher: str, folder: Path, ranks: int = 2) -> Outc
         end = job.end(since, PATIENCE_S)
         logged = job.steps()
         fault.heal(hosts, folder)
+        runs_on = not job.continued_ends()
         resumed = job.resumed_after() if fault.saves and not fault.goes_on else None
-        return Outcome(end, end.line(fault.says) if fault.says else "", resumed, logged)
+        return Outcome(end, end.line(fault.says) if fault.says else "", resumed, logged, runs_on)
 
 
 @contextlib.contextmanager
@@ -152,19 +160,16 @@ def _link(method: str, **arguments: object) -> Callable:
     return lambda hosts, folder: getattr(hosts.link(len(hosts) - 1), method)(**arguments)
 
 
-def _kill_rank(hosts: Hosts, folder: Path) -> None:
-    hosts[len(hosts) - 1].run(["pkill", "-9", "-f", "^[^ ]*python[^ ]* -m dlrm_tf2.dlrm"])
-
-
-def _stop_rank(hosts: Hosts, folder: Path) -> None:
-    hosts[len(hosts) - 1].run(["pkill", "-STOP", "-f", "^[^ ]*python[^ ]* -m dlrm_tf2.dlrm"])
+def _signal_rank(name: str) -> Callable:
+    rank = "^[^ ]*python[^ ]* -m dlrm_tf2.dlrm"
+    return lambda hosts, folder: hosts[len(hosts) - 1].run(["pkill", f"-{name}", "-f", rank])
 
 
 _RANK = r"rank \d+ on host\d+"
 _GONE = rf"{_RANK} (is gone|was last heard of|failed)"
 FAULTS = {
-    "a rank is killed": Fault(_GONE, strike=_kill_rank),
-    "a rank is stopped": Fault(_GONE, strike=_stop_rank),
+    "a rank is killed": Fault(_GONE, strike=_signal_rank("KILL")),
+    "a rank is stopped": Fault(_GONE, strike=_signal_rank("STOP"), heal=_signal_rank("CONT")),
     "all processes of a host are killed": Fault(_GONE, strike=_last("kill_processes"), heal=_last("start_sshd")),
     "a host loses power": Fault(_GONE, strike=_last("power_off"), heal=_last("power_on")),
     "a link is down": Fault(_GONE, strike=_link("cut"), heal=_link("restore")),

@@ -11,7 +11,7 @@ from pathlib import Path
 from support.hosts import Hosts
 
 PATIENCE_S = 240
-STALL_TIMEOUT_S = 30  # the first step, which is compiled, must not take longer
+STALL_TIMEOUT_S = 60  # the first step, which is compiled, must not take longer
 # Without these settings, only the program notices a host that is gone; docs/cluster.md explains them.
 KEEPALIVE = (
     """--mca oob_tcp_keepalive_time 5 --mca oob_tcp_keepalive_intvl 2 --mca oob_tcp_keepalive_probes 6
@@ -34,7 +34,7 @@ class End:
 
     Attributes:
       launcher_s: seconds until the launcher had ended; None if it had to be killed.
-      all_s: seconds until all processes on all hosts had ended; None if some had to be killed.
+      all_s: seconds until all processes on all hosts had ended, or were stopped by SIGSTOP; None if some had to be killed.
       status: exit status of the launcher.
       output: what the launcher printed.
     """
@@ -131,18 +131,24 @@ class HostJob:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [json.loads(line)["resumed_step"] for line in lines if '"resumed_step"' in line and line.endswith("}")]
 
-    def remaining(self) -> list[str]:
-        """The names of the processes that have not ended."""
-        return [Path("/proc", name, "cmdline").read_text() for name in self._processes() - self._others]
+    def continued_ends(self, patience_s: float = 20) -> bool:
+        """Whether processes that were stopped, and go on now, end by themselves; kills them if they do not."""
+        deadline = time.monotonic() + patience_s
+        while self._processes() - self._others:
+            if time.monotonic() > deadline:
+                self.kill()
+                return False
+            time.sleep(0.1)
+        return True
 
     def _processes(self) -> set[str]:
-        """The processes on the hosts, without sshd."""
+        """The processes on the hosts, without sshd, and without processes that are stopped."""
         found = set()
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 if os.stat(process / "ns/net").st_ino in self._networks:
                     comm, state = (process / "comm").read_text(), (process / "stat").read_text().rpartition(")")[2]
-                    found |= {process.name} if comm != "sshd\n" and state.split()[0] != "Z" else set()
+                    found |= {process.name} if comm != "sshd\n" and state.split()[0] not in "ZT" else set()
             except OSError:
                 pass  # it has ended
         return found

@@ -24,6 +24,6 @@ def test_fault(name, launcher, tmp_path):
 
 
 def test_a_link_of_one_of_three_hosts_is_down(tmp_path):
-    outcome = run_fault(FAULTS["a link is down"], "mpi", tmp_path, ranks=3)
+    outcome = run_fault(FAULTS["a link is down"], "mpi", tmp_path, hosts=3)
     assert not outcome.wrong(FAULTS["a link is down"]), outcome.end.output[-4000:]
     assert "rank 2 on host2" in outcome.said
