@@ -81,7 +81,7 @@ def main() -> None:
         f"{'fault':42} {'launcher':8} {'hosts':>5} {'launcher s':>10} {'all s':>7} {'status':>6} {'resumed':>8} "
         f"{'right':>5}  said"
     )
-    for name, launcher, hosts in itertools.product(FAULTS, arguments.launchers.split(","), numbers):
+    for hosts, name, launcher in itertools.product(numbers, FAULTS, arguments.launchers.split(",")):
         if (name, launcher, hosts) in done or not any(word in name for word in words):
             continue
         with tempfile.TemporaryDirectory(prefix="faults_hosts_") as folder:

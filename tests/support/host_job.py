@@ -34,7 +34,7 @@ class End:
 
     Attributes:
       launcher_s: seconds until the launcher had ended; None if it had to be killed.
-      all_s: seconds until all processes on all hosts had ended, or were stopped by SIGSTOP; None if some had to be killed.
+      all_s: seconds until all processes on all hosts had ended, but for stopped ones; None if some had to be killed.
       status: exit status of the launcher.
       output: what the launcher printed.
     """

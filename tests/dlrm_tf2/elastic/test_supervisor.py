@@ -79,7 +79,7 @@ def test_an_error_of_a_rank_ends_the_job_with_its_message(run, what, reason):
 
 
 def test_a_rank_that_misses_another_before_the_supervisor_does_is_no_error(run):
-    """A host that has lost its power and is back refuses datagrams, but its old connection may still seem to be there."""
+    """A host that lost its power and is back refuses datagrams, while its old connection still seems to be there."""
     status, starts, lines = run({0: dict.fromkeys("012", "misses a rank"), 1: ALL_FINISH})
     assert (status, starts) == (0, [of(3), of(3, 7)])
     assert ": rank 3 on host3 is gone (step 7)" in lines
