@@ -32,7 +32,7 @@ _MOST_NAMED = 4  # ranks that a line names
 _ENDED, _FAILED = "ended", "failed"  # last activity of a rank that leaves
 _IP_RECVERR = 11  # number of Linux, which Python 3.11 does not name
 
-# Ends the process. Gets the line that gives the reason, and whether another rank is lost: then this one is not at fault.
+# Ends the process. Gets a line with the reason, and whether another rank is lost: then this one is not at fault.
 End = Callable[[str, bool], None]
 
 
