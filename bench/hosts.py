@@ -120,7 +120,7 @@ def measure(arguments: argparse.Namespace) -> None:
     from dlrm_tf2.runtime.comm import connect
     from dlrm_tf2.runtime.network import gbit_of_hosts
 
-    comm = connect(launch.world_size)
+    comm, transport = connect(launch.world_size), arguments.transport
     ways = [WAYS[int(number)] for number in arguments.ways.split(",")]
     links = [{} for _ in arguments.links.split(",") for _ in arguments.delays.split(",")]
     number = 0
@@ -137,7 +137,7 @@ def measure(arguments: argparse.Namespace) -> None:
                 one.run(1)
             rounds = [[_round(one, arguments.steps, comm) for one in now] for _ in range(arguments.rounds)]
             link[name] = [
-                {"measured_gbit": gbit, **_summary(way, SIZES[name], one, rounds=of_way, comm=comm)}
+                {"measured_gbit": gbit, **_summary(way, SIZES[name], one, rounds=of_way, comm=comm, transport=transport)}
                 for way, one, of_way in zip(ways, now, zip(*rounds, strict=True), strict=True)
             ]
     if comm.rank == 0:
@@ -169,7 +169,7 @@ def _round(trained: Trained, steps: int, comm) -> dict:
     return {name: max(of_rank[name] for of_rank in ranks) for name in own}
 
 
-def _summary(way: Way, size: Size, trained: Trained, *, rounds: Sequence[dict], comm) -> dict:
+def _summary(way: Way, size: Size, trained: Trained, *, rounds: Sequence[dict], comm, transport: str) -> dict:
     """The medians of a way, next to the bytes that the plan predicts for the host that sends most."""
     medians = {key: statistics.median(of_round[key] for of_round in rounds) for key in rounds[0]}
     step = Step(
@@ -183,13 +183,14 @@ def _summary(way: Way, size: Size, trained: Trained, *, rounds: Sequence[dict], 
         ranks_per_host=comm.local_size,
     )
     of_ranks = [cost.sent_bytes for cost in cost_of(trained.plan, trained.tables, step)]
+    members = comm.size // comm.local_size if transport == "mpi" else comm.size
     of_hosts = [sum(of_ranks[first : first + comm.local_size]) for first in range(0, comm.size, comm.local_size)]
     return {
         "way": way.flags,
         **medians,
         "all_ms": [of_round["step_ms"] for of_round in rounds],
         "samples_per_s": 1e3 * size.batch_size / medians["step_ms"],
-        "planned_bytes": max(of_hosts) + allreduce_bytes(trained.dense_numbers, comm.size),
+        "planned_bytes": max(of_hosts) + allreduce_bytes(trained.dense_numbers, members),
         "deduplicated": len(trained.deduplicated),
         "replicated": len(trained.plan.replicated),
     }

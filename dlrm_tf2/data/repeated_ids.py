@@ -20,8 +20,8 @@ from dlrm_tf2.sharding.tables import Table
 
 PAYS_BELOW = 0.5  # different ids per sample: deduplication saves at least half of the bytes
 # What deduplication costs a rank on a CPU, with one thread: seconds for each id, and for each number of its vector.
-# Source: bench/hosts.py, where deduplication pays up to about 2 Gbit/s at width 128 (docs/sharding.md).
-_SECONDS_PER_ID, _SECONDS_PER_NUMBER = 100e-9, 10e-9
+# Source: bench/hosts.py with links of 1.5 to 10 Gbit/s, vectors of width 8 to 128 (docs/sharding.md).
+_SECONDS_PER_ID, _SECONDS_PER_NUMBER = 20e-9, 4e-9
 _ID_BYTES, _ROW_BYTES = 4, 8  # an id on its way to the rank of the table; a row that is requested
 
 

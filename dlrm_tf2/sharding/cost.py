@@ -122,7 +122,8 @@ def cost_of(plan: ShardingPlan, tables: Sequence[Table], step: Step) -> list[Ran
 def allreduce_bytes(numbers: int, world_size: int) -> float:
     """Bytes that a host sends when all ranks add up float32 numbers, in a ring that enters and leaves each host once.
 
-    Each rank sends its neighbour all numbers but a rank's share twice: as partial sums, and as sums.
+    Each rank sends its neighbour all numbers but a rank's share twice: as partial sums, and as sums. gloo makes such a
+    ring. Open MPI adds up inside a host first, where hosts have as many ranks, a power of two: then count hosts.
     """
     return 2 * (world_size - 1) / world_size * numbers * FLOAT_BYTES
 
