@@ -136,8 +136,9 @@ def measure(arguments: argparse.Namespace) -> None:
             for one in now:
                 one.run(1)
             rounds = [[_round(one, arguments.steps, comm) for one in now] for _ in range(arguments.rounds)]
+            summary = functools.partial(_summary, comm=comm, transport=transport)
             link[name] = [
-                {"measured_gbit": gbit, **_summary(way, SIZES[name], one, rounds=of_way, comm=comm, transport=transport)}
+                {"measured_gbit": gbit, **summary(way, SIZES[name], one, rounds=of_way)}
                 for way, one, of_way in zip(ways, now, zip(*rounds, strict=True), strict=True)
             ]
     if comm.rank == 0:
