@@ -135,10 +135,14 @@ class _RemoteFile(io.RawIOBase):
             return len(whole)
 
     def readinto(self, memory: memoryview) -> int:
-        piece = self.ask(READ, RANGE.pack(self._position, min(len(memory), PIECE_BYTES)))
-        memory[: len(piece)] = piece
-        self._position += len(piece)
-        return len(piece)
+        filled = 0
+        while filled < len(memory):
+            piece = self.ask(READ, RANGE.pack(self._position, min(len(memory) - filled, PIECE_BYTES)))
+            if not piece:
+                break
+            memory[filled : filled + len(piece)] = piece
+            self._position, filled = self._position + len(piece), filled + len(piece)
+        return filled
 
     def readall(self) -> bytes:
         return b"".join(iter(lambda: self.read(PIECE_BYTES), b""))

@@ -267,13 +267,12 @@ def _restore(context: RunContext, model: Dlrm, *, source: _Source, resumption: R
     activity.doing(f"restoring {source.path}")
     with checkpoint.gathered(context.comm, source.far.ranks, reads=[source.folder]) as disk:
         document = checkpoint.load_checkpoint(
-            source.path,
+            disk.folder(source.folder) if disk else source.path,
             context.comm,
             dense=model.dense_by_name,
             embedding=model.embedding,
             with_state=_restores_state(context.config, resumption),
             say=log.say if context.config.mode == "train" else None,
-            disk=disk,
         )
     log.say(f"{'resumed' if resumption.resumes else 'restored'} {source.path}: step {document['step']}")
     return document

@@ -43,6 +43,12 @@ SLOTS = ("weights", "accumulator")
 FAR = [(1,), (2,), (1, 2)]
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    """A server that nobody needs any more ends at once."""
+    monkeypatch.setattr(folder_server, "_CLOSES_WITHIN_S", 0.01)
+
+
 @pytest.fixture
 def small_pieces(monkeypatch):
     """A file has several blocks, and a block has several pieces."""
@@ -79,8 +85,9 @@ def load_gathered(run_ranks, array_embedding, tmp_path):
             embedding, dense = array_embedding(TABLES, plan, comm.rank, SLOTS), dense_of(1000 + comm.rank)
             reads = [open_checkpoint(tmp_path / "disk0" / "saved")[0]] if comm.rank == 0 else []
             with gathered(comm, far, reads=reads) as disk:
-                path = place(tmp_path, comm, far)
-                return load_checkpoint(path, comm, dense=dense, embedding=embedding, disk=disk), dense, embedding
+                path = tmp_path / "disk0" / "saved"
+                path = disk.folder(path) if disk else path
+                return load_checkpoint(path, comm, dense=dense, embedding=embedding), dense, embedding
 
         return run_ranks(plan.world_size, work)
 
@@ -227,6 +234,7 @@ def test_a_rank_0_that_is_gone_is_an_error(run_ranks, tmp_path):
     def work(comm):
         with gathered(comm, [1], writes=[tmp_path], reads=[tmp_path]) as disk:
             pass
+        comm.allgather_object(None, name="left")
         if comm.rank == 1:
             with disk.folder(tmp_path).create("new.npy"):
                 pass
