@@ -120,13 +120,13 @@ class _RemoteFile(io.RawIOBase):
         """Sends a message, and waits for its answer. Raises the OSError that rank 0 answers."""
         with _broken_connections(self._path):
             self._connection.send(kind, content)
-            answer, content = self._connection.receive()
+            answer, said = self._connection.receive()
         activity.report_progress()
         if answer == ERROR:
-            number, text = json.loads(content)
+            number, text = json.loads(said)
             raise OSError(number, f"{text} (on the disk of rank 0)")
         assert answer == DONE, answer
-        return content
+        return said
 
     def write(self, data: bytes | memoryview) -> int:
         with memoryview(data) as whole:

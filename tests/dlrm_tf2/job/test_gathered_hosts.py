@@ -40,6 +40,7 @@ def test_a_job_whose_hosts_share_no_disk(tmp_path, launcher):
             host.private_folder(tmp_path / "own" / "shared", "64m")
 
         def job(folder, *more):
+            more = ("--stall_timeout_s", 120, *more)  # the machine may have other work
             return HostJob(hosts, tmp_path / folder, launcher=launcher, steps=STEPS, more=more)
 
         def end_of(started):
