@@ -193,12 +193,14 @@ def test_a_run_whose_last_rank_does_not_see_the_disk(run_ranks, keys, tmp_path, 
         more = ["--dynamic_capacity", "30,20", *more, *(["--checkpoint_gather"] if gather else [])]
         return run_ranks(2, lambda comm: in_process.run(keys, tmp_path / f"{name}.log", *more, comm=comm))[0]
 
-    saved = ["--max_steps", 2, "--save_checkpoint_path"]
+    saved = ["--max_steps", 2, "--keep_best", "--save_checkpoint_path"]
     for name in ("shared", "gathered"):
         trained = run(name, *saved, tmp_path / name, is_far=name == "gathered", gather=name == "gathered")
     shared, gathered = (folder_bytes(tmp_path / name) for name in ("shared", "gathered"))
     assert shared.pop("manifest.json") != gathered.pop("manifest.json")  # names run and flags
     assert shared == gathered and served.count("_receive_file") > 5 and "_send_file" not in served
+    best, best_gathered = (folder_bytes(tmp_path / f"{name}.best/tables") for name in ("shared", "gathered"))
+    assert best == best_gathered and best
 
     evaluate = ["--restore_checkpoint_path", tmp_path / "gathered", "--mode", "eval"]
     assert run("eval", *evaluate).column("auc") == trained.column("auc")[:1] and served.count("_send_file") > 5
