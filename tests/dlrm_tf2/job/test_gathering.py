@@ -177,34 +177,39 @@ def keys(tmp_path, monkeypatch):
 
 
 def test_a_run_whose_last_rank_does_not_see_the_disk(run_ranks, keys, tmp_path, monkeypatch):
-    """Both folders are seen by all ranks in truth; the last rank is said not to see one of them."""
+    """All ranks see the folders in truth; the last rank is said not to. What it restores is what was trained."""
     served, far = [], gathering._far
     serve = {name: getattr(folder_server, name) for name in ("_receive_file", "_send_file")}
     for name, function in serve.items():
         monkeypatch.setattr(
-            folder_server, name, lambda *arguments, f=function, n=name: (served.append(n), f(*arguments))
+            folder_server,
+            name,
+            lambda *arguments, f=function, n=name: (served.append((n, arguments[2])), f(*arguments)),
         )
 
     def last_is_far(comm, name, *, sees, refusal):
         return far(comm, name, sees=lambda: comm.rank < comm.size - 1 and sees(), refusal=refusal)
 
-    def run(name, *more, is_far=True, gather=True):
-        monkeypatch.setattr(gathering, "_far", last_is_far if is_far else far)
-        more = ["--dynamic_capacity", "30,20", *more, *(["--checkpoint_gather"] if gather else [])]
-        return run_ranks(2, lambda comm: in_process.run(keys, tmp_path / f"{name}.log", *more, comm=comm))[0]
+    def run(name, *more):
+        arguments = ["--dynamic_capacity", "30,20", *more]
+        return run_ranks(2, lambda comm: in_process.run(keys, tmp_path / f"{name}.log", *arguments, comm=comm))[0]
 
-    saved = ["--max_steps", 2, "--keep_best", "--save_checkpoint_path"]
-    for name in ("shared", "gathered"):
-        trained = run(name, *saved, tmp_path / name, is_far=name == "gathered", gather=name == "gathered")
-    shared, gathered = (folder_bytes(tmp_path / name) for name in ("shared", "gathered"))
-    assert shared.pop("manifest.json") != gathered.pop("manifest.json")  # names run and flags
-    assert shared == gathered and served.count("_receive_file") > 5 and "_send_file" not in served
-    best, best_gathered = (folder_bytes(tmp_path / f"{name}.best/tables") for name in ("shared", "gathered"))
-    assert best == best_gathered and best
+    monkeypatch.setattr(gathering, "_far", last_is_far)
+    path = ["--save_checkpoint_path", tmp_path / "saved"]
+    trained = run("train", *path, "--max_steps", 2, "--keep_best", "--checkpoint_gather")
+    manifest = checkpoint.open_checkpoint(tmp_path / "saved")[1]
+    kinds, files = zip(*served, strict=True)
+    assert set(kinds) == {"_receive_file"} and len(files) == 2 * len(
+        set(files)
+    )  # of the best and the newest checkpoint
+    assert {".keys." in file for file in files} == {True, False} and set(files) < {file.path for file in manifest.files}
+    assert folder_bytes(tmp_path / "saved" / "tables") == folder_bytes(tmp_path / "saved.best" / "tables")
 
-    evaluate = ["--restore_checkpoint_path", tmp_path / "gathered", "--mode", "eval"]
-    assert run("eval", *evaluate).column("auc") == trained.column("auc")[:1] and served.count("_send_file") > 5
     served.clear()
-    refused = run("refused", *evaluate, gather=False)
-    assert str(refused).startswith(f"rank 1: {tmp_path}/gathered: rank 0 sees a checkpoint here") and not served
+    evaluate = ["--restore_checkpoint_path", tmp_path / "saved", "--mode", "eval"]
+    assert run("eval", *evaluate, "--checkpoint_gather").column("auc") == trained.column("auc")[:1]
+    assert {kind for kind, _ in served} == {"_send_file"} and set(files) & {file for _, file in served}
+    served.clear()
+    refused = run("refused", *evaluate)
+    assert str(refused).startswith(f"rank 1: {tmp_path}/saved: rank 0 sees a checkpoint here") and not served
     assert not (tmp_path / "refused.log").exists()
