@@ -179,13 +179,16 @@ def keys(tmp_path, monkeypatch):
 def test_a_run_whose_last_rank_does_not_see_the_disk(run_ranks, keys, tmp_path, monkeypatch):
     """All ranks see the folders in truth; the last rank is said not to. What it restores is what was trained."""
     served, far = [], gathering._far
-    serve = {name: getattr(folder_server, name) for name in ("_receive_file", "_send_file")}
-    for name, function in serve.items():
-        monkeypatch.setattr(
-            folder_server,
-            name,
-            lambda *arguments, f=function, n=name: (served.append((n, arguments[2])), f(*arguments)),
-        )
+
+    def count(kind, serve):
+        def served_by(connection, folder, name):
+            served.append((kind, name))
+            serve(connection, folder, name)
+
+        monkeypatch.setattr(folder_server, kind, served_by)
+
+    for kind in ("_receive_file", "_send_file"):
+        count(kind, getattr(folder_server, kind))
 
     def last_is_far(comm, name, *, sees, refusal):
         return far(comm, name, sees=lambda: comm.rank < comm.size - 1 and sees(), refusal=refusal)
