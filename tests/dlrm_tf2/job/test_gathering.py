@@ -202,9 +202,8 @@ def test_a_run_whose_last_rank_does_not_see_the_disk(run_ranks, keys, tmp_path, 
     trained = run("train", *path, "--max_steps", 2, "--keep_best", "--checkpoint_gather")
     manifest = checkpoint.open_checkpoint(tmp_path / "saved")[1]
     kinds, files = zip(*served, strict=True)
-    assert set(kinds) == {"_receive_file"} and len(files) == 2 * len(
-        set(files)
-    )  # of the best and the newest checkpoint
+    assert set(kinds) == {"_receive_file"}
+    assert len(files) == 2 * len(set(files))  # of the best checkpoint and of the newest
     assert {".keys." in file for file in files} == {True, False} and set(files) < {file.path for file in manifest.files}
     assert folder_bytes(tmp_path / "saved" / "tables") == folder_bytes(tmp_path / "saved.best" / "tables")
 
