@@ -361,6 +361,11 @@ class TrainConfig:
     checkpoint_async: bool = _checkpoints(
         False, "write checkpoints while training continues; needs memory for a copy of the tables"
     )
+    checkpoint_gather: bool = _checkpoints(
+        False,
+        "checkpoints may lie on the disk of rank 0's host alone: rank 0 writes and reads them for the ranks that do "
+        "not see it. Without the flag, the hosts must share a file system",
+    )
     keep_checkpoints: int = _checkpoints(
         1,
         "checkpoints to keep: the newest is --save_checkpoint_path, older ones are next to it as NAME.step-N",

@@ -158,6 +158,15 @@ def _check_checkpoints(config: "TrainConfig") -> None:
             f"--elastic needs --{name}: the job resumes from the last checkpoint.",
         )
     require(
+        not config.checkpoint_gather or config.save_checkpoint_path or config.restore_checkpoint_path,
+        "--checkpoint_gather needs --save_checkpoint_path or --restore_checkpoint_path: the folder on rank 0's host.",
+    )
+    require(
+        not config.checkpoint_gather or not config.elastic or config.mode != "train",
+        "--checkpoint_gather and --elastic: the checkpoints lie on the host of rank 0, and an elastic job must resume "
+        "when that host is lost. Save on a file system that all hosts share, and leave --checkpoint_gather out.",
+    )
+    require(
         not config.fresh_optimizer or config.restore_checkpoint_path is not None,
         "--fresh_optimizer needs --restore_checkpoint_path: the checkpoint to take the weights from.",
     )

@@ -14,6 +14,7 @@ import numpy as np
 from dlrm_tf2.checkpoint.bfloat16 import BFLOAT16, bits_of, weights_of
 from dlrm_tf2.checkpoint.dynamic_entries import COUNTED, KEYS, OF_KEYS, SCORES, STEPS
 from dlrm_tf2.checkpoint.files import read_array, rows_per_block, stream_rows
+from dlrm_tf2.checkpoint.folder import Folder
 from dlrm_tf2.checkpoint.manifest import Manifest
 from dlrm_tf2.checkpoint.manifest_entries import StoredShard
 from dlrm_tf2.runtime import activity
@@ -64,7 +65,7 @@ def blocks_of_keys(table, rows: np.ndarray, *, slot: str, num_columns: int) -> I
         yield np.broadcast_to(values, (len(values), num_columns))  # a slot may have one number a row
 
 
-def restore_dynamic(folder: Path, manifest: Manifest, *, name: str, table, slots: Sequence[str]) -> Restored:
+def restore_dynamic(folder: Path | Folder, manifest: Manifest, *, name: str, table, slots: Sequence[str]) -> Restored:
     """Stores the keys of a checkpoint's table that belong to this rank, and writes their rows.
 
     Args:
@@ -94,7 +95,7 @@ def restore_dynamic(folder: Path, manifest: Manifest, *, name: str, table, slots
     return Restored(len(keys), int(np.count_nonzero(rows >= 0)), counts)
 
 
-def _write_rows(folder: Path, shard: StoredShard, *, table, is_own: np.ndarray, rows: np.ndarray) -> None:
+def _write_rows(folder: Path | Folder, shard: StoredShard, *, table, is_own: np.ndarray, rows: np.ndarray) -> None:
     """Writes the values of a shard's file to the rows that its own keys have now; -1 for none."""
     if not len(rows):
         return

@@ -14,8 +14,8 @@ from zlib import crc32
 
 import numpy as np
 
-from criteo_prep.plain_file import open_plain
 from dlrm_tf2.checkpoint.bfloat16 import BFLOAT16, bits_of, stored_as, weights_of
+from dlrm_tf2.checkpoint.folder import Folder, as_folder
 from dlrm_tf2.runtime import activity
 
 _BLOCK_BYTES = 8 << 20
@@ -48,11 +48,11 @@ def rows_per_block(num_columns: int) -> int:
     return max(1, _BLOCK_BYTES // (4 * max(1, num_columns)))
 
 
-def write_npy(folder: Path, path: str, *, shape: tuple[int, ...], dtype: str, blocks: Iterable) -> StoredFile:
+def write_npy(folder: Path | Folder, path: str, *, shape: tuple[int, ...], dtype: str, blocks: Iterable) -> StoredFile:
     """Writes an array, block by block, to the disk itself (fsync).
 
     Args:
-      folder: the checkpoint.
+      folder: the checkpoint; a path is on a disk that this process sees.
       path: file to create, relative to the folder; it must not exist.
       shape: shape of the whole array.
       dtype: as in StoredFile.
@@ -65,20 +65,18 @@ def write_npy(folder: Path, path: str, *, shape: tuple[int, ...], dtype: str, bl
     header = io.BytesIO()
     layout = {"descr": np.lib.format.dtype_to_descr(stored), "fortran_order": False, "shape": tuple(shape)}
     np.lib.format.write_array_header_1_0(header, layout)
-    checksum, num_bytes = 0, 0
+    folder, checksum, num_bytes = as_folder(folder), 0, 0
     blocks = map(bits_of, blocks) if dtype == BFLOAT16 else blocks
     try:
-        with open(folder / path, "xb") as file:
+        with folder.create(path) as file:
             for block in itertools.chain([header.getvalue()], blocks):
                 data = block if isinstance(block, bytes) else _bytes_of(np.ascontiguousarray(block, stored))
                 file.write(data)
                 checksum = crc32(data, checksum)
                 num_bytes += len(data)
                 activity.report_progress()
-            file.flush()
-            os.fsync(file.fileno())
     except OSError as error:
-        raise unwritable(folder / path, error) from error
+        raise unwritable(folder.path / path, error) from error
     assert num_bytes == len(header.getvalue()) + math.prod(shape) * stored.itemsize, "the blocks are not the array"
     return StoredFile(path, tuple(shape), dtype=dtype, num_bytes=num_bytes, crc32=f"{checksum:08x}")
 
@@ -88,11 +86,12 @@ def _bytes_of(array: np.ndarray) -> memoryview:
     return memoryview(array.reshape(-1).view(np.uint8))
 
 
-def read_array(folder: Path, file: StoredFile) -> np.ndarray:
+def read_array(folder: Path | Folder, file: StoredFile) -> np.ndarray:
     """The whole array, after its checksum was compared. Raises CheckpointError."""
-    path = folder / file.path
+    folder = as_folder(folder)
+    path = folder.path / file.path
     try:
-        with open_plain(path) as source:
+        with folder.open(file.path) as source:
             content = source.read()
     except OSError as error:
         raise unreadable(path, error) from None
@@ -102,11 +101,13 @@ def read_array(folder: Path, file: StoredFile) -> np.ndarray:
     return np.load(io.BytesIO(content), allow_pickle=False)
 
 
-def stream_rows(folder: Path, file: StoredFile, rows: tuple[int, int] | None) -> Iterator[tuple[int, np.ndarray]]:
+def stream_rows(
+    folder: Path | Folder, file: StoredFile, rows: tuple[int, int] | None
+) -> Iterator[tuple[int, np.ndarray]]:
     """Reads a two-dimensional file a block of rows at a time.
 
     Args:
-      folder: the checkpoint.
+      folder: the checkpoint; a path is on a disk that this process sees.
       file: the file to read.
       rows: (start, stop), counted in the file; None reads the whole file and compares its checksum at the end.
 
@@ -116,14 +117,16 @@ def stream_rows(folder: Path, file: StoredFile, rows: tuple[int, int] | None) ->
     Raises:
       CheckpointError: the file is missing, truncated, of another form, or (with rows None) damaged.
     """
-    path = folder / file.path
+    folder = as_folder(folder)
+    path = folder.path / file.path
     num_rows, columns = file.shape
     stored = stored_as(file.dtype)
     row_bytes = columns * stored.itemsize
     start, stop = rows or (0, num_rows)
     try:
-        with open_plain(path, buffering=0) as source:
-            check_size(path, os.fstat(source.fileno()).st_size, file)
+        with folder.open(file.path) as source:
+            check_size(path, source.seek(0, os.SEEK_END), file)
+            source.seek(0)
             header = source.read(file.num_bytes - num_rows * row_bytes)
             _check_header(path, header, file)
             checksum = crc32(header)

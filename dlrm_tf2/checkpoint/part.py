@@ -9,6 +9,7 @@ from dlrm_tf2.checkpoint.bfloat16 import BFLOAT16, bits_of, weights_of
 from dlrm_tf2.checkpoint.dynamic import DynamicCopy, blocks_of_keys
 from dlrm_tf2.checkpoint.dynamic_entries import KEY_DTYPE, OF_KEYS
 from dlrm_tf2.checkpoint.files import CheckpointError, StoredFile, rows_per_block, write_npy
+from dlrm_tf2.checkpoint.folder import Folder
 from dlrm_tf2.checkpoint.manifest import dense_path, shard_path
 from dlrm_tf2.checkpoint.manifest_entries import StoredShard
 from dlrm_tf2.runtime import activity
@@ -42,19 +43,19 @@ def dense_arrays(dense: dict, rank: int) -> dict[str, np.ndarray]:
 
 
 def write_part(
-    folder: Path, dense: dict[str, np.ndarray], embedding
+    folder: Path | Folder, dense: dict[str, np.ndarray], embedding
 ) -> tuple[list[StoredShard], dict[str, StoredFile]]:
     """Writes the part of one rank. Makes no exchange with other ranks.
 
     Args:
-      folder: the staging folder that rank 0 made.
+      folder: the staging folder that rank 0 made; a path is on a disk that this rank sees too.
       dense: the result of dense_arrays.
       embedding: the tables, or a TablesCopy of them.
 
     Raises:
       CheckpointError: a file cannot be written, or a number is not finite.
     """
-    if not folder.is_dir():
+    if isinstance(folder, Path) and not folder.is_dir():
         raise CheckpointError(f"{folder}: rank 0 made this folder, but it is not here. Save on a shared file system.")
     shards = []
     for shard, slot in _written_by(embedding):
@@ -73,7 +74,7 @@ def write_part(
     return shards, files
 
 
-def _write_keys(folder: Path, embedding, *, shard, table) -> Iterator[StoredShard]:
+def _write_keys(folder: Path | Folder, embedding, *, shard, table) -> Iterator[StoredShard]:
     """Writes the files of the part of a dynamic table, see dynamic_entries.py."""
     stored = table.stored()
     of_index = {slot: getattr(stored, slot) for slot in OF_KEYS} | table.counted()

@@ -10,7 +10,9 @@ import numpy as np
 from dlrm_tf2.checkpoint.dynamic import Restored, restore_dynamic
 from dlrm_tf2.checkpoint.dynamic_entries import is_of_index
 from dlrm_tf2.checkpoint.files import CheckpointError, read_array, stream_rows
+from dlrm_tf2.checkpoint.folder import Folder
 from dlrm_tf2.checkpoint.manifest import MANIFEST, Manifest, StoredShard, document_of, is_state, overlaps, read_manifest
+from dlrm_tf2.checkpoint.remote_folder import RemoteFolder
 from dlrm_tf2.checkpoint.staging import replaced_path
 from dlrm_tf2.runtime import activity, terminal
 from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
@@ -19,7 +21,7 @@ _WEIGHTS = "weights"  # the slot of a table that is not optimizer state
 
 
 def load_checkpoint(
-    path: str | Path,
+    path: str | Path | RemoteFolder,
     comm,
     *,
     dense: dict,
@@ -33,7 +35,8 @@ def load_checkpoint(
     overwritten: the model must not be used.
 
     Args:
-      path: folder that save_checkpoint wrote, on a file system that all ranks share.
+      path: folder that save_checkpoint wrote, on a file system that all ranks share; on a rank that does not see it,
+        the RemoteFolder (see folder_server.gathered).
       comm, dense, embedding: as in save_checkpoint. The checkpoint must hold exactly these dense variables and tables.
         A dense variable VARIABLE.SLOT and a slot of the embedding other than "weights" are optimizer state.
       with_state: restore the optimizer state that the model has, all of which the checkpoint must hold. False: restore
@@ -48,6 +51,7 @@ def load_checkpoint(
     """
     folder, manifest = on_rank_0(comm, "checkpoint.manifest", work=lambda: open_checkpoint(path), error=CheckpointError)
 
+    source = path if isinstance(path, RemoteFolder) else folder
     manifest = _with_unique_slots(manifest)
     slots = tuple(embedding.slots) if with_state else (_WEIGHTS,)
     names = [name for name in dense if with_state or not is_state(name, dense)]
@@ -56,8 +60,8 @@ def load_checkpoint(
         _check_model(folder, manifest, dense={name: dense[name] for name in names}, embedding=embedding)
         if with_state:
             _check_state(folder, manifest, names=names, slots=slots)
-        arrays = {name: read_array(folder, manifest.dense[name]) for name in names}
-        restored = restore_tables(folder, manifest, embedding=embedding, slots=slots)
+        arrays = {name: read_array(source, manifest.dense[name]) for name in names}
+        restored = restore_tables(source, manifest, embedding=embedding, slots=slots)
         for name, values in arrays.items():
             dense[name].assign(values)
         return restored
@@ -98,7 +102,7 @@ def check_optimizer(path: str | Path, *, row_slots: Iterable[str], dense_slots: 
 
 
 def restore_tables(
-    folder: Path, manifest: Manifest, *, embedding, slots: Sequence[str] = (_WEIGHTS,)
+    folder: Path | Folder, manifest: Manifest, *, embedding, slots: Sequence[str] = (_WEIGHTS,)
 ) -> dict[str, Restored]:
     """Copies the stored shards into the shards of this rank, a block of rows at a time.
 

@@ -12,6 +12,7 @@ from dlrm_tf2.checkpoint.files import CheckpointError
 from dlrm_tf2.checkpoint.manifest import Manifest
 from dlrm_tf2.checkpoint.manifest_entries import StoredTable
 from dlrm_tf2.checkpoint.part import TablesCopy, dense_arrays, write_part
+from dlrm_tf2.checkpoint.remote_folder import DiskOfRank0
 from dlrm_tf2.checkpoint.staging import Staging
 from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
 
@@ -51,15 +52,17 @@ class CheckpointWriter:
     Args:
       path, comm, document: as in save_checkpoint.
       keep: how many checkpoints of one run stay: this one, and older ones next to it as NAME.step-N.
+      disk: on a rank that does not see the folder, the disk of rank 0 (folder_server.gathered); None for other ranks.
     """
 
-    def __init__(self, path: str | Path, comm, *, document: dict, keep: int = 1):
+    def __init__(self, path: str | Path, comm, *, document: dict, keep: int = 1, disk: DiskOfRank0 | None = None):
         self.path, self.step = path, document.get("step")
         self._comm, self._staging, self._part, self._tables = comm, Staging(path, keep), Future(), ()
         with self._discarded_on_error():
-            self._document = on_rank_0(
+            self._document, staged = on_rank_0(
                 comm, "checkpoint.begin", work=lambda: _prepared(self._staging, document), error=CheckpointError
             )
+        self._folder = disk.folder(staged) if disk else self._staging.folder
 
     def write(self, dense: dict, embedding) -> None:
         """Writes this rank's part of the checkpoint."""
@@ -108,7 +111,7 @@ class CheckpointWriter:
         self._staging.discard()
 
     def _write(self, arrays: dict, embedding) -> tuple:
-        return write_part(self._staging.folder, arrays, embedding)
+        return write_part(self._folder, arrays, embedding)
 
     @contextlib.contextmanager
     def _discarded_on_error(self) -> Iterator[None]:
@@ -136,11 +139,11 @@ def _copies(dense: dict, embedding) -> tuple[dict, TablesCopy]:
     return dense_arrays(dense, embedding.rank), TablesCopy(embedding)
 
 
-def _prepared(staging: Staging, document: dict) -> dict:
-    """Makes the staging folder. Returns the document as it reads back from JSON."""
+def _prepared(staging: Staging, document: dict) -> tuple[dict, Path]:
+    """Makes the staging folder. Returns the document as it reads back from JSON, and the folder."""
     document = json.loads(json.dumps(document))
     staging.prepare()
-    return document
+    return document, staging.folder
 
 
 def _assemble(document: dict, tables, parts: list) -> Manifest:

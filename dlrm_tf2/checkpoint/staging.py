@@ -35,6 +35,11 @@ def replaced_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
 
+def staging_folder(path: str | Path) -> Path:
+    """The folder in which the next checkpoint of `path` is written."""
+    return Staging(path).folder
+
+
 class Staging:
     """The folder next to a checkpoint that becomes the next checkpoint. It is locked from `prepare` to its end.
 

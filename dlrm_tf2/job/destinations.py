@@ -2,8 +2,6 @@
 
 import functools
 import os
-import secrets
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,21 +10,23 @@ from dlrm_tf2 import checkpoint
 from dlrm_tf2.checkpoint import CheckpointError
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.evaluation.predictions import check_predictions_path
+from dlrm_tf2.job import gathering
 from dlrm_tf2.logs import mlperf_log
 from dlrm_tf2.runtime.agreement import on_all_ranks, on_rank_0
 from dlrm_tf2.runtime.comm import Comm
-
-_PROBE_PATIENCE_S = 3.0  # a network file system may show a new file of another host late
 
 
 class DestinationError(ValueError):
     """A run would write into what it reads, or into a checkpoint."""
 
 
-def check(config: TrainConfig, spec: FeatureSpec, *, comm: Comm, resumes: bool = False) -> None:
+def check(config: TrainConfig, spec: FeatureSpec, *, comm: Comm, resumes: bool = False) -> gathering.Far:
     """Refuses, on all ranks, a destination that cannot be written or that is an input of the run.
 
     `resumes`: an interrupted run is resumed, whose files exist.
+
+    Returns:
+      The ranks that do not see where the checkpoints are saved; only with --checkpoint_gather can they exist.
 
     Raises:
       DestinationError: a log, predictions or a folder for TensorBoard would be a file of the dataset, or would lie in
@@ -46,10 +46,18 @@ def check(config: TrainConfig, spec: FeatureSpec, *, comm: Comm, resumes: bool =
         check_log = functools.partial(mlperf_log.check_destination, config.mllog, resumes)
         on_rank_0(comm, "mllog", work=check_log, error=mlperf_log.MlperfLogError)
     if config.mode == "train" and path:
-        on_all_ranks(comm, "destination", work=check_checkpoints, error=CheckpointError)
-        check_shared(path, comm)
+        if not config.checkpoint_gather:
+            on_all_ranks(comm, "destination", work=check_checkpoints, error=CheckpointError)
+            return gathering.far_from_saves(config, comm)
+        on_rank_0(comm, "destination", work=check_checkpoints, error=CheckpointError)
+        far = gathering.far_from_saves(config, comm)
+        # A rank that does not see the folder may have anything under this path.
+        check_seen = (lambda: None) if comm.rank in far.ranks else check_checkpoints
+        on_all_ranks(comm, "destination_seen", work=check_seen, error=CheckpointError)
+        return far
     if config.mode != "train" and config.predictions_path:
         check_predictions_path(config.predictions_path, comm)
+    return gathering.Far()
 
 
 def check_apart(config: TrainConfig, spec: FeatureSpec) -> None:
@@ -66,43 +74,6 @@ def check_apart(config: TrainConfig, spec: FeatureSpec) -> None:
                     f"--{flag} {written}: lies in the checkpoint {name}, which holds nothing else. Name a place "
                     "outside it."
                 )
-
-
-def check_shared(path: str, comm: Comm) -> None:
-    """Refuses, on all ranks, the path of a checkpoint that lies on another disk on another host.
-
-    Rank 0 writes a file next to the checkpoint, the others look for the file, and rank 0 removes it.
-
-    Raises:
-      CheckpointError: names the ranks that do not see the file.
-    """
-    if comm.size == 1:
-        return
-    parents = Path(os.path.realpath(path)).parents
-
-    def write() -> tuple[int, str]:
-        level = next(level for level, parent in enumerate(parents) if parent.exists())
-        name = f".{Path(path).name}.probe-{secrets.token_hex(8)}"
-        (parents[level] / name).touch(exist_ok=False)
-        return level, name
-
-    level, name = on_rank_0(comm, "shared.write", work=write, error=CheckpointError)
-    probe, deadline = parents[level] / name, time.monotonic() + _PROBE_PATIENCE_S
-
-    def look() -> None:
-        while not probe.exists():
-            if time.monotonic() > deadline:
-                raise CheckpointError(
-                    f"{path}: rank 0 wrote {name} into {probe.parent}, and the file is not here. All ranks write "
-                    "one checkpoint: name a folder on a file system that all hosts share."
-                )
-            time.sleep(0.1)
-
-    try:
-        on_all_ranks(comm, "shared.look", work=look, error=CheckpointError)
-    finally:
-        if comm.rank == 0:
-            probe.unlink(missing_ok=True)
 
 
 def _written(config: TrainConfig) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,9 @@ import dataclasses
 import functools
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from criteo_prep.feature_spec import FeatureSpec, FeatureSpecError
 from dlrm_tf2 import checkpoint
@@ -18,7 +20,7 @@ from dlrm_tf2.embedding.dynamic.tiers import Tiers
 from dlrm_tf2.evaluation.evaluator import Evaluator
 from dlrm_tf2.evaluation.inference import infer
 from dlrm_tf2.evaluation.predictions import PredictionsFile
-from dlrm_tf2.job import destinations, memories, planning, preflight, same_on_ranks
+from dlrm_tf2.job import destinations, gathering, memories, planning, preflight, same_on_ranks
 from dlrm_tf2.logs import profiler
 from dlrm_tf2.logs.mlperf_log import MlperfLog
 from dlrm_tf2.logs.run_log import RunLog
@@ -64,6 +66,7 @@ class Job:
       restored: document of the checkpoint that the weights come from; None if the weights are fresh.
       resumption: whether this is a new run, or an interrupted run that is resumed.
       link: the link to the supervisor of an elastic job.
+      far: the ranks that do not see where the checkpoints are saved.
     """
 
     config: TrainConfig
@@ -74,6 +77,7 @@ class Job:
     restored: dict | None
     resumption: Resumption
     link: NotElastic = NOT_ELASTIC
+    far: gathering.Far = gathering.Far()
 
     def run(self) -> dict | None:
         """Runs the mode that the configuration names. Returns the summary of a training."""
@@ -84,22 +88,29 @@ class Job:
             self.log.close()
 
     def _train(self) -> dict:
-        config, saver, resumes = self.config, None, self.resumption.resumes
-        if config.save_checkpoint_path:
-            saved_step = self.resumption.step if resumes else None
-            saver = Saver(config, self.model, log=self.log, run=self.resumption.run, saved_step=saved_step)
-        try:
-            with StopRequest() as stop:
-                start = StartingPoint(self.restored, resumes, self.resumption.fingerprint)
-                trainer = Trainer(config, self.spec, model=self.model, log=self.log, saver=saver, start=start)
-                summary = trainer.train(stop, self.link)
-        finally:
-            if saver:
-                saver.abandon()
+        config, resumes = self.config, self.resumption.resumes
+        with contextlib.ExitStack() as at_end:
+            saver = at_end.enter_context(self._saver()) if config.save_checkpoint_path else None
+            stop = at_end.enter_context(StopRequest())
+            start = StartingPoint(self.restored, resumes, self.resumption.fingerprint)
+            trainer = Trainer(config, self.spec, model=self.model, log=self.log, saver=saver, start=start)
+            summary = trainer.train(stop, self.link)
         self.log.say(f"{summary['throughput']:,.0f} samples/s, {summary['mean_step_time_ms']:.1f} ms a step")
         if config.final_split:
             self._score_final_split(trainer.step)
         return summary
+
+    @contextlib.contextmanager
+    def _saver(self) -> Iterator[Saver]:
+        path, resumption = self.config.save_checkpoint_path, self.resumption
+        staged = [checkpoint.staging_folder(place) for place in (path, checkpoint.best_path(path))]
+        with checkpoint.gathered(self.comm, self.far.ranks, writes=staged) as disk:
+            saved_step = resumption.step if resumption.resumes else None
+            saver = Saver(self.config, self.model, log=self.log, run=resumption.run, saved_step=saved_step, disk=disk)
+            try:
+                yield saver
+            finally:
+                saver.abandon()
 
     def _score_final_split(self, step: int) -> None:
         split = self.config.final_split
@@ -159,10 +170,10 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     optimizer = Optimizer(
         config.optimizer, config.momentum, beta1=config.beta1, beta2=config.beta2, epsilon=config.epsilon
     )
-    source, type_note = resumption.path or config.restore_checkpoint_path, None
+    source, type_note, restoring = resumption.path or config.restore_checkpoint_path, None, None
     if source:
         open_it = functools.partial(checkpoint.open_checkpoint, source)
-        _, manifest = on_rank_0(comm, "document", work=open_it, error=CheckpointError)
+        folder, manifest = on_rank_0(comm, "document", work=open_it, error=CheckpointError)
         document, type_note = manifest.document, _type_note(source, manifest.table_dtype, config.table_dtype)
         checkpoint.check_document(source, document, ("model", *(RESUMED_KEYS if resumption.resumes else ())))
         model_config.check_same(document["model"], source)
@@ -170,7 +181,9 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
             slots = {"row_slots": optimizer.row_slots, "dense_slots": optimizer.dense_slots}
             check = functools.partial(checkpoint.check_optimizer, source, **slots)
             on_rank_0(comm, "optimizer", work=check, error=CheckpointError)
-    destinations.check(config, context.spec, comm=comm, resumes=_continues(context, resumption))
+        restoring = _Source(source, folder, gathering.far_from_source(config, folder, manifest=manifest, comm=comm))
+    far = destinations.check(config, context.spec, comm=comm, resumes=_continues(context, resumption))
+    gathering.check_left_behind(config, resumption, far=far, comm=comm)
     interaction_op, op_note = interaction.TENSORFLOW, None
     if model_config.interaction == "dot":
         interaction_op, op_note = interaction.choose_op(config.requested_interaction_op, device.device)
@@ -186,6 +199,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
     )
     lines = (*unused_flags(config), *resumption.notes, *device.notes, op_note, embedding_note)
     lines = (*lines, offloading, *memory_lines, dedup_note, type_note)
+    lines = (*lines, gathering.note(far, config.save_checkpoint_path, comm))
     settings = ComputeSettings(
         compute_dtype=device.compute_dtype,
         xla=config.xla,
@@ -209,7 +223,7 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
         activity.doing("making the tables")
         began = time.perf_counter()
         model = Dlrm(model_config, plan, comm=comm, seed=config.seed, settings=settings)
-        restored = _restore(context, model, source=source, resumption=resumption, log=log) if source else None
+        restored = _restore(context, model, source=restoring, resumption=resumption, log=log) if restoring else None
         if device.gpu is None:
             data = planning.data_shape_of(config, context.spec)
             memory.prepare_step_memory(preflight.step_bytes(config, model_config, plan=plan, rank=comm.rank, data=data))
@@ -226,7 +240,17 @@ def start_job(context: RunContext, model_config: ModelConfig) -> Job:
         restored=restored,
         resumption=resumption,
         link=context.link,
+        far=far,
     )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The checkpoint that a model is restored from: its path, its folder on rank 0, and who does not see it."""
+
+    path: str
+    folder: Path
+    far: gathering.Far
 
 
 def _type_note(source: str, stored: str, table_dtype: str) -> str | None:
@@ -238,18 +262,19 @@ def _type_note(source: str, stored: str, table_dtype: str) -> str | None:
     return f"{source}: its tables are {stored}; this run has the same weights in {table_dtype}"
 
 
-def _restore(context: RunContext, model: Dlrm, *, source: str, resumption: Resumption, log: RunLog) -> dict:
+def _restore(context: RunContext, model: Dlrm, *, source: _Source, resumption: Resumption, log: RunLog) -> dict:
     """Restores the model from the checkpoint `source`; returns its document."""
-    activity.doing(f"restoring {source}")
-    document = checkpoint.load_checkpoint(
-        source,
-        context.comm,
-        dense=model.dense_by_name,
-        embedding=model.embedding,
-        with_state=_restores_state(context.config, resumption),
-        say=log.say if context.config.mode == "train" else None,
-    )
-    log.say(f"{'resumed' if resumption.resumes else 'restored'} {source}: step {document['step']}")
+    activity.doing(f"restoring {source.path}")
+    with checkpoint.gathered(context.comm, source.far.ranks, reads=[source.folder]) as disk:
+        document = checkpoint.load_checkpoint(
+            disk.folder(source.folder) if disk else source.path,
+            context.comm,
+            dense=model.dense_by_name,
+            embedding=model.embedding,
+            with_state=_restores_state(context.config, resumption),
+            say=log.say if context.config.mode == "train" else None,
+        )
+    log.say(f"{'resumed' if resumption.resumes else 'restored'} {source.path}: step {document['step']}")
     return document
 
 

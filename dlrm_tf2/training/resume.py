@@ -21,10 +21,10 @@ from dlrm_tf2.unused_flags import DYNAMIC
 
 # Flags that may change when a run is resumed. These flags do not change what is computed:
 _NO_EFFECT = frozenset(
-    """save_checkpoint_path checkpoint_every checkpoint_async keep_checkpoints keep_best resume log_path print_freq
-    pipeline tensorboard mllog final_split profiler_start_step profiled_rank profiler_path predictions_path
-    stall_timeout_s elastic safe_check inter_op_parallelism intra_op_parallelism cpu world_size restore_checkpoint_path
-    dataset_path feature_spec hbm_for_embeddings embeddings_folder caching""".split()
+    """save_checkpoint_path checkpoint_every checkpoint_async checkpoint_gather keep_checkpoints keep_best resume
+    log_path print_freq pipeline tensorboard mllog final_split profiler_start_step profiled_rank profiler_path
+    predictions_path stall_timeout_s elastic safe_check inter_op_parallelism intra_op_parallelism cpu world_size
+    restore_checkpoint_path dataset_path feature_spec hbm_for_embeddings embeddings_folder caching""".split()
 )
 # These flags change only the order in which numbers are added up, as the number of ranks does:
 _ORDER_OF_SUMS = frozenset(

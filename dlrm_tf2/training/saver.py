@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from dlrm_tf2 import checkpoint
-from dlrm_tf2.checkpoint import CheckpointError, CheckpointWriter
+from dlrm_tf2.checkpoint import CheckpointError, CheckpointWriter, DiskOfRank0
 from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.logs.run_log import RunLog
 from dlrm_tf2.model.dlrm import Dlrm
@@ -23,14 +23,24 @@ class Saver:
       log: takes a line for each saved checkpoint.
       run: name of the run, which its checkpoints keep.
       saved_step: step of the checkpoint from which the run is resumed; None for a new run.
+      disk: on a rank that does not see save_checkpoint_path, the disk of rank 0; None for other ranks.
 
     Attributes:
       saved_step: step of the run's newest checkpoint; None if the run has no checkpoint.
     """
 
-    def __init__(self, config: TrainConfig, model: Dlrm, *, log: RunLog, run: str, saved_step: int | None = None):
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: Dlrm,
+        *,
+        log: RunLog,
+        run: str,
+        saved_step: int | None = None,
+        disk: DiskOfRank0 | None = None,
+    ):
         self._path, self._keep = config.save_checkpoint_path, config.keep_checkpoints
-        self._async = config.checkpoint_async
+        self._async, self._disk = config.checkpoint_async, disk
         self._comm, self._model, self._log, self._run = model.comm, model, log, run
         self._pending: CheckpointWriter | None = None
         self.saved_step = saved_step
@@ -89,7 +99,7 @@ class Saver:
         activity.doing(f"saving the checkpoint of step {document['step']}")
         self.complete()
         document = document | {"run": document["run"] | {"id": self._run}}
-        writer = CheckpointWriter(path, self._comm, document=document, keep=keep)
+        writer = CheckpointWriter(path, self._comm, document=document, keep=keep, disk=self._disk)
         if wait or not self._async:
             writer.write(self._model.dense_by_name, self._model.embedding)
             self._saved(writer, writer.commit())

@@ -175,6 +175,7 @@ ELSEWHERE = {
     "predictions_path": "evaluation/test_predictions.py",
     "checkpoint_every": "training/test_saver.py",
     "checkpoint_async": "training/test_saver.py",
+    "checkpoint_gather": "job/test_gathering.py",
     "keep_checkpoints": "training/test_saver.py",
     "keep_best": "training/test_saver.py",
     "fresh_optimizer": "checkpoint/test_checkpoint_optimizer.py",

@@ -69,6 +69,7 @@ def test_every_field_is_a_flag_and_every_flag_reaches_its_field():
         "sok_gradients": True,
         "restore_checkpoint_path": "r", "amp_dtype": "float16", "loss_scaling": "dynamic", "eval_every": 26,
         "auc_threshold": 0.75, "checkpoint_every": 27, "checkpoint_async": True, "keep_checkpoints": 28,
+        "checkpoint_gather": True,
         "keep_best": True, "fresh_optimizer": True, "resume": "off", "predictions_path": "p", "stall_timeout_s": 29.5,
         "elastic": True,
         "inter_op_parallelism": 30, "intra_op_parallelism": 31, "profiler_start_step": 32, "profiled_rank": 33,

@@ -101,7 +101,7 @@ def run_fault(fault: Fault, launcher: str, folder: Path, hosts: int = 2) -> Outc
         job.start()
         since = job.began
         if fault.strike:
-            if not job.reach(lambda: job.steps() >= 10 and (fault.goes_on or job.checkpoint.exists())):
+            if not job.reach(lambda: job.steps() >= 10 and (fault.goes_on or hosts[0].seen(job.checkpoint).exists())):
                 raise RuntimeError(f"the job did not reach the fault: {job.end(since, 1).output}")
             since = time.monotonic()
             fault.strike(hosts, folder)
@@ -202,4 +202,7 @@ FAULTS = {
     "a host has no dataset": Fault(_RANK, prepare=_no_data, saves=False),
     "a rank has another flag": Fault(_RANK + ".*batch_size", on_last_rank='set -- "$@" --batch_size 128', saves=False),
     "each host has its own checkpoint folder": Fault(_RANK + ".*shared", prepare=_own_disks, saves=False),
+    "a link is down while checkpoints are gathered": Fault(
+        _GONE, prepare=_own_disks, strike=_link("cut"), heal=_link("restore"), more=("--checkpoint_gather",)
+    ),
 }

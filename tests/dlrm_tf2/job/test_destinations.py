@@ -4,10 +4,8 @@ import pytest
 from support import in_process
 from support.small_dataset import write_dataset
 
-from dlrm_tf2.checkpoint import CheckpointError
 from dlrm_tf2.config import TrainConfig
-from dlrm_tf2.job import destinations
-from dlrm_tf2.job.destinations import DestinationError, check_apart, check_shared
+from dlrm_tf2.job.destinations import DestinationError, check_apart
 
 
 @pytest.fixture(scope="module")
@@ -59,21 +57,3 @@ def test_a_run_leaves_its_input_as_it_is(tmp_path):
         with pytest.raises(ValueError, match=f"{name}: is a file of the dataset. Name another file."):
             in_process.run(tmp_path / "data", tmp_path / "data" / name)
     assert files == {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
-
-
-def test_a_checkpoint_that_lies_on_another_disk_on_another_rank_is_refused(run_ranks, tmp_path, monkeypatch):
-    """Two folders stand for the disks of two hosts."""
-    monkeypatch.setattr(destinations, "_PROBE_PATIENCE_S", 0.2)
-    for disk in ("first", "second"):
-        (tmp_path / disk).mkdir()
-
-    def check(comm, disks):
-        return check_shared(str(tmp_path / disks[comm.rank] / "runs" / "checkpoint"), comm)
-
-    assert run_ranks(2, lambda comm: check(comm, ["first", "first"])) == [None, None]
-    errors = run_ranks(3, lambda comm: check(comm, ["first", "second", "first"]))
-    assert [type(error) for error in errors] == [CheckpointError] * 3
-    for error in errors:
-        assert str(error).startswith(f"rank 1: {tmp_path}/second/runs/checkpoint: rank 0 wrote .checkpoint.probe-")
-        assert str(error).endswith("name a folder on a file system that all hosts share.")
-    assert list((tmp_path / "first").iterdir()) == list((tmp_path / "second").iterdir()) == []
