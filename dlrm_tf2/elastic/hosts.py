@@ -151,6 +151,16 @@ def is_this_machine(host: str) -> bool:
     return False
 
 
+def is_on(host: str, name: str, address: str) -> bool:
+    """Whether a process runs on a listed host: by the name of its machine, or by the address that it connects from."""
+    if host == name or host.startswith(f"{name}.") or name.startswith(f"{host}."):
+        return True
+    try:
+        return address in {found[4][0] for found in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)}
+    except (OSError, ValueError):
+        return False
+
+
 def on_host(host: str, command: str) -> bool:
     """Runs a shell command on another host by ssh. Returns whether it succeeded, within a few seconds."""
     options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={_PROBE_S}", "-o", "StrictHostKeyChecking=no"]

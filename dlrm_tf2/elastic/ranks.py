@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from dlrm_tf2.elastic.hosts import is_on
 from dlrm_tf2.runtime.elastic import DONE, JOINS, LOST_PEER, STOPPED
 
 _TOGETHER_S = 0.3  # ranks that are lost within this time are lost together, as where their machine is gone
@@ -28,7 +29,7 @@ class Rank:
     """A rank of one start.
 
     Attributes:
-      host: the host that it was started on.
+      host: the host that it runs on.
       connection: its connection; None before it and after it.
       pid: its process; None before it has connected.
       heard: when it was heard of last.
@@ -73,7 +74,8 @@ class Ranks:
     """The connections to the ranks of one start. `close` ends them, and so the ranks.
 
     Args:
-      hosts: the host of each rank.
+      hosts: the host of each rank, in the order of the list. A launcher may use another order: a rank that has
+        connected is on the host that it connects from.
       welcome: what each rank hears first.
       silence_s: a rank that is silent for so long is lost.
 
@@ -238,11 +240,22 @@ class Ranks:
             connection.close()  # a rank of an earlier start, or a stranger
             return None, b""
         rank.connection, rank.pid, rank.heard = connection, hello["pid"], time.monotonic()
+        self._place(rank, hello["host"], connection.getpeername()[0])
         restart = self._welcome.restart
         if restart:
             restart = restart | {name: time.monotonic() - restart[name] for name in ("began", "ended")}
         self._send(connection, {"run": self._welcome.run, "restart": restart, "hosts": self.hosts_wait})
         return rank, rest
+
+    def _place(self, rank: Rank, name: str, address: str) -> None:
+        """Gives a rank that has connected the host that it is on; the rank that had this host gets the other one."""
+        if is_on(rank.host, name, address):
+            return
+        waiting = {other.host: other for other in self.ranks if other.pid is None}
+        for host, other in waiting.items():
+            if is_on(host, name, address):
+                rank.host, other.host = host, rank.host
+                return
 
     def _hear(self, rank: Rank, message: dict) -> None:
         rank.heard = time.monotonic()

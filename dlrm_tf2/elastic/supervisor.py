@@ -148,7 +148,7 @@ class Supervisor:
                     break
                 if ranks.missing and time.monotonic() > tries:
                     tries = time.monotonic() + _STARTING_S
-                    if unreachable(sorted({hosts[number] for number in ranks.missing})):
+                    if unreachable(sorted({ranks.ranks[number].host for number in ranks.missing})):
                         ranks.lose_missing()
         finally:
             over.set()
