@@ -57,14 +57,14 @@ class Outcome:
       end: how it ended.
       said: the line about the fault.
       resumed_after: step of the checkpoint that the same command resumed from; None if it did not, or was not tried.
-      logged: steps that were logged before the end.
+      saved: step of the checkpoint at the end; None without a checkpoint.
       runs_on: a process that was stopped did not end by itself when it was continued.
     """
 
     end: End
     said: str
     resumed_after: int | None
-    logged: int
+    saved: int | None
     runs_on: bool
 
     def wrong(self, fault: Fault) -> str:
@@ -72,7 +72,7 @@ class Outcome:
         complaints = {
             "it has not ended by itself": self.end.all_s is None,
             f"its exit status is {self.end.status}": (self.end.status == 0) is not fault.goes_on,
-            f"it has logged {self.logged} steps": fault.goes_on and self.logged != fault.steps,
+            f"its last checkpoint is of step {self.saved}": fault.goes_on and self.saved != fault.steps,
             "it does not say why": bool(fault.says) and not self.said,
             "a process that was stopped runs on": self.runs_on,
             "the same command did not resume it": fault.saves and not fault.goes_on and self.resumed_after is None,
@@ -106,11 +106,11 @@ def run_fault(fault: Fault, launcher: str, folder: Path, hosts: int = 2) -> Outc
             since = time.monotonic()
             fault.strike(hosts, folder)
         end = job.end(since, PATIENCE_S)
-        logged = job.steps()
+        saved = job.saved_step()
         fault.heal(hosts, folder)
         runs_on = not job.continued_ends()
         resumed = job.resumed_after() if fault.saves and not fault.goes_on else None
-        return Outcome(end, end.line(fault.says) if fault.says else "", resumed, logged, runs_on)
+        return Outcome(end, end.line(fault.says) if fault.says else "", resumed, saved, runs_on)
 
 
 @contextlib.contextmanager

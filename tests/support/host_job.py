@@ -87,6 +87,11 @@ class HostJob:
         """How many losses are logged."""
         return self.log.read_text().count('"loss"') if self.log.exists() else 0
 
+    def saved_step(self) -> int | None:
+        """Step of the checkpoint; None without one."""
+        manifest = self.checkpoint / "manifest.json"
+        return json.loads(manifest.read_text())["document"]["step"] if manifest.exists() else None
+
     def reach(self, condition, patience_s: float = PATIENCE_S) -> bool:
         """Waits until `condition()` is true; False if the job ends, or the time does, before that."""
         waited_s = 0.0
