@@ -194,6 +194,10 @@ FAULTS = {
     "a rank starts a minute late": Fault(
         "", on_last_rank="sleep 60", steps=60, goes_on=True, more=("--stall_timeout_s", "120")
     ),
+    "a rank starts too late": Fault(
+        "not all ranks have started after 20 s", on_last_rank="sleep 60", saves=False, more=("--stall_timeout_s", "20")
+    ),
+    "the model diverges": Fault("is not finite|the loss is", saves=False, more=("--learning_rate", "1e30")),
     "a host has an older checkout": Fault(
         _RANK + ".*program", prepare=_older_checkout, on_last_rank='export PYTHONPATH="{folder}/older"', saves=False
     ),
