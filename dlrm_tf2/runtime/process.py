@@ -112,6 +112,13 @@ class Runtime:
     gpu: int | None = None
 
 
+def gloo_timeout_s() -> float | None:
+    """Seconds that gloo waits for another rank before it aborts the process; None without horovodrun --gloo."""
+    if "HOROVOD_SIZE" not in os.environ:
+        return None
+    return _whole_number("HOROVOD_GLOO_TIMEOUT_SECONDS", default=30)
+
+
 def elastic_supervisor() -> str | None:
     """Where the supervisor of an elastic job is, see runtime/elastic.py; None for a process that has none."""
     return os.environ.get(ELASTIC_VARIABLE)

@@ -6,6 +6,7 @@ arrive, the line names no other rank, and everything else works as before.
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import socket
@@ -28,6 +29,7 @@ _WARNED_AFTER_S = 8.0  # rank 0 names a rank that is silent for so long: the lau
 # probes, and TCP sends no probes while a line of output waits to be sent.
 _WARNED_BY_OTHERS_AFTER_S = 40.0
 _ASLEEP_AFTER_S = 5.0  # a process that did nothing for so long was stopped, and so was perhaps the whole job
+_BEFORE_GLOO_S = 0.5
 _MOST_NAMED = 4  # ranks that a line names
 _ENDED, _FAILED = "ended", "failed"  # last activity of a rank that leaves
 _IP_RECVERR = 11  # number of Linux, which Python 3.11 does not name
@@ -225,19 +227,25 @@ def _first_of(ranks: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def joining(rank: int, timeout_s: float, end: End | None = None) -> Iterator[None]:
+def joining(
+    rank: int, timeout_s: float, end: End | None = None, *, gloo_timeout_s: float | None = None
+) -> Iterator[None]:
     """Ends this process if the other ranks do not start. A context for the time before the Watchdog runs.
 
     Args:
       rank: rank of this process.
       timeout_s: seconds after which the process ends; 0 for never.
       end: how the process ends; None exits with status 1.
+      gloo_timeout_s: when gloo aborts the process, without a reason for people; None for never.
     """
-    reason = f"rank {rank}: not all ranks have started after {timeout_s:g} s (--stall_timeout_s {timeout_s:g})"
-    timer = threading.Timer(min(timeout_s, threading.TIMEOUT_MAX), end or _end, [reason, False])
+    limits = {f"--stall_timeout_s {timeout_s:g}": timeout_s or math.inf}
+    if gloo_timeout_s:
+        limits[f"horovodrun --gloo-timeout-seconds {gloo_timeout_s:g}"] = gloo_timeout_s - _BEFORE_GLOO_S
+    limit = min(limits, key=limits.get)
+    reason = f"rank {rank}: not all ranks have started after {limits[limit]:g} s ({limit})"
+    timer = threading.Timer(min(limits[limit], threading.TIMEOUT_MAX), end or _end, [reason, False])
     timer.daemon = True
-    if timeout_s:
-        timer.start()
+    timer.start()
     try:
         yield
     finally:

@@ -31,6 +31,7 @@ class Fault:
       prepare: called with (hosts, folder) before the job starts.
       strike: called with (hosts, folder) after ten steps; None for a fault that is there from the start.
       heal: called with (hosts, folder) before the same command resumes the job.
+      gloo_timeout_s: of horovodrun --gloo.
       on_last_rank: shell commands that the last rank runs before its program.
       steps: last step of the training.
       goes_on: the job must finish in spite of the fault.
@@ -42,6 +43,7 @@ class Fault:
     prepare: Callable = _nothing
     strike: Callable | None = None
     heal: Callable = _nothing
+    gloo_timeout_s: int = 30
     on_last_rank: str = ""
     steps: int = _MANY
     goes_on: bool = False
@@ -93,6 +95,7 @@ def run_fault(fault: Fault, launcher: str, folder: Path, hosts: int = 2) -> Outc
             hosts,
             folder,
             launcher=launcher,
+            gloo_timeout_s=fault.gloo_timeout_s,
             steps=fault.steps,
             on_last_rank=fault.on_last_rank.replace("{folder}", str(folder)),
             more=fault.more,
@@ -177,8 +180,8 @@ FAULTS = {
     "a link has a delay of 200 ms": Fault(
         "", strike=_link("shape", direction="out", delay="200ms"), steps=30, goes_on=True
     ),
-    "a host has no sshd before the start": Fault("host1", prepare=_last("stop_sshd"), saves=False),
-    "a host is not reached before the start": Fault("host1", prepare=_link("cut"), saves=False),
+    "a host has no sshd before the start": Fault("ssh.*host", prepare=_last("stop_sshd"), saves=False),
+    "a host is not reached before the start": Fault("ssh.*host", prepare=_link("cut"), saves=False),
     "a host has no sshd after the start": Fault("", strike=_last("stop_sshd"), steps=60, goes_on=True),
     "the disk of the checkpoint is full": Fault(
         r"No space left", strike=_fill("shared/fill"), heal=lambda hosts, folder: (folder / "shared/fill").unlink()
@@ -192,7 +195,12 @@ FAULTS = {
     "a clock is an hour ahead": Fault("", prepare=_last("set_clock", 3600), steps=60, goes_on=True),
     "a clock is an hour behind": Fault("", prepare=_last("set_clock", -3600), steps=60, goes_on=True),
     "a rank starts a minute late": Fault(
-        "", on_last_rank="sleep 60", steps=60, goes_on=True, more=("--stall_timeout_s", "120")
+        "",
+        gloo_timeout_s=120,
+        on_last_rank="sleep 60",
+        steps=60,
+        goes_on=True,
+        more=("--stall_timeout_s", "120"),
     ),
     "a rank starts too late": Fault(
         "not all ranks have started after 20 s", on_last_rank="sleep 60", saves=False, more=("--stall_timeout_s", "20")

@@ -57,16 +57,28 @@ class HostJob:
       hosts: the hosts; the launcher runs on the first one.
       folder: where the job reads and writes, on all hosts.
       launcher: "mpi" for mpirun, "plain mpi" for mpirun without KEEPALIVE, "gloo" for horovodrun.
+      gloo_timeout_s: how long gloo waits for a rank.
       steps: last step of the training.
       on_last_rank: shell commands that the last rank runs first.
       more: further flags of the program.
     """
 
-    def __init__(self, hosts: Hosts, folder: Path, *, launcher: str, steps: int, on_last_rank: str = "", more=()):
+    def __init__(
+        self,
+        hosts: Hosts,
+        folder: Path,
+        *,
+        launcher: str,
+        gloo_timeout_s: int = 30,
+        steps: int,
+        on_last_rank: str = "",
+        more=(),
+    ):
         self._hosts, self.folder, self._process = hosts, folder, None
         self.log, self.checkpoint = folder / "log" / "log.jsonl", folder / "shared" / "checkpoint"
         ranks = len(hosts)
-        starts = {"gloo": hosts.horovodrun(ranks, "gloo"), "plain mpi": hosts.mpirun(ranks)}
+        gloo = [*hosts.horovodrun(ranks, "gloo"), "--gloo-timeout-seconds", gloo_timeout_s]
+        starts = {"gloo": gloo, "plain mpi": hosts.mpirun(ranks)}
         start = starts.get(launcher, [*hosts.mpirun(ranks), *KEEPALIVE])
         wrapped = ["bash", "-c", _ON_LAST_RANK % on_last_rank, "rank"] if on_last_rank else []
         program = [sys.executable, "-m", "dlrm_tf2.dlrm", "--dataset_path", folder / "data", *_FLAGS]
