@@ -207,7 +207,7 @@ FAULTS = {
     ),
     "the model diverges": Fault("is not finite|the loss is", saves=False, more=("--learning_rate", "1e30")),
     "a host has an older checkout": Fault(
-        _RANK + ".*program", prepare=_older_checkout, on_last_rank='export PYTHONPATH="{folder}/older"', saves=False
+        _RANK + ".*program", prepare=_older_checkout, on_last_rank='cd "{folder}/older"', saves=False
     ),
     "a host has another TensorFlow": Fault(_RANK + ".*2.17.0", on_last_rank=_OLD_TENSORFLOW, saves=False),
     "a host has another dataset": Fault(_RANK + ".*dataset", prepare=_other_data, saves=False),
