@@ -192,7 +192,7 @@ class StoppedCluster(UnkindCluster):
             raise ClusterError("the cluster is gone")
 
 
-@pytest.mark.parametrize("shuffled", ["none", "global"])
+@pytest.mark.parametrize("shuffled", ["none", pytest.param("global", marks=pytest.mark.long)])
 def test_stopped_at_every_job_and_resumed(days, tmp_path, shuffled):
     expected, _ = outcome_of(days, tmp_path / "local", shuffle=shuffled, keep_raw=True, block_bytes=1000)
     num_parsed = []
