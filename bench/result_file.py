@@ -33,7 +33,7 @@ def about_run(arguments: list[str] | None = None) -> dict:
 
 def _word(word: str) -> str:
     path = Path(word)
-    if "/" not in word or not path.exists():
+    if not path.is_absolute() and ("/" not in word or not path.exists()):
         return word
     return str(path.resolve().relative_to(ROOT)) if path.resolve().is_relative_to(ROOT) else path.name
 
