@@ -128,7 +128,7 @@ def connected_ranks(
     from dlrm_tf2.runtime.watchdog import Watchdog, joining
 
     end = link.end_process if isinstance(link, Link) else None
-    with joining(launch.rank, config.stall_timeout_s, end, gloo_timeout_s=process.gloo_timeout_s()):
+    with joining(launch.rank, config.stall_timeout_s, end=end, gloo_timeout_s=process.gloo_timeout_s()):
         comm = connect(launch.world_size, timed=runtime.device == "cpu")
         same_on_ranks.check_program(comm)
         watchdog = Watchdog(comm, config.stall_timeout_s, end=end)

@@ -228,7 +228,7 @@ def _first_of(ranks: list[str]) -> str:
 
 @contextlib.contextmanager
 def joining(
-    rank: int, timeout_s: float, end: End | None = None, *, gloo_timeout_s: float | None = None
+    rank: int, timeout_s: float, *, end: End | None = None, gloo_timeout_s: float | None = None
 ) -> Iterator[None]:
     """Ends this process if the other ranks do not start. A context for the time before the Watchdog runs.
 

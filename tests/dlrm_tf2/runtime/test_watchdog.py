@@ -62,7 +62,12 @@ def test_stall_timeout_s_while_the_ranks_join():
 @pytest.mark.parametrize("stall_timeout_s", [0, 600])
 def test_gloo_waits_for_a_late_rank_no_longer_than_its_own_time(stall_timeout_s):
     lines, ended = [], threading.Event()
-    with watchdog.joining(1, stall_timeout_s, lambda line, _: (lines.append(line), ended.set()), gloo_timeout_s=1):
+
+    def end(line, _):
+        lines.append(line)
+        ended.set()
+
+    with watchdog.joining(1, stall_timeout_s, end=end, gloo_timeout_s=1):
         assert ended.wait(PATIENCE_S)
     assert lines == ["rank 1: not all ranks have started after 0.5 s (horovodrun --gloo-timeout-seconds 1)"]
 
