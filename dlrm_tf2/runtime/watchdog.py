@@ -29,7 +29,7 @@ _WARNED_AFTER_S = 8.0  # rank 0 names a rank that is silent for so long: the lau
 # probes, and TCP sends no probes while a line of output waits to be sent.
 _WARNED_BY_OTHERS_AFTER_S = 40.0
 _ASLEEP_AFTER_S = 5.0  # a process that did nothing for so long was stopped, and so was perhaps the whole job
-_BEFORE_GLOO_S = 0.5
+_BEFORE_GLOO_S = 0.5  # so long before gloo aborts this process, it ends with a reason
 _MOST_NAMED = 4  # ranks that a line names
 _ENDED, _FAILED = "ended", "failed"  # last activity of a rank that leaves
 _IP_RECVERR = 11  # number of Linux, which Python 3.11 does not name
