@@ -27,6 +27,7 @@ class Way:
       data_parallel_input, amp: as the flags.
       dedup_ids: "off", "on" or "auto".
       ahead: --pipeline.
+      in_common: ranks of a host send in common what they can.
     """
 
     flags: str
@@ -35,6 +36,7 @@ class Way:
     dedup_ids: str = "off"
     ahead: bool = False
     amp: bool = False
+    in_common: bool = True
 
 
 WAYS = (
@@ -46,6 +48,7 @@ WAYS = (
     Way("--data_parallel_input, ids ahead", 0, True, ahead=True),
     Way("--data_parallel_input --dedup_ids on", 0, True, "on", ahead=True),
     Way("--data_parallel_input --dedup_ids auto", 0, True, "auto", ahead=True),
+    Way("--dedup_ids on, each rank for itself", 0, True, "on", ahead=True, in_common=False),
 )
 
 
@@ -71,6 +74,21 @@ def dense_numbers(model) -> int:
     return sum(int(np.prod(variable.shape)) for variable in model.dense_variables) + 4
 
 
+class OneOnEachHost:
+    """A rank of a job that seems to have one rank on each host."""
+
+    def __init__(self, comm):
+        self._comm, self.rank, self.size, self.local_size, self.local_rank = comm, comm.rank, comm.size, 1, 0
+
+    def __getattr__(self, name):
+        return getattr(self._comm, name)
+
+
+def _mean_of_ranks(numbers: dict[str, float], comm) -> dict[str, float]:
+    of_ranks = comm.allgather_object(numbers, name="numbers")
+    return {name: float(np.mean([of_rank[name] for of_rank in of_ranks])) for name in numbers}
+
+
 class Trained:
     """A model on all ranks, and its batches; each run takes the next batch."""
 
@@ -84,6 +102,8 @@ class Trained:
         from dlrm_tf2.optim import Optimizer
         from dlrm_tf2.training.step import TrainingStep
 
+        if not way.in_common:
+            comm = OneOnEachHost(comm)
         shape = shape_of(name, size.scale)
         self.tables = shape.tables
         self.hotness = shape.hotness if name == "tiny" else shape.hotness_of
@@ -98,11 +118,11 @@ class Trained:
         first, last = samples_of_rank(size.batch_size, comm.size, comm.rank)
         batches = [self._ids(size.batch_size, number) for number in range(BATCHES)]
         own = [{name: ids[first:last] for name, ids in batch.items()} for batch in batches]
-        of_rank = {name: len(np.unique(ids)) / len(ids) for name, ids in own[0].items()}
-        host = slice(*(samples_of_rank(size.batch_size, comm.size // comm.local_size, comm.rank // comm.local_size)))
-        self.host_different = {name: len(np.unique(ids[host])) / len(ids[host]) for name, ids in batches[0].items()}
-        of_ranks = comm.allgather_object(of_rank, name="different")
-        self.different = {name: float(np.mean([of_rank[name] for of_rank in of_ranks])) for name in of_rank}
+        host = samples_of_rank(size.batch_size, comm.size // comm.local_size, comm.rank // comm.local_size)
+        self.different, self.host_different = (
+            _mean_of_ranks({name: len(np.unique(part)) / len(part) for name, part in parts.items()}, comm)
+            for parts in (own[0], {name: ids[slice(*host)] for name, ids in batches[0].items()})
+        )
         self.deduplicated = [name for name in self.different if self._is_deduplicated(name, way, network)]
         settings = ComputeSettings(
             compute_dtype="bfloat16" if way.amp else "float32",
@@ -133,7 +153,7 @@ class Trained:
         if way.dedup_ids != "auto":
             return way.dedup_ids == "on"
         table = next(table for table in self.tables if feature in table.features)
-        ids, different = self.hotness.get(feature, 1), self.different[feature]
+        ids, different = self.hotness.get(feature, 1), self.host_different[feature]
         vectors = 1 if table.combiner else ids
         wire_bytes = 2 if way.amp else 4
         repeated = Repeated(ids, different, vectors=vectors, width=table.embedding_dim, wire_bytes=wire_bytes)

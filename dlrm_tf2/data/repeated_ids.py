@@ -3,6 +3,7 @@
 For a deduplicated feature a rank fetches one row per different id, and pools the rows itself. For the other features
 the table's rank sends one vector per sample. The fewer different ids a batch has, the fewer bytes travel in both
 directions; finding the different ids costs time on both sides. So it pays on a slow network, and never on one host.
+What counts are the different ids of a host, whose ranks request rows in common.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from dlrm_tf2.config import TrainConfig
 from dlrm_tf2.data.batches import RankData, RankShare, Reading
 from dlrm_tf2.embedding.ids import IdBatch
 from dlrm_tf2.runtime.comm import Comm
-from dlrm_tf2.runtime.network import gbit_of_hosts
+from dlrm_tf2.runtime.network import gbit_of_hosts, ranks_per_host
 from dlrm_tf2.sharding.tables import Table
 
 PAYS_BELOW = 0.5  # different ids per sample: deduplication saves at least half of the bytes
@@ -38,11 +39,11 @@ class Network(NamedTuple):
 
 
 class Repeated(NamedTuple):
-    """A feature in a rank's batch.
+    """A feature in a batch.
 
     Attributes:
       ids: ids of a sample.
-      different: different ids of the batch, for each sample.
+      different: different ids of the host's samples, for each sample.
       vectors: vectors that a sample gets without deduplication.
       width: numbers of a vector.
       wire_bytes: bytes of a number that travels.
@@ -82,7 +83,7 @@ def choose_features(
         return (), "ids deduplicated: none, because there is no network between the ranks, where this would save time"
     counts = comm.allgather_object(_measured(config, spec, features=features, comm=comm), name="different_ids")
     samples = max(1, sum(num_samples for num_samples, _ in counts))
-    ratios = {name: sum(different[name] for _, different in counts) / samples for name in features}
+    ratios = {name: sum(different.get(name, 0) for _, different in counts) / samples for name in features}
     if network is None:
         chosen = tuple(name for name in features if ratios[name] < PAYS_BELOW)
         why = f"fewer than {PAYS_BELOW} different ids per sample in the first batch"
@@ -142,12 +143,21 @@ def different_ids(batch: IdBatch, features: Sequence[str], hotness: Sequence[int
 def _measured(
     config: TrainConfig, spec: FeatureSpec, *, features: tuple[str, ...], comm: Comm
 ) -> tuple[int, dict[str, int]]:
-    """(samples, feature -> different ids) in this rank's part of the first batch that the mode reads."""
+    """(samples, feature -> different ids) in this host's part of the first batch that the mode reads.
+
+    One rank of the host counts; the others say that they have no samples.
+    """
+    ranks = ranks_per_host(comm)
+    if ranks in (None, comm.size):  # each rank requests rows for itself
+        ranks = 1
+    host, place = divmod(comm.rank, ranks)
+    if place:
+        return 0, {}
     split, size = "train", config.batch_size
     if config.mode != "train":
         split, size = config.eval_split, max(config.valid_batch_sizes)
     reading = Reading(seed=config.seed, synthetic_samples=size if config.dataset_type == "synthetic" else None)
-    share = RankShare(comm.rank, comm.size, sample_features=features)
+    share = RankShare(host, comm.size // ranks, sample_features=features)
     batches = RankData(spec, split, share=share, reading=reading).batches(size)
     batch = next(batches)
     batches.close()

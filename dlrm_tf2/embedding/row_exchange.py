@@ -2,7 +2,7 @@
 
 Serves two kinds of features: those whose table is cut by rows (every id goes to the one rank that has its row), and
 *deduplicated* ones, whose rows are requested once however often an id occurs: then only different rows travel, and
-their gradients are summed before they travel back.
+their gradients are summed before they travel back. Ranks that share a host request these rows in common.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from dlrm_tf2.embedding.bags import Bags, SlabRows, bags_in, joined_factors
 from dlrm_tf2.embedding.collectives import Collectives
+from dlrm_tf2.embedding.host_ranks import HostRanks
+from dlrm_tf2.embedding.relay import Relay
 from dlrm_tf2.embedding.result_layout import Piece, ResultLayout
 from dlrm_tf2.embedding.routes import Fetch
 from dlrm_tf2.embedding.row_fetch import RowFetch, RowRequests
@@ -47,14 +49,16 @@ class RowExchange:
         self._collectives, self._layout, self._once = collectives, layout, fetch.once
         self.kind = fetch.kind
         self._name = f"rows_{fetch.kind.name}{'_unique' if fetch.once else ''}"
-        self._pieces_of_ranks: list[list[Piece]] = []
+        relay = Relay(collectives, self._name) if fetch.once and HostRanks(collectives).in_common else None
+        self._relay = relay
+        self._pieces_of_owners: list[list[Piece]] = []
         self._first_rows = []
         dynamic = {table.name for table in layout.table_of.values() if table.is_dynamic}
-        for rank in range(collectives.world_size):
+        for rank in relay.owners if relay else range(collectives.world_size):
             shards = by_slab(plan.of_rank(rank), plan).get(fetch.kind, ())
             self._first_rows.append(first_rows(shards, dynamic))
-            self._pieces_of_ranks.append(layout.pieces(shards, fetch.features))
-        by_start = {piece.start: piece for pieces in self._pieces_of_ranks for piece in pieces}
+            self._pieces_of_owners.append(layout.pieces(shards, fetch.features))
+        by_start = {piece.start: piece for pieces in self._pieces_of_owners for piece in pieces}
         self.pieces = list(by_start.values())
         self.features = tuple(dict.fromkeys(piece.feature for piece in self.pieces))
         self.fetch = RowFetch(
@@ -63,6 +67,7 @@ class RowExchange:
             width=self.kind.width,
             num_pieces=len(self.pieces),
             has_weights=any(feature in weighted for feature in self.features),
+            relay=relay,
         )
         self._number = {start: number for number, start in enumerate(by_start)}
 
@@ -74,31 +79,32 @@ class RowExchange:
           num_samples: samples of this rank.
           dtype: type of the factors.
         """
-        name, parts = self._name, list[SlabRows]()
-        requested, row_of_id, num_requested = [], [], []
-        for pieces, first in zip(self._pieces_of_ranks, self._first_rows, strict=True):
-            of_rank = [self._part(piece, bags[piece.feature], first[piece.shard]) for piece in pieces]
-            rows = tf.concat([tf.zeros([0], tf.int64), *(part.rows for part in of_rank)], axis=0)
+        name, parts, relayed = self._name, list[SlabRows](), ()
+        requested, row_of_id, counts = [], [], []
+        for pieces, first in zip(self._pieces_of_owners, self._first_rows, strict=True):
+            of_owner = [self._part(piece, bags[piece.feature], first[piece.shard]) for piece in pieces]
+            rows = tf.concat([tf.zeros([0], tf.int64), *(part.rows for part in of_owner)], axis=0)
             place = tf.range(tf.size(rows))
             if self._once:
                 rows, place = tf.unique(rows)
-            row_of_id.append(place + sum(num_requested, tf.constant(0)))
-            num_requested.append(tf.size(rows))
+            row_of_id.append(place + sum(counts, tf.constant(0)))
+            counts.append(tf.size(rows))
             requested.append(rows)
-            parts += of_rank
-        num_requested, factors = tf.stack(num_requested), joined_factors(parts, dtype)
+            parts += of_owner
+        rows, num_requested, factors = tf.concat(requested, axis=0), tf.stack(counts), joined_factors(parts, dtype)
+        if self._relay:
+            rows, num_requested, *relayed = self._relay.request(rows, num_requested)
         return RowRequests(
             num_requested,
             num_served=self._collectives.all_to_all(
                 num_requested, splits=tf.ones_like(num_requested), name=f"{name}.splits"
             ),
-            served_rows=self._collectives.all_to_all(
-                tf.concat(requested, axis=0), splits=num_requested, name=f"{name}.ids"
-            ),
+            served_rows=self._collectives.all_to_all(rows, splits=num_requested, name=f"{name}.ids"),
             row_of_id=tf.concat(row_of_id, axis=0),
             vector_of_id=tf.concat([part.vectors for part in parts], axis=0),
             factors=() if factors is None else (factors,),
             num_samples=num_samples,
+            relayed=relayed,
         )
 
     def _part(self, piece: Piece, bags: Bags, first_row: int) -> SlabRows:

@@ -6,7 +6,7 @@ deduplicated features, unless it is known how many ids of a batch are different.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dlrm_tf2.sharding.optimizer_state import DEFAULT_OPTIMIZER, FLOAT_BYTES
 from dlrm_tf2.sharding.plan import Shard, ShardingPlan, samples_of_rank
@@ -48,6 +48,10 @@ class Step:
         """Different ids of a feature for each sample of a rank."""
         return self.different.get(feature, self.hotness.get(feature, 1))
 
+    def different_ids_of_host(self, feature: str) -> float:
+        """Different ids of a feature for each sample of a host."""
+        return self.host_different.get(feature, self.different_ids(feature))
+
 
 @dataclass(frozen=True)
 class RankCost:
@@ -82,6 +86,8 @@ def cost_of(plan: ShardingPlan, tables: Sequence[Table], step: Step) -> list[Ran
     Args:
       tables: the tables that the plan was made for.
     """
+    if step.ranks_per_host in (1, plan.world_size):  # ranks of a host send nothing in common
+        step = replace(step, host_different=step.different)
     table_of = {table.name: table for table in tables}
     of_ranks = [
         [
@@ -213,9 +219,9 @@ class _ShardLoad:
         return 1 if self.table.combiner else self.step.hotness.get(feature, 1)
 
     def _requested(self, feature: str) -> float:
-        """Rows that a sample's rank requests."""
+        """Rows that a sample's host requests for it."""
         once = feature in self.step.deduplicated and not self.table.is_dynamic
-        ids = self.step.different_ids(feature) if once else self.step.hotness.get(feature, 1)
+        ids = self.step.different_ids_of_host(feature) if once else self.step.hotness.get(feature, 1)
         return ids * share_of_ids(self.table, self.shard.rows)
 
     @property
@@ -234,8 +240,7 @@ class _ShardLoad:
         """Bytes of rows used and of their gradients that each other host receives for a host's samples."""
         if not self.replicated:
             return 0
-        found = self.step.host_different
-        used = samples * sum(found.get(name, self.step.different_ids(name)) for name in self.table.features)
+        used = samples * sum(self.step.different_ids_of_host(name) for name in self.table.features)
         return min(self.shard.num_rows, used) * (_ROW_BYTES + self.shard.num_columns * FLOAT_BYTES)
 
 

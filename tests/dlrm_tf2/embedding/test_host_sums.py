@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.counting_comm import CountingComm
 from support.embedding_case import draw
 from test_layer import check
 
@@ -9,25 +10,6 @@ from dlrm_tf2.embedding.collectives import Collectives
 from dlrm_tf2.embedding.host_sums import HostSums
 
 WIDTH = 3
-
-
-class OnHosts:
-    """A rank of a job on several hosts, which counts the bytes that it sends to other hosts."""
-
-    def __init__(self, comm, local_size):
-        self._comm, self.rank, self.size = comm, comm.rank, comm.size
-        self.local_size, self.local_rank, self.sent_bytes = local_size, comm.rank % local_size, 0
-
-    def __getattr__(self, name):
-        return getattr(self._comm, name)
-
-    def alltoall(self, rows, splits, name):
-        if not hasattr(rows, "numpy"):  # of a graph
-            return self._comm.alltoall(rows, splits, name)
-        host = range(self.rank - self.local_rank, self.rank - self.local_rank + self.local_size)
-        away = sum(int(number) for rank, number in enumerate(splits) if rank not in host)
-        self.sent_bytes += away * int(np.prod(rows.shape[1:])) * rows.dtype.size
-        return self._comm.alltoall(rows, splits, name)
 
 
 def drawn(rank, num_rows=40):
@@ -44,9 +26,9 @@ def test_all_ranks_get_the_sums_of_all(run_ranks, world_size, local_size):
         np.add.at(expected, drawn(rank)[0], drawn(rank)[1])
 
     def work(comm):
-        comm = OnHosts(comm, local_size)
+        comm = CountingComm(comm, local_size)
         found = HostSums(Collectives(comm)).to_all_ranks(*drawn(comm.rank), "test")
-        return [part.numpy() for part in found], comm.sent_bytes
+        return [part.numpy() for part in found], sum(comm.sent_bytes.values())
 
     results = run_ranks(world_size, work)
     for (rows, gradients), _ in results:
@@ -67,6 +49,6 @@ def test_ranks_on_two_hosts_train_what_numpy_does(run_ranks, world_size, seed):
     assert case.plan.replicated
 
     def run_on_hosts(size, work):
-        return run_ranks(size, lambda comm: work(OnHosts(comm, size // 2)))
+        return run_ranks(size, lambda comm: work(CountingComm(comm, size // 2)))
 
     check(case, run_on_hosts, 4)
