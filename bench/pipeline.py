@@ -140,11 +140,11 @@ class _Delayed:
         self.allreduce_sum, self.allgather_object, self.delay_s = comm.allreduce_sum, comm.allgather_object, 0.0
 
     def alltoall(self, rows, splits, name):
-        received = self._comm.alltoall(rows, splits, name)
+        received, counts = self._comm.alltoall(rows, splits, name)
         if name != "embedding.ids":
-            return received
+            return received, counts
         size = self._tf.size(received)
-        return received[: self._tf.numpy_function(self._wait, [size], size.dtype, stateful=False)]
+        return received[: self._tf.numpy_function(self._wait, [size], size.dtype, stateful=False)], counts
 
     def _wait(self, size: np.int32) -> np.int32:
         time.sleep(self.delay_s)

@@ -39,15 +39,21 @@ class Collectives:
           splits: int32 [ranks].
           name: name of the exchange, the same on all ranks.
         """
+        return self.all_to_all_counted(rows, splits=splits, name=name)[0]
+
+    def all_to_all_counted(self, rows: tf.Tensor, *, splits: tf.Tensor, name: str) -> tuple[tf.Tensor, tf.Tensor]:
+        """As `all_to_all`; returns also how many rows come from each rank: int32 [ranks]."""
         if self.world_size == 1:
-            return rows
+            return rows, splits
         # Nothing is added up on the way, so bfloat16, which Horovod does not know, travels as 16-bit integers.
         wire = tf.bitcast(rows, tf.int16) if rows.dtype == tf.bfloat16 else rows
         # Horovod pairs operations by the names that they get in their graphs: no argument of a step may have this name.
-        received = self._comm.alltoall(wire, splits + self._zero, f"embedding.{name}")
+        received, counts = self._comm.alltoall(wire, splits + self._zero, f"embedding.{name}")
         self._always_run(tf.size(received))
         received = tf.ensure_shape(received, [None, *wire.shape[1:]])
-        return tf.bitcast(received, rows.dtype) if rows.dtype == tf.bfloat16 else received
+        if rows.dtype == tf.bfloat16:
+            received = tf.bitcast(received, rows.dtype)
+        return received, tf.ensure_shape(counts, [self.world_size])
 
     def to_all_ranks(self, rows: tf.Tensor, gradients: tf.Tensor, name: str) -> tuple[tf.Tensor, tf.Tensor]:
         """The rows [n] that all ranks have, rank 0's first, and the gradients [n, width] of these rows."""

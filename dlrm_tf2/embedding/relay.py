@@ -55,21 +55,18 @@ class Relay:
         Returns:
           (rows: int64 [n], each once, by rank; how many of each rank: int32 [ranks]; what is relayed).
         """
-        ranks, exchange = self._ranks, self._collectives.all_to_all
-        hosts = tf.fill([ranks.num_places], ranks.num_hosts)
-        wanted = exchange(counts, splits=ranks.to_own_host(hosts), name=f"{self._name}.splits")
-        num_asked, num_wanted = (
-            ranks.to_own_host(tf.reduce_sum(tf.reshape(of_places, [ranks.num_places, ranks.num_hosts]), axis=1))
-            for of_places in (counts, wanted)
+        ranks, num_hosts = self._ranks, self._ranks.num_hosts
+        num_asked = ranks.to_own_host(tf.reduce_sum(tf.reshape(counts, [ranks.num_places, num_hosts]), axis=1))
+        host = tf.repeat(tf.tile(tf.range(num_hosts, dtype=tf.int64), [ranks.num_places]), counts)
+        wanted, num_wanted = self._collectives.all_to_all_counted(
+            rows * num_hosts + host, splits=num_asked, name=f"{self._name}.ids"
         )
-        rows = exchange(rows, splits=num_asked, name=f"{self._name}.ids")
-        host = tf.repeat(tf.tile(tf.range(ranks.num_hosts), [ranks.num_places]), wanted)
-        different = tf.unique(rows * ranks.num_hosts + tf.cast(host, tf.int64))
-        host = tf.cast(different.y % ranks.num_hosts, tf.int32)
-        by_host = tf.dynamic_partition(tf.range(tf.size(host)), host, ranks.num_hosts)
+        different = tf.unique(wanted)
+        host = tf.cast(different.y % num_hosts, tf.int32)
+        by_host = tf.dynamic_partition(tf.range(tf.size(host)), host, num_hosts)
         order = tf.concat(by_host, axis=0)
         return (
-            tf.gather(different.y, order) // ranks.num_hosts,
+            tf.gather(different.y, order) // num_hosts,
             ranks.to_own_place(tf.stack([tf.size(of_host) for of_host in by_host])),
             Relayed(num_asked, num_wanted, tf.gather(tf.math.invert_permutation(order), different.idx)),
         )

@@ -79,7 +79,7 @@ class RowExchange:
           num_samples: samples of this rank.
           dtype: type of the factors.
         """
-        name, parts, relayed = self._name, list[SlabRows](), ()
+        parts, relayed = list[SlabRows](), ()
         requested, row_of_id, counts = [], [], []
         for pieces, first in zip(self._pieces_of_owners, self._first_rows, strict=True):
             of_owner = [self._part(piece, bags[piece.feature], first[piece.shard]) for piece in pieces]
@@ -94,12 +94,11 @@ class RowExchange:
         rows, num_requested, factors = tf.concat(requested, axis=0), tf.stack(counts), joined_factors(parts, dtype)
         if self._relay:
             rows, num_requested, *relayed = self._relay.request(rows, num_requested)
+        served, num_served = self._collectives.all_to_all_counted(rows, splits=num_requested, name=f"{self._name}.ids")
         return RowRequests(
             num_requested,
-            num_served=self._collectives.all_to_all(
-                num_requested, splits=tf.ones_like(num_requested), name=f"{name}.splits"
-            ),
-            served_rows=self._collectives.all_to_all(rows, splits=num_requested, name=f"{name}.ids"),
+            num_served,
+            served_rows=served,
             row_of_id=tf.concat(row_of_id, axis=0),
             vector_of_id=tf.concat([part.vectors for part in parts], axis=0),
             factors=() if factors is None else (factors,),

@@ -97,7 +97,7 @@ class RowFetch:
         return vectors
 
     def _returned(self, by_id: tf.Tensor, requests: RowRequests, dtype: tf.DType) -> tf.Tensor:
-        """The gradients of the rows that this rank serves, from gradients by id. To other hosts they travel as dtype."""
+        """The gradients of the rows that this rank serves, from gradients by id. They leave the host as dtype."""
         relayed, num_requested = requests.relayed, tf.reduce_sum(requests.num_requested)
         num_rows = tf.reduce_sum(relayed[0].num_asked) if self._relay else num_requested
         by_row = tf.math.unsorted_segment_sum(by_id, requests.row_of_id, num_rows)

@@ -23,14 +23,17 @@ class SingleProcess:
     rank = local_rank = 0
     size = local_size = 1
 
-    def alltoall(self, rows: tf.Tensor, splits: tf.Tensor, name: str) -> tf.Tensor:
-        """Sends `splits[r]` rows to rank r, in order. Returns the received rows, by rank.
+    def alltoall(self, rows: tf.Tensor, splits: tf.Tensor, name: str) -> tuple[tf.Tensor, tf.Tensor]:
+        """Sends `splits[r]` rows to rank r, in order.
 
         Args:
           rows: [sum(splits), ...], float32, float16 or integers.
           splits: int32 [size].
+
+        Returns:
+          (the received rows, by rank; how many come from each rank: int32 [size]).
         """
-        return rows
+        return rows, splits
 
     def allreduce_sum(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
         """The sum of each tensor (float32 or float64) over the ranks."""
@@ -73,12 +76,9 @@ class HorovodComm:
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
         self._timer = ExchangeTimer() if timed else None
 
-    def alltoall(self, rows: tf.Tensor, splits: tf.Tensor, name: str) -> tf.Tensor:
-        def exchange() -> list[tf.Tensor]:
-            received, _ = self._hvd.alltoall(rows, splits=splits, name=name)
-            return [received]
-
-        return self._timed(exchange, [rows, splits])[0]
+    def alltoall(self, rows: tf.Tensor, splits: tf.Tensor, name: str) -> tuple[tf.Tensor, tf.Tensor]:
+        received, counts = self._timed(lambda: self._hvd.alltoall(rows, splits=splits, name=name), [rows, splits])
+        return received, counts
 
     def allreduce_sum(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
         tensors = list(tensors)

@@ -79,7 +79,11 @@ class ThreadComm:
             types = [rows.dtype, tf.int32]
             received, received_splits = tf.numpy_function(exchange, [rows, splits], types, stateful=False)
             received = tf.ensure_shape(received, [None, *rows.shape[1:]])
-            return received, lambda gradient: self.alltoall(gradient, received_splits, f"{name}.gradient")
+
+            def back(gradient, _):
+                return self.alltoall(gradient, received_splits, f"{name}.gradient")[0]
+
+            return (received, received_splits), back
 
         return differentiable(tf.convert_to_tensor(rows))
 

@@ -151,10 +151,9 @@ class Together:
             return rows
 
         sent = tf.ensure_shape(tf.numpy_function(reached, [rows], rows.dtype, stateful=False), rows.shape)
-        received = self._comm.alltoall(sent, splits, name)
-        return tf.ensure_shape(
-            tf.numpy_function(arrived, [received], rows.dtype, stateful=False), [None, *rows.shape[1:]]
-        )
+        received, counts = self._comm.alltoall(sent, splits, name)
+        received = tf.numpy_function(arrived, [received], rows.dtype, stateful=False)
+        return tf.ensure_shape(received, [None, *rows.shape[1:]]), counts
 
 
 def test_ids_travel_from_before_the_vectors_to_after_their_gradients(run_ranks):

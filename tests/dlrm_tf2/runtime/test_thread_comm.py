@@ -28,14 +28,15 @@ def test_alltoall_by_hand_and_its_gradient(run_ranks, as_function):
         def step(rows):
             with tf.GradientTape() as tape:
                 tape.watch(rows)
-                received = comm.alltoall(rows, splits, name="vectors")
+                received, counts = comm.alltoall(rows, splits, name="vectors")
                 total = tf.reduce_sum(received * (comm.rank + 1.0))
-            return received, tape.gradient(total, rows)
+            return received, counts, tape.gradient(total, rows)
 
-        received, gradient = (tf.function(step) if as_function else step)(rows)
-        return received[:, 0].numpy().tolist(), gradient.numpy().tolist()
+        received, counts, gradient = (tf.function(step) if as_function else step)(rows)
+        return received[:, 0].numpy().tolist(), counts.numpy().tolist(), gradient.numpy().tolist()
 
-    received, gradients = zip(*run_ranks(3, work), strict=True)
+    received, counts, gradients = zip(*run_ranks(3, work), strict=True)
+    assert counts == ([1, 2, 3], [1, 1, 1], [0, 0, 0])
     assert received == ([0, 100, 101, 200, 201, 202], [1, 102, 203], [])
     assert gradients[2] == [[1, 1], [1, 1], [1, 1], [2, 2]]  # three rows went to rank 0, one to rank 1
 
