@@ -14,6 +14,9 @@ initial_weights   the first values of a table, the same for any plan
 lookup            ids -> pooled vectors of one slab, and gradients back to its rows
 rank_lookups      all lookups of a rank, and the result that the exchange makes of them
 collectives       what all ranks do together, once in every step
+host_ranks        which ranks share a host, and what a rank sends to them
+host_sums         gradients of replicated rows, summed in each host before they travel to other hosts
+relay             ranks of a host request rows in common, so that each enters the host once
 id_exchange       ids to the ranks of their tables
 exchange_columns  how the pieces of several ranks become the result: a drawing, and the numbers. No TensorFlow
 vector_exchange   pooled vectors to the ranks of their samples, gradients back

@@ -22,6 +22,14 @@ class HostRanks:
         self.in_common = self.num_places > 1 and self.num_hosts > 1
         self._host, self._place = divmod(collectives.rank, self.num_places)
 
+    def host_of(self, ranks: tf.Tensor) -> tf.Tensor:
+        """The host of each rank."""
+        return ranks // self.num_places
+
+    def place_of(self, ranks: tf.Tensor) -> tf.Tensor:
+        """The place of each rank on its host."""
+        return ranks % self.num_places
+
     def to_own_host(self, counts: tf.Tensor) -> tf.Tensor:
         """The splits, int32 [ranks], of an exchange in which each place of the own host gets counts: int32 [places]."""
         before = self._host * self.num_places

@@ -1,8 +1,8 @@
 """What a plan costs each rank: memory, lookups, and what travels in a step.
 
 The figures are for one training step. They are exact where tables are whole or cut by columns; an expectation where
-tables are cut by rows (see tables.share_of_ids); and an upper bound for the rows of replicated tables and of
-deduplicated features, unless it is known how many ids of a batch are different.
+tables are cut by rows (see tables.share_of_ids); and an upper bound for the rows of replicated and dynamic tables and
+of deduplicated features, unless it is known how many ids of a batch are different.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +14,7 @@ from dlrm_tf2.sharding.tables import Table, fetched_per_sample, share_of_ids, st
 
 _ID_BYTES = 4  # an id of a sample, on its way to the rank of the table
 _ROW_BYTES = 8  # the number of a row that a rank requests, or whose gradient it sends
-_KEY_BYTES = 16  # a key of a dynamic table that a rank requests, and how often its samples have it
+_KEY_BYTES = 16  # a key of a dynamic table that a rank requests; its table and how often samples have it
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class _ShardLoad:
 
     def _requested(self, feature: str) -> float:
         """Rows that a sample's host requests for it."""
-        once = feature in self.step.deduplicated and not self.table.is_dynamic
+        once = self.table.is_dynamic or feature in self.step.deduplicated
         ids = self.step.different_ids_of_host(feature) if once else self.step.hotness.get(feature, 1)
         return ids * share_of_ids(self.table, self.shard.rows)
 
@@ -228,7 +228,7 @@ class _ShardLoad:
     def id_bytes(self) -> float:
         """Bytes of the ids that the shard's rank receives for a sample of another rank."""
         if self.table.is_dynamic:
-            return self.ids * _KEY_BYTES
+            return _KEY_BYTES * sum(map(self._requested, self.table.features))
         if self.replicated or not self.step.data_parallel_input:
             return 0
         return sum(

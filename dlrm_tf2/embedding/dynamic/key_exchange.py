@@ -1,11 +1,11 @@
 """KeyExchange: keys of dynamic tables for this rank's own samples. Keys go out, rows come back and are pooled here.
 
 A rank sends each different key of a table once, with the number of its occurrences, to the rank that owns the key's
-bucket. Which row a key has is decided there, and only in `lookup`: an exchange of keys may run before the update of the
-batch before.
+bucket. Ranks that share a host do this in common, see Relay. Which row a key has is decided by the owner, and only in
+`lookup`: an exchange of keys may run before the update of the batch before.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,8 @@ from dlrm_tf2.embedding.bags import Bags, SlabRows, bags_in, joined_factors
 from dlrm_tf2.embedding.collectives import Collectives
 from dlrm_tf2.embedding.dynamic.table import Touch
 from dlrm_tf2.embedding.dynamic.tables import DynamicTables
+from dlrm_tf2.embedding.host_ranks import HostRanks
+from dlrm_tf2.embedding.relay import Relay, Relayed
 from dlrm_tf2.embedding.result_layout import ResultLayout
 from dlrm_tf2.embedding.routes import Fetch
 from dlrm_tf2.embedding.row_fetch import RowFetch, RowRequests
@@ -29,15 +31,50 @@ class KeyRequests(NamedTuple):
     """The keys whose rows a rank requests in one step, and the keys that others request from it.
 
     Attributes:
-      rows: what is known of the rows; its served_rows are the keys that are served: int64 [n], ordered by the rank that
-        requests them, then by table.
-      counts: int64 [n], how often the requesting rank has each key.
-      num_of_tables: int32 [ranks, tables], how many keys of each table each rank requests from this rank.
+      rows: what is known of the rows; its served_rows are the keys that are served, int64 [n], the lowest rank's first.
+      counts: int64 [n], how often samples have each key.
+      tables: int32 [n], the number of each key's table.
     """
 
     rows: RowRequests
     counts: tf.Tensor
-    num_of_tables: tf.Tensor
+    tables: tf.Tensor
+
+
+class _Hop(NamedTuple):
+    """A way of keys from a rank to some ranks, of which the owner of a key decides to which one it goes.
+
+    Attributes:
+      receiver: owners of keys, int32 [n] -> the number of the rank, among these ranks, that each key goes to.
+      num_receivers: how many ranks they are.
+      splits: how many keys each of them gets, int32 [receivers] -> how many each rank gets, int32 [ranks].
+      name: part of the name of the exchange.
+    """
+
+    receiver: Callable[[tf.Tensor], tf.Tensor]
+    num_receivers: int
+    splits: Callable[[tf.Tensor], tf.Tensor]
+    name: str
+
+
+class _Sent(NamedTuple):
+    """The keys that a rank has sent on one way, and those that came to it.
+
+    Attributes:
+      splits: int32 [ranks], how many keys it has sent to each rank.
+      row_of_key: int32 [n], for each key that was to be sent, which of the keys sent it is.
+      num_received: int32 [ranks], how many keys came from each rank.
+      keys: int64 [sum(num_received)].
+      counts: int64 [sum(num_received)], how often samples have each key.
+      tables: int32 [sum(num_received)], the number of each key's table.
+    """
+
+    splits: tf.Tensor
+    row_of_key: tf.Tensor
+    num_received: tf.Tensor
+    keys: tf.Tensor
+    counts: tf.Tensor
+    tables: tf.Tensor
 
 
 class KeyExchange:
@@ -67,16 +104,21 @@ class KeyExchange:
         weighted: Collection[str],
     ):
         self._collectives, self._layout, self.kind = collectives, layout, fetch.kind
-        self._name = f"keys_{fetch.kind.name}"
+        name, ranks = f"keys_{fetch.kind.name}", HostRanks(collectives)
+        self._to_owners, self._to_relays = _Hop(tf.identity, collectives.world_size, tf.identity, name), None
+        if ranks.in_common:
+            self._to_relays = _Hop(ranks.place_of, ranks.num_places, ranks.to_own_host, f"{name}.relay")
+            self._to_owners = _Hop(ranks.host_of, ranks.num_hosts, ranks.to_own_place, name)
         shards = by_slab(plan.shards, plan)[fetch.kind]
         self.pieces = list({piece.start: piece for piece in layout.pieces(shards, fetch.features)}.values())
         self.features = tuple(dict.fromkeys(piece.feature for piece in self.pieces))
         self.fetch = RowFetch(
             collectives,
-            self._name,
+            name,
             width=fetch.kind.width,
             num_pieces=len(self.pieces),
             has_weights=any(feature in weighted for feature in self.features),
+            relay=Relay(collectives, name) if ranks.in_common else None,
         )
         self._tables = {table.name: table for table in (layout.table_of[feature] for feature in self.features)}
         self._owners = {name: _owners(table, plan) for name, table in self._tables.items()}
@@ -89,41 +131,35 @@ class KeyExchange:
           num_samples: samples of this rank.
           dtype: type of the factors.
         """
-        parts, keys, counts, places, receivers = [], [], [], [], []
-        for number, table in enumerate(self._tables):
+        parts, keys, relayed = list[SlabRows](), [], ()
+        for table in self._tables:
             of_table = [
                 self._part(position, bags[piece.feature])
                 for position, piece in enumerate(self.pieces)
                 if piece.shard.table == table
             ]
-            different = tf.unique_with_counts(tf.concat([part.rows for part in of_table], axis=0))
-            owners = self._owners[table]
-            owner = tf.gather(owners, hash_table.bucket_of(different.y, len(owners)))
-            places.append(different.idx + sum(map(tf.size, keys), tf.constant(0)))
-            keys.append(different.y)
-            counts.append(tf.cast(different.count, tf.int64))
-            receivers.append(owner * len(self._tables) + number)
+            keys.append(tf.concat([part.rows for part in of_table], axis=0))
             parts += of_table
-        receiver = tf.concat(receivers, axis=0)  # rank, then table
-        num_tables, ranks = len(self._tables), self._collectives.world_size
-        by_receiver = tf.dynamic_partition(tf.range(tf.size(receiver)), receiver, ranks * num_tables)
-        order, num_of_tables = tf.concat(by_receiver, axis=0), tf.stack([tf.size(part) for part in by_receiver])
-        splits, factors = tf.fill([ranks], num_tables), joined_factors(parts, dtype)
-        num_requested = tf.reduce_sum(tf.reshape(num_of_tables, [ranks, num_tables]), axis=1)
-        num_served = self._collectives.all_to_all(num_of_tables, splits=splits, name=f"{self._name}.splits")
-        num_served = tf.reshape(num_served, [ranks, num_tables])
-        sent = tf.stack([tf.concat(keys, axis=0), tf.concat(counts, axis=0)], axis=1)
-        served = self._collectives.all_to_all(tf.gather(sent, order), splits=num_requested, name=f"{self._name}.keys")
+        sent = self._send(keys, [tf.ones_like(of_table) for of_table in keys], self._to_relays or self._to_owners)
+        row_of_id = sent.row_of_key
+        if self._to_relays:
+            wanted, places = sent, self._places_of_tables(sent.tables)
+            keys = [tf.gather(wanted.keys, of_table) for of_table in places]
+            sent = self._send(keys, [tf.gather(wanted.counts, of_table) for of_table in places], self._to_owners)
+            in_order = tf.math.invert_permutation(tf.concat(places, axis=0))
+            relayed = (Relayed(wanted.splits, wanted.num_received, tf.gather(sent.row_of_key, in_order)),)
+        factors = joined_factors(parts, dtype)
         rows = RowRequests(
-            num_requested,
-            num_served=tf.reduce_sum(num_served, axis=1),
-            served_rows=served[:, 0],
-            row_of_id=tf.gather(tf.math.invert_permutation(order), tf.concat(places, axis=0)),
+            sent.splits,
+            num_served=sent.num_received,
+            served_rows=sent.keys,
+            row_of_id=row_of_id,
             vector_of_id=tf.concat([part.vectors for part in parts], axis=0),
             factors=() if factors is None else (factors,),
             num_samples=num_samples,
+            relayed=relayed,
         )
-        return KeyRequests(rows, served[:, 1], num_served)
+        return KeyRequests(rows, sent.counts, sent.tables)
 
     def with_rows(self, requests: KeyRequests, tables: DynamicTables, *, touch: Touch | None) -> RowRequests:
         """The requests with rows of this rank's slab in place of keys. One call of the index serves a table.
@@ -131,7 +167,7 @@ class KeyExchange:
         Args:
           touch: in training; None stores no key.
         """
-        keys, rows, places = requests.rows.served_rows, [], self._places_of_tables(requests)
+        keys, rows, places = requests.rows.served_rows, [], self._places_of_tables(requests.tables)
         for name, of_table in zip(self._tables, places, strict=True):
             found = tf.zeros([0], tf.int64)
             if name in tables.by_name:  # else this rank owns none of its buckets, and nobody asked
@@ -143,16 +179,44 @@ class KeyExchange:
 
     def ask_ahead(self, requests: KeyRequests, tables: DynamicTables, *, slots: Sequence[str]) -> None:
         """Asks for the rows of later requests, see DynamicTable.ask_ahead."""
-        for name, of_table in zip(self._tables, self._places_of_tables(requests), strict=True):
+        for name, of_table in zip(self._tables, self._places_of_tables(requests.tables), strict=True):
             if name in tables.by_name:
                 tables.by_name[name].ask_ahead(tf.gather(requests.rows.served_rows, of_table), slots)
 
-    def _places_of_tables(self, requests: KeyRequests) -> list[tf.Tensor]:
-        """For each table, the places of its keys among the keys that are served: int32 [n] each."""
-        num_tables = len(self._tables)
-        numbers = tf.tile(tf.range(num_tables), [self._collectives.world_size])
-        table_of_key = tf.repeat(numbers, tf.reshape(requests.num_of_tables, [-1]))
-        return tf.dynamic_partition(tf.range(tf.size(requests.rows.served_rows)), table_of_key, num_tables)
+    def _send(self, keys: Sequence[tf.Tensor], counts: Sequence[tf.Tensor], hop: _Hop) -> _Sent:
+        """Sends each different key once, with the sum of its counts.
+
+        Args:
+          keys: for each table, int64 [n].
+          counts: for each table, int64 [n], of these keys.
+        """
+        sent, receivers, rows, num_sent, num_tables = [], [], [], tf.constant(0), len(self._tables)
+        for number, (table, of_table, of_keys) in enumerate(zip(self._tables, keys, counts, strict=True)):
+            different = tf.unique(of_table)
+            sums = tf.math.unsorted_segment_sum(of_keys, different.idx, tf.size(different.y))
+            sent.append(tf.stack([different.y, sums * num_tables + number], axis=1))
+            owners = self._owners[table]
+            receivers.append(hop.receiver(tf.gather(owners, hash_table.bucket_of(different.y, len(owners)))))
+            rows.append(different.idx + num_sent)
+            num_sent += tf.size(different.y)
+        by_receiver = tf.dynamic_partition(tf.range(num_sent), tf.concat(receivers, axis=0), hop.num_receivers)
+        order = tf.concat(by_receiver, axis=0)
+        splits = hop.splits(tf.stack([tf.size(part) for part in by_receiver]))
+        received, num_received = self._collectives.all_to_all_counted(
+            tf.gather(tf.concat(sent, axis=0), order), splits=splits, name=f"{hop.name}.keys"
+        )
+        return _Sent(
+            splits,
+            tf.gather(tf.math.invert_permutation(order), tf.concat(rows, axis=0)),
+            num_received,
+            keys=received[:, 0],
+            counts=received[:, 1] // num_tables,
+            tables=tf.cast(received[:, 1] % num_tables, tf.int32),
+        )
+
+    def _places_of_tables(self, tables: tf.Tensor) -> list[tf.Tensor]:
+        """For each table, the places of its keys, int32 [n] each, where `tables` has the number of each key's table."""
+        return tf.dynamic_partition(tf.range(tf.size(tables)), tables, len(self._tables))
 
     def _part(self, position: int, bags: Bags) -> SlabRows:
         """The keys of the piece at a position."""

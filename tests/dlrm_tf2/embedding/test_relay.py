@@ -7,9 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.counting_comm import CountingComm
+from support.dynamic_case import RankOfSetup, Setup
 from support.embedding_case import Case, draw, train
+from support.numpy_embedding import Sample
 from test_layer import check
 
+from dlrm_tf2.embedding import DynamicTableConfig
 from dlrm_tf2.embedding.collectives import Collectives
 from dlrm_tf2.embedding.relay import Relay
 from dlrm_tf2.optim import Optimizer
@@ -102,3 +105,27 @@ def test_relayed_rows_by_hand(run_ranks):
     assert of_ranks[0][2] == [[5, 2], [2, 2], [2, 2]]  # what rank 0 asked for, by owner
     assert of_ranks[1][2] == [[8, 1], [2, 2], [2, 2], [9, 2]]
     assert of_ranks[0][3] == [[1]] and of_ranks[1][3] == [[1], [2], [2], [1]]
+
+
+def test_a_key_enters_a_host_once(run_ranks):
+    """Two hosts of two ranks, all of which have the same keys of a dynamic table."""
+    table, keys = (
+        DynamicTableConfig("t", 4096, embedding_dim=4, combiner="sum", bucket_capacity=64),
+        np.arange(100) * 7919,
+    )
+    case = Setup((table,), {"t": 1}, optimizer=Optimizer("sgd"))
+
+    def work(comm):
+        comm = CountingComm(comm, 2)
+        rank = RankOfSetup(case, comm)
+        rank.train({"t": Sample(np.tile(keys, 4), np.ones(400, int))}, 1)
+        of_keys = sum(sent for name, sent in comm.sent_bytes.items() if name.startswith("embedding.keys_"))
+        return of_keys, set(rank.stored("t"))
+
+    ranks = run_ranks(4, work)
+    sent, owned = ([of_rank[part] for of_rank in ranks] for part in (0, 1))
+    on_hosts = [len(owned[0] | owned[1]), len(owned[2] | owned[3])]
+    assert sum(on_hosts) == 100 and all(on_hosts)
+    for host, own in enumerate(on_hosts):
+        # A vector of each own key; and of each other key its request, which is two numbers, and its gradient.
+        assert sent[2 * host] + sent[2 * host + 1] == own * 16 + (100 - own) * (16 + 16)
