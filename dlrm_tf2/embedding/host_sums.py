@@ -34,9 +34,11 @@ class HostSums:
             return self._collectives.to_all_ranks(rows, gradients, name)
         rows, gradients = sum_by_row(*self._to_summing_ranks(rows, gradients, f"{name}.to_sum"))
         to_hosts = ranks.to_own_place(tf.fill([ranks.num_hosts], tf.size(rows)))
-        rows, gradients = self._copies(ranks.num_hosts, rows, gradients, splits=to_hosts, name=f"{name}.to_hosts")
+        rows, gradients = self._copies(
+            rows, gradients, copies=ranks.num_hosts, splits=to_hosts, name=f"{name}.to_hosts"
+        )
         to_host = ranks.to_own_host(tf.fill([ranks.num_places], tf.size(rows)))
-        return self._copies(ranks.num_places, rows, gradients, splits=to_host, name=f"{name}.to_host")
+        return self._copies(rows, gradients, copies=ranks.num_places, splits=to_host, name=f"{name}.to_host")
 
     def _to_summing_ranks(self, rows: tf.Tensor, gradients: tf.Tensor, name: str) -> tuple[tf.Tensor, tf.Tensor]:
         """Each row goes to one rank of the host, the same from all ranks of the host."""
@@ -48,7 +50,7 @@ class HostSums:
         return rows, exchange(tf.gather(gradients, order), splits=splits, name=f"{name}.gradients")
 
     def _copies(
-        self, copies: int, rows: tf.Tensor, gradients: tf.Tensor, *, splits: tf.Tensor, name: str
+        self, rows: tf.Tensor, gradients: tf.Tensor, *, copies: int, splits: tf.Tensor, name: str
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Sends so many copies by splits; returns what the ranks send that do so too, the lowest rank's first."""
         exchange = self._collectives.all_to_all

@@ -16,12 +16,12 @@ class RowRequests(NamedTuple):
       num_requested: int32 [ranks], how many rows this rank requests from each rank.
       num_served: int32 [ranks], how many rows each rank requests from this rank.
       served_rows: int64 [sum(num_served)], these rows, as rows of this rank's slab.
-      row_of_id: int32 [n], for each id of this rank's samples, which of the rows that come is its vector.
+      row_of_id: int32 [n], for each id of this rank's samples, which of the vectors that arrive is its own.
       vector_of_id: int32 [n], the number of the pooled vector that this row is added to.
       factors: one float [n], the factor of this row; empty where all factors are 1.
       num_samples: scalar int32, the samples of this rank.
-      relayed: one Relayed where this rank requests rows for its host: then vectors come from ranks of the host. Else
-        none, and the rows that come are those that are requested.
+      relayed: one Relayed where ranks request rows in common. Then what arrives is what this rank asked others for, and
+        not what it requests.
     """
 
     num_requested: tf.Tensor
@@ -90,7 +90,7 @@ class RowFetch:
         return fetch(rows, *weights)
 
     def _fetched(self, rows: tf.Tensor, requests: RowRequests) -> tf.Tensor:
-        """The vectors that come to this rank."""
+        """The vectors that arrive at this rank."""
         vectors = self._collectives.all_to_all(rows, splits=requests.num_served, name=self._name)
         if self._relay:
             vectors = self._relay.vectors(vectors, *requests.relayed)

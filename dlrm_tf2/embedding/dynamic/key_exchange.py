@@ -58,7 +58,7 @@ class _Hop(NamedTuple):
 
 
 class _Sent(NamedTuple):
-    """The keys that a rank has sent on one way, and those that came to it.
+    """The keys that a rank has sent on one way, and the keys that came to it.
 
     Attributes:
       splits: int32 [ranks], how many keys it has sent to each rank.
@@ -105,10 +105,11 @@ class KeyExchange:
     ):
         self._collectives, self._layout, self.kind = collectives, layout, fetch.kind
         name, ranks = f"keys_{fetch.kind.name}", HostRanks(collectives)
-        self._to_owners, self._to_relays = _Hop(tf.identity, collectives.world_size, tf.identity, name), None
+        self._to_relays = None
+        self._to_owners = _Hop(tf.identity, collectives.world_size, splits=tf.identity, name=name)
         if ranks.in_common:
-            self._to_relays = _Hop(ranks.place_of, ranks.num_places, ranks.to_own_host, f"{name}.relay")
-            self._to_owners = _Hop(ranks.host_of, ranks.num_hosts, ranks.to_own_place, name)
+            self._to_relays = _Hop(ranks.place_of, ranks.num_places, splits=ranks.to_own_host, name=f"{name}.relay")
+            self._to_owners = _Hop(ranks.host_of, ranks.num_hosts, splits=ranks.to_own_place, name=name)
         shards = by_slab(plan.shards, plan)[fetch.kind]
         self.pieces = list({piece.start: piece for piece in layout.pieces(shards, fetch.features)}.values())
         self.features = tuple(dict.fromkeys(piece.feature for piece in self.pieces))
@@ -207,8 +208,8 @@ class KeyExchange:
         )
         return _Sent(
             splits,
-            tf.gather(tf.math.invert_permutation(order), tf.concat(rows, axis=0)),
-            num_received,
+            row_of_key=tf.gather(tf.math.invert_permutation(order), tf.concat(rows, axis=0)),
+            num_received=num_received,
             keys=received[:, 0],
             counts=received[:, 1] // num_tables,
             tables=tf.cast(received[:, 1] % num_tables, tf.int32),
