@@ -73,13 +73,14 @@ def test_a_job_whose_hosts_share_no_disk(tmp_path, launcher):
         names = {path.name for path in on_host0.parent.iterdir()}
         assert names == {"checkpoint", f"checkpoint.step-{STEPS - 20}"} and not list(on_host1.parent.iterdir())
 
-        # Evaluation, which only reads.
-        begin = ("--mode", "eval", "--restore_checkpoint_path", gathered.checkpoint)
-        refused = end_of(job("own", *begin))
+        # Evaluation and inference, which only read.
+        begin = ("--restore_checkpoint_path", gathered.checkpoint, "--mode")
+        refused = end_of(job("own", *begin, "eval"))
         assert refused.status != 0
         assert refused.line(r"rank 1 on host1: .*rank 0 sees a checkpoint here.*--checkpoint_gather"), refused.output
-        evaluated = end_of(job("own", *begin, "--checkpoint_gather"))
-        assert evaluated.status == 0, evaluated.output
+        for mode, figure in (("eval", "auc"), ("inference", "throughput")):
+            done = end_of(job("own", *begin, mode, "--checkpoint_gather"))
+            assert done.status == 0 and figure in done.output, done.output
 
         # The next run begins on a full disk of host 0; the checkpoint of this one stays.
         filled = on_host0.parent / "fill"
