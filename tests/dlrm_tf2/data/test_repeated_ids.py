@@ -1,5 +1,7 @@
 """Which features are deduplicated, and what that saves."""
 
+import re
+
 import numpy as np
 import pytest
 from support.small_dataset import write_dataset
@@ -22,16 +24,16 @@ def config(root, **flags):
     return TrainConfig(dataset_path=str(root), data_parallel_input=True, batch_size=200, seed=1, **flags)
 
 
-def chosen_by_ranks(root, run_ranks, *, hosts=2, on_gpu=False, **flags):
-    """What two ranks choose, on one host or on two."""
+def chosen_by_ranks(root, run_ranks, *, ranks=2, hosts=2, on_gpu=False, **flags):
+    """What the ranks choose, on so many hosts."""
     spec, run = write_dataset(root), config(root, **flags)
     tables = ModelConfig.of(run, spec).tables
 
     def choose(comm):
-        comm.local_size, comm.local_rank = (1, 0) if hosts == 2 else (2, comm.rank)
+        comm.local_size, comm.local_rank = ranks // hosts, comm.rank % (ranks // hosts)
         return repeated_ids.choose_features(run, spec, tables=tables, comm=comm, on_gpu=on_gpu)
 
-    return run_ranks(2, choose)
+    return run_ranks(ranks, choose)
 
 
 @pytest.mark.parametrize("flags, chosen", [
@@ -49,6 +51,18 @@ def test_all_ranks_choose_the_features_that_save_time(tmp_path, run_ranks, flags
     assert [features for features, _ in results] == [chosen] * 2
     if flags.get("network_gbit") == 0.1 and chosen:
         assert "5 of 5 features, which have at 0.1 Gbit/s" in results[0][1]
+
+
+def test_ranks_of_a_host_count_their_different_ids_together(tmp_path, run_ranks):
+    """Ranks of a host request rows in common, so two ranks on each of two hosts are as one rank on each."""
+
+    def mean(**where):
+        (line,) = {
+            line for _, line in chosen_by_ranks(tmp_path, run_ranks, dedup_ids="auto", network_gbit=0.1, **where)
+        }
+        return float(re.search(r"\(([\d.]+) different ids per sample", line)[1])
+
+    assert mean(ranks=4, hosts=2) == mean(ranks=2, hosts=2) < mean(ranks=4, hosts=4)
 
 
 def test_seconds_saved_by_hand():

@@ -78,9 +78,9 @@ def test_a_job_whose_hosts_share_no_disk(tmp_path, launcher):
         refused = end_of(job("own", *begin, "eval"))
         assert refused.status != 0
         assert refused.line(r"rank 1 on host1: .*rank 0 sees a checkpoint here.*--checkpoint_gather"), refused.output
-        for mode, figure in (("eval", "auc"), ("inference", "throughput")):
+        for mode in ("eval", "inference"):
             done = end_of(job("own", *begin, mode, "--checkpoint_gather"))
-            assert done.status == 0 and figure in done.output, done.output
+            assert done.status == 0 and f"restored {gathered.checkpoint}" in done.output, done.output
 
         # The next run begins on a full disk of host 0; the checkpoint of this one stays.
         filled = on_host0.parent / "fill"

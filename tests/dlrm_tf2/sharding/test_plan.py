@@ -305,6 +305,14 @@ def test_costs_of_deduplicated_features_by_hand():
     # Rank 2 sends vectors of b to 4 samples. Ranks 2 and 3 request rows of a, 8 bytes each, and send gradients of them.
     assert sent[2] == 4 * 6 * 4 + 2 * 0.5 * (4 * 4 + 8)
     assert sent[3] == 2 * 0.5 * (4 * 4 + 8)
+    # The two ranks of a host ask for a quarter of a row a sample, if they often ask for the same.
+    in_common = replace(step, host_different={"a": 0.25})
+    assert [cost.sent_bytes for cost in cost_of(plan, tables, in_common)] == [
+        4 * 0.25 * 4 * 4 + 2 * (6 * 4 + 4),
+        2 * (6 * 4 + 4),
+        4 * 6 * 4 + 2 * 0.25 * (4 * 4 + 8),
+        2 * 0.25 * (4 * 4 + 8),
+    ]
 
 
 def test_rows_of_replicas_that_are_known_to_be_used():
