@@ -52,7 +52,7 @@ class HostSums:
     def _copies(
         self, rows: tf.Tensor, gradients: tf.Tensor, *, copies: int, splits: tf.Tensor, name: str
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Sends so many copies by splits; returns what the ranks send that do so too, the lowest rank's first."""
+        """Sends a copy to each of the ranks that `splits` names; returns what these send, the lowest rank's first."""
         exchange = self._collectives.all_to_all
         received = exchange(tf.tile(rows, [copies]), splits=splits, name=f"{name}.rows")
         return received, exchange(tf.tile(gradients, [copies, 1]), splits=splits, name=f"{name}.gradients")

@@ -2,8 +2,8 @@
 
 A request for a row of the rank at place p of any host goes to the rank at place p of the own host. That rank *relays*:
 it requests the rows that its host wants, each once, from the ranks at its own place on all hosts. Vectors come back by
-the same way, and gradients take it again and are added up by the relaying rank. So a host pays for what its ranks have
-in common once, and for nothing else than one more exchange inside the host in each direction.
+the same way, and gradients take it again and are added up by the relaying rank. What the ranks of a host have in common
+crosses the network once; the price is one more exchange inside the host in each direction.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Relayed(NamedTuple):
     Attributes:
       num_asked: int32 [ranks], how many rows this rank asks each rank of its host to relay.
       num_wanted: int32 [ranks], how many rows each rank of its host asks this rank to relay.
-      row_of_wanted: int32 [sum(num_wanted)], which of the rows that this rank requests is the one wanted.
+      row_of_wanted: int32 [sum(num_wanted)], which of the rows that this rank requests each of these is.
     """
 
     num_asked: tf.Tensor

@@ -43,7 +43,7 @@ class RowFetch:
       width: numbers in a row.
       num_pieces: pooled vectors of a sample.
       has_weights: whether the factors depend on the ids' weights, so that their gradient is wanted.
-      relay: what relays the rows of RowRequests that are relayed.
+      relay: for rows that the ranks of a host request in common; None where each rank requests for itself.
     """
 
     def __init__(
