@@ -62,14 +62,12 @@ def write_npy(folder: Path | Folder, path: str, *, shape: tuple[int, ...], dtype
       CheckpointError: the file cannot be written, for example on a full disk; names the file and the reason.
     """
     stored = stored_as(dtype)
-    header = io.BytesIO()
-    layout = {"descr": np.lib.format.dtype_to_descr(stored), "fortran_order": False, "shape": tuple(shape)}
-    np.lib.format.write_array_header_1_0(header, layout)
+    header = _header(shape, stored)
     folder, checksum, num_bytes = as_folder(folder), 0, 0
     blocks = map(bits_of, blocks) if dtype == BFLOAT16 else blocks
     try:
         with folder.create(path) as file:
-            for block in itertools.chain([header.getvalue()], blocks):
+            for block in itertools.chain([header], blocks):
                 data = block if isinstance(block, bytes) else _bytes_of(np.ascontiguousarray(block, stored))
                 file.write(data)
                 checksum = crc32(data, checksum)
@@ -77,7 +75,7 @@ def write_npy(folder: Path | Folder, path: str, *, shape: tuple[int, ...], dtype
                 activity.report_progress()
     except OSError as error:
         raise unwritable(folder.path / path, error) from error
-    assert num_bytes == len(header.getvalue()) + math.prod(shape) * stored.itemsize, "the blocks are not the array"
+    assert num_bytes == len(header) + math.prod(shape) * stored.itemsize, "the blocks are not the array"
     return StoredFile(path, tuple(shape), dtype=dtype, num_bytes=num_bytes, crc32=f"{checksum:08x}")
 
 
@@ -97,8 +95,10 @@ def read_array(folder: Path | Folder, file: StoredFile) -> np.ndarray:
         raise unreadable(path, error) from None
     check_size(path, len(content), file)
     _check_sum(path, crc32(content), file)
-    _check_header(path, content, file)
-    return np.load(io.BytesIO(content), allow_pickle=False)
+    stored = stored_as(file.dtype)
+    start = max(0, file.num_bytes - math.prod(file.shape) * stored.itemsize)
+    _check_header(path, content[:start], file)
+    return np.frombuffer(content, stored, offset=start).reshape(file.shape).copy()
 
 
 def stream_rows(
@@ -185,14 +185,26 @@ def _check_sum(path: Path, found: int, file: StoredFile) -> None:
         )
 
 
-def _check_header(path: Path, content: bytes, file: StoredFile) -> None:
-    stream = io.BytesIO(content)
+def _header(shape: tuple[int, ...], stored: np.dtype) -> bytes:
+    """The header of a .npy file."""
+    header = io.BytesIO()
+    layout = {"descr": np.lib.format.dtype_to_descr(stored), "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_1_0(header, layout)
+    return header.getvalue()
+
+
+def _check_header(path: Path, header: bytes, file: StoredFile) -> None:
+    """Raises CheckpointError unless `header`, all bytes before the array's, says what the manifest says."""
+    if header == _header(file.shape, stored_as(file.dtype)):
+        return  # numpy need not parse it as Python, which is not safe in several threads (Python 3.11.2)
+    stream = io.BytesIO(header)
     try:
         version = np.lib.format.read_magic(stream)
         shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
     except Exception as error:  # numpy parses the header as Python, and damaged Python fails in many ways
         raise CheckpointError(f"{path}: is not a .npy file: {error}. The file is damaged.") from None
-    if version != (1, 0) or fortran_order or shape != file.shape or dtype != stored_as(file.dtype):
+    same_form = version == (1, 0) and not fortran_order and shape == file.shape and dtype == stored_as(file.dtype)
+    if not same_form or stream.read():
         raise CheckpointError(
             f"{path}: holds {dtype.str} {shape}, the manifest says {file.dtype} {file.shape}. The file is damaged or "
             "belongs to another checkpoint."
