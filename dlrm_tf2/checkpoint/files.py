@@ -203,9 +203,13 @@ def _check_header(path: Path, header: bytes, file: StoredFile) -> None:
         shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
     except Exception as error:  # numpy parses the header as Python, and damaged Python fails in many ways
         raise CheckpointError(f"{path}: is not a .npy file: {error}. The file is damaged.") from None
-    same_form = version == (1, 0) and not fortran_order and shape == file.shape and dtype == stored_as(file.dtype)
-    if not same_form or stream.read():
+    if version != (1, 0) or fortran_order or shape != file.shape or dtype != stored_as(file.dtype):
         raise CheckpointError(
             f"{path}: holds {dtype.str} {shape}, the manifest says {file.dtype} {file.shape}. The file is damaged or "
             "belongs to another checkpoint."
+        )
+    if more := len(stream.read()):
+        raise CheckpointError(
+            f"{path}: has {more} bytes between its header and its array, expected none. The file is damaged; restore "
+            "another checkpoint."
         )

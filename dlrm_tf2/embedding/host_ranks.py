@@ -1,4 +1,4 @@
-"""HostRanks: which ranks share a host, and what one rank sends to them or to the ranks like it on other hosts."""
+"""HostRanks: which ranks share a host; what a rank sends to them, and to the ranks at its own place on all hosts."""
 
 import tensorflow as tf
 

@@ -87,8 +87,8 @@ class HorovodComm:
     def exchange_seconds(self) -> float | None:
         return self._timer and self._timer.seconds()
 
-    def _timed(self, exchange: Callable[[], list[tf.Tensor]], inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        return self._timer.time(exchange, inputs) if self._timer else exchange()
+    def _timed(self, exchange: Callable[[], Sequence[tf.Tensor]], inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        return self._timer.time(exchange, inputs) if self._timer else list(exchange())
 
     def allgather(self, rows: np.ndarray, name: str) -> np.ndarray:
         return self._hvd.allgather(tf.constant(rows), name=name).numpy()
